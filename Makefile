@@ -1,0 +1,28 @@
+# `make demo` and `make test` work in a fresh clone: each makes .venv if it is missing.
+
+PYTHON ?= python3
+RUN := .venv/bin/python
+
+.PHONY: demo test lint clean
+
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; say make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
+	test -x $(RUN) || $(PYTHON) -m venv .venv
+	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: .venv/.installed  ## draw concrete, search six trials, test the ensemble: under 4 minutes
+	rm -rf results/demo
+	$(RUN) scripts/search.py --data synthetic --space demo --trials 6 --gpus 0 --cpus 2 --name demo
+	$(RUN) -m ensemble.evaluate demo
+
+test: .venv/.installed lint  ## all tests, as CI runs them
+	$(RUN) -m pytest
+
+lint: .venv/.installed  ## format, style and types
+	$(RUN) -m ruff format --check .
+	$(RUN) -m ruff check .
+	$(RUN) -m mypy
+
+clean:  ## the environment and what searches left, but not the committed tables
+	rm -rf .venv results/packs results/demo
