@@ -1,0 +1,1 @@
+"""Tiles on disk → photographs → splits → packed pixels → batches on a device."""

@@ -1,0 +1,157 @@
+"""Batches on a device: gather rows, reduce to the input size, augment each sample, normalise.
+
+Pixels stay uint8 until the batch is made. On a GPU with room the whole split lies in its memory; on
+a CPU the rows come from the mapped pack. All random numbers come from a generator on the CPU, so
+that one seed gives one augmentation on every device.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+GPU_SHARE = 0.4  # of the free memory that the pixels of one split may take
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """The tiles of one split.
+
+    Attributes:
+        pixels: (R, H, W, 3) uint8, on the device where they fit, else on the host.
+        rows: (N,) int64 on the pixels' device: where each tile lies in `pixels`.
+        labels: (N,) int64 on `device`, 1 = cracked.
+        device: Where batches are made.
+    """
+
+    pixels: Tensor
+    rows: Tensor
+    labels: Tensor
+    device: torch.device
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def place_tiles(
+    pixels: np.ndarray, rows: np.ndarray, labels: np.ndarray, device: torch.device
+) -> Tiles:
+    """Put a split where batches are made from, wholly on the GPU if it leaves room for training.
+
+    Args:
+        pixels: (R, H, W, 3) uint8, usually mapped.
+        rows: (N,) rows of the tiles in `pixels`.
+        labels: (N,) 1 = cracked.
+        device: Of the batches.
+    """
+    tensor = torch.from_numpy(pixels)
+    if device.type == "cuda":
+        free_bytes, _ = torch.cuda.mem_get_info(device)
+        if tensor.numel() <= GPU_SHARE * free_bytes:
+            tensor = tensor.to(device)
+    return Tiles(
+        pixels=tensor,
+        rows=torch.tensor(rows, dtype=torch.int64, device=tensor.device),
+        labels=torch.tensor(labels, dtype=torch.int64, device=device),
+        device=device,
+    )
+
+
+def make_batch(
+    tiles: Tiles,
+    index: Tensor,
+    *,
+    image_size_px: int,
+    augmentation: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Make one batch.
+
+    Args:
+        tiles: Of one split.
+        index: (B,) int64 on the CPU: which tiles.
+        image_size_px: Side S of the square input.
+        augmentation: Strength from 0 (none, no random number drawn) to 1.
+        generator: On the CPU; needed where `augmentation` is above 0.
+
+    Returns:
+        Images (B, 3, S, S) float32, normalised with ImageNet's mean and standard deviation, in
+        channels-last memory, and labels (B,) int64.
+    """
+    rows = tiles.rows[index.to(tiles.rows.device)]
+    pixels = tiles.pixels[rows].to(tiles.device, non_blocking=True)  # (B, H, W, 3)
+    labels = tiles.labels[index.to(tiles.device)]
+    images = _reduce(pixels.permute(0, 3, 1, 2), image_size_px)  # (B, 3, S, S) 0–255
+    mean = torch.tensor(IMAGENET_MEAN, device=tiles.device).view(1, 3, 1, 1) * 255
+    std = torch.tensor(IMAGENET_STD, device=tiles.device).view(1, 3, 1, 1) * 255
+    if augmentation == 0:
+        return (images.float() - mean) / std, labels
+    if generator is None:
+        raise ValueError("augmentation needs a generator")
+    images = _turn(images, torch.randint(8, (len(index),), generator=generator))
+    # (x·contrast + brightness − mean) / std, one multiply-add over the batch
+    contrast = 1 + 0.3 * augmentation * _symmetric(len(index), generator).to(tiles.device)
+    brightness = 255 * 0.15 * augmentation * _symmetric(len(index), generator).to(tiles.device)
+    middle = 127.5 * (1 - contrast) + brightness
+    scale = contrast.view(-1, 1, 1, 1) / std  # (B, 3, 1, 1)
+    shift = (middle.view(-1, 1, 1, 1) - mean) / std
+    images = torch.addcmul(shift, images.float(), scale)
+    return _shift_and_rotate(images, augmentation, generator), labels
+
+
+def _reduce(images: Tensor, size: int) -> Tensor:
+    """Antialiased bilinear resize of uint8 (B, 3, H, W); a CPU does it in uint8, a GPU in float."""
+    if images.shape[-2:] == (size, size):
+        return images
+    if images.device.type == "cpu":
+        return functional.interpolate(
+            images, (size, size), mode="bilinear", align_corners=False, antialias=True
+        )
+    return functional.interpolate(
+        images.float(), (size, size), mode="bilinear", align_corners=False, antialias=True
+    )
+
+
+def _turn(images: Tensor, turns: Tensor) -> Tensor:
+    """Apply one of the square's eight symmetries to each image; `turns` (B,) from 0 to 7."""
+    result = torch.empty_like(images)
+    for turn in range(8):
+        chosen = (turns == turn).nonzero().flatten().to(images.device)
+        if len(chosen) == 0:
+            continue
+        part = images[chosen]
+        part = part.flip(-1) if turn >= 4 else part
+        result[chosen] = torch.rot90(part, turn % 4, (-2, -1))
+    return result
+
+
+def _shift_and_rotate(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+    """Small affine maps for half of the images: up to ± 15°, ± 10 % in scale and ± 6 % in place."""
+    batch = len(images)
+    chosen = (torch.rand(batch, generator=generator) < 0.5).nonzero().flatten()
+    angle = math.radians(15) * strength * _symmetric(batch, generator)[chosen]
+    zoom = 1 + 0.10 * strength * _symmetric(batch, generator)[chosen]
+    shift = 0.12 * strength * _symmetric(batch * 2, generator).view(batch, 2)[chosen]
+    if len(chosen) == 0:
+        return images
+    cos, sin = zoom * torch.cos(angle), zoom * torch.sin(angle)
+    matrix = torch.stack(
+        [torch.stack([cos, -sin, shift[:, 0]], 1), torch.stack([sin, cos, shift[:, 1]], 1)], 1
+    )
+    chosen, matrix = chosen.to(images.device), matrix.to(images.device)
+    part = images[chosen]
+    grid = functional.affine_grid(matrix, list(part.shape), align_corners=False)
+    images[chosen] = functional.grid_sample(
+        part, grid, mode="bilinear", padding_mode="reflection", align_corners=False
+    )
+    return images
+
+
+def _symmetric(count: int, generator: torch.Generator) -> Tensor:
+    """Uniform on (−1, 1)."""
+    return 2 * torch.rand(count, generator=generator) - 1

@@ -1,0 +1,312 @@
+"""Decode once: a source → one uint8 array file a split, each with its table.
+
+A pack is a folder: `train.npy`, `val.npy`, `test.npy` of shape (N, H, W, 3), their tables
+`train.csv` …, `pack.json` (counts, digests, what was left out) and `samples.png`. Every process of
+a node maps the same file, so the pixels are in memory once. The test split is a file of its own:
+only `ensemble.evaluate` opens it.
+
+The folder gets its final name when it is complete; an interrupted one is thrown away by the next.
+"""
+
+import fcntl
+import hashlib
+import io
+import os
+import shutil
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ensemble.data.samples import draw_samples
+from ensemble.data.sources import Reader, Source
+from ensemble.data.split import (
+    DEFAULT_FRACTIONS,
+    SPLITS,
+    Fractions,
+    assign_splits,
+    digest_split,
+    drop_duplicates,
+)
+from ensemble.errors import InputError
+from ensemble.files import read_json, write_json
+
+FORMAT = 1
+MAX_TILE_PIXELS = 4096 * 4096
+UNREADABLE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    zipfile.BadZipFile,
+    zlib.error,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+)
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Pack:
+    """An opened pack.
+
+    Attributes:
+        folder: Where it lies.
+        about: What `pack.json` says.
+    """
+
+    folder: Path
+    about: dict[str, Any]
+
+    def table(self, split: str) -> pd.DataFrame:
+        """Tiles of a split in order: `row` in the array, `tile`, `photograph`, `surface`, …"""
+        text = dict.fromkeys(("tile", "photograph", "surface", "content"), str)
+        return pd.read_csv(self.folder / f"{split}.csv", dtype=text, keep_default_na=False)
+
+    def pixels(self, split: str) -> np.ndarray:
+        """All rows of a split, mapped: (rows, H, W, 3) uint8, private to writes."""
+        return np.load(self.folder / f"{split}.npy", mmap_mode="c", allow_pickle=False)
+
+
+def open_pack(folder: Path) -> Pack:
+    """Open a finished pack.
+
+    Raises:
+        InputError: There is none, or it is of another format.
+    """
+    about = read_json(folder / "pack.json")
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        raise InputError(
+            f"{folder}: not a pack of this version; delete the folder and search again"
+        )
+    return Pack(folder, about)
+
+
+def pack(
+    source: Source,
+    *,
+    under: Path,
+    fractions: Fractions = DEFAULT_FRACTIONS,
+    split_seed: int = 0,
+    max_bad_tiles: int = 10,
+    say: Callable[[str], None] = print,
+) -> Pack:
+    """Split and decode `source` into a folder under `under`, or reuse the one that is there.
+
+    Args:
+        source: The tiles.
+        under: Folder of packs; made if missing.
+        fractions: Of the photographs.
+        split_seed: Of the split.
+        max_bad_tiles: Unreadable tiles that are left out before it is an error.
+        say: Takes lines for the person.
+
+    Raises:
+        InputError: Too many unreadable tiles, too few photographs, or no room on the disk.
+    """
+    key = _key(source, fractions, split_seed)
+    folder = under / f"{source.path.stem}-{key[:12]}"
+    under.mkdir(parents=True, exist_ok=True)
+    with _only_one(under / f".{folder.name}.lock", say):
+        if (folder / "pack.json").exists():
+            packed = open_pack(folder)
+        else:
+            partial = under / f".{folder.name}.partial"
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            try:
+                about = _write(source, partial, fractions, split_seed, max_bad_tiles)
+                write_json(partial / "pack.json", {"format": FORMAT, "key": key, **about})
+                partial.rename(folder)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+            packed = open_pack(folder)
+    _check_bad_tiles(packed.about["bad_tiles"], max_bad_tiles)
+    return packed
+
+
+def _key(source: Source, fractions: Fractions, split_seed: int) -> str:
+    parts = (FORMAT, source.fingerprint, source.cracked_folders, tuple(fractions), split_seed)
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+@contextmanager
+def _only_one(lock: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lock file; the kernel frees it when its process ends, however it ends."""
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("waiting: another process is packing the same tiles")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _write(
+    source: Source, folder: Path, fractions: Fractions, split_seed: int, max_bad_tiles: int
+) -> dict[str, Any]:
+    reader = Reader(source.path)
+    bad: dict[str, str] = {}
+    try:
+        tiles, sizes = _read_contents(source, reader, bad)
+        _check_bad_tiles(bad, max_bad_tiles)
+        tiles, copies, contradictory = drop_duplicates(tiles)
+        tiles["split"] = assign_splits(tiles, seed=split_seed, fractions=fractions)
+        tiles["row"] = tiles.groupby("split").cumcount()
+        height, width = sizes.most_common(1)[0][0]
+        _check_room(folder, len(tiles) * height * width * 3)
+        for split in SPLITS:
+            part = tiles[tiles["split"] == split]
+            _decode(part, reader, folder / f"{split}.npy", (height, width), bad)
+            _check_bad_tiles(bad, max_bad_tiles)
+    finally:
+        reader.close()
+    tiles = tiles[~tiles["tile"].isin(bad)]
+    tables = {split: tiles[tiles["split"] == split] for split in SPLITS}
+    for split, table in tables.items():
+        table.drop(columns="split").to_csv(folder / f"{split}.csv", index=False)
+    draw_samples(
+        tables["train"], np.load(folder / "train.npy", mmap_mode="r"), folder / "samples.png"
+    )
+    return {
+        "source": str(source.path),
+        "cracked_folders": source.cracked_folders,
+        "uncracked_folders": source.uncracked_folders,
+        "height_px": height,
+        "width_px": width,
+        "resized_tiles": sum(n for size, n in sizes.items() if size != (height, width)),
+        "split_by": "photograph" if source.has_photographs else "content",
+        "split_seed": split_seed,
+        "fractions": fractions._asdict(),
+        "split_digest": digest_split(tiles),
+        "num_tiles": {split: len(table) for split, table in tables.items()},
+        "num_cracked": {split: int(table["label"].sum()) for split, table in tables.items()},
+        "num_photographs": {
+            split: int(table["photograph"].nunique()) if source.has_photographs else None
+            for split, table in tables.items()
+        },
+        "duplicates": copies,
+        "contradictory_tiles": contradictory,
+        "bad_tiles": bad,
+    }
+
+
+def _read_contents(
+    source: Source, reader: Reader, bad: dict[str, str]
+) -> tuple[pd.DataFrame, Counter[tuple[int, int]]]:
+    """Digest every tile's bytes and read its size; unreadable ones go to `bad` with the reason."""
+
+    def look(tile: str) -> tuple[str, tuple[int, int]] | str:
+        try:
+            data = reader.read(tile)
+            with _open_image(data) as image:
+                size = (image.height, image.width)
+            return hashlib.blake2b(data, digest_size=16).hexdigest(), size
+        except UNREADABLE as error:
+            return _reason(error)
+
+    sizes: Counter[tuple[int, int]] = Counter()
+    contents = []
+    for tile, seen in _in_parallel(look, source.tiles["tile"].tolist(), "reading"):
+        if isinstance(seen, str):
+            bad[tile] = seen
+            contents.append("")
+        else:
+            contents.append(seen[0])
+            sizes[seen[1]] += 1
+    tiles = source.tiles.assign(content=contents)
+    tiles = tiles[tiles["content"] != ""].reset_index(drop=True)
+    if tiles.empty:
+        name, reason = next(iter(bad.items()))
+        raise InputError(f"{source.path}: no tile can be read ({name}: {reason})")
+    return tiles, sizes
+
+
+def _decode(
+    tiles: pd.DataFrame, reader: Reader, path: Path, size: tuple[int, int], bad: dict[str, str]
+) -> None:
+    """Decode the tiles of one split, each into its `row` of the array at `path`."""
+    height, width = size
+    array = np.lib.format.open_memmap(path, "w+", np.uint8, (len(tiles), height, width, 3))
+    with path.open("rb+") as file:  # a full disk is an error here, a crash on a mapped page
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    row_of = dict(zip(tiles["tile"], tiles["row"], strict=True))
+
+    def decode(tile: str) -> str | None:
+        try:
+            with _open_image(reader.read(tile)) as image:
+                picture = image.convert("RGB")
+        except UNREADABLE as error:
+            return _reason(error)
+        if picture.size != (width, height):
+            picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+        array[row_of[tile]] = np.asarray(picture)
+        return None
+
+    for tile, reason in _in_parallel(decode, list(row_of), f"packing {path.stem}"):
+        if reason is not None:
+            bad[tile] = reason
+    array.flush()
+
+
+def _open_image(data: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(data))
+    if image.width * image.height > MAX_TILE_PIXELS:
+        raise ValueError(f"{image.width} × {image.height} px is too large for a tile")
+    return image
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "not a picture"
+    return str(error) or type(error).__name__
+
+
+def _in_parallel(
+    work: Callable[[str], Result], tiles: list[str], title: str
+) -> Iterator[tuple[str, Result]]:
+    """Yield (tile, work(tile)) in order, from a thread for each core (decoders free the GIL)."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    console = Console(stderr=True)
+    with (
+        Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as progress,
+        ThreadPoolExecutor(os.cpu_count()) as threads,
+    ):
+        progress.disable = not console.is_terminal
+        try:
+            results = threads.map(work, tiles)
+            yield from progress.track(
+                zip(tiles, results, strict=True), total=len(tiles), description=title
+            )
+        finally:
+            threads.shutdown(cancel_futures=True)
+
+
+def _check_bad_tiles(bad: dict[str, str], max_bad_tiles: int) -> None:
+    if len(bad) > max_bad_tiles:
+        named = "; ".join(f"{tile}: {reason}" for tile, reason in list(bad.items())[:3])
+        raise InputError(
+            f"{len(bad)} unreadable tiles, more than --max-bad-tiles {max_bad_tiles} ({named}); "
+            "mend or remove them, or allow more"
+        )
+
+
+def _check_room(folder: Path, needed_bytes: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed_bytes > free:
+        raise InputError(
+            f"no room on the disk for the packed tiles: {needed_bytes / 1e9:.1f} GB are needed in "
+            f"{folder.parent}, {free / 1e9:.1f} GB are free; make room or choose another --out"
+        )

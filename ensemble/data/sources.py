@@ -1,0 +1,212 @@
+"""A folder or a .zip of tiles → one table of tiles, and a way to read their bytes.
+
+Three layouts are known: SDNET2018 as published (`D/CD/7001-12.jpg`) or as its mirrors name it
+(`Decks/Cracked/7001-12.jpg`), METU (`Positive/00001.jpg`), and any two class folders. Nothing is
+unpacked to the disk: a .zip is read member by member, with bounds on names and sizes.
+
+SDNET2018: Maguire, Dorafshan, Thomas (2018), doi 10.15142/T3TD19.
+METU: Özgenel (2018), doi 10.17632/5y9wdsg2zt.2.
+"""
+
+import hashlib
+import os
+import re
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+
+from ensemble.errors import InputError
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
+CRACKED_FOLDERS = {"cracked", "crack", "cracks", "positive"}
+SDNET_CLASS = re.compile(r"[CU][DPW]")
+SDNET_TILE = re.compile(r"(\d+)-\d+(_\d+)?")
+SURFACES = {
+    **dict.fromkeys(("d", "deck", "decks"), "D"),
+    **dict.fromkeys(("w", "wall", "walls"), "W"),
+    **dict.fromkeys(("p", "pavement", "pavements"), "P"),
+}
+SPLIT_FOLDERS = {"train", "training", "val", "valid", "validation", "test", "testing"}
+MAX_TILE_BYTES = 64 * 2**20
+MAX_COMPRESSION = 100
+
+
+class Reader:
+    """Reads the bytes of one tile by its name; safe to use from several threads."""
+
+    def __init__(self, path: Path):
+        self._folder = path
+        self._zip = None if path.is_dir() else zipfile.ZipFile(path)
+
+    def read(self, tile: str) -> bytes:
+        """The file's bytes.
+
+        Raises:
+            OSError, zipfile.BadZipFile, zlib.error: It cannot be read.
+            ValueError: It is larger than a tile can be.
+        """
+        if self._zip is not None:
+            return self._zip.read(tile)
+        path = self._folder / tile
+        if path.stat().st_size > MAX_TILE_BYTES:
+            raise ValueError(f"larger than {MAX_TILE_BYTES >> 20} MiB")
+        return path.read_bytes()
+
+    def close(self) -> None:
+        """Close the archive."""
+        if self._zip is not None:
+            self._zip.close()
+
+
+@dataclass(frozen=True)
+class Source:
+    """A listed data set.
+
+    Attributes:
+        path: The folder or .zip.
+        tiles: One row a tile, sorted by name: `tile` (path inside the source), `photograph`
+            (empty where names carry none), `surface` (empty where there is one), `label`
+            (1 = cracked).
+        cracked_folders: The folders that were taken for the crack class.
+        uncracked_folders: The folders that were taken for the other class.
+        has_photographs: Whether tiles can be grouped by the photograph they were cut from.
+        fingerprint: Digest of the listing; changes when a file is added, removed or rewritten.
+    """
+
+    path: Path
+    tiles: pd.DataFrame
+    cracked_folders: tuple[str, ...]
+    uncracked_folders: tuple[str, ...]
+    has_photographs: bool
+    fingerprint: str
+
+
+def open_source(path: Path, *, positive: str | None = None) -> Source:
+    """List the tiles under `path` and say what each one is.
+
+    Args:
+        path: A folder or a .zip.
+        positive: Name of the folder of cracked tiles, where it cannot be told by its name.
+
+    Raises:
+        InputError: There are no tiles, the classes cannot be told apart, or the .zip is unsafe.
+    """
+    path = path.expanduser().resolve()
+    if path.is_dir():
+        listing = _list_folder(path)
+    elif path.is_file():
+        listing = _list_zip(path)
+    else:
+        raise InputError(f"--data {path}: no such folder or .zip")
+    listing = {name: stamp for name, stamp in listing.items() if _is_tile(name)}
+    if not listing:
+        raise InputError(
+            f"--data {path}: no tiles found; expected pictures in class folders, "
+            "such as D/CD/7001-1.jpg, Cracked/1.jpg or Positive/1.jpg"
+        )
+    names = sorted(listing)
+    folders = [PurePosixPath(name).parent.name for name in names]
+    cracked, uncracked = _tell_classes(sorted(set(folders)), positive, path)
+    stems = [SDNET_TILE.fullmatch(PurePosixPath(name).stem) for name in names]
+    has_photographs = all(stems)
+    tiles = pd.DataFrame(
+        {
+            "tile": names,
+            "photograph": [s[1] if s and has_photographs else "" for s in stems],
+            "surface": _surfaces(names, folders),
+            "label": [int(folder in cracked) for folder in folders],
+        }
+    )
+    digest = hashlib.sha256()
+    for name in names:
+        digest.update(f"{name}\0{listing[name]}\n".encode())
+    return Source(path, tiles, cracked, uncracked, has_photographs, digest.hexdigest())
+
+
+def _is_tile(name: str) -> bool:
+    parts = PurePosixPath(name).parts
+    hidden = any(part.startswith((".", "__MACOSX")) for part in parts)
+    return len(parts) >= 2 and not hidden and PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+def _list_folder(folder: Path) -> dict[str, str]:
+    listing = {}
+    for parent, _, files in os.walk(folder):
+        for file in files:
+            path = Path(parent, file)
+            if path.suffix.lower() not in IMAGE_SUFFIXES or not path.is_file():
+                continue
+            stat = path.stat()
+            name = path.relative_to(folder).as_posix()
+            listing[name] = f"{stat.st_size} {stat.st_mtime_ns}"
+    return listing
+
+
+def _list_zip(path: Path) -> dict[str, str]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [member for member in archive.infolist() if not member.is_dir()]
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise InputError(f"--data {path}: not a readable .zip ({error})") from None
+    listing: dict[str, str] = {}
+    for member in members:
+        name = member.filename
+        pure = PurePosixPath(name.replace("\\", "/"))
+        if pure.is_absolute() or ".." in pure.parts or re.match(r"[A-Za-z]:", name):
+            raise InputError(f"--data {path}: unsafe name {name!r} in the .zip; refused")
+        if not _is_tile(name):
+            continue
+        if name in listing:
+            raise InputError(f"--data {path}: the .zip has two members called {name!r}; refused")
+        if member.flag_bits & 1:
+            raise InputError(f"--data {path}: {name!r} is encrypted; unpack the .zip first")
+        bound = min(MAX_TILE_BYTES, MAX_COMPRESSION * member.compress_size + 2**20)
+        if member.file_size > bound:
+            raise InputError(
+                f"--data {path}: {name!r} would unpack to {member.file_size:,} bytes from "
+                f"{member.compress_size:,}; refused as a possible zip bomb"
+            )
+        listing[name] = f"{member.file_size} {member.CRC:08x}"
+    return listing
+
+
+def _tell_classes(
+    folders: list[str], positive: str | None, path: Path
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Which class folders hold the cracks: by the name given, SDNET2018's, or a known name."""
+    found = ", ".join(folders[:10]) + (", …" if len(folders) > 10 else "")
+    sdnet = all(SDNET_CLASS.fullmatch(folder) for folder in folders)
+    if positive is not None:
+        cracked = [f for f in folders if f.casefold() == positive.casefold()]
+        if not cracked:
+            raise InputError(f"--positive {positive}: no such folder of tiles; found {found}")
+    elif sdnet:
+        cracked = [f for f in folders if f.startswith("C")]
+    else:
+        cracked = [f for f in folders if f.casefold() in CRACKED_FOLDERS]
+    uncracked = [f for f in folders if f not in cracked]
+    if len(folders) == 1 or not uncracked:
+        raise InputError(f"--data {path}: one class only (folders: {found}); two are needed")
+    if not cracked:
+        raise InputError(
+            f"--data {path}: cannot tell which folder holds the cracks (folders: {found}); "
+            "name it with --positive FOLDER"
+        )
+    if len({f.casefold() for f in uncracked}) > 1 and (positive is not None or not sdnet):
+        raise InputError(
+            f"--data {path}: expected one folder beside {'/'.join(cracked)}, but found {found}"
+        )
+    return tuple(cracked), tuple(uncracked)
+
+
+def _surfaces(names: list[str], folders: list[str]) -> list[str]:
+    """SDNET2018's letter, or the folder above the class folders where there are several."""
+    if all(SDNET_CLASS.fullmatch(folder) for folder in folders):
+        return [folder[1] for folder in folders]
+    above = [PurePosixPath(name).parent.parent.name for name in names]
+    kinds = {folder.casefold() for folder in above}
+    if len(kinds) < 2 or kinds & SPLIT_FOLDERS:
+        return [""] * len(names)
+    return [SURFACES.get(folder.casefold(), folder) for folder in above]

@@ -1,0 +1,107 @@
+"""Photographs → train, val and test; exact duplicates counted once; the digest of a split.
+
+Tiles of one photograph share light, texture and often one crack, so they stay together. Within each
+surface the photographs are ordered by their share of cracked tiles and cut into as many runs of
+neighbours as the split needs photographs; one of each run is drawn (stratified sampling). The draw
+is by SHA-256 of seed and photograph: no random number generator, hence the same on every machine.
+"""
+
+import hashlib
+from typing import NamedTuple
+
+import pandas as pd
+
+from ensemble.errors import InputError
+
+SPLITS = ("train", "val", "test")
+
+
+class Fractions(NamedTuple):
+    """Shares of the photographs of each surface."""
+
+    train: float = 0.70
+    val: float = 0.15
+    test: float = 0.15
+
+
+DEFAULT_FRACTIONS = Fractions()
+
+
+def drop_duplicates(tiles: pd.DataFrame) -> tuple[pd.DataFrame, list[str], list[str]]:
+    """Count each content once; leave out contents that carry both labels.
+
+    Args:
+        tiles: One row a tile with at least `tile`, `label` and `content` (a digest of the bytes).
+
+    Returns:
+        The tiles kept (the first by name of each content), the names of the copies dropped, and the
+        names of the tiles left out because equal bytes stand in both classes.
+    """
+    tiles = tiles.sort_values("tile", ignore_index=True)
+    contradictory = tiles.groupby("content")["label"].transform("nunique") > 1
+    copies = tiles.duplicated("content") & ~contradictory
+    kept = tiles[~contradictory & ~copies].reset_index(drop=True)
+    return kept, tiles.loc[copies, "tile"].tolist(), tiles.loc[contradictory, "tile"].tolist()
+
+
+def assign_splits(
+    tiles: pd.DataFrame, *, seed: int, fractions: Fractions = DEFAULT_FRACTIONS
+) -> pd.Series:
+    """Assign every tile to a split by its photograph, or by its content where there is none.
+
+    Args:
+        tiles: One row a tile: `photograph`, `surface`, `label`, `content`.
+        seed: Changes the draw.
+        fractions: Of the photographs of each surface.
+
+    Returns:
+        `train`, `val` or `test` for each row of `tiles`.
+
+    Raises:
+        InputError: A surface has fewer than three photographs, or a split lacks a class.
+    """
+    has_photographs = bool((tiles["photograph"] != "").all())
+    unit = tiles["photograph"] if has_photographs else tiles["content"]
+    units = tiles.groupby(unit, sort=True).agg(surface=("surface", "first"), rate=("label", "mean"))
+    split_of_unit: dict[str, str] = {}
+    for surface, group in units.groupby("surface", sort=True):
+        if len(group) < 3:
+            where = f"surface {surface!r} has" if surface else "there are"
+            raise InputError(
+                f"too few photographs to split: {where} {len(group)}; at least 3 are needed "
+                "(one each for training, validation and test)"
+            )
+        split_of_unit |= _draw(group["rate"], seed, fractions)
+    splits = unit.map(split_of_unit)
+    for split in SPLITS:
+        labels = tiles.loc[splits == split, "label"]
+        if labels.nunique() < 2:
+            missing = "uncracked" if labels.eq(1).any() else "cracked"
+            raise InputError(
+                f"too few photographs to split: the {split} photographs have no {missing} tile; "
+                "add photographs of both kinds"
+            )
+    return splits.rename("split")
+
+
+def _draw(rates: pd.Series, seed: int, fractions: Fractions) -> dict[str, str]:
+    """Draw the photographs of one surface; `rates` is indexed by photograph."""
+
+    def ticket(photograph: str) -> str:
+        return hashlib.sha256(f"{seed}:{photograph}".encode()).hexdigest()
+
+    ordered = sorted(rates.index, key=lambda photograph: (rates[photograph], ticket(photograph)))
+    result = dict.fromkeys(ordered, "train")
+    for split, fraction in (("test", fractions.test), ("val", fractions.val)):
+        remaining = [photograph for photograph in ordered if result[photograph] == "train"]
+        count = max(1, round(fraction * len(ordered)))
+        for run in range(count):
+            first, last = run * len(remaining) // count, (run + 1) * len(remaining) // count
+            result[min(remaining[first:last], key=ticket)] = split
+    return result
+
+
+def digest_split(tiles: pd.DataFrame) -> str:
+    """SHA-256 over the sorted pairs of (content, split): equal for equal tiles in equal splits."""
+    pairs = sorted(zip(tiles["content"], tiles["split"], strict=True))
+    return hashlib.sha256("\n".join(f"{c} {s}" for c, s in pairs).encode()).hexdigest()
