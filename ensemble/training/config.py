@@ -1,0 +1,129 @@
+"""Everything that one training run depends on: `TrialConfig`, frozen, unknown keys refused.
+
+A configuration comes from a search space (or from a recipe), is stored with the member it trained
+and is validated again wherever it is read. Nothing is clipped or repaired: what is recorded ran.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ensemble.errors import InputError
+
+Backbone = Literal[
+    "small_cnn",
+    "squeezenet1_1",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "mobilenet_v3_large",
+    "resnet18",
+    "resnet50",
+    "efficientnet_b0",
+    "efficientnet_v2_s",
+    "convnext_tiny",
+    "swin_v2_t",
+]
+
+
+class Section(BaseModel):
+    """A frozen group of settings that refuses unknown keys and converted types."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class ModelConfig(Section):
+    """Which network, and which part of it is trained."""
+
+    backbone: Backbone = Field(description="torchvision's name, or small_cnn")
+    dropout: float = Field(0.2, ge=0, lt=1, description="before the last layer")
+    fine_tuning: Literal["full", "frozen", "unfreeze_later", "from_module"] = Field(
+        "full", description="what of the backbone is trained; the head always is"
+    )
+    frozen_epochs: int = Field(1, ge=1, description="epochs with a frozen backbone, unfreeze_later")
+    trainable_from: str | None = Field(
+        None, description="first trained module of the backbone by name, from_module"
+    )
+    backbone_learning_rate_factor: float = Field(
+        1.0, gt=0, le=10, description="learning rate of the backbone ÷ that of the head"
+    )
+
+    @model_validator(mode="after")
+    def _module_is_named(self) -> "ModelConfig":
+        if (self.fine_tuning == "from_module") != (self.trainable_from is not None):
+            raise ValueError("trainable_from goes with fine_tuning = 'from_module', and only there")
+        return self
+
+
+class OptimisationConfig(Section):
+    """How the weights move."""
+
+    optimizer: Literal["adam", "adamw", "sgd"] = Field("adamw")
+    learning_rate: float = Field(5e-4, gt=0, le=10, description="peak, of the head")
+    weight_decay: float = Field(1e-2, ge=0, le=10, description="not on biases and normalisation")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
+    schedule: Literal["cosine", "constant"] = Field("cosine", description="after the warm-up")
+    warmup_epochs: float = Field(0.5, ge=0, description="of linear rise from 0 to the peak")
+    epochs: int = Field(8, ge=1, le=10_000)
+    global_batch_size: int = Field(64, ge=2, le=65_536, description="over all workers of a trial")
+    early_stopping_patience: int = Field(
+        0, ge=0, description="epochs without a better validation F1 before the end; 0 = never"
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="auto: bfloat16 autocast on a GPU that has it, float32 elsewhere"
+    )
+
+
+class LossConfig(Section):
+    """What is minimised."""
+
+    kind: Literal["cross_entropy", "focal"] = Field("cross_entropy")
+    focal_gamma: float = Field(2.0, ge=0, le=10, description="of focal")
+    crack_weight: float = Field(
+        1.0, gt=0, le=1000, description="weight of a cracked tile ÷ that of an uncracked one"
+    )
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+
+
+class DataConfig(Section):
+    """What the network sees."""
+
+    image_size_px: int = Field(224, ge=16, le=1024, description="side of the square input")
+    augmentation: float = Field(
+        0.5, ge=0, le=1, description="0 = none; strength of flips, turns, light and small affine"
+    )
+
+
+class TrialConfig(Section):
+    """One training run."""
+
+    model: ModelConfig
+    optimisation: OptimisationConfig = OptimisationConfig()
+    loss: LossConfig = LossConfig()
+    data: DataConfig = DataConfig()
+    seed: int = Field(0, ge=0, description="of shuffling, augmentation and dropout")
+
+
+def parse_config(values: dict[str, Any], *, where: str | Path) -> TrialConfig:
+    """Validate nested settings.
+
+    Raises:
+        InputError: One line that names the field, `where` it stands and what was expected.
+    """
+    try:
+        return TrialConfig.model_validate(values)
+    except ValidationError as error:
+        raise InputError(f"{where}: {explain_validation(error)}") from None
+
+
+def explain_validation(error: ValidationError) -> str:
+    """Say in one line which field is wrong, what was expected and what came."""
+    first = error.errors(include_url=False)[0]
+    field = ".".join(str(part) for part in first["loc"]) or "configuration"
+    if first["type"] == "extra_forbidden":
+        return f"unknown key '{field}'"
+    if first["type"] == "missing":
+        return f"'{field}' is missing"
+    message = first["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    return f"'{field}': {message}, but got {first['input']!r}"[:500]

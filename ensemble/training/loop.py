@@ -1,0 +1,290 @@
+"""fit(): one training run, an epoch at a time, in plain PyTorch.
+
+The caller holds the model and decides what to do after each epoch (store it, report it, stop). If a
+process group is up, the same code trains data-parallel: each worker takes its share of every global
+batch, validation batches are dealt out, and every worker gets the scores of all tiles, so that
+figures are computed from the whole, never averaged over workers.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
+
+from ensemble.data.batches import Tiles, make_batch
+from ensemble.training.backbones import choose_trainable, parameter_groups
+from ensemble.training.config import LossConfig, OptimisationConfig, TrialConfig
+from ensemble.training.metrics import validation_metrics
+from ensemble.training.seeds import derive_seed
+
+EVALUATION_BATCH = 128
+
+
+class DivergedError(RuntimeError):
+    """The loss or the scores are no longer finite."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch did.
+
+    Attributes:
+        number: From 1.
+        train_loss: Mean of what was minimised, over the epoch's augmented tiles.
+        train_accuracy: At probability 0.5, over the same.
+        learning_rate: Of the head, at the epoch's end.
+        val_metrics: As `validation_metrics` names them.
+        val_margins: (N,) float32 logit differences of the validation tiles.
+        improved: Whether the validation F1 is the best so far (the first epoch's always is).
+        best_val_f1: The best so far.
+        train_seconds: Of training.
+        val_seconds: Of validation.
+        images_per_second: Training images over training time, of all workers together.
+        last: Whether the run ends here.
+    """
+
+    number: int
+    train_loss: float
+    train_accuracy: float
+    learning_rate: float
+    val_metrics: dict[str, float]
+    val_margins: np.ndarray
+    improved: bool
+    best_val_f1: float
+    train_seconds: float
+    val_seconds: float
+    images_per_second: float
+    last: bool
+
+    def row(self) -> dict[str, Any]:
+        """The epoch's figures as one flat row."""
+        return {
+            "epoch": self.number,
+            "train_loss": self.train_loss,
+            "train_accuracy": self.train_accuracy,
+            "learning_rate": self.learning_rate,
+            **{f"val_{name}": value for name, value in self.val_metrics.items()},
+            "best_val_f1": self.best_val_f1,
+            "train_seconds": self.train_seconds,
+            "val_seconds": self.val_seconds,
+            "images_per_second": self.images_per_second,
+        }
+
+
+def fit(model: nn.Module, config: TrialConfig, train: Tiles, val: Tiles) -> Iterator[Epoch]:
+    """Train `model` in place and yield after each epoch.
+
+    Args:
+        model: (B, 3, S, S) → (B, 2) on the tiles' device, as `build_model` makes it.
+        config: All settings.
+        train: Training tiles.
+        val: Validation tiles, of both classes.
+
+    Raises:
+        DivergedError: The loss or a score is not finite.
+    """
+    rank, num_workers = _place_among_workers()
+    optimisation = config.optimisation
+    batch = min(optimisation.global_batch_size, len(train))
+    steps = len(train) // batch
+    share = slice(rank * batch // num_workers, (rank + 1) * batch // num_workers)
+    if train.device.type == "cuda":
+        model = model.to(memory_format=torch.channels_last)
+    optimizer = _make_optimizer(model, config)
+    schedule = _make_schedule(optimizer, optimisation, steps)
+    precision = choose_precision(optimisation.precision, train.device)
+    weights = class_weights(config.loss, train.labels)
+    val_labels = val.labels.cpu().numpy()
+    best_f1, epochs_since_best = -1.0, 0
+    module, trained = model, -1
+    for number in range(1, optimisation.epochs + 1):
+        started = time.perf_counter()
+        torch.manual_seed(derive_seed(config.seed, "dropout", number, rank))
+        order = torch.randperm(len(train), generator=_generator(config.seed, "order", number))
+        augment = _generator(config.seed, "augmentation", number, rank)
+        choose_trainable(model, config.model, epoch=number)
+        num_trained = sum(p.requires_grad for p in model.parameters())
+        if num_workers > 1 and num_trained != trained:  # DDP wants to know what it synchronises
+            module = DistributedDataParallel(model, broadcast_buffers=False)
+        trained = num_trained
+        sums = torch.zeros(3, dtype=torch.float64, device=train.device)  # loss, hits, tiles
+        for step in range(steps):
+            index = order[step * batch : (step + 1) * batch][share]
+            images, labels = make_batch(
+                train,
+                index,
+                image_size_px=config.data.image_size_px,
+                augmentation=config.data.augmentation,
+                generator=augment,
+            )
+            with torch.autocast(train.device.type, precision, enabled=precision != torch.float32):
+                logits = module(images)
+            loss = weighted_loss(logits.float(), labels, config.loss, weights)
+            # DDP averages gradients over workers; shares of one tile more or less stay exact
+            scale = len(index) * num_workers / batch
+            optimizer.zero_grad(set_to_none=True)
+            (loss * scale).backward()
+            optimizer.step()
+            schedule.step()
+            with torch.no_grad():
+                hits = (logits.argmax(1) == labels).sum()
+                sums += torch.stack(
+                    [
+                        loss.double() * len(index),
+                        hits.double(),
+                        torch.full_like(sums[0], len(index)),
+                    ]
+                )
+        if num_workers > 1:
+            dist.all_reduce(sums)
+            _share_buffers(model)
+        train_loss, hit_share = (sums[:2] / sums[2]).tolist()
+        train_seconds = time.perf_counter() - started
+        if not math.isfinite(train_loss):
+            raise DivergedError(f"the training loss is {train_loss} in epoch {number}")
+        margins = predict_margins(
+            model, val, image_size_px=config.data.image_size_px, precision=precision
+        )
+        if not np.isfinite(margins).all():
+            raise DivergedError(f"the network's outputs are not finite after epoch {number}")
+        metrics = validation_metrics(val_labels, margins)
+        improved = metrics["f1"] > best_f1
+        best_f1 = max(best_f1, metrics["f1"])
+        epochs_since_best = 0 if improved else epochs_since_best + 1
+        patience = optimisation.early_stopping_patience
+        yield Epoch(
+            number=number,
+            train_loss=train_loss,
+            train_accuracy=hit_share,
+            learning_rate=float(optimizer.param_groups[0]["lr"]),
+            val_metrics=metrics,
+            val_margins=margins,
+            improved=improved,
+            best_val_f1=best_f1,
+            train_seconds=train_seconds,
+            val_seconds=time.perf_counter() - started - train_seconds,
+            images_per_second=steps * batch / train_seconds,
+            last=number == optimisation.epochs or 0 < patience <= epochs_since_best,
+        )
+        if 0 < patience <= epochs_since_best:
+            return
+
+
+@torch.inference_mode()
+def predict_margins(
+    model: nn.Module,
+    tiles: Tiles,
+    *,
+    image_size_px: int,
+    precision: torch.dtype = torch.float32,
+) -> np.ndarray:
+    """Score every tile, without augmentation, in eval mode.
+
+    The batches are the same whatever the number of workers, each made by one of them.
+
+    Returns:
+        (N,) float32: logit of "cracked" − logit of "uncracked", on every worker.
+    """
+    rank, num_workers = _place_among_workers()
+    model.eval()
+    margins = torch.zeros(len(tiles), device=tiles.device)
+    batches = torch.arange(len(tiles)).split(EVALUATION_BATCH)
+    for index in batches[rank::num_workers]:
+        images, _ = make_batch(tiles, index, image_size_px=image_size_px)
+        with torch.autocast(tiles.device.type, precision, enabled=precision != torch.float32):
+            logits = model(images).float()
+        margins[index.to(tiles.device)] = logits[:, 1] - logits[:, 0]
+    if num_workers > 1:
+        dist.all_reduce(margins)  # each tile was scored by one worker, the others hold 0
+    return margins.cpu().numpy()
+
+
+def class_weights(config: LossConfig, labels: Tensor) -> Tensor:
+    """Weights (2,) of uncracked and cracked, whose mean over the training tiles is 1.
+
+    So the learning rate means the same for every `crack_weight`, and a plain mean over a batch is
+    unbiased however the batch is divided among workers.
+    """
+    cracked = labels.double().mean()
+    mean = 1 + cracked * (config.crack_weight - 1)
+    return (torch.stack([torch.ones_like(mean), mean * 0 + config.crack_weight]) / mean).float()
+
+
+def weighted_loss(logits: Tensor, labels: Tensor, config: LossConfig, weights: Tensor) -> Tensor:
+    """Mean loss of a batch.
+
+    Cross-entropy with label smoothing, or the focal loss (Lin et al. 2017,
+    https://arxiv.org/abs/1708.02002), which multiplies each tile's by (1 − p of its class)^gamma.
+
+    Args:
+        logits: (B, 2).
+        labels: (B,) int64.
+        config: Of the loss.
+        weights: (2,) of the classes.
+    """
+    losses = functional.cross_entropy(
+        logits, labels, reduction="none", label_smoothing=config.label_smoothing
+    )
+    if config.kind == "focal":
+        given = logits.softmax(1).gather(1, labels[:, None])[:, 0]
+        losses = losses * (1 - given).clamp_min(1e-6) ** config.focal_gamma
+    return (losses * weights[labels]).mean()
+
+
+def choose_precision(wanted: str, device: torch.device) -> torch.dtype:
+    """`auto` is bfloat16 on a GPU that computes in it, float32 elsewhere."""
+    if wanted == "auto":
+        native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if native else torch.float32
+    return torch.bfloat16 if wanted == "bfloat16" else torch.float32
+
+
+def _make_optimizer(model: nn.Module, config: TrialConfig) -> torch.optim.Optimizer:
+    groups: Any = list(parameter_groups(model, config.model, config.optimisation))
+    if config.optimisation.optimizer == "sgd":
+        return torch.optim.SGD(groups, momentum=config.optimisation.momentum)
+    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+    return kinds[config.optimisation.optimizer](groups)
+
+
+def _make_schedule(
+    optimizer: torch.optim.Optimizer, config: OptimisationConfig, steps: int
+) -> torch.optim.lr_scheduler.LambdaLR:
+    """A linear rise over the warm-up, then a half cosine to 0, or a constant; by step."""
+    warmup = round(config.warmup_epochs * steps)
+    total = config.epochs * steps
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        if config.schedule == "constant":
+            return 1.0
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def _place_among_workers() -> tuple[int, int]:
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+def _share_buffers(model: nn.Module) -> None:
+    """Average the workers' BatchNorm statistics, so that all validate the same network."""
+    for buffer in model.buffers():
+        if buffer.is_floating_point():
+            dist.all_reduce(buffer)
+            buffer /= dist.get_world_size()
+
+
+def _generator(seed: int, *purpose: object) -> torch.Generator:
+    return torch.Generator().manual_seed(derive_seed(seed, *purpose))

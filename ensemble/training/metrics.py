@@ -1,0 +1,101 @@
+"""Labels and probabilities → the figures of a binary classifier whose positive class is "cracked".
+
+F1 and its kin are taken where `probability >= threshold`. AP is scikit-learn's step-wise sum, AUC
+the area under the ROC curve; both need no threshold.
+"""
+
+import numpy as np
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+
+def margins_to_probabilities(margins: np.ndarray) -> np.ndarray:
+    """Logit differences (cracked − uncracked) → probabilities of "cracked", float64."""
+    margins = np.asarray(margins, dtype=np.float64)
+    return np.exp(-np.logaddexp(0.0, -margins))
+
+
+def best_threshold(labels: np.ndarray, probabilities: np.ndarray) -> tuple[float, float]:
+    """The threshold with the highest F1, and that F1.
+
+    Every distinct division of the tiles is tried; between two neighbouring probabilities the
+    threshold is their middle. Of equally good ones the lowest is taken: a missed crack costs more.
+
+    Args:
+        labels: (N,) of 0 and 1, at least one 1.
+        probabilities: (N,) of "cracked".
+    """
+    order = np.argsort(-probabilities, kind="stable")
+    ordered = probabilities[order]
+    hits = np.cumsum(labels[order])  # true positives when the first i + 1 are called cracked
+    ends = np.flatnonzero(np.append(ordered[:-1] > ordered[1:], True))  # equal ones stay together
+    f1 = 2 * hits[ends] / (ends + 1 + hits[-1])
+    best = len(ends) - 1 - int(np.argmax(f1[::-1]))
+    upper = ordered[ends[best]]
+    if ends[best] + 1 == len(ordered):
+        return float(upper), float(f1[best])
+    middle = (upper + ordered[ends[best] + 1]) / 2
+    return float(middle if middle > ordered[ends[best] + 1] else upper), float(f1[best])
+
+
+def confusion_counts(
+    labels: np.ndarray, probabilities: np.ndarray, threshold: float
+) -> dict[str, int]:
+    """Tiles by label and verdict: `true_positive`, `false_positive`, `false_negative`, …"""
+    cracked, called = labels == 1, probabilities >= threshold
+    return {
+        "true_positive": int((cracked & called).sum()),
+        "false_positive": int((~cracked & called).sum()),
+        "false_negative": int((cracked & ~called).sum()),
+        "true_negative": int((~cracked & ~called).sum()),
+    }
+
+
+def threshold_metrics(
+    labels: np.ndarray, probabilities: np.ndarray, threshold: float
+) -> dict[str, float]:
+    """`accuracy`, `precision`, `recall` and `f1` at a threshold; 0 where nothing is counted."""
+    counts = confusion_counts(labels, probabilities, threshold)
+    hits = counts["true_positive"]
+    called = hits + counts["false_positive"]
+    cracked = hits + counts["false_negative"]
+    return {
+        "accuracy": (hits + counts["true_negative"]) / len(labels),
+        "precision": hits / called if called else 0.0,
+        "recall": hits / cracked if cracked else 0.0,
+        "f1": 2 * hits / (called + cracked) if called + cracked else 0.0,
+    }
+
+
+def log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Mean of −log of the probability given to the true class, in nats."""
+    tiny = np.finfo(np.float64).tiny
+    given = np.where(labels == 1, probabilities, 1 - probabilities)
+    return float(-np.log(np.maximum(given, tiny)).mean())
+
+
+def ranking_metrics(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    """`average_precision` and `roc_auc`; NaN where there is one class only."""
+    if len(np.unique(labels)) < 2:
+        return {"average_precision": float("nan"), "roc_auc": float("nan")}
+    return {
+        "average_precision": float(average_precision_score(labels, probabilities)),
+        "roc_auc": float(roc_auc_score(labels, probabilities)),
+    }
+
+
+def validation_metrics(labels: np.ndarray, margins: np.ndarray) -> dict[str, float]:
+    """What every epoch reports: figures at the best threshold, F1 at 0.5, and those of the ranking.
+
+    Args:
+        labels: (N,) of 0 and 1.
+        margins: (N,) logit differences.
+    """
+    probabilities = margins_to_probabilities(margins)
+    threshold, _ = best_threshold(labels, probabilities)
+    return {
+        "loss": log_loss(labels, probabilities),
+        **threshold_metrics(labels, probabilities, threshold),
+        "f1_at_half": threshold_metrics(labels, probabilities, 0.5)["f1"],
+        **ranking_metrics(labels, probabilities),
+        "threshold": threshold,
+    }
