@@ -1,0 +1,379 @@
+"""scripts/search.py: from the command line to a run's folder; bad input is refused first."""
+
+import argparse
+import os
+import re
+import shlex
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from ensemble.data.pack import Pack, pack
+from ensemble.data.sources import open_source
+from ensemble.data.synthetic import draw_dataset
+from ensemble.errors import InputError
+from ensemble.files import read_json, write_json, write_text
+from ensemble.provenance import describe_code_and_machine
+from ensemble.search.budget import Budget, plan_budget
+from ensemble.search.cluster import cluster_resources, connected, prepare_environment
+from ensemble.search.space import Space, load_space
+from ensemble.training.backbones import InitialState, make_initial_state
+from ensemble.training.config import Backbone
+from ensemble.training.member import save_initial_state
+
+SPACES = Path(__file__).parents[2] / "search_spaces"
+SYNTHETIC_PHOTOGRAPHS = 8  # a surface
+
+
+OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
+    "data": {
+        "--data": {
+            "required": True,
+            "metavar": "PATH",
+            "help": "folder or .zip of tiles in class folders, or 'synthetic': drawn concrete",
+        },
+        "--positive": {
+            "metavar": "FOLDER",
+            "help": "folder of the cracked tiles (default: told by its name, such as Cracked, "
+            "Positive, or SDNET2018's C?)",
+        },
+        "--max-bad-tiles": {
+            "type": int,
+            "default": 10,
+            "metavar": "N",
+            "help": "unreadable tiles to leave out before it is an error (default: 10)",
+        },
+        "--split-seed": {
+            "type": int,
+            "default": 0,
+            "metavar": "N",
+            "help": "of the split; keep it: it decides which photographs are held out (default: 0)",
+        },
+    },
+    "search": {
+        "--space": {
+            "default": "sdnet2018",
+            "metavar": "FILE",
+            "help": "search space: a TOML file, or a name in search_spaces/ (default: sdnet2018)",
+        },
+        "--trials": {
+            "type": int,
+            "default": 20,
+            "metavar": "N",
+            "help": "trials in all, finished or stopped early (default: 20)",
+        },
+        "--epochs": {"type": int, "metavar": "N", "help": "of a trial (default: the space's)"},
+        "--image-size": {
+            "type": int,
+            "metavar": "PX",
+            "help": "side of the square input in pixels (default: the space's)",
+        },
+        "--weights": {
+            "action": "append",
+            "default": [],
+            "metavar": "[BACKBONE=]WHAT",
+            "help": "what backbones start from: imagenet, none, or BACKBONE=FILE (.safetensors or "
+            "a state dict of torch's); repeatable (default: the space's)",
+        },
+        "--seed": {
+            "type": int,
+            "default": 0,
+            "metavar": "N",
+            "help": "of the study: sampler, heads, order, augmentation (default: 0)",
+        },
+        "--max-failures": {
+            "type": int,
+            "default": 10,
+            "metavar": "N",
+            "help": "failed trials to replace before giving up (default: 10)",
+        },
+    },
+    "machine": {
+        "--gpus": {
+            "type": int,
+            "metavar": "N",
+            "help": "GPUs to use in all; 0 trains on the CPU (default: all there are)",
+        },
+        "--cpus": {
+            "type": int,
+            "metavar": "N",
+            "help": "workers at a time where no GPU is used (default: one a core)",
+        },
+        "--workers-per-trial": {
+            "type": int,
+            "metavar": "N",
+            "help": "data-parallel workers of each trial; above 1 on Ray Train (default: the "
+            "space's)",
+        },
+        "--trials-per-gpu": {
+            "type": int,
+            "default": 1,
+            "metavar": "N",
+            "help": "trials that share a GPU (default: 1)",
+        },
+        "--address": {
+            "metavar": "HOST:PORT",
+            "help": "a running Ray cluster; --out must then be a folder that all its nodes share "
+            "(default: Ray on this machine alone)",
+        },
+    },
+    "output": {
+        "--name": {"metavar": "NAME", "help": "of the run (default: the space's name and time)"},
+        "--out": {
+            "type": Path,
+            "default": Path("results"),
+            "metavar": "FOLDER",
+            "help": "where the run's folder NAME and the packed tiles go (default: results)",
+        },
+    },
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options of `scripts/search.py`."""
+    parser = argparse.ArgumentParser(
+        prog="scripts/search.py",
+        description="Search hyperparameters for crack classifiers and keep the best epoch of each "
+        "trial. The same command with the same --name continues an unfinished search.",
+        epilog="A trial with one worker trains inside a process of Ray Tune that is used again for "
+        "the next trial; with --workers-per-trial above 1 (or in the space) each trial trains "
+        "data-parallel on that many Ray Train workers (NCCL on GPUs, gloo on CPUs).",
+    )
+    for group, option_lines in OPTIONS.items():
+        section = parser.add_argument_group(group)
+        for flag, settings in option_lines.items():
+            section.add_argument(flag, **settings)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Search as the command line says."""
+    options = build_parser().parse_args(arguments)
+    console = Console(soft_wrap=True, highlight=False)
+    for option, value in (("--trials", options.trials), ("--seed", options.seed + 1)):
+        if value < 1:
+            raise InputError(f"{option}: got {value}, too small")
+    space = load_space(_find_space(options.space))
+    space = space.changed(epochs=options.epochs, image_size_px=options.image_size)
+    name = options.name or f"{space.path.stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    if Path(name).name != name or name.startswith(".") or name == "packs":
+        raise InputError(f"--name {name!r}: must be a plain name of a folder, and not 'packs'")
+    folder = (options.out / name).resolve()
+    weights = _parse_weights(options.weights, space)
+    workers = options.workers_per_trial or space.workers_per_trial
+    cores, gpus = _cores_and_gpus_here()
+
+    def plan(available_cpus: int, available_gpus: int) -> Budget:
+        return plan_budget(
+            gpus=options.gpus,
+            cpus=options.cpus,
+            workers_per_trial=workers,
+            trials_per_gpu=options.trials_per_gpu,
+            available_gpus=available_gpus,
+            available_cpus=available_cpus,
+        )
+
+    if options.address is None:
+        plan(cores, gpus)  # refused before anything is read
+    states = {b: make_initial_state(b, weights[b], seed=options.seed) for b in space.backbones}
+    packed = _pack(options, console)
+    identity = _identity(space, packed, options.seed, states)
+    _check_same_run(folder, identity)
+
+    prepare_environment()
+    with connected(options.address, num_cpus=cores, num_gpus=gpus):
+        budget = plan(*(cluster_resources() if options.address else (cores, gpus)))
+        _begin_run(folder, identity, packed, space, states)
+        for backbone, state in states.items():
+            console.print(f"{backbone} starts from {state.origin}")
+        console.print(f"searching {options.trials} trials: {budget}")
+        from ensemble.search.run import run_search  # imports Ray, after its environment is set
+
+        study = run_search(
+            folder,
+            space,
+            budget,
+            pack_folder=packed.folder,
+            seed=options.seed,
+            num_trials=options.trials,
+            max_failures=options.max_failures,
+            console=console,
+        )
+    best = study.best_trial
+    console.print(f"best: trial {best.number}, validation F1 {best.value:.3f}")
+    console.print(f"run: {folder}")
+    console.print(f"next: python -m ensemble.evaluate {shlex.quote(_shown(folder))}")
+
+
+def _find_space(given: str) -> Path:
+    path = Path(given)
+    if path.suffix == ".toml" or path.exists():
+        return path
+    known = sorted(file.stem for file in SPACES.glob("*.toml"))
+    if given not in known:
+        raise InputError(f"--space {given}: no such file, nor one of {', '.join(known)}")
+    return SPACES / f"{given}.toml"
+
+
+def _parse_weights(given: list[str], space: Space) -> dict[str, str | Path]:
+    """`imagenet`, `none` or a file for each backbone of the space."""
+    weights: dict[str, str | Path] = dict.fromkeys(space.backbones, space.weights)
+    for text in sorted(given, key=lambda text: "=" in text):  # the general ones first
+        backbone, equals, what = text.rpartition("=")
+        if equals and backbone not in weights:
+            names = ", ".join(space.backbones)
+            known = "not in the space" if backbone in Backbone.__args__ else "an unknown backbone"  # type: ignore[attr-defined]
+            raise InputError(f"--weights {text}: {backbone!r} is {known} (it has {names})")
+        value: str | Path = what if what in ("imagenet", "none") else Path(what)
+        if isinstance(value, Path) and not equals and len(weights) > 1:
+            raise InputError(f"--weights {text}: say for which backbone: --weights BACKBONE={what}")
+        for name in [backbone] if equals else list(weights):
+            weights[name] = value
+    return weights
+
+
+def _cores_and_gpus_here() -> tuple[int, int]:
+    return len(os.sched_getaffinity(0)), torch.cuda.device_count()
+
+
+def _pack(options: argparse.Namespace, console: Console) -> Pack:
+    """List, split and decode the data, and say what was found."""
+    packs = options.out.resolve() / "packs"
+    path = Path(options.data)
+    if re.fullmatch(r"synthetic(:\d+)?", options.data) and not path.exists():
+        path = _draw_synthetic(packs, int(options.data.partition(":")[2] or 0), console)
+    source = open_source(path, positive=options.positive)
+    cracked, uncracked = ", ".join(source.cracked_folders), ", ".join(source.uncracked_folders)
+    console.print(
+        f"{source.path}: {len(source.tiles):,} tiles; cracked = {cracked}, uncracked = {uncracked}"
+    )
+    packed = pack(
+        source,
+        under=packs,
+        split_seed=options.split_seed,
+        max_bad_tiles=options.max_bad_tiles,
+        say=console.print,
+    )
+    for line in describe_pack(packed.about):
+        console.print(line)
+    console.print(f"packed tiles and samples.png: {_shown(packed.folder)}")
+    return packed
+
+
+def describe_pack(about: dict[str, Any]) -> Iterator[str]:
+    """What was split and left out, a line each."""
+    for split, tiles in about["num_tiles"].items():
+        photographs = about["num_photographs"][split]
+        of = f" of {photographs} photographs" if photographs else ""
+        yield f"  {split:5} {tiles:6,} tiles{of}, {about['num_cracked'][split]:,} cracked"
+    yield f"  split by {about['split_by']}, digest {about['split_digest'][:12]}"
+    if about["split_by"] == "content":
+        yield (
+            "  the names carry no photograph: tiles of one photograph may stand in different "
+            "splits, so leakage cannot be ruled out and test figures may be too good"
+        )
+    for key, what in (
+        ("duplicates", "copies counted once"),
+        ("contradictory_tiles", "tiles left out because equal bytes carry both labels"),
+        ("bad_tiles", "unreadable tiles left out"),
+    ):
+        if found := about[key]:
+            reasons = found if isinstance(found, dict) else dict.fromkeys(found, "")
+            named = ", ".join(f"{tile} ({why})" if why else tile for tile, why in reasons.items())
+            yield f"  {len(found)} {what}: {textwrap.shorten(named, 200, placeholder=' …')}"
+    if about["resized_tiles"]:
+        size = f"{about['width_px']} × {about['height_px']} px"
+        yield f"  {about['resized_tiles']} tiles of another size were resized to {size}"
+
+
+def _draw_synthetic(packs: Path, seed: int, console: Console) -> Path:
+    folder = packs / f"synthetic-{seed}"
+    if not folder.exists():
+        partial = packs / f".synthetic-{seed}.{os.getpid()}.partial"
+        try:
+            console.print("drawing synthetic photographs of concrete")
+            draw_dataset(partial, seed=seed, photographs_per_surface=SYNTHETIC_PHOTOGRAPHS)
+            partial.rename(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def _identity(
+    space: Space, packed: Pack, seed: int, states: dict[str, InitialState]
+) -> dict[str, Any]:
+    """What must be the same for a run to be continued, in the order a person would look."""
+    return {
+        "data": packed.about["source"],
+        "split_digest": packed.about["split_digest"],
+        "seed": seed,
+        "epochs": space.default.optimisation.epochs,
+        "image_size_px": space.default.data.image_size_px,
+        "weights": {b: {"origin": s.origin, "digest": s.digest} for b, s in states.items()},
+        "space": space.describe(),
+    }
+
+
+def _check_same_run(folder: Path, identity: dict[str, Any]) -> None:
+    if not folder.exists():
+        return
+    if not (folder / "run.json").exists():
+        raise InputError(f"{folder} exists and is no run; choose another --name")
+    known = read_json(folder / "run.json")
+    for key, value in identity.items():
+        if key == "data" or known.get(key) == value:
+            continue  # the same tiles may lie elsewhere today
+        what = {"split_digest": "data", "image_size_px": "image size"}.get(key, key)
+        if isinstance(value, dict) or key == "split_digest":
+            was, now = (known.get("data"), identity["data"]) if key == "split_digest" else ("", "")
+            detail = f" ({was}, now {now})" if was != now else ""
+        else:
+            detail = f" ({known.get(key)}, now {value})"
+        raise InputError(
+            f"the run {folder.name} exists with other {what}{detail}: choose another --name, or "
+            "give the same options to continue it"
+        )
+
+
+def _begin_run(
+    folder: Path,
+    identity: dict[str, Any],
+    packed: Pack,
+    space: Space,
+    states: dict[str, InitialState],
+) -> None:
+    """Make the run's folder, complete or not at all, unless it is there."""
+    if folder.exists():
+        return
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    try:
+        (partial / "initial").mkdir(parents=True)
+        for backbone, state in states.items():
+            save_initial_state(state, partial / "initial" / f"{backbone}.safetensors")
+        write_text(partial / "space.toml", space.path.read_text(encoding="utf-8"))
+        table = packed.table("val")[["tile", "photograph", "surface", "label"]]
+        write_text(partial / "validation.csv", table.to_csv(index=False))
+        about = {
+            "command": shlex.join(sys.argv),
+            "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "pack_folder": str(packed.folder),
+            **identity,
+            **describe_code_and_machine(),
+        }
+        write_json(partial / "run.json", about)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _shown(path: Path) -> str:
+    """Relative to where the person is, where that is shorter."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

@@ -1,0 +1,150 @@
+"""Optuna's study behind Tune's Searcher: it asks, reports and tells, and the file says the truth.
+
+A trial that early stopping ended is PRUNED, its intermediate values being the best F1 so far; one
+that failed is FAIL with its `reason`; one that was interrupted waits, and is taken up again with
+the same parameters under the same number. The study is one SQLite file that optuna-dashboard opens.
+"""
+
+import threading
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import sqlalchemy
+from optuna.trial import TrialState
+from ray.tune.search import Searcher
+
+from ensemble.search.space import Space
+from ensemble.training.config import TrialConfig
+from ensemble.training.seeds import derive_seed
+
+FINISHED_STATES = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+def open_study(path: Path, space: Space, *, seed: int) -> optuna.Study:
+    """Open or create the study; interrupted trials wait again, start points are there once."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
+    # ten times quicker than SQLite's defaults with one writer, and safe against a crash of it
+    sqlalchemy.event.listen(storage.engine, "connect", _set_pragmas)
+    storage.engine.dispose()
+    study = optuna.create_study(
+        storage=storage, study_name=path.parent.name, direction="maximize", load_if_exists=True
+    )
+    study.sampler = _make_sampler(derive_seed(seed, "sampler", len(study.trials)) % 2**32)
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        _let_wait(study, trial._trial_id)
+    for point in space.start_points():
+        study.enqueue_trial(point, skip_if_exists=True)
+    return study
+
+
+def _make_sampler(seed: int) -> optuna.samplers.BaseSampler:
+    with warnings.catch_warnings():  # that `group`, for conditional parameters, is experimental
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.TPESampler(multivariate=True, group=True, seed=seed)
+
+
+def _set_pragmas(connection: Any, _: Any) -> None:
+    for pragma in ("journal_mode = WAL", "synchronous = NORMAL"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _let_wait(study: optuna.Study, trial_id: int) -> None:
+    study._storage.set_trial_state_values(trial_id, state=TrialState.WAITING)
+
+
+def count_finished(study: optuna.Study) -> int:
+    """Trials that ended by themselves or by early stopping."""
+    return len(study.get_trials(deepcopy=False, states=FINISHED_STATES))
+
+
+class StudySearcher(Searcher):
+    """Gives Tune one trial after another until the study has as many finished ones as wanted.
+
+    Args:
+        study: Of Optuna.
+        space: What is asked.
+        seed: Of the study.
+        num_trials: Finished trials (COMPLETE or PRUNED) the study is to have.
+        max_concurrent_trials: Trials at a time.
+        max_failures: Failed trials that are replaced before the search gives up.
+        interrupted: Set when no new trial shall start and running ones shall wait.
+        make_task: Number and configuration of a trial → what its process is told.
+        on_end: Called after each trial is written to the study.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        space: Space,
+        *,
+        seed: int,
+        num_trials: int,
+        max_concurrent_trials: int,
+        max_failures: int,
+        interrupted: threading.Event,
+        make_task: Callable[[int, TrialConfig], dict[str, Any]],
+        on_end: Callable[[], None],
+    ):
+        super().__init__(metric="best_val_f1", mode="max")
+        self._study, self._space, self._seed = study, space, seed
+        self._num_trials, self._max_concurrent_trials = num_trials, max_concurrent_trials
+        self._max_failures, self.num_failures = max_failures, 0
+        self._interrupted, self._make_task, self._on_end = interrupted, make_task, on_end
+        self._running: dict[str, optuna.Trial] = {}
+        self._reported: dict[str, set[int]] = {}
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether more trials failed than may be replaced."""
+        return self.num_failures > self._max_failures
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next trial's task, None while all slots are taken, or that the search is over."""
+        wanted = self._num_trials - count_finished(self._study) - len(self._running)
+        if wanted <= 0 or self._interrupted.is_set() or self.gave_up:
+            return None if self._running else Searcher.FINISHED
+        if len(self._running) >= self._max_concurrent_trials:
+            return None
+        trial = self._study.ask()
+        config = self._space.ask(trial, seed=self._seed)
+        self._running[trial_id] = trial
+        earlier = self._study.get_trials(deepcopy=False)[trial.number]
+        self._reported[trial_id] = set(earlier.intermediate_values)
+        return self._make_task(trial.number, config)
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Report the best F1 so far, once an epoch."""
+        if "best_val_f1" in result and result["epoch"] not in self._reported[trial_id]:
+            self._running[trial_id].report(result["best_val_f1"], step=result["epoch"])
+            self._reported[trial_id].add(result["epoch"])
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Tell the study how the trial ended; Tune brings the result that stopped it only here."""
+        result = result or {}
+        self.on_trial_result(trial_id, result)
+        trial = self._running.pop(trial_id)
+        reason = "its process died" if error else result.get("failure")
+        if reason is not None:
+            self.num_failures += 1
+            trial.set_user_attr("reason", reason)
+            self._study.tell(trial, state=TrialState.FAIL)
+        elif result.get("last"):
+            self._study.tell(trial, result["best_val_f1"])
+        elif self._interrupted.is_set():
+            _let_wait(self._study, trial._trial_id)
+        else:
+            self._study.tell(trial, state=TrialState.PRUNED)
+        self._on_end()
+
+    def save_to_dir(self, *_: Any, **__: Any) -> None:
+        """Nothing: the study's file is the state, and Tune's pickles are never read."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing, for the same reason."""
+        return {}

@@ -1,0 +1,77 @@
+"""One trial, as Ray Tune sees it: step() is an epoch.
+
+A trial with one worker trains inside Tune's actor, which is used again for the next trial: torch is
+imported, the tiles are placed and the CUDA context is made once a slot. A trial with several
+workers runs on Ray Train. Both are a generator of epochs; a trial that is to end has its generator
+closed, and nothing is killed.
+"""
+
+import traceback
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+
+from ensemble.files import write_text
+from ensemble.search.task import Task, explain_failure, open_task_data, run_task
+from ensemble.search.workers import TrainingFailedError, WorkerGroup
+from ensemble.training.member import TrainingData
+
+
+class Trial(tune.Trainable):
+    """Trains what its task says; a failure is a last result with its reason, not an exception."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Prepare the process for the first task."""
+        self._data: TrainingData | None = None
+        self._workers: WorkerGroup | None = None
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take the next task; where early stopping ended the last one, this is the first news."""
+        self._epochs.close()
+        self._begin(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Train for one epoch."""
+        try:
+            return self._result(next(self._epochs))
+        except Exception as error:
+            if isinstance(error, TrainingFailedError):
+                self._workers = None  # they are gone
+            folder = Path(self._task.member_folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            write_text(folder / "failure.txt", traceback.format_exc())
+            return {**self._about(), "failure": explain_failure(error), "done": True}
+
+    def cleanup(self) -> None:
+        """End what still runs."""
+        self._epochs.close()
+        if self._workers is not None:
+            self._workers.close()
+
+    def _begin(self, task: dict[str, Any]) -> None:
+        self._task = Task(**task)
+        self._epochs = self._train()
+
+    def _train(self) -> Generator[dict[str, Any], None, None]:
+        task = self._task
+        if task.workers_per_trial > 1:
+            self._workers = self._workers or WorkerGroup(task)
+            yield from self._workers.train(task)
+            return
+        if self._data is None:
+            device = torch.device("cuda:0" if task.gpus_per_worker else "cpu")
+            self._data = open_task_data(task, device)
+        yield from run_task(task, self._data)
+
+    def _about(self) -> dict[str, Any]:
+        return {"number": self._task.number, "backbone": self._task.config["model"]["backbone"]}
+
+    def _result(self, row: dict[str, Any]) -> dict[str, Any]:
+        if row["last"]:
+            self._epochs.close()
+        return {**self._about(), **row, "done": row["last"]}

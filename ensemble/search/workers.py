@@ -1,0 +1,167 @@
+"""Data-parallel trials: a group of Ray Train workers, and one generator that speaks for them.
+
+Rank 0 hands each message (ready for a trial, or the row of an epoch) to a mailbox and waits for the
+answer: a task, go on, stop this trial, or go home. The answer is broadcast, all ranks act alike,
+and at the end `TorchTrainer.fit()` returns by itself. Nothing is killed, so nothing waits for Ray
+to notice a death (ray-project/ray issue 54305). The group serves one trial after another, because
+starting it costs many times what a short trial does.
+"""
+
+import asyncio
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import ray
+import torch
+from ray import train
+from ray.train.torch import TorchConfig, TorchTrainer, get_device
+
+from ensemble.search.task import Task, explain_failure, open_task_data, run_task
+
+READY = {"ready": True}
+
+
+class TrainingFailedError(RuntimeError):
+    """A worker failed; the message is its own exception's, in one line."""
+
+
+class Mailbox:
+    """Carries rank 0's messages to the group's owner and the answers back."""
+
+    def __init__(self) -> None:
+        self._messages: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+        self._answers: asyncio.Queue[Any] = asyncio.Queue()
+
+    async def report(self, message: dict[str, Any]) -> Any:
+        """Rank 0: hand over a message, wait for its answer."""
+        await self._messages.put(message)
+        return await self._answers.get()
+
+    async def next_message(self) -> dict[str, Any] | None:
+        """The owner: the next message, None when the group has ended."""
+        return await self._messages.get()
+
+    async def answer(self, answer: Any) -> None:
+        """The owner: answer the last message."""
+        await self._answers.put(answer)
+
+    async def end(self) -> None:
+        """No further message will come."""
+        await self._messages.put(None)
+
+
+class WorkerGroup:
+    """Ray Train workers that train one task after another.
+
+    Args:
+        task: The first one; later ones ask for the same workers.
+    """
+
+    def __init__(self, task: Task):
+        self._mailbox = ray.remote(num_cpus=0, max_restarts=0)(Mailbox).remote()
+        self._errors: list[BaseException] = []
+        self._thread = threading.Thread(target=self._run, args=(task,), daemon=True)
+        self._thread.start()
+
+    def _run(self, task: Task) -> None:
+        resources = {"CPU": task.cpus_per_worker}
+        if task.gpus_per_worker:
+            resources["GPU"] = task.gpus_per_worker
+        try:
+            with tempfile.TemporaryDirectory(prefix="crack-ensemble-train-") as scratch:
+                TorchTrainer(
+                    _serve,
+                    train_loop_config={"task": asdict(task), "mailbox": self._mailbox},
+                    torch_config=TorchConfig(backend="nccl" if task.gpus_per_worker else "gloo"),
+                    scaling_config=train.ScalingConfig(
+                        num_workers=task.workers_per_trial,
+                        use_gpu=task.gpus_per_worker > 0,
+                        resources_per_worker=resources,
+                    ),
+                    run_config=train.RunConfig(
+                        name="workers",
+                        storage_path=scratch,
+                        failure_config=train.FailureConfig(
+                            max_failures=0, controller_failure_limit=0
+                        ),
+                        logging_config=train.LoggingConfig(log_level="ERROR"),
+                    ),
+                ).fit()
+        except BaseException as error:
+            self._errors.append(error)
+        finally:
+            ray.get(self._mailbox.end.remote())
+
+    def train(self, task: Task) -> Iterator[dict[str, Any]]:
+        """Train a task; yields rows like `run_task`.
+
+        Raises:
+            TrainingFailedError: A worker failed; the group is of no further use.
+        """
+        self._next_message()  # ready
+        self._mailbox.answer.remote(asdict(task))
+        go_on = False
+        while True:
+            row = self._next_message()
+            try:
+                yield row
+                go_on = not row["last"]
+            finally:  # closed early: stop
+                self._mailbox.answer.remote(go_on)
+                if not go_on:
+                    return  # noqa: B012
+                go_on = False
+
+    def _next_message(self) -> dict[str, Any]:
+        message = ray.get(self._mailbox.next_message.remote())
+        if message is None:
+            self._thread.join()
+            raise TrainingFailedError(
+                explain_train_error(self._errors[0]) if self._errors else "the workers ended"
+            )
+        return message
+
+    def close(self) -> None:
+        """Send the workers home and wait until they are gone; no task may be in training."""
+        self._mailbox.answer.remote(None)
+        self._thread.join()
+        ray.kill(self._mailbox)
+
+
+def _serve(config: dict[str, Any]) -> None:
+    """Runs on each worker, inside the process group that Ray Train made."""
+    device = get_device()
+    data = open_task_data(Task(**config["task"]), device)
+    is_rank_0 = train.get_context().get_world_rank() == 0
+
+    def ask(message: dict[str, Any]) -> Any:
+        answer = [ray.get(config["mailbox"].report.remote(message)) if is_rank_0 else None]
+        torch.distributed.broadcast_object_list(answer, src=0, device=device)
+        return answer[0]
+
+    while (task := ask(READY)) is not None:
+        for row in run_task(Task(**task), data, is_writer=is_rank_0):
+            if not ask(row):
+                break
+
+
+def explain_train_error(error: BaseException) -> str:
+    """What went wrong on the workers, in one line, out of what Ray wraps around it.
+
+    When one worker dies the others report a broken connection: an exception of our own or a death
+    is the better reason.
+    """
+    failures = getattr(error, "worker_failures", None)  # of ray.train.WorkerGroupError
+    if not failures:
+        inner = getattr(error, "controller_failure", None) or error  # of ray.train.ControllerError
+        return explain_failure(inner)
+    for rank, failure in sorted(failures.items()):
+        cause = getattr(failure, "_base_exc", None)  # of Train's UserExceptionWithTraceback
+        if cause is None:
+            return f"worker {rank} died (killed, or out of memory)"
+        if "onnection" not in str(cause):
+            return explain_failure(cause)
+    return explain_failure(next(iter(failures.values())))
