@@ -1,0 +1,76 @@
+"""What a search kept: the run's folder → its members; tiles → probabilities, one row a member."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from ensemble.data.batches import Tiles
+from ensemble.errors import InputError
+from ensemble.training.checkpoint import Member, open_member
+from ensemble.training.loop import choose_precision, predict_margins
+from ensemble.training.metrics import margins_to_probabilities
+
+FINISHED_STATES = ("COMPLETE", "PRUNED")
+
+
+def find_run(run: str | None, *, under: Path) -> Path:
+    """A run's folder by path or by its name under `under`; the last one started without either.
+
+    Raises:
+        InputError: There is no such run.
+    """
+    if run is not None:
+        for folder in (Path(run), under / run):
+            if (folder / "run.json").is_file():
+                return folder.resolve()
+        raise InputError(f"{run}: no run of that name in {under}, and no run's folder")
+    runs = sorted(under.glob("*/run.json"), key=lambda path: path.stat().st_mtime)
+    if not runs:
+        raise InputError(f"no runs in {under}; search first, or name the run's folder")
+    return runs[-1].parent.resolve()
+
+
+def open_members(run: Path, *, split_digest: str) -> list[Member]:
+    """The member of every trial that finished or was stopped early, by trial number.
+
+    Raises:
+        InputError: A member is damaged, or was trained on another split.
+    """
+    trials = run / "trials.csv"
+    if not trials.exists():
+        return []
+    table = pd.read_csv(trials)
+    finished = table.loc[table["state"].isin(FINISHED_STATES), "trial"]
+    members = [open_member(run / "members" / f"{trial:04}") for trial in finished]
+    for member in members:
+        if member.record.split_digest != split_digest:
+            raise InputError(
+                f"{member.folder}: foreign member, trained on split "
+                f"{member.record.split_digest[:12]}, not {split_digest[:12]}"
+            )
+    return sorted(members, key=lambda member: member.trial)
+
+
+def score_tiles(members: Sequence[Member], tiles: Tiles) -> np.ndarray:
+    """Probabilities of "cracked" of every tile, one row a member: (M, N) float64."""
+    return np.stack([_score(member, member.load_model(), tiles) for member in members])
+
+
+def _score(member: Member, model: nn.Module, tiles: Tiles) -> np.ndarray:
+    config = member.record.config
+    margins = predict_margins(
+        model.to(tiles.device),
+        tiles,
+        image_size_px=config.data.image_size_px,
+        precision=choose_precision(config.optimisation.precision, tiles.device),
+    )
+    return margins_to_probabilities(margins)
+
+
+def choose_device() -> torch.device:
+    """The first GPU, or the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
