@@ -1,13 +1,9 @@
 """scripts/search.py: from the command line to a run's folder; bad input is refused first."""
 
-import argparse
 import os
-import re
 import shlex
 import shutil
 import sys
-import textwrap
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,142 +11,20 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from ensemble.data.pack import Pack, pack
-from ensemble.data.sources import open_source
-from ensemble.data.synthetic import draw_dataset
+from ensemble.data.pack import Pack
+from ensemble.data.prepare import prepare_data
 from ensemble.errors import InputError
 from ensemble.files import read_json, write_json, write_text
 from ensemble.provenance import describe_code_and_machine
 from ensemble.search.budget import Budget, plan_budget
 from ensemble.search.cluster import cluster_resources, connected, prepare_environment
-from ensemble.search.space import Space, load_space
-from ensemble.training.backbones import InitialState, make_initial_state
+from ensemble.search.options import build_parser
+from ensemble.search.space import Space
+from ensemble.search.space_file import load_space
 from ensemble.training.config import Backbone
-from ensemble.training.member import save_initial_state
+from ensemble.training.weights import InitialState, make_initial_state, save_initial_state
 
 SPACES = Path(__file__).parents[2] / "search_spaces"
-SYNTHETIC_PHOTOGRAPHS = 8  # a surface
-
-
-OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
-    "data": {
-        "--data": {
-            "required": True,
-            "metavar": "PATH",
-            "help": "folder or .zip of tiles in class folders, or 'synthetic': drawn concrete",
-        },
-        "--positive": {
-            "metavar": "FOLDER",
-            "help": "folder of the cracked tiles (default: told by its name, such as Cracked, "
-            "Positive, or SDNET2018's C?)",
-        },
-        "--max-bad-tiles": {
-            "type": int,
-            "default": 10,
-            "metavar": "N",
-            "help": "unreadable tiles to leave out before it is an error (default: 10)",
-        },
-        "--split-seed": {
-            "type": int,
-            "default": 0,
-            "metavar": "N",
-            "help": "of the split; keep it: it decides which photographs are held out (default: 0)",
-        },
-    },
-    "search": {
-        "--space": {
-            "default": "sdnet2018",
-            "metavar": "FILE",
-            "help": "search space: a TOML file, or a name in search_spaces/ (default: sdnet2018)",
-        },
-        "--trials": {
-            "type": int,
-            "default": 20,
-            "metavar": "N",
-            "help": "trials in all, finished or stopped early (default: 20)",
-        },
-        "--epochs": {"type": int, "metavar": "N", "help": "of a trial (default: the space's)"},
-        "--image-size": {
-            "type": int,
-            "metavar": "PX",
-            "help": "side of the square input in pixels (default: the space's)",
-        },
-        "--weights": {
-            "action": "append",
-            "default": [],
-            "metavar": "[BACKBONE=]WHAT",
-            "help": "what backbones start from: imagenet, none, or BACKBONE=FILE (.safetensors or "
-            "a state dict of torch's); repeatable (default: the space's)",
-        },
-        "--seed": {
-            "type": int,
-            "default": 0,
-            "metavar": "N",
-            "help": "of the study: sampler, heads, order, augmentation (default: 0)",
-        },
-        "--max-failures": {
-            "type": int,
-            "default": 10,
-            "metavar": "N",
-            "help": "failed trials to replace before giving up (default: 10)",
-        },
-    },
-    "machine": {
-        "--gpus": {
-            "type": int,
-            "metavar": "N",
-            "help": "GPUs to use in all; 0 trains on the CPU (default: all there are)",
-        },
-        "--cpus": {
-            "type": int,
-            "metavar": "N",
-            "help": "workers at a time where no GPU is used (default: one a core)",
-        },
-        "--workers-per-trial": {
-            "type": int,
-            "metavar": "N",
-            "help": "data-parallel workers of each trial; above 1 on Ray Train (default: the "
-            "space's)",
-        },
-        "--trials-per-gpu": {
-            "type": int,
-            "default": 1,
-            "metavar": "N",
-            "help": "trials that share a GPU (default: 1)",
-        },
-        "--address": {
-            "metavar": "HOST:PORT",
-            "help": "a running Ray cluster; --out must then be a folder that all its nodes share "
-            "(default: Ray on this machine alone)",
-        },
-    },
-    "output": {
-        "--name": {"metavar": "NAME", "help": "of the run (default: the space's name and time)"},
-        "--out": {
-            "type": Path,
-            "default": Path("results"),
-            "metavar": "FOLDER",
-            "help": "where the run's folder NAME and the packed tiles go (default: results)",
-        },
-    },
-}
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The options of `scripts/search.py`."""
-    parser = argparse.ArgumentParser(
-        prog="scripts/search.py",
-        description="Search hyperparameters for crack classifiers and keep the best epoch of each "
-        "trial. The same command with the same --name continues an unfinished search.",
-        epilog="A trial with one worker trains inside a process of Ray Tune that is used again for "
-        "the next trial; with --workers-per-trial above 1 (or in the space) each trial trains "
-        "data-parallel on that many Ray Train workers (NCCL on GPUs, gloo on CPUs).",
-    )
-    for group, option_lines in OPTIONS.items():
-        section = parser.add_argument_group(group)
-        for flag, settings in option_lines.items():
-            section.add_argument(flag, **settings)
-    return parser
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -183,7 +57,14 @@ def main(arguments: list[str] | None = None) -> None:
     if options.address is None:
         plan(cores, gpus)  # refused before anything is read
     states = {b: make_initial_state(b, weights[b], seed=options.seed) for b in space.backbones}
-    packed = _pack(options, console)
+    packed = prepare_data(
+        options.data,
+        positive=options.positive,
+        split_seed=options.split_seed,
+        max_bad_tiles=options.max_bad_tiles,
+        packs=options.out.resolve() / "packs",
+        say=console.print,
+    )
     identity = _identity(space, packed, options.seed, states)
     _check_same_run(folder, identity)
 
@@ -241,69 +122,6 @@ def _parse_weights(given: list[str], space: Space) -> dict[str, str | Path]:
 
 def _cores_and_gpus_here() -> tuple[int, int]:
     return len(os.sched_getaffinity(0)), torch.cuda.device_count()
-
-
-def _pack(options: argparse.Namespace, console: Console) -> Pack:
-    """List, split and decode the data, and say what was found."""
-    packs = options.out.resolve() / "packs"
-    path = Path(options.data)
-    if re.fullmatch(r"synthetic(:\d+)?", options.data) and not path.exists():
-        path = _draw_synthetic(packs, int(options.data.partition(":")[2] or 0), console)
-    source = open_source(path, positive=options.positive)
-    cracked, uncracked = ", ".join(source.cracked_folders), ", ".join(source.uncracked_folders)
-    console.print(
-        f"{source.path}: {len(source.tiles):,} tiles; cracked = {cracked}, uncracked = {uncracked}"
-    )
-    packed = pack(
-        source,
-        under=packs,
-        split_seed=options.split_seed,
-        max_bad_tiles=options.max_bad_tiles,
-        say=console.print,
-    )
-    for line in describe_pack(packed.about):
-        console.print(line)
-    console.print(f"packed tiles and samples.png: {_shown(packed.folder)}")
-    return packed
-
-
-def describe_pack(about: dict[str, Any]) -> Iterator[str]:
-    """What was split and left out, a line each."""
-    for split, tiles in about["num_tiles"].items():
-        photographs = about["num_photographs"][split]
-        of = f" of {photographs} photographs" if photographs else ""
-        yield f"  {split:5} {tiles:6,} tiles{of}, {about['num_cracked'][split]:,} cracked"
-    yield f"  split by {about['split_by']}, digest {about['split_digest'][:12]}"
-    if about["split_by"] == "content":
-        yield (
-            "  the names carry no photograph: tiles of one photograph may stand in different "
-            "splits, so leakage cannot be ruled out and test figures may be too good"
-        )
-    for key, what in (
-        ("duplicates", "copies counted once"),
-        ("contradictory_tiles", "tiles left out because equal bytes carry both labels"),
-        ("bad_tiles", "unreadable tiles left out"),
-    ):
-        if found := about[key]:
-            reasons = found if isinstance(found, dict) else dict.fromkeys(found, "")
-            named = ", ".join(f"{tile} ({why})" if why else tile for tile, why in reasons.items())
-            yield f"  {len(found)} {what}: {textwrap.shorten(named, 200, placeholder=' …')}"
-    if about["resized_tiles"]:
-        size = f"{about['width_px']} × {about['height_px']} px"
-        yield f"  {about['resized_tiles']} tiles of another size were resized to {size}"
-
-
-def _draw_synthetic(packs: Path, seed: int, console: Console) -> Path:
-    folder = packs / f"synthetic-{seed}"
-    if not folder.exists():
-        partial = packs / f".synthetic-{seed}.{os.getpid()}.partial"
-        try:
-            console.print("drawing synthetic photographs of concrete")
-            draw_dataset(partial, seed=seed, photographs_per_surface=SYNTHETIC_PHOTOGRAPHS)
-            partial.rename(folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    return folder
 
 
 def _identity(

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ensemble.data.batches import Tiles, make_batch
 from ensemble.training.backbones import choose_trainable, parameter_groups
-from ensemble.training.config import LossConfig, OptimisationConfig, TrialConfig
+from ensemble.training.config import OptimisationConfig, TrialConfig
+from ensemble.training.losses import class_weights, weighted_loss
 from ensemble.training.metrics import validation_metrics
 from ensemble.training.seeds import derive_seed
 
@@ -96,8 +96,7 @@ def fit(model: nn.Module, config: TrialConfig, train: Tiles, val: Tiles) -> Iter
     batch = min(optimisation.global_batch_size, len(train))
     steps = len(train) // batch
     share = slice(rank * batch // num_workers, (rank + 1) * batch // num_workers)
-    if train.device.type == "cuda":
-        model = model.to(memory_format=torch.channels_last)
+    model = model.to(memory_format=torch.channels_last)
     optimizer = _make_optimizer(model, config)
     schedule = _make_schedule(optimizer, optimisation, steps)
     precision = choose_precision(optimisation.precision, train.device)
@@ -207,38 +206,6 @@ def predict_margins(
     return margins.cpu().numpy()
 
 
-def class_weights(config: LossConfig, labels: Tensor) -> Tensor:
-    """Weights (2,) of uncracked and cracked, whose mean over the training tiles is 1.
-
-    So the learning rate means the same for every `crack_weight`, and a plain mean over a batch is
-    unbiased however the batch is divided among workers.
-    """
-    cracked = labels.double().mean()
-    mean = 1 + cracked * (config.crack_weight - 1)
-    return (torch.stack([torch.ones_like(mean), mean * 0 + config.crack_weight]) / mean).float()
-
-
-def weighted_loss(logits: Tensor, labels: Tensor, config: LossConfig, weights: Tensor) -> Tensor:
-    """Mean loss of a batch.
-
-    Cross-entropy with label smoothing, or the focal loss (Lin et al. 2017,
-    https://arxiv.org/abs/1708.02002), which multiplies each tile's by (1 − p of its class)^gamma.
-
-    Args:
-        logits: (B, 2).
-        labels: (B,) int64.
-        config: Of the loss.
-        weights: (2,) of the classes.
-    """
-    losses = functional.cross_entropy(
-        logits, labels, reduction="none", label_smoothing=config.label_smoothing
-    )
-    if config.kind == "focal":
-        given = logits.softmax(1).gather(1, labels[:, None])[:, 0]
-        losses = losses * (1 - given).clamp_min(1e-6) ** config.focal_gamma
-    return (losses * weights[labels]).mean()
-
-
 def choose_precision(wanted: str, device: torch.device) -> torch.dtype:
     """`auto` is bfloat16 on a GPU that computes in it, float32 elsewhere."""
     if wanted == "auto":
@@ -250,9 +217,9 @@ def choose_precision(wanted: str, device: torch.device) -> torch.dtype:
 def _make_optimizer(model: nn.Module, config: TrialConfig) -> torch.optim.Optimizer:
     groups: Any = list(parameter_groups(model, config.model, config.optimisation))
     if config.optimisation.optimizer == "sgd":
-        return torch.optim.SGD(groups, momentum=config.optimisation.momentum)
+        return torch.optim.SGD(groups, momentum=config.optimisation.momentum, fused=True)
     kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-    return kinds[config.optimisation.optimizer](groups)
+    return kinds[config.optimisation.optimizer](groups, fused=True)
 
 
 def _make_schedule(

@@ -10,11 +10,11 @@ import torch
 
 from ensemble.data.batches import Tiles, place_tiles
 from ensemble.data.pack import open_pack
-from ensemble.files import written_whole
-from ensemble.training.backbones import InitialState, build_model, digest_tensors
+from ensemble.training.backbones import build_model
 from ensemble.training.checkpoint import save_member
 from ensemble.training.config import TrialConfig
 from ensemble.training.loop import Epoch, fit
+from ensemble.training.weights import digest_tensors
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,3 @@ def train_member(
                 initial_weights_digest=digest,
             )
         yield epoch
-
-
-def save_initial_state(state: InitialState, path: Path) -> None:
-    """Write the state that all trials of one backbone start from."""
-    with written_whole(path) as temporary:
-        temporary.write_bytes(safetensors.torch.save(state.tensors))

@@ -1,0 +1,126 @@
+"""Bytes of tiles → digests, sizes and pixels, in parallel; unreadable tiles are named."""
+
+import hashlib
+import io
+import os
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ensemble.data.sources import Reader, Source
+from ensemble.errors import InputError
+
+MAX_TILE_PIXELS = 4096 * 4096
+UNREADABLE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    zipfile.BadZipFile,
+    zlib.error,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+)
+
+Result = TypeVar("Result")
+
+
+def read_contents(
+    source: Source, reader: Reader, bad: dict[str, str]
+) -> tuple[pd.DataFrame, Counter[tuple[int, int]]]:
+    """Digest every tile's bytes and read its size; unreadable ones go to `bad` with the reason."""
+
+    def look(tile: str) -> tuple[str, tuple[int, int]] | str:
+        try:
+            data = reader.read(tile)
+            with _open_image(data) as image:
+                size = (image.height, image.width)
+            return hashlib.blake2b(data, digest_size=16).hexdigest(), size
+        except UNREADABLE as error:
+            return _reason(error)
+
+    sizes: Counter[tuple[int, int]] = Counter()
+    contents = []
+    for tile, seen in _in_parallel(look, source.tiles["tile"].tolist(), "reading"):
+        if isinstance(seen, str):
+            bad[tile] = seen
+            contents.append("")
+        else:
+            contents.append(seen[0])
+            sizes[seen[1]] += 1
+    tiles = source.tiles.assign(content=contents)
+    tiles = tiles[tiles["content"] != ""].reset_index(drop=True)
+    if tiles.empty:
+        name, reason = next(iter(bad.items()))
+        raise InputError(f"{source.path}: no tile can be read ({name}: {reason})")
+    return tiles, sizes
+
+
+def decode_tiles(
+    tiles: pd.DataFrame, reader: Reader, path: Path, size: tuple[int, int], bad: dict[str, str]
+) -> None:
+    """Decode the tiles of one split, each into its `row` of the array at `path`."""
+    height, width = size
+    array = np.lib.format.open_memmap(path, "w+", np.uint8, (len(tiles), height, width, 3))
+    with path.open("rb+") as file:  # a full disk is an error here, a crash on a mapped page
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    row_of = dict(zip(tiles["tile"], tiles["row"], strict=True))
+
+    def decode(tile: str) -> str | None:
+        try:
+            with _open_image(reader.read(tile)) as image:
+                picture = image.convert("RGB")
+        except UNREADABLE as error:
+            return _reason(error)
+        if picture.size != (width, height):
+            picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+        array[row_of[tile]] = np.asarray(picture)
+        return None
+
+    for tile, reason in _in_parallel(decode, list(row_of), f"packing {path.stem}"):
+        if reason is not None:
+            bad[tile] = reason
+    array.flush()
+
+
+def _open_image(data: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(data))
+    if image.width * image.height > MAX_TILE_PIXELS:
+        raise ValueError(f"{image.width} × {image.height} px is too large for a tile")
+    return image
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "not a picture"
+    return str(error) or type(error).__name__
+
+
+def _in_parallel(
+    work: Callable[[str], Result], tiles: list[str], title: str
+) -> Iterator[tuple[str, Result]]:
+    """Yield (tile, work(tile)) in order, from a thread for each core (decoders free the GIL)."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    console = Console(stderr=True)
+    with (
+        Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as progress,
+        ThreadPoolExecutor(os.cpu_count()) as threads,
+    ):
+        progress.disable = not console.is_terminal
+        try:
+            results = threads.map(work, tiles)
+            yield from progress.track(
+                zip(tiles, results, strict=True), total=len(tiles), description=title
+            )
+        finally:
+            threads.shutdown(cancel_futures=True)

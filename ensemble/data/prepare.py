@@ -1,0 +1,93 @@
+"""What --data means: a folder, a .zip or drawn concrete → a pack, and what was found, in words."""
+
+import os
+import re
+import shutil
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ensemble.data.pack import Pack, pack
+from ensemble.data.sources import open_source
+from ensemble.data.synthetic import draw_dataset
+
+
+def prepare_data(
+    data: str,
+    *,
+    positive: str | None,
+    split_seed: int,
+    max_bad_tiles: int,
+    packs: Path,
+    say: Callable[[str], None],
+) -> Pack:
+    """List, split and decode the data, and say what was found.
+
+    Args:
+        data: A folder, a .zip, or `synthetic` or `synthetic:SEED`, which is drawn.
+        positive: Folder of the cracked tiles, where its name does not tell.
+        split_seed: Of the split.
+        max_bad_tiles: Unreadable tiles to leave out before it is an error.
+        packs: Folder of packs.
+        say: Takes lines for the person.
+
+    Raises:
+        InputError: The data cannot be used; nothing is left half-made.
+    """
+    path = Path(data)
+    if re.fullmatch(r"synthetic(:\d+)?", data) and not path.exists():
+        path = _draw_synthetic(packs, int(data.partition(":")[2] or 0), say)
+    source = open_source(path, positive=positive)
+    cracked, uncracked = ", ".join(source.cracked_folders), ", ".join(source.uncracked_folders)
+    say(f"{source.path}: {len(source.tiles):,} tiles; cracked = {cracked}, uncracked = {uncracked}")
+    packed = pack(
+        source,
+        under=packs,
+        split_seed=split_seed,
+        max_bad_tiles=max_bad_tiles,
+        say=say,
+    )
+    for line in describe_pack(packed.about):
+        say(line)
+    say(f"packed tiles and samples.png: {packed.folder}")
+    return packed
+
+
+def describe_pack(about: dict[str, Any]) -> Iterator[str]:
+    """What was split and left out, a line each."""
+    for split, tiles in about["num_tiles"].items():
+        photographs = about["num_photographs"][split]
+        of = f" of {photographs} photographs" if photographs else ""
+        yield f"  {split:5} {tiles:6,} tiles{of}, {about['num_cracked'][split]:,} cracked"
+    yield f"  split by {about['split_by']}, digest {about['split_digest'][:12]}"
+    if about["split_by"] == "content":
+        yield (
+            "  the names carry no photograph: tiles of one photograph may stand in different "
+            "splits, so leakage cannot be ruled out and test figures may be too good"
+        )
+    for key, what in (
+        ("duplicates", "copies counted once"),
+        ("contradictory_tiles", "tiles left out because equal bytes carry both labels"),
+        ("bad_tiles", "unreadable tiles left out"),
+    ):
+        if found := about[key]:
+            reasons = found if isinstance(found, dict) else dict.fromkeys(found, "")
+            named = ", ".join(f"{tile} ({why})" if why else tile for tile, why in reasons.items())
+            yield f"  {len(found)} {what}: {textwrap.shorten(named, 200, placeholder=' …')}"
+    if about["resized_tiles"]:
+        size = f"{about['width_px']} × {about['height_px']} px"
+        yield f"  {about['resized_tiles']} tiles of another size were resized to {size}"
+
+
+def _draw_synthetic(packs: Path, seed: int, say: Callable[[str], None]) -> Path:
+    folder = packs / f"synthetic-{seed}"
+    if not folder.exists():
+        partial = packs / f".synthetic-{seed}.{os.getpid()}.partial"
+        try:
+            say("drawing synthetic photographs of concrete")
+            draw_dataset(partial, seed=seed, photographs_per_surface=14, rows=5, columns=6)
+            partial.rename(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    return folder

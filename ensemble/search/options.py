@@ -1,0 +1,125 @@
+"""The options of scripts/search.py, each with its unit and default."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
+    "data": {
+        "--data": {
+            "required": True,
+            "metavar": "PATH",
+            "help": "folder or .zip of tiles in class folders, or 'synthetic': drawn concrete",
+        },
+        "--positive": {
+            "metavar": "FOLDER",
+            "help": "folder of the cracked tiles (default: told by its name, such as Cracked, "
+            "Positive, or SDNET2018's C?)",
+        },
+        "--max-bad-tiles": {
+            "type": int,
+            "default": 10,
+            "metavar": "N",
+            "help": "unreadable tiles to leave out before it is an error (default: 10)",
+        },
+        "--split-seed": {
+            "type": int,
+            "default": 0,
+            "metavar": "N",
+            "help": "of the split; keep it: it decides which photographs are held out (default: 0)",
+        },
+    },
+    "search": {
+        "--space": {
+            "default": "sdnet2018",
+            "metavar": "FILE",
+            "help": "search space: a TOML file, or a name in search_spaces/ (default: sdnet2018)",
+        },
+        "--trials": {
+            "type": int,
+            "default": 20,
+            "metavar": "N",
+            "help": "trials in all, finished or stopped early (default: 20)",
+        },
+        "--epochs": {"type": int, "metavar": "N", "help": "of a trial (default: the space's)"},
+        "--image-size": {
+            "type": int,
+            "metavar": "PX",
+            "help": "side of the square input in pixels (default: the space's)",
+        },
+        "--weights": {
+            "action": "append",
+            "default": [],
+            "metavar": "[BACKBONE=]WHAT",
+            "help": "what backbones start from: imagenet, none, or BACKBONE=FILE (.safetensors or "
+            "a state dict of torch's); repeatable (default: the space's)",
+        },
+        "--seed": {
+            "type": int,
+            "default": 0,
+            "metavar": "N",
+            "help": "of the study: sampler, heads, order, augmentation (default: 0)",
+        },
+        "--max-failures": {
+            "type": int,
+            "default": 10,
+            "metavar": "N",
+            "help": "failed trials to replace before giving up (default: 10)",
+        },
+    },
+    "machine": {
+        "--gpus": {
+            "type": int,
+            "metavar": "N",
+            "help": "GPUs to use in all; 0 trains on the CPU (default: all there are)",
+        },
+        "--cpus": {
+            "type": int,
+            "metavar": "N",
+            "help": "workers at a time where no GPU is used (default: one a core)",
+        },
+        "--workers-per-trial": {
+            "type": int,
+            "metavar": "N",
+            "help": "data-parallel workers of each trial; above 1 on Ray Train (default: the "
+            "space's)",
+        },
+        "--trials-per-gpu": {
+            "type": int,
+            "default": 1,
+            "metavar": "N",
+            "help": "trials that share a GPU (default: 1)",
+        },
+        "--address": {
+            "metavar": "HOST:PORT",
+            "help": "a running Ray cluster; --out must then be a folder that all its nodes share "
+            "(default: Ray on this machine alone)",
+        },
+    },
+    "output": {
+        "--name": {"metavar": "NAME", "help": "of the run (default: the space's name and time)"},
+        "--out": {
+            "type": Path,
+            "default": Path("results"),
+            "metavar": "FOLDER",
+            "help": "where the run's folder NAME and the packed tiles go (default: results)",
+        },
+    },
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options of `scripts/search.py`."""
+    parser = argparse.ArgumentParser(
+        prog="scripts/search.py",
+        description="Search hyperparameters for crack classifiers and keep the best epoch of each "
+        "trial. The same command with the same --name continues an unfinished search.",
+        epilog="A trial with one worker trains inside a process of Ray Tune that is used again for "
+        "the next trial; with --workers-per-trial above 1 (or in the space) each trial trains "
+        "data-parallel on that many Ray Train workers (NCCL on GPUs, gloo on CPUs).",
+    )
+    for group, option_lines in OPTIONS.items():
+        section = parser.add_argument_group(group)
+        for flag, settings in option_lines.items():
+            section.add_argument(flag, **settings)
+    return parser

@@ -1,0 +1,170 @@
+"""A TOML file → what a search asks: a default configuration, distributions, conditions, starts.
+
+question = "…"                     # for people
+weights = "imagenet"               # or "none"; --weights overrides it by backbone
+workers_per_trial = 1              # above 1: Ray Train workers
+
+[default.model]                    # trial 0, and the value of whatever is not searched
+backbone = "resnet18"
+
+[search.model]
+backbone = ["resnet18", "swin_v2_t"]                       # one of these
+dropout = { low = 0.0, high = 0.6 }                        # uniform; log = true: in the logarithm
+[search.loss]
+focal_gamma = { low = 0.5, high = 4.0, when = { "loss.kind" = ["focal"] } }
+
+[[start]]                          # tried right after trial 0; differences from the default
+"model.backbone" = "swin_v2_t"
+
+[early_stopping]                   # ASHA (Li et al. 2018, https://arxiv.org/abs/1810.05934)
+grace_epochs = 1
+reduction_factor = 3
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from pydantic import Field, ValidationError, model_validator
+
+from ensemble.errors import InputError
+from ensemble.search.space import (
+    Choice,
+    EarlyStopping,
+    Parameter,
+    Space,
+    Strict,
+    applies,
+    flatten,
+    unflatten,
+)
+from ensemble.training.config import TrialConfig, explain_validation, parse_config
+
+
+class _Range(Strict):
+    low: float
+    high: float
+    log: bool = False
+    when: dict[str, list[Choice]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _has_room(self) -> "_Range":
+        if not self.low < self.high:
+            raise ValueError("low < high must hold")
+        if self.log and self.low <= 0:
+            raise ValueError("low > 0 must hold where log = true")
+        return self
+
+
+class _Choices(Strict):
+    choices: list[Choice] = Field(min_length=1)
+    when: dict[str, list[Choice]] = Field(default_factory=dict)
+
+
+class _File(Strict):
+    question: str
+    weights: Literal["imagenet", "none"] = "imagenet"
+    workers_per_trial: int = Field(1, ge=1)
+    default: dict[str, Any]
+    search: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    start: list[dict[str, Choice]] = Field(default_factory=list)
+    early_stopping: EarlyStopping = EarlyStopping()
+
+
+def load_space(path: Path) -> Space:
+    """Read and check a search space.
+
+    Raises:
+        InputError: The file is missing or no TOML, or a key, type or value is wrong.
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"--space {path}: no such file") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise InputError(f"{path}: not a readable TOML file ({error})") from None
+    try:
+        file = _File.model_validate(document)
+    except ValidationError as error:
+        raise InputError(f"{path}: {explain_validation(error)}") from None
+    default = parse_config(file.default, where=f"{path}, [default]")
+    known = flatten(default)
+    parameters = [
+        _parameter(f"{section}.{field}", domain, known, path)
+        for section, fields in file.search.items()
+        for field, domain in fields.items()
+    ]
+    space = Space(
+        path=path.resolve(),
+        question=file.question,
+        weights=file.weights,
+        workers_per_trial=file.workers_per_trial,
+        default=default,
+        parameters=tuple(parameters),
+        starts=tuple(file.start),
+        early_stopping=file.early_stopping,
+    )
+    _check_values(space)
+    return space
+
+
+def _parameter(name: str, domain: Any, known: dict[str, Any], path: Path) -> Parameter:
+    where = f"{path}: 'search.{name}'"
+    if name not in known:
+        raise InputError(f"{path}: unknown key 'search.{name}'")
+    try:
+        if isinstance(domain, list):
+            domain = {"choices": domain}
+        choices = isinstance(domain, dict) and "choices" in domain
+        checked = (_Choices if choices else _Range).model_validate(domain)
+    except ValidationError as error:
+        raise InputError(f"{where}: {explain_validation(error)}") from None
+    for condition in checked.when:
+        if condition not in known:
+            raise InputError(f"{where}: unknown key {condition!r} in when")
+    when = {key: tuple(values) for key, values in checked.when.items()}
+    if isinstance(checked, _Choices):
+        return Parameter(name, CategoricalDistribution(checked.choices), when)
+    kind = _kind(name)
+    if kind is float:
+        return Parameter(name, FloatDistribution(checked.low, checked.high, checked.log), when)
+    if kind is not int:
+        raise InputError(f"{where}: not a number; give a list of choices")
+    if not checked.low.is_integer() or not checked.high.is_integer():
+        raise InputError(f"{where}: a whole number; so must low and high be")
+    return Parameter(name, IntDistribution(int(checked.low), int(checked.high), checked.log), when)
+
+
+def _kind(name: str) -> Any:
+    section, _, field = name.partition(".")
+    if not field:
+        return TrialConfig.model_fields[section].annotation
+    model: Any = TrialConfig.model_fields[section].annotation
+    return model.model_fields[field].annotation
+
+
+def _check_values(space: Space) -> None:
+    """Every choice, both ends of every range and every start must make a valid configuration."""
+    for parameter in space.parameters:
+        for value in parameter.ends():
+            values = flatten(space.default)
+            values |= {key: allowed[0] for key, allowed in parameter.when.items()}
+            values[parameter.name] = value
+            for other in space.parameters:  # settings that are asked for only with this value
+                if other.when and values[other.name] is None and applies(other, values):
+                    values[other.name] = other.ends()[0]
+            parse_config(unflatten(values), where=f"{space.path}, 'search.{parameter.name}'")
+    known = flatten(space.default)
+    for start in space.starts:
+        for name in start:
+            if name not in known:
+                raise InputError(f"{space.path}: unknown key {name!r} in [[start]]")
+        parse_config(unflatten(known | start), where=f"{space.path}, [[start]]")
+    parameters = {parameter.name: parameter for parameter in space.parameters}
+    for point in space.start_points():
+        for name, value in point.items():
+            if not parameters[name].contains(value):
+                raise InputError(
+                    f"{space.path}: a start has {name} = {value!r}, outside of what is searched"
+                )

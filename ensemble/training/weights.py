@@ -1,0 +1,145 @@
+"""What the trials of a backbone start from: ImageNet's weights, a file's, or random ones.
+
+It is made once a search, with a head drawn from the study's seed, and written to the run's folder:
+all trials of one backbone start from the same bits, and only the search needs network or files.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.error import URLError
+
+import safetensors
+import safetensors.torch
+import torch
+import torchvision
+from torch import Tensor
+
+from ensemble.errors import InputError
+from ensemble.files import written_whole
+from ensemble.training.backbones import build_model, head_prefix
+from ensemble.training.seeds import derive_seed
+
+
+@dataclass(frozen=True)
+class InitialState:
+    """What all trials of one backbone start from.
+
+    Attributes:
+        tensors: Complete state of the network, head included.
+        origin: For people: where the weights come from.
+        digest: SHA-256 of names, shapes and bytes.
+    """
+
+    tensors: dict[str, Tensor]
+    origin: str
+    digest: str
+
+
+def make_initial_state(backbone: str, weights: str | Path, *, seed: int) -> InitialState:
+    """Make the state that trials of `backbone` start from.
+
+    Args:
+        backbone: Its name.
+        weights: `imagenet` (torchvision's own download), `none`, or a file of tensors in
+            torchvision's names (.safetensors, or a state dict that `torch.load` reads with
+            `weights_only=True`).
+        seed: Of the study; draws the head, and the rest where `weights` is `none`.
+
+    Raises:
+        InputError: There is no network, there are no such weights, or the file does not fit.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "initial weights", backbone))
+        model = build_model(backbone)
+    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    if weights == "none":
+        origin = "random weights"
+    elif weights == "imagenet":
+        _fit(tensors, _download(backbone), backbone, "torchvision's weights")
+        origin = f"ImageNet weights ({torchvision.models.get_model_weights(backbone).DEFAULT})"
+    else:
+        _fit(tensors, read_tensors(Path(weights)), backbone, str(weights))
+        origin = f"weights of {weights}"
+    return InitialState(tensors, origin, digest_tensors(tensors))
+
+
+def _download(backbone: str) -> Mapping[str, Tensor]:
+    if backbone == "small_cnn":
+        raise InputError("small_cnn has no ImageNet weights; say --weights small_cnn=none")
+    try:
+        weights = torchvision.models.get_model_weights(backbone).DEFAULT
+        return weights.get_state_dict(progress=False, check_hash=True)
+    except (URLError, OSError, RuntimeError) as error:
+        raise InputError(
+            f"cannot download the ImageNet weights of {backbone} ({error}); without a network say "
+            f"--weights {backbone}=FILE, or --weights none to start from random ones"
+        ) from None
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read named tensors without unpickling anything but tensors.
+
+    Raises:
+        InputError: The file is missing or is no file of tensors.
+    """
+    if not path.is_file():
+        raise InputError(f"weights file {path}: no such file")
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise InputError(f"weights file {path}: not readable ({error})") from None
+    except Exception as error:  # torch.load raises whatever its parsers do
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"weights file {path}: not a file of tensors ({reason[:120]})") from None
+    if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()):
+        raise InputError(f"weights file {path}: expected a state dict (names → tensors)")
+    return loaded
+
+
+def _fit(
+    tensors: dict[str, Tensor], loaded: Mapping[str, Tensor], backbone: str, where: str
+) -> None:
+    """Put `loaded` into `tensors`; all of the backbone must be there, the head need not."""
+    head = head_prefix(backbone) + "."
+    unknown = [name for name in loaded if name not in tensors and not name.startswith(head)]
+    missing = [
+        name
+        for name in tensors
+        if name not in loaded
+        and not name.startswith(head)
+        and not name.endswith("num_batches_tracked")
+    ]
+    if unknown or missing:
+        what = f"has no {missing[0]!r}" if missing else f"has an unknown tensor {unknown[0]!r}"
+        raise InputError(f"{where}: does not fit {backbone}: it {what}")
+    for name, tensor in loaded.items():
+        if name not in tensors:
+            continue
+        if tensor.shape != tensors[name].shape:
+            if name.startswith(head):
+                continue  # a head for other classes
+            raise InputError(
+                f"{where}: does not fit {backbone}: {name!r} has the shape {tuple(tensor.shape)}, "
+                f"expected {tuple(tensors[name].shape)}"
+            )
+        tensors[name] = tensor.to(tensors[name].dtype).contiguous()
+
+
+def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and bytes, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_initial_state(state: InitialState, path: Path) -> None:
+    """Write the state that all trials of one backbone start from."""
+    with written_whole(path) as temporary:
+        temporary.write_bytes(safetensors.torch.save(state.tensors))

@@ -1,0 +1,246 @@
+"""scripts/search.py and python -m ensemble.evaluate, typed as a person would, on a tiny set."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+from sklearn import metrics as reference
+
+from ensemble import evaluate
+from ensemble.data.synthetic import draw_dataset
+from ensemble.errors import InputError
+from ensemble.search import command
+
+ROOT = Path(__file__).parents[1]
+SEARCH = [sys.executable, str(ROOT / "scripts" / "search.py")]
+EVALUATE = [sys.executable, "-m", "ensemble.evaluate"]
+TINY = ["--space", "demo", "--gpus", "0", "--cpus", "2", "--epochs", "2", "--image-size", "32"]
+
+pytestmark = pytest.mark.slow
+
+
+def type_in(folder: Path, *words: str, code: int = 0) -> str:
+    """Run a command in `folder` as a person would and return what it printed."""
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=240)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    if code:
+        assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A working directory with a tiny data set and a finished run called `first`."""
+    here = tmp_path_factory.mktemp("work")
+    draw_dataset(here / "tiles", photographs_per_surface=4, rows=3, columns=4, tile_size_px=32)
+    said = type_in(here, *SEARCH, "--data", "tiles", *TINY, "--trials", "2", "--name", "first")
+    (here / "search.log").write_text(said)
+    return here
+
+
+@pytest.fixture(scope="module")
+def evaluated(folder):
+    """What the evaluation of `first` wrote: metrics and predictions."""
+    (folder / "evaluate.log").write_text(type_in(folder, *EVALUATE))
+    written = folder / "results" / "first" / "evaluation"
+    predictions = pd.read_csv(written / "predictions.csv", float_precision="round_trip")
+    return json.loads((written / "metrics.json").read_text()), predictions
+
+
+def test_the_search_says_what_it_does_and_how_to_go_on(folder):
+    said = (folder / "search.log").read_text()
+    assert "cracked = CD, CP, CW" in said
+    assert "small_cnn starts from random weights" in said
+    assert "2 trials at a time" in said
+    assert "trial 1 epoch 1/2" in said
+    assert "next: python -m ensemble.evaluate results/first" in said
+
+
+def test_a_run_holds_study_tables_and_members(folder):
+    run = folder / "results" / "first"
+    trials, epochs = pd.read_csv(run / "trials.csv"), pd.read_csv(run / "epochs.csv")
+    assert trials["state"].isin(["COMPLETE", "PRUNED"]).all()
+    assert trials["trial"].tolist() == [0, 1]
+    assert len(epochs) == trials["epochs"].sum()
+    study = optuna.load_study(study_name="first", storage=f"sqlite:///{run / 'study.db'}")
+    for number in (0, 1):
+        best = epochs.loc[epochs["trial"] == number, "val_f1"].max()
+        assert study.trials[number].last_step == (epochs["trial"] == number).sum()
+        assert max(study.trials[number].intermediate_values.values()) == pytest.approx(best)
+        record = json.loads((run / "members" / f"{number:04}" / "member.json").read_text())
+        assert record["metrics"]["val_f1"] == pytest.approx(best)
+        assert record["split_digest"] == json.loads((run / "run.json").read_text())["split_digest"]
+    initial = {
+        json.loads((run / "members" / f"{number:04}" / "member.json").read_text())[
+            "initial_weights_digest"
+        ]
+        for number in (0, 1)
+    }
+    assert len(initial) == 1
+
+
+def test_every_figure_follows_from_the_predictions(evaluated):
+    metrics, predictions = evaluated
+    columns = ["ensemble"] + [f"trial_{member['trial']}" for member in metrics["members"]]
+    labels = predictions["label"]
+    for column, stated in zip(columns, [metrics["ensemble"], *metrics["members"]], strict=True):
+        called = predictions[column] >= stated["threshold"]
+        tn, fp, fn, tp = reference.confusion_matrix(labels, called).ravel()
+        assert stated["confusion_matrix"] == {
+            "true_positive": tp,
+            "false_positive": fp,
+            "false_negative": fn,
+            "true_negative": tn,
+        }
+        expected = {
+            "f1": reference.f1_score(labels, called, zero_division=0),
+            "precision": reference.precision_score(labels, called, zero_division=0),
+            "recall": reference.recall_score(labels, called),
+            "accuracy": reference.accuracy_score(labels, called),
+            "average_precision": reference.average_precision_score(labels, predictions[column]),
+            "roc_auc": reference.roc_auc_score(labels, predictions[column]),
+            "loss": reference.log_loss(labels, predictions[column]),
+        }
+        assert {key: stated[key] for key in expected} == pytest.approx(expected)
+
+
+def test_the_ensemble_is_the_mean_of_its_members(evaluated):
+    metrics, predictions = evaluated
+    members = predictions[[f"trial_{member['trial']}" for member in metrics["members"]]]
+    np.testing.assert_allclose(predictions["ensemble"], members.mean(axis=1), rtol=1e-12)
+
+
+def test_the_test_photographs_are_in_no_other_split(folder, evaluated):
+    metrics, predictions = evaluated
+    validation = pd.read_csv(folder / "results" / "first" / "validation.csv")
+    (train,) = (folder / "results" / "packs").glob("tiles-*/train.csv")
+    others = set(validation["photograph"]) | set(pd.read_csv(train)["photograph"])
+    assert not others & set(predictions["photograph"])
+    assert metrics["num_test_tiles"] == len(predictions)
+    assert metrics["num_test_photographs"] == predictions["photograph"].nunique()
+
+
+def test_best_single_is_the_best_by_validation(evaluated):
+    metrics, _ = evaluated
+    best = max(metrics["members"], key=lambda member: member["val_f1"])
+    assert metrics["best_single"]["trial"] == best["trial"]
+
+
+def test_each_opening_of_the_test_split_is_written_down(folder, evaluated):
+    ledger = folder / "results" / "first" / "evaluation" / "ledger.csv"
+    before = len(pd.read_csv(ledger))
+    evaluate.evaluate(folder / "results" / "first", top_k=1)
+    assert len(pd.read_csv(ledger)) == before + 1
+    evaluate.evaluate(folder / "results" / "first")
+
+
+def test_one_member_is_its_own_ensemble(folder):
+    metrics = evaluate.evaluate(folder / "results" / "first", top_k=1)
+    single = {key: metrics["best_single"][key] for key in ("f1", "loss", "threshold")}
+    assert {key: metrics["ensemble"][key] for key in single} == pytest.approx(single)
+    evaluate.evaluate(folder / "results" / "first")
+
+
+def test_a_finished_search_is_not_searched_again(folder):
+    run = folder / "results" / "first"
+    before = (run / "epochs.csv").read_text()
+    said = type_in(folder, *SEARCH, "--data", "tiles", *TINY, "--trials", "2", "--name", "first")
+    assert "trial 0 starts" not in said
+    assert (run / "epochs.csv").read_text() == before
+
+
+def test_data_parallel_trials_leave_the_same_kind_of_member(folder):
+    said = type_in(
+        folder, *SEARCH, "--data", "tiles", *TINY, "--trials", "2", "--workers-per-trial", "2",
+        "--name", "parallel",
+    )  # fmt: skip
+    assert "on 2 Ray Train workers" in said
+    run = folder / "results" / "parallel"
+    assert pd.read_csv(run / "trials.csv")["state"].isin(["COMPLETE", "PRUNED"]).all()
+    assert evaluate.evaluate(run)["ensemble"]["f1"] >= 0
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (["--seed", "1"], "exists with other seed (0, now 1)"),
+        (["--epochs", "3"], "exists with other epochs (2, now 3)"),
+        (["--image-size", "64"], "exists with other image size (32, now 64)"),
+        (["--split-seed", "5"], "exists with other data"),
+        (["--space", "cpu", "--weights", "none"], "exists with other weights"),
+    ],
+)
+def test_a_name_that_is_taken_by_another_search_is_refused(folder, monkeypatch, changed, message):
+    monkeypatch.chdir(folder)
+    with pytest.raises(InputError) as caught:
+        command.main(["--data", "tiles", *TINY, "--name", "first", *changed])
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--data", "nowhere"], "nowhere: no such folder or .zip"),
+        (["--data", "tiles/D/CD"], "no tiles found"),
+        (["--data", "tiles/D", "--positive", "XX"], "--positive XX: no such folder"),
+        (["--data", "tiles", "--space", "nothing"], "--space nothing: no such file, nor one of"),
+        (["--data", "tiles", "--gpus", "64"], "--gpus 64"),
+        (["--data", "tiles", "--weights", "resnet99=x.pth"], "unknown backbone"),
+        (["--data", "tiles", "--weights", "small_cnn=x.pth"], "x.pth: no such file"),
+        (["--data", "tiles", "--trials", "0"], "--trials"),
+        (["--data", "tiles", "--epochs", "0"], "optimisation.epochs"),
+        (["--data", "tiles", "--image-size", "8"], "data.image_size_px"),
+        (["--data", "tiles", "--name", "../x"], "--name"),
+        (["--data", "tiles", "--workers-per-trial", "3"], "could never start"),
+        (["--data", "synthetic", "--address", "127.0.0.1:1"], "no Ray cluster there"),
+    ],
+)
+def test_bad_input_is_refused_and_leaves_nothing(folder, monkeypatch, words, message):
+    monkeypatch.chdir(folder)
+    before = sorted(path.name for path in (folder / "results").iterdir())
+    with pytest.raises(InputError) as caught:
+        command.main([*TINY, "--name", "bad", *words])
+    assert message in str(caught.value)
+    if "synthetic" not in words:
+        assert sorted(path.name for path in (folder / "results").iterdir()) == before
+    assert not (folder / "results" / "bad").exists()
+
+
+def test_bad_input_is_one_line_and_exit_code_2(folder):
+    said = type_in(folder, *SEARCH, "--data", "nowhere", code=2)
+    assert said.startswith("error: --data")
+    said = type_in(folder, *EVALUATE, "first", "--top-k", "3", code=2)
+    assert said.startswith("error: --top-k 3: the run has 2 finished trials")
+
+
+def test_a_damaged_member_is_named(folder, tmp_path):
+    run = tmp_path / "damaged"
+    shutil.copytree(folder / "results" / "first", run)
+    (weights,) = (run / "members" / "0001").glob("*.safetensors")
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(InputError, match="damaged member"):
+        evaluate.evaluate(run)
+
+
+def test_a_member_of_another_split_is_foreign(folder, tmp_path):
+    run = tmp_path / "foreign"
+    shutil.copytree(folder / "results" / "first", run)
+    path = run / "members" / "0001" / "member.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"split_digest": "0" * 64}))
+    with pytest.raises(InputError, match="foreign member"):
+        evaluate.evaluate(run)
+
+
+@pytest.mark.parametrize("words", [SEARCH, EVALUATE], ids=["search", "evaluate"])
+def test_help_states_defaults(words, tmp_path):
+    said = type_in(tmp_path, *words, "--help")
+    assert "default" in said

@@ -1,0 +1,78 @@
+"""The rules of the house: what may import what, and how large a module may grow."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MODULES = sorted((ROOT / "ensemble").rglob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    """Every module that a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def test_ray_and_optuna_are_imported_only_by_the_search():
+    for path in MODULES:
+        packages = {name.partition(".")[0] for name in imports(path)}
+        if path.parent.name != "search":
+            assert not packages & {"ray", "optuna"}, path
+
+
+def test_data_and_training_import_nothing_of_the_layers_above():
+    for path in MODULES:
+        layer = path.parent.name
+        if layer in ("data", "training"):
+            own = {name for name in imports(path) if name.startswith("ensemble.")}
+            allowed = ("ensemble.errors", "ensemble.files", "ensemble.data", "ensemble.training")
+            assert all(name.startswith(allowed) for name in own), path
+        if layer == "data":
+            assert not any(name.startswith("ensemble.training") for name in imports(path)), path
+
+
+def test_only_the_evaluation_reads_the_test_split():
+    readers = [
+        path.relative_to(ROOT).as_posix()
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in ("pixels", "table")
+        and any(isinstance(a, ast.Constant) and a.value == "test" for a in node.args)
+    ]
+    assert set(readers) == {"ensemble/evaluate.py"}
+
+
+def test_nothing_is_unpickled():
+    for path in MODULES:
+        assert not imports(path) & {"pickle", "cloudpickle", "joblib", "dill"}, path
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
+                assert "weights_only=True" in ast.unparse(node), path
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "np.load":
+                assert "allow_pickle=True" not in ast.unparse(node), path
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_a_module_fits_in_one_reading(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
+    assert path.stem not in ("utils", "common", "helpers", "misc")
+
+
+def test_training_runs_where_ray_and_optuna_are_not_installed():
+    code = (
+        "import sys\n"
+        "sys.modules['ray'] = sys.modules['optuna'] = None\n"  # makes importing them an ImportError
+        "import ensemble.training.member, ensemble.data.prepare, ensemble.evaluate\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

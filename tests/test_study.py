@@ -1,0 +1,159 @@
+"""The searcher: what Tune is told to run, and what the study says afterwards."""
+
+import threading
+
+import optuna
+from optuna.trial import TrialState
+from ray.tune.search import Searcher
+
+from ensemble.search.space_file import load_space
+from ensemble.search.study import StudySearcher, count_finished, open_study
+
+SPACE = """
+question = "?"
+[default.model]
+backbone = "small_cnn"
+[search.model]
+dropout = { low = 0.0, high = 0.5 }
+[search.optimisation]
+learning_rate = { low = 1e-4, high = 1e-2, log = true }
+"""
+
+
+class Search:
+    """A searcher on a study in a folder, and the tasks it gave."""
+
+    def __init__(self, folder, *, num_trials=4, at_once=2, max_failures=2, seed=0):
+        (folder / "space.toml").write_text(SPACE)
+        space = load_space(folder / "space.toml")
+        self.study = open_study(folder / "study.db", space, seed=seed)
+        self.interrupted = threading.Event()
+        self.searcher = StudySearcher(
+            self.study,
+            space,
+            seed=seed,
+            num_trials=num_trials,
+            max_concurrent_trials=at_once,
+            max_failures=max_failures,
+            interrupted=self.interrupted,
+            make_task=lambda number, config: {"number": number, "config": config},
+            on_end=lambda: None,
+        )
+
+    def state(self, number):
+        return self.study.trials[number].state
+
+
+def result(epoch, best, **more):
+    return {"epoch": epoch, "best_val_f1": best, **more}
+
+
+def test_a_finished_trial_is_complete_with_its_best_value(tmp_path):
+    search = Search(tmp_path)
+    search.searcher.suggest("a")
+    search.searcher.on_trial_result("a", result(1, 0.6))
+    search.searcher.on_trial_complete("a", result(2, 0.6, last=True))
+    trial = search.study.trials[0]
+    assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.6)
+    assert trial.intermediate_values == {1: 0.6, 2: 0.6}
+
+
+def test_a_stopped_trial_is_pruned_with_the_result_that_stopped_it(tmp_path):
+    search = Search(tmp_path)
+    search.searcher.suggest("a")
+    search.searcher.on_trial_complete("a", result(1, 0.3, last=False))
+    trial = search.study.trials[0]
+    assert trial.state == TrialState.PRUNED
+    assert trial.intermediate_values == {1: 0.3}
+
+
+def test_no_more_trials_at_a_time_than_there_are_slots(tmp_path):
+    searcher = Search(tmp_path, at_once=2).searcher
+    assert searcher.suggest("a")["number"] == 0
+    assert searcher.suggest("b")["number"] == 1
+    assert searcher.suggest("c") is None
+
+
+def test_the_search_ends_when_the_study_has_what_was_asked_for(tmp_path):
+    search = Search(tmp_path, num_trials=2)
+    for name in "ab":
+        search.searcher.suggest(name)
+    assert search.searcher.suggest("c") is None  # two run, no third will
+    for name in "ab":
+        search.searcher.on_trial_complete(name, result(1, 0.5, last=True))
+    assert search.searcher.suggest("c") == Searcher.FINISHED
+    assert count_finished(search.study) == 2
+
+
+def test_a_failed_trial_keeps_its_reason_and_is_replaced(tmp_path):
+    search = Search(tmp_path, num_trials=1)
+    search.searcher.suggest("a")
+    search.searcher.on_trial_complete("a", {"failure": "the loss is nan"})
+    assert search.state(0) == TrialState.FAIL
+    assert search.study.trials[0].user_attrs["reason"] == "the loss is nan"
+    assert search.searcher.suggest("b")["number"] == 1
+
+
+def test_the_search_gives_up_after_too_many_failures(tmp_path):
+    search = Search(tmp_path, max_failures=1)
+    for name in "ab":
+        search.searcher.suggest(name)
+        search.searcher.on_trial_complete(name, None, error=True)
+    assert search.searcher.gave_up
+    assert search.searcher.suggest("c") == Searcher.FINISHED
+
+
+def test_an_interrupted_trial_waits_and_is_taken_up_with_the_same_parameters(tmp_path):
+    search = Search(tmp_path)
+    task = search.searcher.suggest("a")
+    search.searcher.on_trial_result("a", result(1, 0.5))
+    search.interrupted.set()
+    search.searcher.on_trial_complete("a", result(2, 0.6, last=False))
+    assert search.state(0) == TrialState.WAITING
+    assert search.searcher.suggest("b") == Searcher.FINISHED
+
+    again = Search(tmp_path).searcher.suggest("a")
+    assert again == task
+
+
+def test_a_killed_search_leaves_no_trial_running(tmp_path):
+    task = Search(tmp_path).searcher.suggest("a")  # and then the process is gone
+    search = Search(tmp_path)
+    assert search.state(0) == TrialState.WAITING
+    assert search.searcher.suggest("a") == task
+
+
+def test_continuing_repeats_neither_start_points_nor_suggestions(tmp_path):
+    seen = []
+    for _ in range(3):
+        search = Search(tmp_path, num_trials=100)
+        for name in "ab":
+            seen.append(search.searcher.suggest(name)["config"].model_dump_json())
+            search.searcher.on_trial_complete(name, result(1, 0.5, last=True))
+    assert len(set(seen)) == 6
+    assert len(search.study.trials) == 6
+
+
+def test_an_epoch_that_is_trained_again_is_reported_once(tmp_path):
+    search = Search(tmp_path)
+    search.searcher.suggest("a")
+    search.searcher.on_trial_result("a", result(1, 0.5))
+    again = Search(tmp_path)
+    again.searcher.suggest("a")
+    again.searcher.on_trial_result("a", result(1, 0.5))
+    assert again.study.trials[0].intermediate_values == {1: 0.5}
+
+
+def test_equal_seeds_give_equal_searches(tmp_path):
+    configs = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        searcher = Search(tmp_path / name).searcher
+        configs.append([searcher.suggest(trial)["config"] for trial in "ab"])
+    assert configs[0] == configs[1]
+
+
+def test_optuna_itself_can_open_the_study(tmp_path):
+    Search(tmp_path).searcher.suggest("a")
+    study = optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path / 'study.db'}")
+    assert len(study.trials) == 1
