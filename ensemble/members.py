@@ -55,20 +55,32 @@ def open_members(run: Path, *, split_digest: str) -> list[Member]:
     return sorted(members, key=lambda member: member.trial)
 
 
-def score_tiles(members: Sequence[Member], tiles: Tiles) -> np.ndarray:
-    """Probabilities of "cracked" of every tile, one row a member: (M, N) float64."""
-    return np.stack([_score(member, member.load_model(), tiles) for member in members])
+def score_tiles(members: Sequence[Member], tiles: Tiles, *, tta: bool = False) -> np.ndarray:
+    """Probabilities of "cracked" of every tile, one row a member: (M, N) float64.
+
+    Args:
+        members: Each is loaded, used and let go.
+        tiles: What is scored.
+        tta: Whether to average over the eight flips and quarter turns of each tile.
+    """
+    turns = range(8) if tta else range(1)
+    return np.stack([_score(member, member.load_model(), tiles, turns) for member in members])
 
 
-def _score(member: Member, model: nn.Module, tiles: Tiles) -> np.ndarray:
+def _score(member: Member, model: nn.Module, tiles: Tiles, turns: range) -> np.ndarray:
     config = member.record.config
-    margins = predict_margins(
-        model.to(tiles.device),
-        tiles,
-        image_size_px=config.data.image_size_px,
-        precision=choose_precision(config.optimisation.precision, tiles.device),
-    )
-    return margins_to_probabilities(margins)
+    model = model.to(tiles.device).to(memory_format=torch.channels_last)
+    margins = [
+        predict_margins(
+            model,
+            tiles,
+            image_size_px=config.data.image_size_px,
+            precision=choose_precision(config.optimisation.precision, tiles.device),
+            turn=turn,
+        )
+        for turn in turns
+    ]
+    return margins_to_probabilities(np.stack(margins)).mean(axis=0)
 
 
 def choose_device() -> torch.device:

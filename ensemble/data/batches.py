@@ -67,6 +67,7 @@ def make_batch(
     index: Tensor,
     *,
     image_size_px: int,
+    turn: int = 0,
     augmentation: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -76,6 +77,7 @@ def make_batch(
         tiles: Of one split.
         index: (B,) int64 on the CPU: which tiles.
         image_size_px: Side S of the square input.
+        turn: One of the square's eight symmetries, applied to all images; 0 leaves them.
         augmentation: Strength from 0 (none, no random number drawn) to 1.
         generator: On the CPU; needed where `augmentation` is above 0.
 
@@ -89,11 +91,12 @@ def make_batch(
     images = _reduce(pixels.permute(0, 3, 1, 2), image_size_px)  # (B, 3, S, S) 0–255
     mean = torch.tensor(IMAGENET_MEAN, device=tiles.device).view(1, 3, 1, 1) * 255
     std = torch.tensor(IMAGENET_STD, device=tiles.device).view(1, 3, 1, 1) * 255
+    images = _turn(images, turn) if turn else images
     if augmentation == 0:
         return (images.float() - mean) / std, labels
     if generator is None:
         raise ValueError("augmentation needs a generator")
-    images = _turn(images, torch.randint(8, (len(index),), generator=generator))
+    images = _turn_each(images, torch.randint(8, (len(index),), generator=generator))
     # (x·contrast + brightness − mean) / std, one multiply-add over the batch
     contrast = 1 + 0.3 * augmentation * _symmetric(len(index), generator).to(tiles.device)
     brightness = 255 * 0.15 * augmentation * _symmetric(len(index), generator).to(tiles.device)
@@ -117,16 +120,17 @@ def _reduce(images: Tensor, size: int) -> Tensor:
     )
 
 
-def _turn(images: Tensor, turns: Tensor) -> Tensor:
-    """Apply one of the square's eight symmetries to each image; `turns` (B,) from 0 to 7."""
+def _turn(images: Tensor, turn: int) -> Tensor:
+    """Apply one of the square's eight symmetries, 0 to 7: a flip from 4 on, then quarter turns."""
+    return torch.rot90(images.flip(-1) if turn >= 4 else images, turn % 4, (-2, -1))
+
+
+def _turn_each(images: Tensor, turns: Tensor) -> Tensor:
+    """Apply to each image a symmetry of its own; `turns` (B,) from 0 to 7."""
     result = torch.empty_like(images)
     for turn in range(8):
         chosen = (turns == turn).nonzero().flatten().to(images.device)
-        if len(chosen) == 0:
-            continue
-        part = images[chosen]
-        part = part.flip(-1) if turn >= 4 else part
-        result[chosen] = torch.rot90(part, turn % 4, (-2, -1))
+        result[chosen] = _turn(images[chosen], turn)
     return result
 
 

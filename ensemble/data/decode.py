@@ -5,7 +5,6 @@ import io
 import os
 import zipfile
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -28,6 +27,7 @@ UNREADABLE = (
     EOFError,
     zipfile.BadZipFile,
     zlib.error,
+    NotImplementedError,  # Pillow's, of rare DDS files
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,
 )
@@ -35,9 +35,7 @@ UNREADABLE = (
 Result = TypeVar("Result")
 
 
-def read_contents(
-    source: Source, reader: Reader, bad: dict[str, str]
-) -> tuple[pd.DataFrame, Counter[tuple[int, int]]]:
+def read_contents(source: Source, reader: Reader, bad: dict[str, str]) -> pd.DataFrame:
     """Digest every tile's bytes and read its size; unreadable ones go to `bad` with the reason."""
 
     def look(tile: str) -> tuple[str, tuple[int, int]] | str:
@@ -49,21 +47,22 @@ def read_contents(
         except UNREADABLE as error:
             return _reason(error)
 
-    sizes: Counter[tuple[int, int]] = Counter()
-    contents = []
+    contents: list[tuple[str, tuple[int, int] | None]] = []
     for tile, seen in _in_parallel(look, source.tiles["tile"].tolist(), "reading"):
         if isinstance(seen, str):
             bad[tile] = seen
-            contents.append("")
+            contents.append(("", None))
         else:
-            contents.append(seen[0])
-            sizes[seen[1]] += 1
-    tiles = source.tiles.assign(content=contents)
+            contents.append(seen)
+    tiles = source.tiles.assign(
+        content=[content for content, _ in contents],
+        size=pd.Series([size for _, size in contents], dtype=object),
+    )
     tiles = tiles[tiles["content"] != ""].reset_index(drop=True)
     if tiles.empty:
         name, reason = next(iter(bad.items()))
         raise InputError(f"{source.path}: no tile can be read ({name}: {reason})")
-    return tiles, sizes
+    return tiles
 
 
 def decode_tiles(
@@ -97,6 +96,8 @@ def _open_image(data: bytes) -> Image.Image:
     image = Image.open(io.BytesIO(data))
     if image.width * image.height > MAX_TILE_PIXELS:
         raise ValueError(f"{image.width} × {image.height} px is too large for a tile")
+    if image.mode.startswith(("I", "F")):  # Pillow would clip them at 255
+        raise ValueError("more than 8 bits a channel; save it with 8")
     return image
 
 

@@ -11,6 +11,7 @@ The folder gets its final name when it is complete; an interrupted one is thrown
 import fcntl
 import hashlib
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,11 +29,12 @@ from ensemble.data.split import (
     SPLITS,
     Fractions,
     assign_splits,
+    check_classes,
     digest_split,
     drop_duplicates,
 )
 from ensemble.errors import InputError
-from ensemble.files import read_json, write_json
+from ensemble.files import read_json, room_for, write_json
 
 FORMAT = 1
 
@@ -101,12 +103,15 @@ def pack(
     with _only_one(under / f".{folder.name}.lock", say):
         if (folder / "pack.json").exists():
             packed = open_pack(folder)
+        elif folder.exists():
+            raise InputError(f"{folder}: in the way, and not a finished pack; delete it")
         else:
             partial = under / f".{folder.name}.partial"
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()
             try:
-                about = _write(source, partial, fractions, split_seed, max_bad_tiles)
+                with room_for(folder):
+                    about = _write(source, partial, fractions, split_seed, max_bad_tiles)
                 write_json(partial / "pack.json", {"format": FORMAT, "key": key, **about})
                 partial.rename(folder)
             finally:
@@ -139,12 +144,12 @@ def _write(
     reader = Reader(source.path)
     bad: dict[str, str] = {}
     try:
-        tiles, sizes = read_contents(source, reader, bad)
+        tiles = read_contents(source, reader, bad)
         _check_bad_tiles(bad, max_bad_tiles)
         tiles, copies, contradictory = drop_duplicates(tiles)
         tiles["split"] = assign_splits(tiles, seed=split_seed, fractions=fractions)
         tiles["row"] = tiles.groupby("split").cumcount()
-        height, width = sizes.most_common(1)[0][0]
+        height, width = Counter(tiles["size"]).most_common(1)[0][0]
         _check_room(folder, len(tiles) * height * width * 3)
         for split in SPLITS:
             part = tiles[tiles["split"] == split]
@@ -153,6 +158,9 @@ def _write(
     finally:
         reader.close()
     tiles = tiles[~tiles["tile"].isin(bad)]
+    check_classes(tiles["label"], tiles["split"])
+    num_resized = sum(size != (height, width) for size in tiles["size"])
+    tiles = tiles.drop(columns="size")
     tables = {split: tiles[tiles["split"] == split] for split in SPLITS}
     for split, table in tables.items():
         table.drop(columns="split").to_csv(folder / f"{split}.csv", index=False)
@@ -165,7 +173,7 @@ def _write(
         "uncracked_folders": source.uncracked_folders,
         "height_px": height,
         "width_px": width,
-        "resized_tiles": sum(n for size, n in sizes.items() if size != (height, width)),
+        "resized_tiles": num_resized,
         "split_by": "photograph" if source.has_photographs else "content",
         "split_seed": split_seed,
         "fractions": fractions._asdict(),

@@ -9,6 +9,7 @@ METU: Özgenel (2018), doi 10.17632/5y9wdsg2zt.2.
 """
 
 import hashlib
+import lzma
 import os
 import re
 import zipfile
@@ -48,7 +49,10 @@ class Reader:
             ValueError: It is larger than a tile can be.
         """
         if self._zip is not None:
-            return self._zip.read(tile)
+            try:
+                return self._zip.read(tile)
+            except (EOFError, RuntimeError, lzma.LZMAError) as error:  # an unknown method, too
+                raise zipfile.BadZipFile(str(error) or "cut short") from None
         path = self._folder / tile
         if path.stat().st_size > MAX_TILE_BYTES:
             raise ValueError(f"larger than {MAX_TILE_BYTES >> 20} MiB")
@@ -93,7 +97,11 @@ def open_source(path: Path, *, positive: str | None = None) -> Source:
     Raises:
         InputError: There are no tiles, the classes cannot be told apart, or the .zip is unsafe.
     """
-    path = path.expanduser().resolve()
+    try:
+        path = path.expanduser().resolve()
+        path.exists()
+    except (OSError, RuntimeError) as error:  # no such home, a link to itself, too long a name
+        raise InputError(f"--data {path}: cannot be opened ({error})") from None
     if path.is_dir():
         listing = _list_folder(path)
     elif path.is_file():
@@ -107,6 +115,9 @@ def open_source(path: Path, *, positive: str | None = None) -> Source:
             "such as D/CD/7001-1.jpg, Cracked/1.jpg or Positive/1.jpg"
         )
     names = sorted(listing)
+    for name in names:
+        if name.encode(errors="replace").decode() != name:
+            raise InputError(f"--data {path}: the name {name!r} is not UTF-8; rename the file")
     folders = [PurePosixPath(name).parent.name for name in names]
     cracked, uncracked = _tell_classes(sorted(set(folders)), positive, path)
     stems = [SDNET_TILE.fullmatch(PurePosixPath(name).stem) for name in names]
@@ -147,7 +158,7 @@ def _list_folder(folder: Path) -> dict[str, str]:
 def _list_zip(path: Path) -> dict[str, str]:
     try:
         with zipfile.ZipFile(path) as archive:
-            members = [member for member in archive.infolist() if not member.is_dir()]
+            members = [member for member in archive.infolist() if not member.filename.endswith("/")]
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise InputError(f"--data {path}: not a readable .zip ({error})") from None
     listing: dict[str, str] = {}

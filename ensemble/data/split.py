@@ -62,7 +62,7 @@ def assign_splits(
     """
     has_photographs = bool((tiles["photograph"] != "").all())
     unit = tiles["photograph"] if has_photographs else tiles["content"]
-    units = tiles.groupby(unit, sort=True).agg(surface=("surface", "first"), rate=("label", "mean"))
+    units = tiles.groupby(unit, sort=True).agg(surface=("surface", "min"), rate=("label", "mean"))
     split_of_unit: dict[str, str] = {}
     for surface, group in units.groupby("surface", sort=True):
         if len(group) < 3:
@@ -72,16 +72,25 @@ def assign_splits(
                 "(one each for training, validation and test)"
             )
         split_of_unit |= _draw(group["rate"], seed, fractions)
-    splits = unit.map(split_of_unit)
+    splits = unit.map(split_of_unit).rename("split")
+    check_classes(tiles["label"], splits)
+    return splits
+
+
+def check_classes(labels_of_tiles: pd.Series, splits: pd.Series) -> None:
+    """Make sure that each split has tiles of both classes.
+
+    Raises:
+        InputError: One has not.
+    """
     for split in SPLITS:
-        labels = tiles.loc[splits == split, "label"]
+        labels = labels_of_tiles[splits == split]
         if labels.nunique() < 2:
             missing = "uncracked" if labels.eq(1).any() else "cracked"
             raise InputError(
                 f"too few photographs to split: the {split} photographs have no {missing} tile; "
                 "add photographs of both kinds"
             )
-    return splits.rename("split")
 
 
 def _draw(rates: pd.Series, seed: int, fractions: Fractions) -> dict[str, str]:

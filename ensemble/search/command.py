@@ -182,6 +182,7 @@ def _begin_run(
             "command": shlex.join(sys.argv),
             "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "pack_folder": str(packed.folder),
+            "tile_size_px": [packed.about["height_px"], packed.about["width_px"]],
             **identity,
             **describe_code_and_machine(),
         }

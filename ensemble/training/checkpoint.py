@@ -5,6 +5,7 @@ member or the new one, never a mixture. Nothing here is pickled or unpickled.
 """
 
 import hashlib
+import io
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 import safetensors
 import safetensors.torch
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import nn
 
 from ensemble.errors import InputError
@@ -27,7 +28,7 @@ from ensemble.training.loop import Epoch
 class MemberRecord(BaseModel):
     """Everything known about a member; what `member.json` holds."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     format: Literal[1] = 1
     trial: int
@@ -37,9 +38,9 @@ class MemberRecord(BaseModel):
     split_digest: str
     initial_weights_digest: str
     num_val_tiles: int
-    weights_file: str
+    weights_file: str = Field(pattern=r"^[A-Za-z0-9_-]{1,40}\.safetensors$")
     weights_sha256: str
-    scores_file: str
+    scores_file: str = Field(pattern=r"^[A-Za-z0-9_-]{1,40}\.npy$")
     scores_sha256: str
     versions: dict[str, str]
     written_at: str
@@ -74,8 +75,12 @@ class Member:
             InputError: The file is damaged.
         """
         path = self._checked(self.record.scores_file, self.record.scores_sha256)
-        margins = np.load(path, allow_pickle=False)
-        if margins.shape != (self.record.num_val_tiles,) or margins.dtype != np.float32:
+        try:
+            margins = np.lib.format.read_array(io.BytesIO(path.read_bytes()), allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise InputError(f"{path}: damaged member ({error})") from None
+        right = margins.shape == (self.record.num_val_tiles,) and margins.dtype == np.float32
+        if not right or not np.isfinite(margins).all():
             raise InputError(f"{path}: not the scores of {self.record.num_val_tiles} tiles")
         return margins
 
@@ -114,35 +119,74 @@ def save_member(
     initial_weights_digest: str,
 ) -> None:
     """Write the model as it is after `epoch`, in place of an earlier epoch's."""
+    write_member(
+        folder,
+        model,
+        config,
+        epoch=epoch.number,
+        metrics=epoch.row(),
+        val_margins=epoch.val_margins,
+        trial=trial,
+        split_digest=split_digest,
+        initial_weights_digest=initial_weights_digest,
+    )
+
+
+def write_member(
+    folder: Path,
+    model: nn.Module,
+    config: TrialConfig,
+    *,
+    epoch: int,
+    metrics: dict[str, float | int],
+    val_margins: np.ndarray,
+    trial: int,
+    split_digest: str,
+    initial_weights_digest: str,
+) -> None:
+    """Write a member's three files, then remove those of the member that was there.
+
+    Weights and scores carry part of their digest in their names, so that a new member never touches
+    a file of the old one before its own record is in place.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    weights, scores = f"epoch-{epoch.number}.safetensors", f"epoch-{epoch.number}-val.npy"
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
-    with written_whole(folder / weights) as path:
-        path.write_bytes(safetensors.torch.save(tensors))
-        weights_sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    with written_whole(folder / scores) as path:
-        with path.open("wb") as file:
-            np.save(file, epoch.val_margins.astype(np.float32), allow_pickle=False)
-        scores_sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    scores = io.BytesIO()
+    np.lib.format.write_array(scores, val_margins.astype(np.float32), allow_pickle=False)
+    weights_file, weights_sha256 = _write_named(
+        folder, f"epoch-{epoch}", "safetensors", safetensors.torch.save(tensors)
+    )
+    scores_file, scores_sha256 = _write_named(
+        folder, f"epoch-{epoch}-val", "npy", scores.getvalue()
+    )
     record = MemberRecord(
         trial=trial,
         config=config,
-        epoch=epoch.number,
-        metrics=epoch.row(),
+        epoch=epoch,
+        metrics=metrics,
         split_digest=split_digest,
         initial_weights_digest=initial_weights_digest,
-        num_val_tiles=len(epoch.val_margins),
-        weights_file=weights,
+        num_val_tiles=len(val_margins),
+        weights_file=weights_file,
         weights_sha256=weights_sha256,
-        scores_file=scores,
+        scores_file=scores_file,
         scores_sha256=scores_sha256,
         versions={"torch": torch.__version__},
         written_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     write_json(folder / "member.json", record.model_dump(mode="json"))
     for old in folder.glob("epoch-*"):
-        if old.name not in (weights, scores):
+        if old.name not in (weights_file, scores_file):
             old.unlink()
+
+
+def _write_named(folder: Path, stem: str, suffix: str, data: bytes) -> tuple[str, str]:
+    """Write `data` and return the file's name and its SHA-256."""
+    sha256 = hashlib.sha256(data).hexdigest()
+    name = f"{stem}-{sha256[:8]}.{suffix}"
+    with written_whole(folder / name) as path:
+        path.write_bytes(data)
+    return name, sha256
 
 
 def open_member(folder: Path) -> Member:
@@ -159,7 +203,6 @@ def open_member(folder: Path) -> Member:
         raise InputError(
             f"{path}: damaged or foreign member ({explain_validation(error)})"
         ) from None
-    for name in (record.weights_file, record.scores_file):
-        if Path(name).name != name:
-            raise InputError(f"{path}: damaged or foreign member (file name {name!r})")
+    if "val_f1" not in record.metrics:
+        raise InputError(f"{path}: damaged or foreign member (it has no val_f1)")
     return Member(folder, record)

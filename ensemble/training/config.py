@@ -121,9 +121,9 @@ def explain_validation(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     field = ".".join(str(part) for part in first["loc"]) or "configuration"
     if first["type"] == "extra_forbidden":
-        return f"unknown key '{field}'"
+        return f"unknown key {field!r}"
     if first["type"] == "missing":
-        return f"'{field}' is missing"
+        return f"{field!r} is missing"
     message = first["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
-    return f"'{field}': {message}, but got {first['input']!r}"[:500]
+    return f"{field!r}: {message}, but got {first['input']!r}"[:500]

@@ -6,6 +6,7 @@ batch, validation batches are dealt out, and every worker gets the scores of all
 figures are computed from the whole, never averaged over workers.
 """
 
+import inspect
 import math
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ensemble.data.batches import Tiles, make_batch
+from ensemble.errors import InputError
 from ensemble.training.backbones import choose_trainable, parameter_groups
 from ensemble.training.config import OptimisationConfig, TrialConfig
 from ensemble.training.losses import class_weights, weighted_loss
@@ -90,10 +92,15 @@ def fit(model: nn.Module, config: TrialConfig, train: Tiles, val: Tiles) -> Iter
 
     Raises:
         DivergedError: The loss or a score is not finite.
+        InputError: There are more workers than tiles in a batch.
     """
     rank, num_workers = _place_among_workers()
     optimisation = config.optimisation
     batch = min(optimisation.global_batch_size, len(train))
+    if batch < num_workers:
+        raise InputError(
+            f"a global batch of {batch} tiles cannot be shared by {num_workers} workers"
+        )
     steps = len(train) // batch
     share = slice(rank * batch // num_workers, (rank + 1) * batch // num_workers)
     model = model.to(memory_format=torch.channels_last)
@@ -112,7 +119,7 @@ def fit(model: nn.Module, config: TrialConfig, train: Tiles, val: Tiles) -> Iter
         choose_trainable(model, config.model, epoch=number)
         num_trained = sum(p.requires_grad for p in model.parameters())
         if num_workers > 1 and num_trained != trained:  # DDP wants to know what it synchronises
-            module = DistributedDataParallel(model, broadcast_buffers=False)
+            module = _wrap(model)
         trained = num_trained
         sums = torch.zeros(3, dtype=torch.float64, device=train.device)  # loss, hits, tiles
         for step in range(steps):
@@ -184,8 +191,9 @@ def predict_margins(
     *,
     image_size_px: int,
     precision: torch.dtype = torch.float32,
+    turn: int = 0,
 ) -> np.ndarray:
-    """Score every tile, without augmentation, in eval mode.
+    """Score every tile, without augmentation, in eval mode; turned alike by one symmetry.
 
     The batches are the same whatever the number of workers, each made by one of them.
 
@@ -197,7 +205,7 @@ def predict_margins(
     margins = torch.zeros(len(tiles), device=tiles.device)
     batches = torch.arange(len(tiles)).split(EVALUATION_BATCH)
     for index in batches[rank::num_workers]:
-        images, _ = make_batch(tiles, index, image_size_px=image_size_px)
+        images, _ = make_batch(tiles, index, image_size_px=image_size_px, turn=turn)
         with torch.autocast(tiles.device.type, precision, enabled=precision != torch.float32):
             logits = model(images).float()
         margins[index.to(tiles.device)] = logits[:, 1] - logits[:, 0]
@@ -243,6 +251,13 @@ def _place_among_workers() -> tuple[int, int]:
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
+
+
+def _wrap(model: nn.Module) -> DistributedDataParallel:
+    """DDP that leaves each worker its BatchNorm statistics; torch 2.15 renamed the argument."""
+    known = inspect.signature(DistributedDataParallel).parameters
+    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    return DistributedDataParallel(model, **{name: False})
 
 
 def _share_buffers(model: nn.Module) -> None:

@@ -14,8 +14,49 @@ def margins_to_probabilities(margins: np.ndarray) -> np.ndarray:
     return np.exp(-np.logaddexp(0.0, -margins))
 
 
-def best_threshold(labels: np.ndarray, probabilities: np.ndarray) -> tuple[float, float]:
-    """The threshold with the highest F1, and that F1.
+def divide_tiles(
+    labels: np.ndarray, probabilities: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Every distinct division of D: thresholds (falling), true positives, tiles called; all (D,).
+
+    Between two neighbouring probabilities the threshold is their middle.
+
+    Args:
+        labels: (N,) of 0 and 1.
+        probabilities: (N,) of "cracked".
+    """
+    order = np.argsort(-probabilities, kind="stable")
+    ordered = probabilities[order]
+    hits = np.cumsum(labels[order])  # true positives when the first i + 1 are called cracked
+    ends = np.flatnonzero(np.append(ordered[:-1] > ordered[1:], True))  # equal ones stay together
+    uppers = ordered[ends]
+    lowers = np.append(ordered[ends[:-1] + 1], uppers[-1])  # the last calls every tile
+    middles = (uppers + lowers) / 2
+    return np.where(middles > lowers, middles, uppers), hits[ends], ends + 1
+
+
+def f_beta(
+    hits: np.ndarray | float,
+    called: np.ndarray | float,
+    cracked: np.ndarray | float,
+    *,
+    beta: float = 1.0,
+) -> np.ndarray:
+    """F-beta from counts, recall weighing beta times as much as precision.
+
+    Args:
+        hits: Cracked tiles that are called cracked.
+        called: Tiles called cracked.
+        cracked: Cracked tiles; `called` and `cracked` must not both be 0.
+        beta: Above 1 a missed crack costs more than a false alarm.
+    """
+    return (1 + beta**2) * np.asarray(hits) / (called + beta**2 * np.asarray(cracked))
+
+
+def best_threshold(
+    labels: np.ndarray, probabilities: np.ndarray, *, beta: float = 1.0
+) -> tuple[float, float]:
+    """The threshold with the highest F-beta (F1 if not told otherwise), and that F-beta.
 
     Every distinct division of the tiles is tried; between two neighbouring probabilities the
     threshold is their middle. Of equally good ones the lowest is taken: a missed crack costs more.
@@ -23,18 +64,12 @@ def best_threshold(labels: np.ndarray, probabilities: np.ndarray) -> tuple[float
     Args:
         labels: (N,) of 0 and 1, at least one 1.
         probabilities: (N,) of "cracked".
+        beta: How much more recall weighs than precision.
     """
-    order = np.argsort(-probabilities, kind="stable")
-    ordered = probabilities[order]
-    hits = np.cumsum(labels[order])  # true positives when the first i + 1 are called cracked
-    ends = np.flatnonzero(np.append(ordered[:-1] > ordered[1:], True))  # equal ones stay together
-    f1 = 2 * hits[ends] / (ends + 1 + hits[-1])
-    best = len(ends) - 1 - int(np.argmax(f1[::-1]))
-    upper = ordered[ends[best]]
-    if ends[best] + 1 == len(ordered):
-        return float(upper), float(f1[best])
-    middle = (upper + ordered[ends[best] + 1]) / 2
-    return float(middle if middle > ordered[ends[best] + 1] else upper), float(f1[best])
+    thresholds, hits, called = divide_tiles(labels, probabilities)
+    scores = f_beta(hits, called, hits[-1], beta=beta)
+    best = len(scores) - 1 - int(np.argmax(scores[::-1]))
+    return float(thresholds[best]), float(scores[best])
 
 
 def confusion_counts(

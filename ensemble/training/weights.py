@@ -95,7 +95,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # torch.load raises whatever its parsers do
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"weights file {path}: not a file of tensors ({reason[:120]})") from None
-    if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()):
+    if not isinstance(loaded, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in loaded.items()
+    ):
         raise InputError(f"weights file {path}: expected a state dict (names → tensors)")
     return loaded
 
@@ -126,7 +128,9 @@ def _fit(
                 f"{where}: does not fit {backbone}: {name!r} has the shape {tuple(tensor.shape)}, "
                 f"expected {tuple(tensors[name].shape)}"
             )
-        tensors[name] = tensor.to(tensors[name].dtype).contiguous()
+        if tensor.is_meta or tensor.is_complex() or tensor.layout != torch.strided:
+            raise InputError(f"{where}: {name!r} holds no plain real numbers")
+        tensors[name] = tensor.to(tensors[name].dtype, copy=True).contiguous()
 
 
 def digest_tensors(tensors: Mapping[str, Tensor]) -> str:

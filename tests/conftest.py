@@ -1,0 +1,112 @@
+"""What several test modules start from: small tiles, a quick configuration, a member on disk."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ensemble.data.batches import Tiles, place_tiles
+from ensemble.training.backbones import build_model
+from ensemble.training.checkpoint import Member, open_member, save_member
+from ensemble.training.config import TrialConfig, parse_config
+from ensemble.training.loop import Epoch
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_torch_thread() -> Iterator[None]:
+    """The same sums on every machine, and no more than one core."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def make_bright_and_dark() -> Callable[..., Tiles]:
+    """Noisy 16-pixel tiles, every second one bright (1 = cracked): anyone can tell them apart."""
+
+    def make(count: int, *, seed: int = 0) -> Tiles:
+        generator = np.random.default_rng(seed)
+        labels = np.arange(count) % 2
+        noise = generator.integers(0, 100, (count, 16, 16, 3))
+        pixels = (noise + 120 * labels[:, None, None, None]).astype(np.uint8)
+        return place_tiles(pixels, np.arange(count), labels, torch.device("cpu"))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_trial_config() -> Callable[..., TrialConfig]:
+    """A configuration that trains in no time; settings by section."""
+
+    def make(*, seed: int = 0, **sections: dict[str, Any]) -> TrialConfig:
+        defaults: dict[str, dict[str, Any]] = {
+            "model": {"backbone": "small_cnn", "dropout": 0.0},
+            "optimisation": {"epochs": 2, "global_batch_size": 16, "precision": "float32"},
+            "loss": {},
+            "data": {"image_size_px": 16, "augmentation": 0.0},
+        }
+        merged = {name: {**values, **sections.get(name, {})} for name, values in defaults.items()}
+        return parse_config({**merged, "seed": seed}, where="test")
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_epoch() -> Callable[..., Epoch]:
+    """An epoch with a given number, validation F1 and margins."""
+
+    def make(*, number: int = 1, val_f1: float = 0.75, margins: list[float]) -> Epoch:
+        return Epoch(
+            number=number,
+            train_loss=0.5,
+            train_accuracy=0.75,
+            learning_rate=1e-3,
+            val_metrics={"f1": val_f1, "threshold": 0.5},
+            val_margins=np.array(margins, dtype=np.float32),
+            improved=True,
+            best_val_f1=val_f1,
+            train_seconds=1.0,
+            val_seconds=1.0,
+            images_per_second=64.0,
+            last=False,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def write_member(
+    make_epoch: Callable[..., Epoch], make_trial_config: Callable[..., TrialConfig]
+) -> Callable[..., Member]:
+    """Write a small_cnn (or a given network) as a member and open it."""
+
+    def write(
+        folder: Path,
+        *,
+        trial: int = 0,
+        number: int = 1,
+        val_f1: float = 0.75,
+        margins: list[float] | None = None,
+        model: nn.Module | None = None,
+    ) -> Member:
+        if model is None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(trial)
+                model = build_model("small_cnn")
+        save_member(
+            folder,
+            model,
+            make_epoch(number=number, val_f1=val_f1, margins=margins or [-1.0, 0.5, 2.0]),
+            make_trial_config(),
+            trial=trial,
+            split_digest="split",
+            initial_weights_digest="initial",
+        )
+        return open_member(folder)
+
+    return write

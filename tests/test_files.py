@@ -1,0 +1,151 @@
+"""Facts about files that are whole or absent, and about how bad input reaches a person."""
+
+import errno
+import json
+import math
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ensemble.errors import InputError, run_command
+from ensemble.files import read_json, write_json, write_text, written_whole
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=10,
+)  # fmt: skip
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    with written_whole(path) as temporary:
+        temporary.write_text("half")
+        assert temporary.parent == path.parent  # a rename within one file system
+        assert not path.exists()
+        temporary.write_text("whole")
+    assert path.read_text() == "whole"
+    assert names_in(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_older_file_stays_as_it_was_on_an_exception(
+    tmp_path: Path, error: type[BaseException]
+) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(error), written_whole(path) as temporary:  # noqa: PT012
+        temporary.write_text("new")
+        raise error
+    assert path.read_text() == "old"
+    assert names_in(tmp_path) == ["a.txt"]
+
+
+def test_nothing_is_left_where_nothing_was_on_an_exception(tmp_path: Path) -> None:
+    with pytest.raises(ValueError), written_whole(tmp_path / "a.txt") as temporary:  # noqa: PT012
+        temporary.write_text("new")
+        raise ValueError
+    assert names_in(tmp_path) == []
+
+
+def test_older_file_outlives_a_killed_writer(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    code = (
+        "import os, signal, sys; from pathlib import Path; from ensemble.files import *\n"
+        "with written_whole(Path(sys.argv[1])) as temporary:\n"
+        "    temporary.write_text('new')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    root = Path(__file__).parents[1]
+    killed = subprocess.run([sys.executable, "-c", code, str(path)], check=False, cwd=root)
+    assert killed.returncode == -signal.SIGKILL
+    assert path.read_text() == "old"
+    write_text(path, "newer")
+    assert path.read_text() == "newer"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_full_disk_is_an_input_error_and_the_older_file_stays(tmp_path: Path, number: int) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(InputError, match=r"no room on the disk for .*a\.txt"), written_whole(path):
+        raise OSError(number, "full")
+    assert path.read_text() == "old"
+
+
+def test_other_errors_of_the_disk_keep_their_kind(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="broken"), written_whole(tmp_path / "a.txt"):
+        raise OSError(errno.EIO, "broken")
+
+
+@settings(max_examples=12, deadline=None)
+@given(value=JSON_VALUES)
+def test_json_comes_back_as_it_was(tmp_path_factory: pytest.TempPathFactory, value: object) -> None:
+    path = tmp_path_factory.getbasetemp() / "value.json"
+    write_json(path, value)
+    assert read_json(path) == value
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_number_json_has_not_is_refused_and_the_older_file_stays(
+    tmp_path: Path, number: float
+) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"loss": 1})
+    with pytest.raises(ValueError):
+        write_json(path, {"loss": number})
+    assert json.loads(path.read_text()) == {"loss": 1}
+    assert names_in(tmp_path) == ["a.json"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"\xff\xfe{", b"[" * 200_000, b"9" * 10_000],
+    ids=["empty", "half", "no UTF-8", "too deep", "too long a number"],
+)
+def test_file_that_is_no_json_is_an_input_error_that_names_it(
+    tmp_path: Path, content: bytes
+) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.json cannot be read as JSON"):
+        read_json(path)
+
+
+def test_missing_json_is_an_input_error_that_names_it(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a\.json is missing"):
+        read_json(tmp_path / "a.json")
+
+
+def test_folder_in_the_place_of_json_is_an_input_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read as JSON"):
+        read_json(tmp_path)
+
+
+def test_input_error_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    def command() -> None:
+        raise InputError("no\nsuch   folder")
+
+    with pytest.raises(SystemExit) as ended:
+        run_command(command)
+    assert ended.value.code == 2
+    assert capsys.readouterr() == ("", "error: no such folder\n")
+
+
+def test_error_of_our_own_is_not_hidden() -> None:
+    def command() -> None:
+        raise KeyError("ours")
+
+    with pytest.raises(KeyError):
+        run_command(command)
