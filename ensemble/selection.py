@@ -1,14 +1,45 @@
-"""Which members an ensemble has: validation scores in, members out. No pixels, no test tiles."""
+"""Which members an ensemble has, with what weight: validation scores in, a `Choice` out.
+
+Nothing here can see a test tile. Four ways: `mean` of the k best, `greedy` selection, `weighted`
+convexly, and a `soup` of weights; `auto` takes the one of the first three that cross-validation
+over the validation photographs prefers. Only soup and test-time augmentation need a forward pass,
+on training and validation tiles.
+"""
 
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
+from ensemble.calibration import (
+    apply_temperature,
+    brier_score,
+    choose_threshold,
+    expected_calibration_error,
+    fit_temperature,
+    logit,
+)
+from ensemble.choice import Calibration, Choice, ChosenMember, MethodScore
 from ensemble.errors import InputError
+from ensemble.files import read_json
+from ensemble.members import choose_device, open_members, score_tiles
+from ensemble.soup import cook_member
 from ensemble.training.checkpoint import Member
-from ensemble.training.metrics import margins_to_probabilities
+from ensemble.training.member import TrainingData, open_training_data
+from ensemble.training.metrics import (
+    best_threshold,
+    log_loss,
+    margins_to_probabilities,
+    ranking_metrics,
+    threshold_metrics,
+)
+from ensemble.weighting import Method, convex_weights, cross_validate, diversity, greedy_weights
 
 DEFAULT_TOP_K = 5
+LEAST_WEIGHT = 0.01  # a member below it costs a forward pass and changes nothing
+METHODS = ("mean", "greedy", "weighted", "soup", "auto")
 
 
 def rank_members(members: Sequence[Member]) -> list[Member]:
@@ -16,33 +47,182 @@ def rank_members(members: Sequence[Member]) -> list[Member]:
     return sorted(members, key=lambda member: (-member.val_f1, member.trial))
 
 
-def choose_top_k(members: Sequence[Member], k: int | None) -> list[Member]:
-    """The k best by validation F1; all, up to five, where k is not given.
+def check_top_k(num_members: int, k: int | None) -> int:
+    """The number of members to average: k, or five, or all if there are fewer.
 
     Raises:
         InputError: There are no members, or fewer than k.
     """
-    if not members:
+    if not num_members:
         raise InputError("the run has no finished trial; search first")
     if k is None:
-        k = min(DEFAULT_TOP_K, len(members))
-    if not 1 <= k <= len(members):
+        return min(DEFAULT_TOP_K, num_members)
+    if not 1 <= k <= num_members:
         raise InputError(
-            f"--top-k {k}: the run has {len(members)} finished trials with a member; "
-            f"choose from 1 to {len(members)}"
+            f"--top-k {k}: the run has {num_members} finished trials with a member; "
+            f"choose from 1 to {num_members}"
         )
-    return rank_members(members)[:k]
+    return k
 
 
-def average_probabilities(probabilities: np.ndarray) -> np.ndarray:
-    """Uniform mean over members: (M, N) → (N,).
+def mean_weights(
+    probabilities: np.ndarray, labels: np.ndarray, photographs: np.ndarray, *, k: int
+) -> np.ndarray:
+    """Equal weights for the k rows with the best F1 at its best threshold: (M, N) → (M,)."""
+    del photographs
+    scores = [best_threshold(labels, row)[1] for row in probabilities]
+    best = np.argsort(-np.array(scores), kind="stable")[:k]
+    weights = np.zeros(len(scores))
+    weights[best] = 1 / k
+    return weights
+
+
+def average_probabilities(weights: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Weighted mean over members: (M,), (M, N) → (N,).
 
     Probabilities, not logits: members of different backbones are not calibrated alike, and one
     very sure member should not outvote the others.
     """
-    return probabilities.mean(axis=0)
+    return weights @ probabilities
 
 
-def val_probabilities(members: Sequence[Member]) -> np.ndarray:
-    """Stored validation probabilities of "cracked", one row a member: (M, N) float64."""
-    return np.stack([margins_to_probabilities(member.val_margins()) for member in members])
+def choose_ensemble(
+    run: Path,
+    *,
+    method: str = "mean",
+    top_k: int | None = None,
+    rule: str = "f1",
+    tta: bool = False,
+) -> Choice:
+    """Choose members, weights, temperatures and threshold on the validation split.
+
+    Args:
+        run: A run's folder.
+        method: One of `METHODS`.
+        top_k: Members of `mean`.
+        rule: Of the threshold: f1, f2, a number, or recall=R.
+        tta: Use test-time augmentation if it raises the validation F1.
+
+    Raises:
+        InputError: Too few or damaged members, or an unknown rule.
+    """
+    about = read_json(run / "run.json")
+    members = open_members(run, split_digest=about["split_digest"])
+    k = check_top_k(len(members), top_k)
+    table = pd.read_csv(run / "validation.csv", dtype={"photograph": str}, keep_default_na=False)
+    labels, photographs = table["label"].to_numpy(), table["photograph"].to_numpy()
+    probabilities = np.stack([margins_to_probabilities(m.val_margins()) for m in members])
+    best = rank_members(members)[0]
+
+    methods: dict[str, Method] = {
+        "mean": partial(mean_weights, k=k),
+        "greedy": greedy_weights,
+        "weighted": lambda probabilities, labels, _: convex_weights(probabilities, labels),
+    }
+    scores, chosen_method = [], method
+    if method == "auto":
+        scores = cross_validate(methods, probabilities, labels, photographs)
+        chosen_method = max(scores, key=lambda score: score.outer_score).method
+    ingredients: list[int] = []
+    data: TrainingData | None = None
+    if chosen_method == "soup" or tta:
+        data = open_training_data(Path(about["pack_folder"]), choose_device())
+    if chosen_method == "soup":
+        assert data is not None
+        soup, ingredients = cook_member(rank_members(members), data, run / "soup")
+        members, weights = [soup], np.ones(1)
+    else:
+        weights = methods[chosen_method](probabilities, labels, photographs)
+        kept = [i for i in np.argsort(-weights, kind="stable") if weights[i] >= LEAST_WEIGHT]
+        if chosen_method == "mean":
+            kept.sort(key=lambda i: (-members[i].val_f1, members[i].trial))
+        members, weights = [members[i] for i in kept], weights[kept] / weights[kept].sum()
+    probabilities = np.stack([margins_to_probabilities(m.val_margins()) for m in members])
+    use_tta = False
+    if tta:
+        assert data is not None
+        turned = score_tiles(members, data.val, tta=True)
+        plain_f1, turned_f1 = (
+            best_threshold(labels, weights @ each)[1] for each in (probabilities, turned)
+        )
+        use_tta = turned_f1 > plain_f1
+        probabilities = turned if use_tta else probabilities
+    return _calibrate(
+        run,
+        members,
+        weights,
+        probabilities,
+        labels,
+        rule=rule,
+        method=chosen_method,
+        asked_method=method,
+        ingredients=ingredients,
+        tta=use_tta,
+        best_single_trial=best.trial,
+        best_single_val_f1=best.val_f1,
+        methods=[
+            MethodScore(method=s.method, inner_f1=s.inner_score, outer_f1=s.outer_score)
+            for s in scores
+        ],
+        split_digest=about["split_digest"],
+    )
+
+
+def _calibrate(
+    run: Path,
+    members: list[Member],
+    weights: np.ndarray,
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    *,
+    rule: str,
+    **known: object,
+) -> Choice:
+    """Fit temperatures and thresholds, and write down how the members differ."""
+    mean = average_probabilities(weights, probabilities)
+    temperature = fit_temperature(logit(mean), labels)
+    calibrated = apply_temperature(mean, temperature)
+    threshold = choose_threshold(labels, mean, rule).threshold
+    thresholds = [choose_threshold(labels, row, rule).threshold for row in probabilities]
+    pairs = diversity(probabilities, labels, np.array(thresholds))
+    return Choice.model_validate(
+        {
+            **known,
+            "members": [
+                ChosenMember(
+                    trial=member.trial,
+                    folder=member.folder.relative_to(run).as_posix(),
+                    weights_sha256=member.record.weights_sha256,
+                    weight=float(weight),
+                    temperature=fit_temperature(logit(row), labels),
+                    threshold=own,
+                )
+                for member, weight, row, own in zip(
+                    members, weights, probabilities, thresholds, strict=True
+                )
+            ],
+            "temperature": temperature,
+            "threshold_rule": rule,
+            "threshold": threshold,
+            "calibrated_threshold": float(apply_temperature(np.array(threshold), temperature)),
+            "val_metrics": {
+                **threshold_metrics(labels, mean, threshold),
+                **ranking_metrics(labels, mean),
+            },
+            "before_calibration": _calibration(labels, mean),
+            "after_calibration": _calibration(labels, calibrated),
+            "disagreement": pairs["disagreement"].tolist(),
+            "error_correlation": [
+                [None if np.isnan(value) else float(value) for value in row]
+                for row in pairs["error_correlation"]
+            ],
+        }
+    )
+
+
+def _calibration(labels: np.ndarray, probabilities: np.ndarray) -> Calibration:
+    return Calibration(
+        log_loss=log_loss(labels, probabilities),
+        brier=brier_score(labels, probabilities),
+        expected_calibration_error=expected_calibration_error(labels, probabilities),
+    )

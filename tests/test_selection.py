@@ -4,7 +4,6 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from random import Random
 
 import numpy as np
 import pytest
@@ -12,17 +11,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from ensemble.calibration import apply_temperature
+from ensemble.choice import open_choice
 from ensemble.data.batches import Tiles
 from ensemble.errors import InputError
 from ensemble.members import find_run, open_members, score_tiles
 from ensemble.selection import (
     average_probabilities,
-    choose_top_k,
+    check_top_k,
+    choose_ensemble,
+    mean_weights,
     rank_members,
-    val_probabilities,
 )
 from ensemble.training.checkpoint import Member, MemberRecord
 from ensemble.training.config import ModelConfig, TrialConfig
+from ensemble.training.metrics import best_threshold, margins_to_probabilities
 
 WriteMember = Callable[..., Member]
 
@@ -36,9 +39,9 @@ def member(trial: int, val_f1: float) -> Member:
         split_digest="split",
         initial_weights_digest="initial",
         num_val_tiles=3,
-        weights_file="epoch-1.safetensors",
+        weights_file="a.safetensors",
         weights_sha256="",
-        scores_file="epoch-1-val.npy",
+        scores_file="a.npy",
         scores_sha256="",
         versions={},
         written_at="2026-01-01T00:00:00+00:00",
@@ -55,32 +58,10 @@ def test_members_are_ranked_by_validation_f1_then_by_trial() -> None:
     assert trials(rank_members(members)) == [2, 0, 3, 4, 1]
 
 
-@settings(max_examples=50, deadline=None)
-@given(
-    st.lists(st.sampled_from([0.0, 0.5, 0.75, 1.0]), min_size=1, max_size=8),
-    st.randoms(use_true_random=False),
-    st.integers(1, 8),
-)
-def test_choice_does_not_depend_on_the_order_of_the_members(
-    scores: list[float], random: Random, k: int
-) -> None:
-    k = min(k, len(scores))
-    members = [member(trial, score) for trial, score in enumerate(scores)]
-    chosen = choose_top_k(members, k)
-    left_out = [m for m in members if m not in chosen]
-    assert len(chosen) == k
-    assert chosen == choose_top_k(members, len(members))[:k]
-    for other in left_out:
-        worst = chosen[-1]
-        assert (other.val_f1, -other.trial) < (worst.val_f1, -worst.trial)
-    random.shuffle(members)
-    assert choose_top_k(members, k) == chosen
-
-
 @pytest.mark.parametrize("k", [-1, 0, 3, 100])
 def test_k_outside_the_members_is_refused_with_the_range(k: int) -> None:
     with pytest.raises(InputError) as refused:
-        choose_top_k([member(0, 0.5), member(1, 0.6)], k)
+        check_top_k(2, k)
     message = str(refused.value)
     assert f"--top-k {k}" in message
     assert "2 finished trials" in message
@@ -90,44 +71,129 @@ def test_k_outside_the_members_is_refused_with_the_range(k: int) -> None:
 @pytest.mark.parametrize("k", [None, 1])
 def test_run_without_members_is_refused(k: int | None) -> None:
     with pytest.raises(InputError, match="no finished trial"):
-        choose_top_k([], k)
+        check_top_k(0, k)
 
 
 @pytest.mark.parametrize(("available", "chosen"), [(1, 1), (4, 4), (5, 5), (6, 5)])
 def test_without_k_up_to_five_are_chosen(available: int, chosen: int) -> None:
-    assert len(choose_top_k([member(t, t / 10) for t in range(available)], None)) == chosen
+    assert check_top_k(available, None) == chosen
 
 
-def test_mean_by_hand() -> None:
+def test_weighted_mean_by_hand() -> None:
     probabilities = np.array([[0.0, 0.25, 1.0], [0.5, 0.75, 1.0]])
-    assert average_probabilities(probabilities).tolist() == [0.25, 0.5, 1.0]
-
-
-@settings(max_examples=50, deadline=None)
-@given(arrays(np.float64, (4, 3), elements=st.floats(0, 1)), st.permutations(range(4)))
-def test_mean_lies_among_the_members_whatever_their_order(
-    probabilities: np.ndarray, order: list[int]
-) -> None:
-    mean = average_probabilities(probabilities)
-    np.testing.assert_allclose(average_probabilities(probabilities[order]), mean, rtol=1e-12)
-    assert (probabilities.min(0) - 1e-12 <= mean).all()
-    assert (mean <= probabilities.max(0) + 1e-12).all()
+    mean = average_probabilities(np.array([0.5, 0.5]), probabilities)
+    assert mean.tolist() == [0.25, 0.5, 1.0]
+    assert average_probabilities(np.array([0.25, 0.75]), probabilities)[0] == 0.375
 
 
 @settings(max_examples=50, deadline=None)
 @given(arrays(np.float64, (1, 5), elements=st.floats(0, 1)))
 def test_ensemble_of_one_is_its_member(probabilities: np.ndarray) -> None:
-    assert np.array_equal(average_probabilities(probabilities), probabilities[0])
+    assert np.array_equal(average_probabilities(np.ones(1), probabilities), probabilities[0])
 
 
-def test_stored_scores_become_probabilities_one_row_a_member(
-    tmp_path: Path, write_member: WriteMember
+@settings(max_examples=50, deadline=None)
+@given(arrays(np.float64, (4, 12), elements=st.floats(0, 1)), st.integers(1, 4))
+def test_mean_takes_the_k_best_by_f1_the_first_of_equals(probabilities: np.ndarray, k: int) -> None:
+    labels = np.arange(12) % 2
+    weights = mean_weights(probabilities, labels, labels, k=k)
+    scores = [best_threshold(labels, row)[1] for row in probabilities]
+    expected = sorted(range(4), key=lambda row: (-scores[row], row))[:k]
+    assert set(np.flatnonzero(weights)) == set(expected)
+    assert weights.sum() == pytest.approx(1)
+
+
+# --- from a run's folder to ensemble.json
+
+
+@pytest.fixture
+def run(tmp_path: Path, write_member: WriteMember) -> Path:
+    """Three trials on 60 validation tiles of six photographs: good, fair and noise."""
+    folder = tmp_path / "run"
+    write_run(folder, {}, write_member)
+    (folder / "run.json").write_text('{"split_digest": "split", "pack_folder": "nowhere"}')
+    (folder / "trials.csv").write_text("trial,state\n0,COMPLETE\n1,PRUNED\n2,COMPLETE\n")
+    generator = np.random.default_rng(0)
+    labels = np.arange(60) % 3 == 0
+    rows = [f"t{i},{i // 10},D,{int(label)}" for i, label in enumerate(labels)]
+    (folder / "validation.csv").write_text("\n".join(["tile,photograph,surface,label", *rows]))
+    for trial, (signal, noise) in enumerate([(2.0, 1.0), (1.5, 1.5), (0.0, 1.0)]):
+        margins = signal * (2 * labels - 1) + noise * generator.normal(size=60)
+        val_f1 = best_threshold(labels.astype(int), margins_to_probabilities(margins))[1]
+        path = folder / "members" / f"{trial:04}"
+        write_member(path, trial=trial, val_f1=val_f1, margins=margins.tolist())
+    return folder
+
+
+@pytest.mark.parametrize("method", ["mean", "greedy", "weighted", "auto"])
+def test_every_method_chooses_from_stored_scores_alone(run: Path, method: str) -> None:
+    choice = choose_ensemble(run, method=method)  # the pack does not even exist
+    choice.save(run)
+    opened, members = open_choice(run)
+    assert opened == choice
+    assert trials(members) == [member.trial for member in choice.members]
+    assert choice.weights.sum() == pytest.approx(1)
+    assert choice.best_single_trial == 0
+    probabilities = np.stack([margins_to_probabilities(m.val_margins()) for m in members])
+    mean = choice.weights @ probabilities
+    labels = (np.arange(60) % 3 == 0).astype(int)
+    assert choice.val_metrics["f1"] == pytest.approx(best_threshold(labels, mean)[1])
+    assert choice.after_calibration.log_loss <= choice.before_calibration.log_loss + 1e-9
+
+
+def test_one_member_is_its_own_ensemble(run: Path) -> None:
+    choice = choose_ensemble(run, top_k=1)
+    (only,) = choice.members
+    assert (only.trial, only.weight) == (0, 1.0)
+    assert choice.threshold == only.threshold
+    assert choice.val_metrics["f1"] == pytest.approx(choice.best_single_val_f1)
+
+
+def test_auto_says_what_each_method_promised_and_kept(run: Path) -> None:
+    choice = choose_ensemble(run, method="auto")
+    assert {score.method for score in choice.methods} == {"mean", "greedy", "weighted"}
+    best = max(choice.methods, key=lambda score: score.outer_f1)
+    assert choice.method == best.method
+
+
+def test_a_noise_member_gets_next_to_no_weight(run: Path) -> None:
+    choice = choose_ensemble(run, method="weighted")
+    assert all(member.trial != 2 or member.weight < 0.05 for member in choice.members)
+
+
+@pytest.mark.parametrize("rule", ["f2", "0.5", "recall=0.95"])
+def test_threshold_follows_its_rule(run: Path, rule: str) -> None:
+    choice = choose_ensemble(run, rule=rule)
+    assert choice.threshold_rule == rule
+    if rule == "0.5":
+        assert choice.threshold == 0.5
+    if rule == "recall=0.95":
+        assert choice.val_metrics["recall"] >= 0.95
+
+
+def test_calibrated_threshold_gives_the_same_verdicts(run: Path) -> None:
+    choice = choose_ensemble(run)
+    mean = np.linspace(0.001, 0.999, 999)
+    calibrated = apply_temperature(mean, choice.temperature)
+    apart = np.abs(mean - choice.threshold) > 1e-9
+    verdicts = calibrated >= choice.calibrated_threshold
+    assert np.array_equal(verdicts[apart], (mean >= choice.threshold)[apart])
+
+
+def test_a_member_exchanged_after_the_choice_is_noticed(
+    run: Path, write_member: WriteMember
 ) -> None:
-    first = write_member(tmp_path / "0", trial=0, margins=[0.0, 1000.0, -1000.0])
-    second = write_member(tmp_path / "1", trial=1, margins=[np.log(3), 0.0, 0.0])
-    np.testing.assert_allclose(
-        val_probabilities([first, second]), [[0.5, 1.0, 0.0], [0.75, 0.5, 0.5]], rtol=1e-6
-    )
+    choose_ensemble(run, top_k=1).save(run)
+    write_member(run / "members" / "0000", trial=5)
+    with pytest.raises(InputError, match="evaluate again"):
+        open_choice(run)
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"format": 1}', "[1]", '{"temperature": NaN}'])
+def test_a_damaged_choice_is_named(run: Path, text: str) -> None:
+    (run / "ensemble.json").write_text(text)
+    with pytest.raises(InputError, match=r"ensemble\.json"):
+        open_choice(run)
 
 
 def test_scores_of_several_members_are_the_rows_of_each(

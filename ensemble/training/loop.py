@@ -257,7 +257,8 @@ def _wrap(model: nn.Module) -> DistributedDataParallel:
     """DDP that leaves each worker its BatchNorm statistics; torch 2.15 renamed the argument."""
     known = inspect.signature(DistributedDataParallel).parameters
     name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-    return DistributedDataParallel(model, **{name: False})
+    options: dict[str, Any] = {name: False}
+    return DistributedDataParallel(model, **options)
 
 
 def _share_buffers(model: nn.Module) -> None:

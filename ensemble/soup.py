@@ -1,0 +1,134 @@
+"""A soup: the weights of members averaged into one network, where that helps on validation.
+
+Members are tried from the best on, and each is kept that does not lower the validation F1 (the
+greedy soup of Wortsman et al. 2022, https://arxiv.org/abs/2203.05482). Only members of one backbone
+and one input size that started from the same weights are mixed: elsewhere the mean of two good
+networks is no network. BatchNorm statistics belong to weights, so they are estimated again on
+training tiles.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
+
+from ensemble.data.batches import Tiles, make_batch
+from ensemble.training.checkpoint import Member, open_member, write_member
+from ensemble.training.loop import choose_precision, predict_margins
+from ensemble.training.member import TrainingData
+from ensemble.training.metrics import (
+    best_threshold,
+    margins_to_probabilities,
+    validation_metrics,
+)
+
+NUM_BATCH_NORM_TILES = 4096
+BATCH = 128
+
+
+@dataclass(frozen=True)
+class Soup:
+    """Averaged weights.
+
+    Attributes:
+        model: The network, in eval mode.
+        ingredients: Members whose weights are in it, the best first.
+        val_margins: (N,) float32 of the validation tiles.
+        val_f1: At the threshold that is best there.
+    """
+
+    model: nn.Module
+    ingredients: list[Member]
+    val_margins: np.ndarray
+    val_f1: float
+
+
+def make_soup(members: Sequence[Member], train: Tiles, val: Tiles) -> Soup:
+    """Mix the best member with those of its kind that do not lower the validation F1.
+
+    Args:
+        members: Candidates, at least one, the best first.
+        train: Training tiles, for BatchNorm statistics.
+        val: Validation tiles.
+    """
+    best, *others = members
+    soup = _cook([best], train, val)
+    for member in others:
+        if _kind(member) != _kind(best):
+            continue
+        trial = _cook([*soup.ingredients, member], train, val)
+        if trial.val_f1 >= soup.val_f1:
+            soup = trial
+    return soup
+
+
+def cook_member(
+    members: Sequence[Member], data: TrainingData, folder: Path
+) -> tuple[Member, list[int]]:
+    """Make a soup and write it to `folder` as a member, under the best ingredient's number.
+
+    Returns:
+        The member, and the trials whose weights are in it.
+    """
+    soup = make_soup(members, data.train, data.val)
+    first = soup.ingredients[0]
+    metrics = validation_metrics(data.val.labels.cpu().numpy(), soup.val_margins)
+    write_member(
+        folder,
+        soup.model,
+        first.record.config,
+        epoch=first.record.epoch,
+        metrics={f"val_{name}": value for name, value in metrics.items()},
+        val_margins=soup.val_margins,
+        trial=first.trial,
+        split_digest=first.record.split_digest,
+        initial_weights_digest=first.record.initial_weights_digest,
+    )
+    return open_member(folder), [member.trial for member in soup.ingredients]
+
+
+def _kind(member: Member) -> tuple[str, int, str]:
+    record = member.record
+    config = record.config
+    return config.model.backbone, config.data.image_size_px, record.initial_weights_digest
+
+
+def _cook(ingredients: list[Member], train: Tiles, val: Tiles) -> Soup:
+    model = ingredients[0].load_model()
+    if len(ingredients) > 1:
+        states = [member.load_model().state_dict() for member in ingredients]
+        model.load_state_dict(average_states(states))
+    config = ingredients[0].record.config
+    model = model.to(val.device).to(memory_format=torch.channels_last)
+    size = config.data.image_size_px
+    if len(ingredients) > 1:
+        update_bn(_images(train, size), model)
+    margins = predict_margins(
+        model.eval(),
+        val,
+        image_size_px=size,
+        precision=choose_precision(config.optimisation.precision, val.device),
+    )
+    _, f1 = best_threshold(val.labels.cpu().numpy(), margins_to_probabilities(margins))
+    return Soup(model, ingredients, margins, f1)
+
+
+def average_states(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Mean of every floating-point tensor by name; counters are taken from the first."""
+    return {
+        name: torch.stack([state[name] for state in states]).mean(0)
+        if tensor.is_floating_point()
+        else tensor
+        for name, tensor in states[0].items()
+    }
+
+
+def _images(tiles: Tiles, image_size_px: int) -> Iterator[Tensor]:
+    """Batches spread evenly over the tiles, without augmentation."""
+    step = max(1, len(tiles) // NUM_BATCH_NORM_TILES)
+    for index in torch.arange(0, len(tiles), step).split(BATCH):
+        yield make_batch(tiles, index, image_size_px=image_size_px)[0]
