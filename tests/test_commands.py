@@ -50,7 +50,7 @@ def evaluated(folder):
     """What the evaluation of `first` wrote: metrics and predictions."""
     (folder / "evaluate.log").write_text(type_in(folder, *EVALUATE))
     written = folder / "results" / "first" / "evaluation"
-    predictions = pd.read_csv(written / "predictions.csv", float_precision="round_trip")
+    predictions = pd.read_csv(written / "predictions.csv")
     return json.loads((written / "metrics.json").read_text()), predictions
 
 

@@ -45,7 +45,7 @@ def read_contents(source: Source, reader: Reader, bad: dict[str, str]) -> pd.Dat
                 size = (image.height, image.width)
             return hashlib.blake2b(data, digest_size=16).hexdigest(), size
         except UNREADABLE as error:
-            return _reason(error)
+            return explain_unreadable(error)
 
     contents: list[tuple[str, tuple[int, int] | None]] = []
     for tile, seen in _in_parallel(look, source.tiles["tile"].tolist(), "reading"):
@@ -80,7 +80,7 @@ def decode_tiles(
             with _open_image(reader.read(tile)) as image:
                 picture = image.convert("RGB")
         except UNREADABLE as error:
-            return _reason(error)
+            return explain_unreadable(error)
         if picture.size != (width, height):
             picture = picture.resize((width, height), Image.Resampling.BILINEAR)
         array[row_of[tile]] = np.asarray(picture)
@@ -101,7 +101,8 @@ def _open_image(data: bytes) -> Image.Image:
     return image
 
 
-def _reason(error: BaseException) -> str:
+def explain_unreadable(error: BaseException) -> str:
+    """Why a picture cannot be read, in a few words."""
     if isinstance(error, Image.UnidentifiedImageError):
         return "not a picture"
     return str(error) or type(error).__name__

@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
+from ensemble.data.archive import list_members
 from ensemble.errors import InputError
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
@@ -31,7 +32,6 @@ SURFACES = {
 }
 SPLIT_FOLDERS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 MAX_TILE_BYTES = 64 * 2**20
-MAX_COMPRESSION = 100
 
 
 class Reader:
@@ -156,31 +156,8 @@ def _list_folder(folder: Path) -> dict[str, str]:
 
 
 def _list_zip(path: Path) -> dict[str, str]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = [member for member in archive.infolist() if not member.filename.endswith("/")]
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise InputError(f"--data {path}: not a readable .zip ({error})") from None
-    listing: dict[str, str] = {}
-    for member in members:
-        name = member.filename
-        pure = PurePosixPath(name.replace("\\", "/"))
-        if pure.is_absolute() or ".." in pure.parts or re.match(r"[A-Za-z]:", name):
-            raise InputError(f"--data {path}: unsafe name {name!r} in the .zip; refused")
-        if not _is_tile(name):
-            continue
-        if name in listing:
-            raise InputError(f"--data {path}: the .zip has two members called {name!r}; refused")
-        if member.flag_bits & 1:
-            raise InputError(f"--data {path}: {name!r} is encrypted; unpack the .zip first")
-        bound = min(MAX_TILE_BYTES, MAX_COMPRESSION * member.compress_size + 2**20)
-        if member.file_size > bound:
-            raise InputError(
-                f"--data {path}: {name!r} would unpack to {member.file_size:,} bytes from "
-                f"{member.compress_size:,}; refused as a possible zip bomb"
-            )
-        listing[name] = f"{member.file_size} {member.CRC:08x}"
-    return listing
+    members = list_members(path, wanted=_is_tile, max_bytes=MAX_TILE_BYTES)
+    return {member.filename: f"{member.file_size} {member.CRC:08x}" for member in members}
 
 
 def _tell_classes(

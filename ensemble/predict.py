@@ -1,0 +1,266 @@
+"""python -m ensemble.predict: pictures that nobody labelled → a verdict for every tile.
+
+Needs the run's folder alone (`run.json`, `ensemble.json`, `members/`): no packed tiles, no Ray.
+A photograph has as many chances of a false alarm as it has tiles, so look at where its cracked
+tiles lie (the overlays) before you call it cracked.
+"""
+
+import argparse
+import itertools
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from ensemble.calibration import apply_temperature
+from ensemble.choice import Choice, open_choice
+from ensemble.data.batches import place_tiles
+from ensemble.data.decode import UNREADABLE, explain_unreadable
+from ensemble.data.pictures import Picture, list_pictures, read_picture
+from ensemble.errors import InputError, run_command
+from ensemble.files import read_json, write_text, written_whole
+from ensemble.members import choose_device, find_run, score_tiles
+from ensemble.mosaic import OVERLAY_PX, Box, cut_tile, draw_overlay, lay_grid
+from ensemble.training.checkpoint import Member
+
+LOT_BYTES = 128 * 2**20  # pixels scored at a time: 682 tiles of 256 px
+NUM_LISTED = 10
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parse the command line, score the pictures, write the table and the overlays."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ensemble.predict",
+        description="Look for cracks in pictures without labels, with the ensemble of a run. "
+        "A picture larger than one and a half tiles is cut into tiles of the size that the run "
+        "was trained on; it should show concrete at the same scale.",
+    )
+    parser.add_argument("run", help="name under --out, or a path")
+    parser.add_argument(
+        "paths", nargs="+", type=Path, metavar="PATH", help="a picture, or a folder or .zip of some"
+    )
+    parser.add_argument(
+        "--csv",
+        type=Path,
+        metavar="FILE",
+        default=Path("predictions.csv"),
+        help="one row a tile; an older file is replaced (default: predictions.csv)",
+    )
+    parser.add_argument(
+        "--overlays",
+        type=Path,
+        metavar="FOLDER",
+        help="of pictures of several tiles (default: beside the CSV, its name and -overlays)",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("results"), help="folder of the runs (default: results)"
+    )
+    options = parser.parse_args(arguments)
+    parent = options.csv.resolve().parent
+    if options.csv.suffix.lower() != ".csv" or options.csv.is_dir() or not parent.is_dir():
+        raise InputError(f"--csv {options.csv}: must be a file called ….csv in an existing folder")
+    if not os.access(parent, os.W_OK):
+        raise InputError(f"--csv {options.csv}: its folder cannot be written")
+    overlays = options.overlays or options.csv.with_name(f"{options.csv.stem}-overlays")
+    if overlays.exists() and not overlays.is_dir():
+        raise InputError(f"--overlays {overlays}: is a file; name a folder")
+    console = Console(highlight=False, soft_wrap=True)
+    predict(find_run(options.run, under=options.out), options.paths, options.csv, overlays, console)
+
+
+def predict(
+    run: Path, paths: Sequence[Path], csv: Path, overlays: Path, console: Console
+) -> pd.DataFrame:
+    """Score all pictures, write `csv` and `overlays`, print a summary.
+
+    Args:
+        run: A run's folder with an ensemble.
+        paths: Pictures, and folders and .zip files of pictures, in any layout.
+        csv: Written whole, when all is scored.
+        overlays: A folder, made where there is something to draw; what lies in it is not read.
+        console: For the summary.
+
+    Returns:
+        The rows of `csv`.
+
+    Raises:
+        InputError: The run has no ensemble, a path does not exist or is unsafe, or no picture can
+            be read.
+    """
+    choice, members = open_choice(run)
+    tile_size = read_tile_size(run)
+    unreadable: dict[str, str] = {}
+    with ExitStack() as archives:
+        pictures = list_pictures(paths, overlays, archives)
+        tiles = score_pictures(pictures, choice, members, tile_size, unreadable)
+        write_text(csv, tiles.to_csv(index=False))
+        num_overlays = draw_overlays(pictures, tiles, choice, tile_size, overlays)
+    print_summary(tiles, unreadable, console)
+    console.print(f"written: {csv}", markup=False)
+    if num_overlays:
+        console.print(f"written: {overlays} ({num_overlays:,} overlays)", markup=False)
+    return tiles
+
+
+def read_tile_size(run: Path) -> tuple[int, int]:
+    """(height, width) in pixels of the tiles that a run was trained on.
+
+    Raises:
+        InputError: `run.json` does not say.
+    """
+    size = read_json(run / "run.json").get("tile_size_px")
+    if (
+        not isinstance(size, list)
+        or len(size) != 2
+        or not all(type(n) is int and n > 0 for n in size)
+    ):
+        raise InputError(
+            f"{run / 'run.json'}: no 'tile_size_px': [height, width] of the tiles trained on "
+            f"(got {size!r}), so pictures cannot be cut; add it, or search again"
+        )
+    return size[0], size[1]
+
+
+def score_pictures(
+    pictures: Sequence[Picture],
+    choice: Choice,
+    members: Sequence[Member],
+    tile_size: tuple[int, int],
+    unreadable: dict[str, str],
+) -> pd.DataFrame:
+    """One row a tile: its place, each member's probability, the ensemble's, and the verdict.
+
+    Args:
+        pictures: Read one at a time; pixels of at most `LOT_BYTES` wait to be scored.
+        choice: Weights, temperature and threshold.
+        members: In the order of `choice.members`.
+        tile_size: (height, width) that they were trained on.
+        unreadable: Receives the names of pictures that cannot be read, with the reason.
+
+    Raises:
+        InputError: No picture can be read.
+    """
+    lot_size = max(1, LOT_BYTES // (3 * tile_size[0] * tile_size[1]))
+    tiles = _cut_pictures(pictures, tile_size, unreadable)
+    console, device, tables = Console(stderr=True), choose_device(), []
+    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f}%")
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as progress:
+        progress.disable = not console.is_terminal
+        task = progress.add_task("looking for cracks", total=len(pictures))
+        while lot := list(itertools.islice(tiles, lot_size)):
+            pixels = np.stack([tile for *_, tile in lot])  # (N, H, W, 3)
+            nothing_known = np.zeros(len(lot), dtype=np.int64)
+            placed = place_tiles(pixels, np.arange(len(lot)), nothing_known, device)
+            scores = score_tiles(members, placed, tta=choice.tta)  # (M, N)
+            names = [f"trial_{member.trial}" for member in choice.members]
+            mean = choice.weights @ scores
+            table = pd.DataFrame([{"picture": name, **box._asdict()} for name, box, *_ in lot])
+            tables.append(
+                table.assign(
+                    **dict(zip(names, scores, strict=True)),
+                    ensemble=mean,
+                    calibrated=apply_temperature(mean, choice.temperature),
+                    verdict=np.where(mean >= choice.threshold, "cracked", "uncracked"),
+                )
+            )
+            progress.update(task, completed=lot[-1][2])
+    if not tables:
+        name, reason = next(iter(unreadable.items()))
+        raise InputError(f"none of {len(pictures):,} pictures can be read ({name}: {reason})")
+    return pd.concat(tables, ignore_index=True)
+
+
+def _cut_pictures(
+    pictures: Sequence[Picture], tile_size: tuple[int, int], unreadable: dict[str, str]
+) -> Iterator[tuple[str, Box, float, np.ndarray]]:
+    """Yield picture, place, how many pictures are done by then, and pixels, of every tile."""
+    for index, picture in enumerate(pictures):
+        try:
+            with picture.open() as file:
+                image = read_picture(file, tile_size)
+        except (*UNREADABLE, struct.error) as error:
+            unreadable[picture.name] = explain_unreadable(error)
+            continue
+        boxes = lay_grid(image.size, tile_size)
+        for number, box in enumerate(boxes, 1):
+            yield picture.name, box, index + number / len(boxes), cut_tile(image, box, tile_size)
+
+
+def draw_overlays(
+    pictures: Sequence[Picture],
+    tiles: pd.DataFrame,
+    choice: Choice,
+    tile_size: tuple[int, int],
+    folder: Path,
+) -> int:
+    """Read each picture of several tiles again, reduced, and draw where its cracks are.
+
+    Returns:
+        How many overlays there are. They are called as their picture, numbered where two pictures
+        have one name.
+
+    Raises:
+        InputError: They cannot be written.
+    """
+    by_name = {picture.name: picture for picture in pictures}
+    taken: set[str] = set()
+    for name, part in tiles[tiles["tile"] != ""].groupby("picture", sort=False):
+        with by_name[str(name)].open() as file:
+            image = read_picture(file, tile_size, reduced_px=OVERLAY_PX)
+        overlay = draw_overlay(image, part, threshold=choice.calibrated_threshold)
+        stem = Path(str(name)).stem
+        numbered = (f"{stem}-{number}" for number in itertools.count(2))
+        free = next(n for n in itertools.chain([stem], numbered) if n.casefold() not in taken)
+        taken.add(free.casefold())
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with written_whole(folder / f"{free}.png") as path:
+                overlay.save(path, "PNG")
+        except OSError as error:
+            raise InputError(f"--overlays {folder}: cannot be written ({error.strerror})") from None
+    return len(taken)
+
+
+def print_summary(tiles: pd.DataFrame, unreadable: dict[str, str], console: Console) -> None:
+    """Print how many pictures and tiles are cracked, the most cracked pictures, what was not read.
+
+    The most cracked picture is the one with most cracked tiles; of several, that of the surest.
+    """
+    pictures = (
+        tiles.assign(cracked=tiles["verdict"] == "cracked")
+        .groupby("picture", sort=False)
+        .agg(tiles=("tile", "size"), cracked=("cracked", "sum"), highest=("calibrated", "max"))
+        .sort_values(["cracked", "highest"], ascending=False, kind="stable")
+    )
+    cracked = pictures[pictures["cracked"] > 0]
+    console.print(
+        f"{len(pictures):,} pictures, {len(tiles):,} tiles; cracked: {cracked['cracked'].sum():,} "
+        f"tiles in {len(cracked):,} pictures"
+    )
+    if not cracked.empty:
+        shown = cracked.head(NUM_LISTED)
+        title = "Most cracked pictures" if len(shown) < len(cracked) else "Cracked pictures"
+        table = Table(title=title, title_justify="left", title_style="bold")
+        table.add_column("picture", overflow="fold")
+        for column in ("tiles", "cracked", "highest probability"):
+            table.add_column(column, justify="right", no_wrap=True)
+        for name, row in shown.iterrows():
+            cells = f"{row['tiles']:,.0f}", f"{row['cracked']:,.0f}", f"{row['highest']:.3f}"
+            table.add_row(Text(str(name)), *cells)
+        console.print(table)
+    if unreadable:
+        console.print(f"skipped, cannot be read: {len(unreadable):,} pictures")
+        for name, reason in unreadable.items():
+            console.print(f"  {name}: {reason}", markup=False)
+
+
+if __name__ == "__main__":
+    run_command(main)
