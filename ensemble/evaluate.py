@@ -1,11 +1,12 @@
 """python -m ensemble.evaluate: the ensemble of a run, tested once. The only reader of test tiles.
 
-Members and threshold are chosen on the validation split before the test split is opened; each
-opening is written to `evaluation/ledger.csv`. Every figure of `metrics.json` follows from
-`predictions.csv` and the thresholds in `metrics.json`.
+The ensemble is chosen on the validation split and written to `ensemble.json` before the test split
+is opened; each opening is written to `evaluation/ledger.csv`. Everything else that wants to know
+about the test reads what is written here.
 """
 
 import argparse
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,179 +14,229 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from rich.console import Console
-from rich.table import Table
 
-from ensemble.data.batches import place_tiles
+from ensemble.calibration import apply_temperature, choose_threshold
+from ensemble.choice import Choice, open_choice
+from ensemble.data.batches import Tiles, place_tiles
 from ensemble.data.pack import open_pack
 from ensemble.errors import InputError, run_command
-from ensemble.files import read_json, write_json, write_text
-from ensemble.members import choose_device, find_run, open_members, score_tiles
-from ensemble.provenance import describe_code_and_machine
-from ensemble.selection import average_probabilities, choose_top_k, val_probabilities
-from ensemble.training.checkpoint import Member
-from ensemble.training.metrics import (
-    best_threshold,
-    confusion_counts,
-    log_loss,
-    ranking_metrics,
-    threshold_metrics,
+from ensemble.figures import (
+    compare,
+    coverage_note,
+    ensemble_figures,
+    figures,
+    member_figures,
+    photograph_of,
+    surface_figures,
 )
-
-TABLE_COLUMNS = ("f1", "precision", "recall", "average_precision", "roc_auc", "accuracy", "loss")
+from ensemble.files import read_json, write_json, write_text
+from ensemble.gallery import draw_galleries
+from ensemble.members import choose_device, find_run, open_members, score_tiles
+from ensemble.mistakes import find_errors, read_labels, relabelled_figures, suspect_labels
+from ensemble.provenance import describe_code_and_machine
+from ensemble.result_table import print_result
+from ensemble.selection import METHODS, average_probabilities, choose_ensemble
+from ensemble.training.checkpoint import Member
+from ensemble.training.metrics import margins_to_probabilities
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Parse the command line, evaluate, print the table and where the files are."""
     parser = argparse.ArgumentParser(
         prog="python -m ensemble.evaluate",
-        description="Average the best members of a run and test them once on the held-out split.",
+        description="Choose an ensemble of a run's members on the validation split and test it "
+        "once on the held-out photographs.",
     )
-    parser.add_argument(
-        "run", nargs="?", help="name under --out, or a path (default: the last run)"
+    add = parser.add_argument
+    add("run", nargs="?", help="name under --out, or a path (default: the last run)")
+    add("--method", choices=METHODS, default="mean", help="how members are chosen (default: mean)")
+    add("--top-k", type=int, metavar="K", help="members of mean (default: 5, or all if fewer)")
+    add(
+        "--threshold",
+        choices=("f1", "f2", "0.5"),
+        help="where F1 or F2 is best on validation, or 0.5 (default: f1)",
     )
-    parser.add_argument(
-        "--top-k", type=int, metavar="K", help="members (default: 5, or all if there are fewer)"
+    add(
+        "--min-recall",
+        type=float,
+        metavar="R",
+        help="in place of --threshold: the highest threshold with this validation recall, 0 to 1",
     )
-    parser.add_argument(
-        "--out", type=Path, default=Path("results"), help="folder of the runs (default: results)"
-    )
+    add("--tta", action="store_true", help="average over flips and turns, if validation F1 rises")
+    add("--labels", type=Path, metavar="FILE", help="CSV of corrected labels: columns tile, label")
+    add("--out", type=Path, default=Path("results"), help="folder of the runs (default: results)")
     options = parser.parse_args(arguments)
+    if options.min_recall is not None and options.threshold is not None:
+        raise InputError("--min-recall and --threshold exclude each other; give one")
+    rule = options.threshold or "f1"
+    if options.min_recall is not None:
+        rule = f"recall={options.min_recall}"
     run = find_run(options.run, under=options.out)
-    metrics = evaluate(run, top_k=options.top_k)
-    print_table(metrics, Console(width=None if Console().is_terminal else 120))
-    print(f"written: {run / 'evaluation' / 'metrics.json'}")
-    print(f"written: {run / 'evaluation' / 'predictions.csv'}")
+    metrics = evaluate(
+        run,
+        method=options.method,
+        top_k=options.top_k,
+        rule=rule,
+        tta=options.tta,
+        labels_file=options.labels,
+    )
+    print_result(metrics, Console(width=None if Console().is_terminal else 150))
+    for name in ("metrics.json", "predictions.csv", "errors.csv", "misses.png"):
+        print(f"written: {run / 'evaluation' / name}")
+    print(f"next: python -m ensemble.predict {run.name} PICTURE …")
 
 
-def evaluate(run: Path, *, top_k: int | None = None) -> dict[str, Any]:
+def evaluate(
+    run: Path,
+    *,
+    method: str = "mean",
+    top_k: int | None = None,
+    rule: str = "f1",
+    tta: bool = False,
+    labels_file: Path | None = None,
+) -> dict[str, Any]:
     """Choose on validation, open the test split, write `evaluation/` and return its metrics.
 
     Args:
         run: A run's folder.
-        top_k: Members; five, or all if there are fewer, where it is not given.
+        method: How members are chosen.
+        top_k: Members of `mean`.
+        rule: Of the threshold: f1, f2, a number, or recall=R.
+        tta: Whether to try test-time augmentation on validation.
+        labels_file: Corrected labels of test tiles, for figures beside those on the original ones.
 
     Raises:
         InputError: Too few or damaged members, or the packed tiles are gone or others.
     """
     about = read_json(run / "run.json")
-    split_digest = about["split_digest"]
-    members = choose_top_k(open_members(run, split_digest=split_digest), top_k)
-    val_labels = pd.read_csv(run / "validation.csv")["label"].to_numpy()
-    val_rows = val_probabilities(members)
-    threshold, val_f1 = best_threshold(val_labels, average_probabilities(val_rows))
-    thresholds = [best_threshold(val_labels, row)[0] for row in val_rows]
-
     pack = open_pack(Path(about["pack_folder"]))
-    if pack.about["split_digest"] != split_digest:
+    if pack.about["split_digest"] != about["split_digest"]:
         raise InputError(f"{pack.folder} holds another split than the run's; search again")
-    _note_opening(run, members, threshold)
-    table = pack.table("test")
+    choose_ensemble(run, method=method, top_k=top_k, rule=rule, tta=tta).save(run)
+    choice, chosen = open_choice(run)
+    shown = _shown_members(run, choice, chosen, about["split_digest"])
+    thresholds = _own_thresholds(run, shown, rule)
+
+    _note_opening(run, choice)
+    table, pixels = pack.table("test"), pack.pixels("test")
     rows, labels = table["row"].to_numpy(), table["label"].to_numpy()
-    device = choose_device()
-    scores = score_tiles(members, place_tiles(pack.pixels("test"), rows, labels, device))
-    predictions = table[["tile", "photograph", "surface", "label"]].assign(
-        **{f"trial_{member.trial}": row for member, row in zip(members, scores, strict=True)},
-        ensemble=average_probabilities(scores),
-    )
+    tiles = place_tiles(pixels, rows, labels, choose_device())
+    predictions = _predict(table, tiles, choice, chosen, shown)
+    best = choice.best_single_trial
+    single_threshold = thresholds[best]
+    photographs = pack.about["num_photographs"]["test"]
     metrics = {
-        "ensemble": {
-            **_figures(labels, predictions["ensemble"].to_numpy(), threshold),
-            "val_f1": val_f1,
-        },
-        "members": [
-            _member_figures(member, labels, row, own)
-            for member, row, own in zip(members, scores, thresholds, strict=True)
-        ],
-        "best_single": _member_figures(members[0], labels, scores[0], thresholds[0]),
-        "surfaces": {
-            str(surface): {
-                **_figures(part["label"].to_numpy(), part["ensemble"].to_numpy(), threshold),
-                "num_tiles": len(part),
-            }
-            for surface, part in predictions.groupby("surface")
-        },
+        "ensemble": ensemble_figures(predictions, choice.threshold, choice.val_metrics["f1"]),
+        "members": [member_figures(predictions, m, thresholds[m.trial]) for m in shown],
+        "surfaces": surface_figures(predictions, choice.threshold),
+        "gain_over_best_single": compare(
+            predictions,
+            threshold=choice.threshold,
+            single=best,
+            single_threshold=single_threshold,
+        ),
+        "choice": choice.model_dump(mode="json"),
         "num_test_tiles": len(table),
-        "num_test_photographs": pack.about["num_photographs"]["test"],
+        "num_test_photographs": photographs,
+        "intervals": coverage_note(len(set(photograph_of(predictions)))),
         "split_by": pack.about["split_by"],
-        "split_digest": split_digest,
+        "split_digest": about["split_digest"],
+        "num_test_openings": len(_read_ledger(run)),
         "evaluated_at": datetime.now(UTC).isoformat(timespec="seconds"),
         **describe_code_and_machine(),
     }
-    folder = run / "evaluation"
-    write_text(folder / "predictions.csv", predictions.to_csv(index=False))
-    write_json(folder / "metrics.json", metrics)
+    metrics["best_single"] = next(m for m in metrics["members"] if m["trial"] == best)
+    if labels_file is not None:
+        relabelled = predictions.assign(label=read_labels(labels_file, predictions))
+        metrics["relabelled"] = {
+            "labels": str(labels_file),
+            "num_changed": int((relabelled["label"] != predictions["label"]).sum()),
+            **figures(relabelled, "ensemble", choice.threshold),
+        }
+    _write(run / "evaluation", predictions, metrics, choice)
+    draw_galleries(run / "evaluation", predictions, choice, chosen, tiles)
     return metrics
 
 
-def _note_opening(run: Path, members: list[Member], threshold: float) -> None:
+def _shown_members(
+    run: Path, choice: Choice, chosen: list[Member], split_digest: str
+) -> list[Member]:
+    """Members with a row of their own: the chosen, a soup's ingredients, and the best single."""
+    wanted = choice.ingredients or [member.trial for member in chosen]
+    wanted += [choice.best_single_trial] * (choice.best_single_trial not in wanted)
+    known = {member.trial: member for member in open_members(run, split_digest=split_digest)}
+    return [known[trial] for trial in wanted]
+
+
+def _own_thresholds(run: Path, members: Sequence[Member], rule: str) -> dict[int, float]:
+    labels = pd.read_csv(run / "validation.csv")["label"].to_numpy()
+    return {
+        member.trial: choose_threshold(
+            labels, margins_to_probabilities(member.val_margins()), rule
+        ).threshold
+        for member in members
+    }
+
+
+def _predict(
+    table: pd.DataFrame,
+    tiles: Tiles,
+    choice: Choice,
+    chosen: list[Member],
+    shown: list[Member],
+) -> pd.DataFrame:
+    """One row a test tile: what it is, each member's probability, and the ensemble's."""
+    of_member = dict(
+        zip((m.trial for m in shown), score_tiles(shown, tiles, tta=choice.tta), strict=True)
+    )
+    if choice.ingredients:
+        scores = score_tiles(chosen, tiles, tta=choice.tta)
+    else:
+        scores = np.stack([of_member[member.trial] for member in chosen])
+    mean = average_probabilities(choice.weights, scores)
+    return table[["tile", "photograph", "surface", "label"]].assign(
+        **{f"trial_{trial}": row for trial, row in of_member.items()},
+        ensemble=mean,
+        calibrated=apply_temperature(mean, choice.temperature),
+    )
+
+
+def _write(
+    folder: Path, predictions: pd.DataFrame, metrics: dict[str, Any], choice: Choice
+) -> None:
+    trials = [f"trial_{member.trial}" for member in choice.members]
+    judged = predictions[["tile", "photograph", "surface", "label", *trials]].assign(
+        ensemble=predictions["ensemble"], calibrated=predictions["calibrated"]
+    )
+    suspects = suspect_labels(judged, choice.weights)
+    for name, table in (
+        ("predictions", predictions),
+        ("errors", find_errors(predictions, choice.threshold)),
+        ("suspect_labels", suspects),
+        ("if_relabelled", relabelled_figures(predictions, suspects, choice.threshold)),
+    ):
+        write_text(folder / f"{name}.csv", table.to_csv(index=False))
+    write_json(folder / "metrics.json", metrics)
+
+
+def _read_ledger(run: Path) -> list[dict[Any, Any]]:
+    path = run / "evaluation" / "ledger.csv"
+    return pd.read_csv(path).to_dict("records") if path.exists() else []
+
+
+def _note_opening(run: Path, choice: Choice) -> None:
     """Write down that the test split is opened, with what, before it is."""
     path = run / "evaluation" / "ledger.csv"
     path.parent.mkdir(exist_ok=True)
     line = {
         "opened_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "method": "mean",
-        "trials": " ".join(str(member.trial) for member in members),
-        "threshold": threshold,
+        "method": choice.method,
+        "trials": " ".join(str(member.trial) for member in choice.members),
+        "threshold_rule": choice.threshold_rule,
+        "threshold": choice.threshold,
+        "tta": choice.tta,
     }
-    earlier = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=list(line))
-    lines = [*earlier.to_dict("records"), line]
-    write_text(path, pd.DataFrame(lines).to_csv(index=False))
-
-
-def _figures(labels: np.ndarray, probabilities: np.ndarray, threshold: float) -> dict[str, Any]:
-    figures: dict[str, Any] = {
-        "loss": log_loss(labels, probabilities),
-        **threshold_metrics(labels, probabilities, threshold),
-        **ranking_metrics(labels, probabilities),
-        "threshold": threshold,
-        "confusion_matrix": confusion_counts(labels, probabilities, threshold),
-    }
-    return {key: None if value != value else value for key, value in figures.items()}
-
-
-def _member_figures(
-    member: Member, labels: np.ndarray, probabilities: np.ndarray, threshold: float
-) -> dict[str, Any]:
-    return {
-        "trial": member.trial,
-        "backbone": member.record.config.model.backbone,
-        "epoch": member.record.epoch,
-        "val_f1": member.val_f1,
-        **_figures(labels, probabilities, threshold),
-    }
-
-
-def print_table(metrics: dict[str, Any], console: Console) -> None:
-    """Print ensemble, members and surfaces, a row each."""
-    photographs = metrics["num_test_photographs"]
-    of = f" of {photographs} photographs" if photographs else ""
-    title = f"Test split: {metrics['num_test_tiles']:,} tiles{of}"
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for name in (
-        "",
-        "threshold",
-        "val F1",
-        *(column.replace("_", " ") for column in TABLE_COLUMNS),
-    ):
-        table.add_column(name, justify="right" if name else "left", no_wrap=True)
-    names = {"average precision": "AP", "roc auc": "AUC", "f1": "F1"}
-    for column in table.columns:
-        column.header = names.get(str(column.header), column.header)
-
-    def add(name: str, figures: dict[str, Any], style: str | None = None) -> None:
-        cells = [figures["threshold"], figures.get("val_f1"), *(figures[c] for c in TABLE_COLUMNS)]
-        table.add_row(name, *("" if c is None else f"{c:.3f}" for c in cells), style=style)
-
-    add("ensemble", metrics["ensemble"], "bold")
-    best = metrics["best_single"]["trial"]
-    for member in metrics["members"]:
-        note = ", best single" if member["trial"] == best else ""
-        add(f"trial {member['trial']} ({member['backbone']}{note})", member)
-    if len(metrics["surfaces"]) > 1:
-        table.add_section()
-        for surface, figures in metrics["surfaces"].items():
-            add(f"ensemble on surface {surface}", figures)
-    console.print(table)
+    write_text(path, pd.DataFrame([*_read_ledger(run), line]).to_csv(index=False))
 
 
 if __name__ == "__main__":

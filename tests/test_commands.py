@@ -199,7 +199,8 @@ def test_a_name_that_is_taken_by_another_search_is_refused(folder, monkeypatch, 
         (["--data", "tiles", "--image-size", "8"], "data.image_size_px"),
         (["--data", "tiles", "--name", "../x"], "--name"),
         (["--data", "tiles", "--workers-per-trial", "3"], "could never start"),
-        (["--data", "synthetic", "--address", "127.0.0.1:1"], "no Ray cluster there"),
+        (["--data", "tiles", "--address", "127.0.0.1:1"], "no Ray cluster there"),
+        (["--data", "tiles", "--address", "head"], "expected HOST:PORT"),
     ],
 )
 def test_bad_input_is_refused_and_leaves_nothing(folder, monkeypatch, words, message):
@@ -208,8 +209,7 @@ def test_bad_input_is_refused_and_leaves_nothing(folder, monkeypatch, words, mes
     with pytest.raises(InputError) as caught:
         command.main([*TINY, "--name", "bad", *words])
     assert message in str(caught.value)
-    if "synthetic" not in words:
-        assert sorted(path.name for path in (folder / "results").iterdir()) == before
+    assert sorted(path.name for path in (folder / "results").iterdir()) == before
     assert not (folder / "results" / "bad").exists()
 
 

@@ -36,7 +36,7 @@ def prepare_data(
         InputError: The data cannot be used; nothing is left half-made.
     """
     path = Path(data)
-    if re.fullmatch(r"synthetic(:\d+)?", data) and not path.exists():
+    if is_synthetic(data):
         path = _draw_synthetic(packs, int(data.partition(":")[2] or 0), say)
     source = open_source(path, positive=positive)
     cracked, uncracked = ", ".join(source.cracked_folders), ", ".join(source.uncracked_folders)
@@ -52,6 +52,11 @@ def prepare_data(
         say(line)
     say(f"packed tiles and samples.png: {packed.folder}")
     return packed
+
+
+def is_synthetic(data: str) -> bool:
+    """Whether `data` asks for drawn concrete, and is no file or folder of that name."""
+    return re.fullmatch(r"synthetic(:\d+)?", data) is not None and not Path(data).exists()
 
 
 def describe_pack(about: dict[str, Any]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 import importlib
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,6 +54,7 @@ def connected(address: str | None, *, num_cpus: int, num_gpus: int) -> Iterator[
             address="local", num_cpus=num_cpus, num_gpus=num_gpus, include_dashboard=False, **quiet
         )
     else:
+        _check_reachable(address)
         package = str(Path(__file__).parents[1])
         try:
             ray.init(address=address, runtime_env={"py_modules": [package]}, **quiet)
@@ -63,6 +65,17 @@ def connected(address: str | None, *, num_cpus: int, num_gpus: int) -> Iterator[
         yield
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself would try for minutes before it says that nobody listens."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdecimal():
+        raise InputError(f"--address {address}: expected HOST:PORT, such as 10.0.0.5:6379")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(f"--address {address}: no Ray cluster there ({error})") from None
 
 
 def cluster_resources() -> tuple[int, int]:

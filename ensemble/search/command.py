@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 
 from ensemble.data.pack import Pack
-from ensemble.data.prepare import prepare_data
+from ensemble.data.prepare import is_synthetic, prepare_data
 from ensemble.errors import InputError
 from ensemble.files import read_json, write_json, write_text
 from ensemble.provenance import describe_code_and_machine
@@ -56,7 +56,13 @@ def main(arguments: list[str] | None = None) -> None:
 
     if options.address is None:
         plan(cores, gpus)  # refused before anything is read
-    states = {b: make_initial_state(b, weights[b], seed=options.seed) for b in space.backbones}
+    if not is_synthetic(options.data) and not Path(options.data).exists():
+        raise InputError(f"--data {options.data}: no such folder or .zip")
+    states = {}
+    for backbone, what in weights.items():
+        if what == "imagenet":
+            console.print(f"{backbone}: ImageNet weights, downloaded unless they are here already")
+        states[backbone] = make_initial_state(backbone, what, seed=options.seed)
     packed = prepare_data(
         options.data,
         positive=options.positive,
@@ -176,12 +182,14 @@ def _begin_run(
         for backbone, state in states.items():
             save_initial_state(state, partial / "initial" / f"{backbone}.safetensors")
         write_text(partial / "space.toml", space.path.read_text(encoding="utf-8"))
+        shutil.copy(packed.folder / "samples.png", partial / "samples.png")
         table = packed.table("val")[["tile", "photograph", "surface", "label"]]
         write_text(partial / "validation.csv", table.to_csv(index=False))
         about = {
             "command": shlex.join(sys.argv),
             "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "pack_folder": str(packed.folder),
+            "data_summary": packed.about,
             "tile_size_px": [packed.about["height_px"], packed.about["width_px"]],
             **identity,
             **describe_code_and_machine(),

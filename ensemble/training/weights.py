@@ -4,7 +4,9 @@ It is made once a search, with a head drawn from the study's seed, and written t
 all trials of one backbone start from the same bits, and only the search needs network or files.
 """
 
+import contextlib
 import hashlib
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +72,8 @@ def _download(backbone: str) -> Mapping[str, Tensor]:
         raise InputError("small_cnn has no ImageNet weights; say --weights small_cnn=none")
     try:
         weights = torchvision.models.get_model_weights(backbone).DEFAULT
-        return weights.get_state_dict(progress=False, check_hash=True)
+        with contextlib.redirect_stderr(io.StringIO()):  # torch announces the address there
+            return weights.get_state_dict(progress=False, check_hash=True)
     except (URLError, OSError, RuntimeError) as error:
         raise InputError(
             f"cannot download the ImageNet weights of {backbone} ({error}); without a network say "

@@ -1,0 +1,138 @@
+"""Predictions and a choice → every figure of the test, with its interval; nothing is opened here.
+
+Whatever stands in `metrics.json` is computed from the columns of `predictions.csv` and the
+thresholds of the choice, so that anybody can compute it again.
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ensemble.calibration import brier_score, expected_calibration_error
+from ensemble.statistics import (
+    METRICS,
+    Interval,
+    describe_difference,
+    intervals,
+    measured_coverage,
+    paired_intervals,
+)
+from ensemble.training.checkpoint import Member
+from ensemble.training.metrics import (
+    confusion_counts,
+    log_loss,
+    ranking_metrics,
+    threshold_metrics,
+)
+
+COMPARED = ("f1", "f2", "precision", "recall", "average_precision", "roc_auc", "brier", "loss")
+
+
+def photograph_of(predictions: pd.DataFrame) -> np.ndarray:
+    """The unit that is resampled: the photograph, or the tile where the names carry none."""
+    photographs = predictions["photograph"].to_numpy(dtype=str)
+    return photographs if (photographs != "").all() else predictions["tile"].to_numpy(dtype=str)
+
+
+def figures(predictions: pd.DataFrame, column: str, threshold: float) -> dict[str, Any]:
+    """All figures of one column of probabilities at a threshold, with 95 % intervals.
+
+    Args:
+        predictions: `tile`, `photograph`, `label` and `column`.
+        column: Of probabilities.
+        threshold: "Cracked" where `column >= threshold`.
+    """
+    labels, probabilities = predictions["label"].to_numpy(), predictions[column].to_numpy()
+    found = intervals(labels, probabilities, photograph_of(predictions), threshold=threshold)
+    values: dict[str, Any] = {
+        "loss": log_loss(labels, probabilities),
+        **threshold_metrics(labels, probabilities, threshold),
+        **ranking_metrics(labels, probabilities),
+        "brier": brier_score(labels, probabilities),
+        **{name: found[name].value for name in METRICS if name not in ("loss", "brier")},
+        "threshold": threshold,
+    }
+    return {
+        **{name: _or_none(value) for name, value in values.items()},
+        "confusion_matrix": confusion_counts(labels, probabilities, threshold),
+        "intervals": {name: _bounds(interval) for name, interval in found.items()},
+    }
+
+
+def ensemble_figures(predictions: pd.DataFrame, threshold: float, val_f1: float) -> dict[str, Any]:
+    """The ensemble's figures, and how well it is calibrated before and after its temperature."""
+    labels = predictions["label"].to_numpy()
+    before, after = (predictions[column].to_numpy() for column in ("ensemble", "calibrated"))
+    return {
+        **figures(predictions, "ensemble", threshold),
+        "val_f1": val_f1,
+        "expected_calibration_error": expected_calibration_error(labels, before),
+        "calibrated_loss": log_loss(labels, after),
+        "calibrated_brier": brier_score(labels, after),
+        "calibrated_expected_calibration_error": expected_calibration_error(labels, after),
+    }
+
+
+def member_figures(predictions: pd.DataFrame, member: Member, threshold: float) -> dict[str, Any]:
+    """The figures of one member by itself, at its own threshold."""
+    return {
+        "trial": member.trial,
+        "backbone": member.record.config.model.backbone,
+        "epoch": member.record.epoch,
+        "val_f1": member.val_f1,
+        **figures(predictions, f"trial_{member.trial}", threshold),
+    }
+
+
+def surface_figures(predictions: pd.DataFrame, threshold: float) -> dict[str, Any]:
+    """The ensemble's figures on each surface, at the one threshold."""
+    return {
+        str(surface): {
+            **figures(part, "ensemble", threshold),
+            "num_tiles": len(part),
+            "num_photographs": len(set(photograph_of(part))),
+        }
+        for surface, part in predictions.groupby("surface")
+    }
+
+
+def compare(
+    predictions: pd.DataFrame, *, threshold: float, single: int, single_threshold: float
+) -> dict[str, Any]:
+    """The ensemble minus the best single member, photographs resampled for both alike."""
+    found = paired_intervals(
+        predictions["label"].to_numpy(),
+        predictions["ensemble"].to_numpy(),
+        predictions[f"trial_{single}"].to_numpy(),
+        photograph_of(predictions),
+        thresholds=(threshold, single_threshold),
+        metrics=COMPARED,
+    )
+    return {
+        name: {
+            "difference": _or_none(interval.value),
+            **_bounds(interval),
+            "verdict": describe_difference(name, interval),
+        }
+        for name, interval in found.items()
+    }
+
+
+def coverage_note(num_photographs: int) -> str:
+    """What simulation says of 95 % intervals from that many photographs."""
+    f1 = measured_coverage("f1", num_photographs)
+    if f1 is None:
+        return f"{num_photographs} photographs are too few for intervals to be trusted"
+    return (
+        f"95 % intervals resample {num_photographs} photographs; in simulation such an interval "
+        f"held the true F1 in {f1:.1%} of cases"
+    )
+
+
+def _bounds(interval: Interval) -> dict[str, float | None]:
+    return {"low": _or_none(interval.low), "high": _or_none(interval.high)}
+
+
+def _or_none(value: float) -> float | None:
+    return None if value != value else float(value)
