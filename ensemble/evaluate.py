@@ -140,6 +140,7 @@ def evaluate(
         "num_test_photographs": photographs,
         "intervals": coverage_note(len(set(photograph_of(predictions)))),
         "split_by": pack.about["split_by"],
+        "leaky_split": pack.about["leaky_split"],
         "split_digest": about["split_digest"],
         "num_test_openings": len(_read_ledger(run)),
         "evaluated_at": datetime.now(UTC).isoformat(timespec="seconds"),

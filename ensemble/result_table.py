@@ -57,7 +57,13 @@ def print_result(metrics: dict[str, Any], console: Console) -> None:
         line = f"F1 minus the best single member's: {gain['difference']:+.3f}{span}"
         console.print(f"{line}, {gain['verdict']}", highlight=False, markup=False)
     console.print(metrics["intervals"], highlight=False)
-    if metrics["split_by"] != "photograph":
+    if metrics["leaky_split"]:
+        console.print(
+            "LEAKY SPLIT: tiles of one photograph stand in train and test; this shows what leakage "
+            "is worth and is no result",
+            style="bold red",
+        )
+    elif metrics["split_by"] != "photograph":
         console.print(
             "split by content: tiles of one photograph may be in train and test, so leakage cannot "
             "be ruled out",

@@ -275,3 +275,15 @@ def test_shares_in_the_splits_are_closer_than_by_chance() -> None:
     rates = np.array([cracked / 41 for _, _, cracked, _ in photographs])
     chance = [generator.choice(rates, 6, replace=False).mean() for _ in range(1000)]
     assert np.std(shares) < 0.5 * np.std(chance)
+
+
+# Leakage, on purpose
+
+
+def test_a_leaky_split_tears_photographs_apart_and_says_so_in_its_digest() -> None:
+    tiles = table_of([(str(number), "D", 20, 20) for number in range(6)])
+    honest = assign_splits(tiles, seed=0)
+    leaky = assign_splits(tiles, seed=0, leaky=True)
+    assert tiles.assign(split=honest).groupby("photograph")["split"].nunique().max() == 1
+    assert tiles.assign(split=leaky).groupby("photograph")["split"].nunique().max() == 3
+    assert digest_split(tiles.assign(split=honest)) != digest_split(tiles.assign(split=leaky))

@@ -81,6 +81,7 @@ def pack(
     under: Path,
     fractions: Fractions = DEFAULT_FRACTIONS,
     split_seed: int = 0,
+    leaky_split: bool = False,
     max_bad_tiles: int = 10,
     say: Callable[[str], None] = print,
 ) -> Pack:
@@ -91,13 +92,15 @@ def pack(
         under: Folder of packs; made if missing.
         fractions: Of the photographs.
         split_seed: Of the split.
+        leaky_split: Split tiles rather than photographs, only to show what leakage is worth.
         max_bad_tiles: Unreadable tiles that are left out before it is an error.
         say: Takes lines for the person.
 
     Raises:
         InputError: Too many unreadable tiles, too few photographs, or no room on the disk.
     """
-    key = _key(source, fractions, split_seed)
+    plan = {"seed": split_seed, "fractions": fractions, "leaky": leaky_split}
+    key = _key(source, plan)
     folder = under / f"{source.path.stem}-{key[:12]}"
     under.mkdir(parents=True, exist_ok=True)
     with _only_one(under / f".{folder.name}.lock", say):
@@ -111,7 +114,7 @@ def pack(
             partial.mkdir()
             try:
                 with room_for(folder):
-                    about = _write(source, partial, fractions, split_seed, max_bad_tiles)
+                    about = _write(source, partial, plan, max_bad_tiles)
                 write_json(partial / "pack.json", {"format": FORMAT, "key": key, **about})
                 partial.rename(folder)
             finally:
@@ -121,8 +124,8 @@ def pack(
     return packed
 
 
-def _key(source: Source, fractions: Fractions, split_seed: int) -> str:
-    parts = (FORMAT, source.fingerprint, source.cracked_folders, tuple(fractions), split_seed)
+def _key(source: Source, plan: dict[str, Any]) -> str:
+    parts = (FORMAT, source.fingerprint, source.cracked_folders, sorted(plan.items()))
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
@@ -139,7 +142,7 @@ def _only_one(lock: Path, say: Callable[[str], None]) -> Iterator[None]:
 
 
 def _write(
-    source: Source, folder: Path, fractions: Fractions, split_seed: int, max_bad_tiles: int
+    source: Source, folder: Path, plan: dict[str, Any], max_bad_tiles: int
 ) -> dict[str, Any]:
     reader = Reader(source.path)
     bad: dict[str, str] = {}
@@ -147,7 +150,7 @@ def _write(
         tiles = read_contents(source, reader, bad)
         _check_bad_tiles(bad, max_bad_tiles)
         tiles, copies, contradictory = drop_duplicates(tiles)
-        tiles["split"] = assign_splits(tiles, seed=split_seed, fractions=fractions)
+        tiles["split"] = assign_splits(tiles, **plan)
         tiles["row"] = tiles.groupby("split").cumcount()
         height, width = Counter(tiles["size"]).most_common(1)[0][0]
         _check_room(folder, len(tiles) * height * width * 3)
@@ -174,9 +177,10 @@ def _write(
         "height_px": height,
         "width_px": width,
         "resized_tiles": num_resized,
-        "split_by": "photograph" if source.has_photographs else "content",
-        "split_seed": split_seed,
-        "fractions": fractions._asdict(),
+        "split_by": "photograph" if source.has_photographs and not plan["leaky"] else "content",
+        "leaky_split": plan["leaky"],
+        "split_seed": plan["seed"],
+        "fractions": plan["fractions"]._asdict(),
         "split_digest": digest_split(tiles),
         "num_tiles": {split: len(table) for split, table in tables.items()},
         "num_cracked": {split: int(table["label"].sum()) for split, table in tables.items()},

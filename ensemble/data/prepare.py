@@ -18,6 +18,7 @@ def prepare_data(
     *,
     positive: str | None,
     split_seed: int,
+    leaky_split: bool,
     max_bad_tiles: int,
     packs: Path,
     say: Callable[[str], None],
@@ -28,6 +29,7 @@ def prepare_data(
         data: A folder, a .zip, or `synthetic` or `synthetic:SEED`, which is drawn.
         positive: Folder of the cracked tiles, where its name does not tell.
         split_seed: Of the split.
+        leaky_split: Split tiles rather than photographs, only to show what leakage is worth.
         max_bad_tiles: Unreadable tiles to leave out before it is an error.
         packs: Folder of packs.
         say: Takes lines for the person.
@@ -45,6 +47,7 @@ def prepare_data(
         source,
         under=packs,
         split_seed=split_seed,
+        leaky_split=leaky_split,
         max_bad_tiles=max_bad_tiles,
         say=say,
     )
@@ -66,7 +69,12 @@ def describe_pack(about: dict[str, Any]) -> Iterator[str]:
         of = f" of {photographs} photographs" if photographs else ""
         yield f"  {split:5} {tiles:6,} tiles{of}, {about['num_cracked'][split]:,} cracked"
     yield f"  split by {about['split_by']}, digest {about['split_digest'][:12]}"
-    if about["split_by"] == "content":
+    if about["leaky_split"]:
+        yield (
+            "  LEAKY SPLIT: tiles of one photograph stand in train and test on purpose; the "
+            "figures show what leakage is worth and are no result"
+        )
+    elif about["split_by"] == "content":
         yield (
             "  the names carry no photograph: tiles of one photograph may stand in different "
             "splits, so leakage cannot be ruled out and test figures may be too good"

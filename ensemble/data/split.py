@@ -45,7 +45,7 @@ def drop_duplicates(tiles: pd.DataFrame) -> tuple[pd.DataFrame, list[str], list[
 
 
 def assign_splits(
-    tiles: pd.DataFrame, *, seed: int, fractions: Fractions = DEFAULT_FRACTIONS
+    tiles: pd.DataFrame, *, seed: int, fractions: Fractions = DEFAULT_FRACTIONS, leaky: bool = False
 ) -> pd.Series:
     """Assign every tile to a split by its photograph, or by its content where there is none.
 
@@ -53,6 +53,7 @@ def assign_splits(
         tiles: One row a tile: `photograph`, `surface`, `label`, `content`.
         seed: Changes the draw.
         fractions: Of the photographs of each surface.
+        leaky: Split by content in spite of known photographs, only to show what leakage is worth.
 
     Returns:
         `train`, `val` or `test` for each row of `tiles`.
@@ -61,7 +62,7 @@ def assign_splits(
         InputError: A surface has fewer than three photographs, or a split lacks a class.
     """
     has_photographs = bool((tiles["photograph"] != "").all())
-    unit = tiles["photograph"] if has_photographs else tiles["content"]
+    unit = tiles["photograph"] if has_photographs and not leaky else tiles["content"]
     units = tiles.groupby(unit, sort=True).agg(surface=("surface", "min"), rate=("label", "mean"))
     split_of_unit: dict[str, str] = {}
     for surface, group in units.groupby("surface", sort=True):

@@ -36,7 +36,10 @@ def main(arguments: list[str] | None = None) -> None:
             raise InputError(f"{option}: got {value}, too small")
     space = load_space(_find_space(options.space))
     space = space.changed(epochs=options.epochs, image_size_px=options.image_size)
-    name = options.name or f"{space.path.stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    name = (
+        options.name
+        or f"{space.path.stem}{'-leaky' * options.leaky_split}-{datetime.now():%Y%m%d-%H%M%S}"
+    )
     if Path(name).name != name or name.startswith(".") or name == "packs":
         raise InputError(f"--name {name!r}: must be a plain name of a folder, and not 'packs'")
     folder = (options.out / name).resolve()
@@ -67,6 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
         options.data,
         positive=options.positive,
         split_seed=options.split_seed,
+        leaky_split=options.leaky_split,
         max_bad_tiles=options.max_bad_tiles,
         packs=options.out.resolve() / "packs",
         say=console.print,
@@ -189,6 +193,7 @@ def _begin_run(
             "command": shlex.join(sys.argv),
             "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "pack_folder": str(packed.folder),
+            "leaky_split": packed.about["leaky_split"],
             "data_summary": packed.about,
             "tile_size_px": [packed.about["height_px"], packed.about["width_px"]],
             **identity,

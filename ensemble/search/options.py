@@ -28,6 +28,11 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
             "metavar": "N",
             "help": "of the split; keep it: it decides which photographs are held out (default: 0)",
         },
+        "--leaky-split": {
+            "action": "store_true",
+            "help": "split tiles, not photographs, only to show what leakage is worth; the results "
+            "are marked as such",
+        },
     },
     "search": {
         "--space": {
