@@ -15,6 +15,7 @@ demo: .venv/.installed  ## draw concrete, search six trials, test the ensemble: 
 	rm -rf results/demo
 	$(RUN) scripts/search.py --data synthetic --space demo --trials 6 --gpus 0 --cpus 2 --name demo
 	$(RUN) -m ensemble.evaluate demo
+	$(RUN) -m ensemble.report demo
 
 test: .venv/.installed lint  ## all tests, as CI runs them
 	$(RUN) -m pytest

@@ -51,6 +51,12 @@ def print_result(metrics: dict[str, Any], console: Console) -> None:
         for surface, figures in metrics["surfaces"].items():
             add(f"ensemble on surface {surface}", figures)
     console.print(table)
+    for score in choice["methods"]:
+        console.print(
+            f"{score['method']}: F1 {score['inner_f1']:.3f} on the validation photographs it chose "
+            f"with, {score['outer_f1']:.3f} on those left out",
+            highlight=False,
+        )
     gain = metrics["gain_over_best_single"]["f1"]
     if gain["difference"] is not None:
         span = "" if gain["low"] is None else f" [{gain['low']:+.3f}, {gain['high']:+.3f}]"

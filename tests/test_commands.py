@@ -16,6 +16,7 @@ from ensemble import evaluate
 from ensemble.data.synthetic import draw_dataset
 from ensemble.errors import InputError
 from ensemble.search import command
+from ensemble.selection import choose_ensemble
 
 ROOT = Path(__file__).parents[1]
 SEARCH = [sys.executable, str(ROOT / "scripts" / "search.py")]
@@ -165,6 +166,54 @@ def test_data_parallel_trials_leave_the_same_kind_of_member(folder):
     run = folder / "results" / "parallel"
     assert pd.read_csv(run / "trials.csv")["state"].isin(["COMPLETE", "PRUNED"]).all()
     assert evaluate.evaluate(run)["ensemble"]["f1"] >= 0
+
+
+def test_a_poisoned_test_split_changes_nothing_before_the_evaluation(folder):
+    """The same search on a pack whose test tiles are overwritten trains the same bits."""
+    (packed,) = (folder / "results" / "packs").glob("tiles-*")
+    saved = {name: (packed / name).read_bytes() for name in ("test.npy", "test.csv")}
+    try:
+        for name in saved:
+            (packed / name).write_bytes(b"poison")
+        type_in(folder, *SEARCH, "--data", "tiles", *TINY, "--trials", "2", "--name", "poisoned")
+        choices = []
+        for name in ("first", "poisoned"):
+            run = folder / "results" / name
+            choice = choose_ensemble(run, method="auto")
+            members = [
+                json.loads((run / "members" / f"{number:04}" / "member.json").read_text())
+                for number in (0, 1)
+            ]
+            choices.append((choice, [member["weights_sha256"] for member in members]))
+        assert choices[0] == choices[1]
+    finally:
+        for name, content in saved.items():
+            (packed / name).write_bytes(content)
+
+
+def test_shuffled_labels_give_no_better_ap_than_chance(folder):
+    """Nothing in the whole pipeline leaks labels: AP lies in the 99 % band of shuffles."""
+    generator = np.random.default_rng(0)
+    tiles = sorted((folder / "tiles").rglob("*.jpg"))
+    cracked = generator.permutation(["C" in path.parent.name for path in tiles])
+    for path, is_cracked in zip(tiles, cracked, strict=True):
+        surface = path.parent.parent.name
+        target = folder / "shuffled" / surface / ("C" if is_cracked else "U") / path.name
+        target = target.parent.with_name(f"{target.parent.name}{surface}") / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    type_in(
+        folder, *SEARCH, "--data", "shuffled", *TINY, "--trials", "1", "--name", "shuffled"
+    )  # fmt: skip
+    evaluate.evaluate(folder / "results" / "shuffled")
+    written = pd.read_csv(folder / "results" / "shuffled" / "evaluation" / "predictions.csv")
+    labels, scores = written["label"].to_numpy(), written["ensemble"].to_numpy()
+    by_chance = [
+        reference.average_precision_score(generator.permutation(labels), scores)
+        for _ in range(2000)
+    ]
+    low, high = np.quantile(by_chance, [0.005, 0.995])
+    assert low <= reference.average_precision_score(labels, scores) <= high
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,148 @@
+"""A run's folder → `report.html` in it, one page without other files.
+
+Only files of the run's folder are read, no tile and no network; every number is taken from them or
+counted in them. A run that was not evaluated yet gets the page of its search.
+"""
+
+import argparse
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from ensemble.errors import InputError
+from ensemble.files import write_text
+from ensemble.members import find_run
+from ensemble.report import sections, summary
+from ensemble.report.data_urls import embed_picture
+from ensemble.report.run_files import Run, read_run
+from ensemble.report.search_plots import short_name
+from ensemble.report.wording import minus, percent, plural
+
+PAGE = Path(__file__).parent
+SUSPECTS_SHOWN, PHOTOGRAPHS_SHOWN, TILES_NAMED = 20, 15, 10
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parse the command line, write the page and say where it is."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ensemble.report",
+        description="Write a run's report.html: one page that needs no other file and no network.",
+    )
+    add = parser.add_argument
+    add("run", nargs="?", help="name under --out, or a path (default: the last run)")
+    add("--out", type=Path, default=Path("results"), help="folder of the runs (default: results)")
+    options = parser.parse_args(arguments)
+    page = write_report(find_run(options.run, under=options.out))
+    print(f"written: {page} ({page.stat().st_size / 1e6:.1f} MB)")
+
+
+def write_report(folder: Path) -> Path:
+    """Write `report.html` into a run's folder and return its path.
+
+    Raises:
+        InputError: The folder is no run, or a file of it is damaged.
+    """
+    run = read_run(folder)
+    try:
+        page = render(run)
+    except (KeyError, TypeError, jinja2.UndefinedError) as error:
+        raise InputError(
+            f"{folder}: a file lacks {error}; if it was written by another version of this "
+            "package, evaluate the run again"
+        ) from error
+    write_text(folder / "report.html", page)
+    return folder / "report.html"
+
+
+def render(run: Run) -> str:
+    """The page, from what was read."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(PAGE),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "number": _number,
+        "capitalize_first": _capitalize_first,
+        "share": percent,
+    }
+    members = [member["trial"] for member in run.choice["members"]] if run.choice else []
+    members = (run.choice["ingredients"] or members) if run.choice else []
+    return environment.get_template("page.html.jinja").render(
+        style=Markup((PAGE / "page.css").read_text(encoding="utf-8")),
+        run=run,
+        name=run.folder.name,
+        leak=summary.LEAK if summary.is_leaky(run.about, run.metrics) else "",
+        warnings=summary.warnings_about(run.about, run.metrics, run.predictions),
+        data=run.about.get("data_summary") or {},
+        splits=sections.split_rows(run),
+        surfaces=sections.surface_rows(run),
+        surface_names=sections.SDNET_SURFACES if sections.is_sdnet(run) else {},
+        pictures={
+            name: embed_picture(run.folder / file)
+            for name, file in (
+                ("samples", "samples.png"),
+                ("misses", "evaluation/misses.png"),
+                ("false_alarms", "evaluation/false_alarms.png"),
+            )
+        },
+        search=sections.search_section(run, members),
+        learning=sections.learning_section(run, members),
+        members=members,
+        ensemble=sections.ensemble_section(run),
+        test=sections.result_section(run),
+        photographs=sections.errors_by_photograph(run),
+        summary=summary,
+        plural=plural,
+        short_name=short_name,
+        suspects_shown=SUSPECTS_SHOWN,
+        photographs_shown=PHOTOGRAPHS_SHOWN,
+        tiles_named=TILES_NAMED,
+        provenance=list(_provenance(run)),
+        command=shlex.quote(run.folder.name),
+    )
+
+
+def _provenance(run: Run) -> Iterator[tuple[str, str]]:
+    """What the figures came from, in the order in which a person would ask."""
+    about, metrics = run.about, run.metrics or {}
+    yield "seed of the study", str(about.get("seed", "–"))
+    for when, source in (("", about), (" of the evaluation", metrics)):
+        if source.get("commit") and (not when or source["commit"] != about.get("commit")):
+            yield "commit" + when, source["commit"]
+    yield "split digest", str(about.get("split_digest", "–"))
+    for backbone, weights in (about.get("weights") or {}).items():
+        yield f"{backbone} starts from", f"{weights['origin']} (digest {weights['digest']})"
+    for member in (run.choice or {}).get("members", []):
+        yield f"trial {member['trial']}, weights", f"SHA-256 {member['weights_sha256']}"
+    for when, source in (("", about), (" of the evaluation", metrics)):
+        for what in ("versions", "hardware"):
+            if source.get(what) and (not when or source[what] != about.get(what)):
+                yield what + when, _words(source[what])
+    yield "search began", str(about.get("started_at", "–"))
+    if metrics:
+        yield "evaluated", metrics["evaluated_at"]
+    yield "tiles were packed in", str(about.get("pack_folder", "–"))
+
+
+def _words(values: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{name} {', '.join(map(str, value)) or 'none' if isinstance(value, list) else value}"
+        for name, value in values.items()
+    )
+
+
+def _capitalize_first(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _number(value: Any, form: str = ".3f") -> str:
+    """A number as it is read, a dash where there is none."""
+    if value is None or isinstance(value, jinja2.Undefined) or value != value:
+        return "–"
+    return minus(value, form)

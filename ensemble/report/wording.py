@@ -1,0 +1,16 @@
+"""Numbers as a page writes them."""
+
+
+def plural(count: int, noun: str) -> str:
+    """A count with its noun."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def minus(value: float, form: str) -> str:
+    """A number with a true minus sign."""
+    return format(value, form).replace("-", "−")
+
+
+def percent(share: float, decimals: int = 1) -> str:
+    """A share as a percentage, with a space that does not break."""
+    return f"{100 * share:.{decimals}f}\N{NO-BREAK SPACE}%"
