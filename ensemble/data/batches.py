@@ -86,7 +86,7 @@ def make_batch(
         channels-last memory, and labels (B,) int64.
     """
     rows = tiles.rows[index.to(tiles.rows.device)]
-    pixels = tiles.pixels[rows].to(tiles.device, non_blocking=True)  # (B, H, W, 3)
+    pixels = _gather(tiles.pixels, rows).to(tiles.device, non_blocking=True)  # (B, H, W, 3)
     labels = tiles.labels[index.to(tiles.device)]
     images = _reduce(pixels.permute(0, 3, 1, 2), image_size_px)  # (B, 3, S, S) 0–255
     mean = torch.tensor(IMAGENET_MEAN, device=tiles.device).view(1, 3, 1, 1) * 255
@@ -105,6 +105,13 @@ def make_batch(
     shift = (middle.view(-1, 1, 1, 1) - mean) / std
     images = torch.addcmul(shift, images.float(), scale)
     return _shift_and_rotate(images, augmentation, generator), labels
+
+
+def _gather(pixels: Tensor, rows: Tensor) -> Tensor:
+    """Rows of (R, H, W, 3); on a CPU copying whole rows is ten times quicker than indexing."""
+    if pixels.device.type == "cpu":
+        return torch.stack([pixels[row] for row in rows.tolist()])
+    return pixels[rows]
 
 
 def _reduce(images: Tensor, size: int) -> Tensor:
@@ -128,6 +135,10 @@ def _turn(images: Tensor, turn: int) -> Tensor:
 def _turn_each(images: Tensor, turns: Tensor) -> Tensor:
     """Apply to each image a symmetry of its own; `turns` (B,) from 0 to 7."""
     result = torch.empty_like(images)
+    if images.device.type == "cpu":  # three times quicker than by turn
+        for image, turned, turn in zip(images, result, turns.tolist(), strict=True):
+            turned.copy_(_turn(image, turn))
+        return result
     for turn in range(8):
         chosen = (turns == turn).nonzero().flatten().to(images.device)
         result[chosen] = _turn(images[chosen], turn)
