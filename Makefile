@@ -18,7 +18,7 @@ demo: .venv/.installed  ## draw concrete, search six trials, test the ensemble: 
 	$(RUN) -m ensemble.report demo
 
 test: .venv/.installed lint  ## all tests, as CI runs them
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n 2 --dist loadfile
 
 lint: .venv/.installed  ## format, style and types
 	$(RUN) -m ruff format --check .

@@ -9,9 +9,15 @@ class InputError(Exception):
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Run a command's `main`; an `InputError` becomes one line on stderr and exit code 2."""
+    """Run a command's `main`; an `InputError` becomes one line on stderr and exit code 2.
+
+    Ctrl-C is exit code 130 without a traceback.
+    """
     try:
         main()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
     except InputError as error:
         message = " ".join(str(error).split())
         print(f"error: {message}", file=sys.stderr)

@@ -2,14 +2,12 @@
 
 import json
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import optuna
 import pandas as pd
 import pytest
+from person import EVALUATE, SEARCH, TINY, type_in
 from sklearn import metrics as reference
 
 from ensemble import evaluate
@@ -18,22 +16,7 @@ from ensemble.errors import InputError
 from ensemble.search import command
 from ensemble.selection import choose_ensemble
 
-ROOT = Path(__file__).parents[1]
-SEARCH = [sys.executable, str(ROOT / "scripts" / "search.py")]
-EVALUATE = [sys.executable, "-m", "ensemble.evaluate"]
-TINY = ["--space", "demo", "--gpus", "0", "--cpus", "2", "--epochs", "2", "--image-size", "32"]
-
 pytestmark = pytest.mark.slow
-
-
-def type_in(folder: Path, *words: str, code: int = 0) -> str:
-    """Run a command in `folder` as a person would and return what it printed."""
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=240)
-    assert done.returncode == code, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    if code:
-        assert len(done.stderr.strip().splitlines()) == 1, done.stderr
-    return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -157,17 +140,6 @@ def test_a_finished_search_is_not_searched_again(folder):
     assert (run / "epochs.csv").read_text() == before
 
 
-def test_data_parallel_trials_leave_the_same_kind_of_member(folder):
-    said = type_in(
-        folder, *SEARCH, "--data", "tiles", *TINY, "--trials", "2", "--workers-per-trial", "2",
-        "--name", "parallel",
-    )  # fmt: skip
-    assert "on 2 Ray Train workers" in said
-    run = folder / "results" / "parallel"
-    assert pd.read_csv(run / "trials.csv")["state"].isin(["COMPLETE", "PRUNED"]).all()
-    assert evaluate.evaluate(run)["ensemble"]["f1"] >= 0
-
-
 def test_a_poisoned_test_split_changes_nothing_before_the_evaluation(folder):
     """The same search on a pack whose test tiles are overwritten trains the same bits."""
     (packed,) = (folder / "results" / "packs").glob("tiles-*")
@@ -189,31 +161,6 @@ def test_a_poisoned_test_split_changes_nothing_before_the_evaluation(folder):
     finally:
         for name, content in saved.items():
             (packed / name).write_bytes(content)
-
-
-def test_shuffled_labels_give_no_better_ap_than_chance(folder):
-    """Nothing in the whole pipeline leaks labels: AP lies in the 99 % band of shuffles."""
-    generator = np.random.default_rng(0)
-    tiles = sorted((folder / "tiles").rglob("*.jpg"))
-    cracked = generator.permutation(["C" in path.parent.name for path in tiles])
-    for path, is_cracked in zip(tiles, cracked, strict=True):
-        surface = path.parent.parent.name
-        target = folder / "shuffled" / surface / ("C" if is_cracked else "U") / path.name
-        target = target.parent.with_name(f"{target.parent.name}{surface}") / path.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, target)
-    type_in(
-        folder, *SEARCH, "--data", "shuffled", *TINY, "--trials", "1", "--name", "shuffled"
-    )  # fmt: skip
-    evaluate.evaluate(folder / "results" / "shuffled")
-    written = pd.read_csv(folder / "results" / "shuffled" / "evaluation" / "predictions.csv")
-    labels, scores = written["label"].to_numpy(), written["ensemble"].to_numpy()
-    by_chance = [
-        reference.average_precision_score(generator.permutation(labels), scores)
-        for _ in range(2000)
-    ]
-    low, high = np.quantile(by_chance, [0.005, 0.995])
-    assert low <= reference.average_precision_score(labels, scores) <= high
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from ensemble.search.space_file import load_space
-from ensemble.search.study import StudySearcher, count_finished, open_study
+from ensemble.search.study import StudySearcher, count_finished, find_best, open_study
 
 SPACE = """
 question = "?"
@@ -157,3 +157,11 @@ def test_optuna_itself_can_open_the_study(tmp_path):
     Search(tmp_path).searcher.suggest("a")
     study = optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path / 'study.db'}")
     assert len(study.trials) == 1
+
+
+def test_best_trial_may_be_one_that_was_stopped_early(tmp_path):
+    search = Search(tmp_path)
+    for name, best, last in (("a", 0.5, True), ("b", 0.7, False)):
+        search.searcher.suggest(name)
+        search.searcher.on_trial_complete(name, result(1, best, last=last))
+    assert find_best(search.study) == (1, 0.7)

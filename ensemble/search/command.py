@@ -85,7 +85,9 @@ def main(arguments: list[str] | None = None) -> None:
         for backbone, state in states.items():
             console.print(f"{backbone} starts from {state.origin}")
         console.print(f"searching {options.trials} trials: {budget}")
-        from ensemble.search.run import run_search  # imports Ray, after its environment is set
+        # these import Ray, which reads its environment then
+        from ensemble.search.run import run_search
+        from ensemble.search.study import count_finished, find_best
 
         study = run_search(
             folder,
@@ -97,9 +99,17 @@ def main(arguments: list[str] | None = None) -> None:
             max_failures=options.max_failures,
             console=console,
         )
-    best = study.best_trial
-    console.print(f"best: trial {best.number}, validation F1 {best.value:.3f}")
+    finished = count_finished(study)
+    if finished:
+        number, f1 = find_best(study)
+        console.print(f"best: trial {number}, validation F1 {f1:.3f}")
     console.print(f"run: {folder}")
+    if finished < options.trials:
+        console.print(
+            f"stopped with {finished} of {options.trials} trials; the same command with "
+            f"--name {shlex.quote(name)} goes on"
+        )
+        sys.exit(130)  # as the shell says of Ctrl-C
     console.print(f"next: python -m ensemble.evaluate {shlex.quote(_shown(folder))}")
 
 

@@ -66,9 +66,13 @@ def run_search(
         max_failures: Failed trials that are replaced.
         console: Of the person.
 
+    Returns:
+        The study; it has fewer finished trials than wanted where Ctrl-C ended the search: what was
+        finished is written, the rest waits in the study.
+
     Raises:
         InputError: More trials failed than may be replaced.
-        KeyboardInterrupt: Ctrl-C; what was finished is written, the rest waits in the study.
+        KeyboardInterrupt: A second Ctrl-C.
     """
     study = open_study(folder / "study.db", space, seed=seed)
     tables = RunTables(folder)
@@ -132,8 +136,6 @@ def run_search(
         with progress, _ctrl_c_sets(interrupted, progress):
             tuner.fit()
     tables.write_trials(study)
-    if interrupted.is_set():
-        raise KeyboardInterrupt
     if searcher.gave_up:
         reasons = [trial.user_attrs.get("reason", "") for trial in study.get_trials(deepcopy=False)]
         raise InputError(

@@ -61,6 +61,18 @@ def count_finished(study: optuna.Study) -> int:
     return len(study.get_trials(deepcopy=False, states=FINISHED_STATES))
 
 
+def find_best(study: optuna.Study) -> tuple[int, float]:
+    """Number and F1 of the best trial, those that were stopped early included.
+
+    Raises:
+        ValueError: No trial is finished.
+    """
+    finished = study.get_trials(deepcopy=False, states=FINISHED_STATES)
+    scores = {trial.number: max(trial.intermediate_values.values()) for trial in finished}
+    number = max(scores, key=lambda number: (scores[number], -number))
+    return number, scores[number]
+
+
 class StudySearcher(Searcher):
     """Gives Tune one trial after another until the study has as many finished ones as wanted.
 
