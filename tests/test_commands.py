@@ -2,19 +2,25 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import optuna
 import pandas as pd
 import pytest
+import torch
 from person import EVALUATE, SEARCH, TINY, type_in
 from sklearn import metrics as reference
 
 from ensemble import evaluate
+from ensemble.choice import open_choice
 from ensemble.data.synthetic import draw_dataset
 from ensemble.errors import InputError
+from ensemble.members import open_members
 from ensemble.search import command
-from ensemble.selection import choose_ensemble
+from ensemble.selection import choose_ensemble, rank_members
+from ensemble.soup import _cook, average_states
+from ensemble.training.member import open_training_data
 
 pytestmark = pytest.mark.slow
 
@@ -130,6 +136,54 @@ def test_one_member_is_its_own_ensemble(folder):
     single = {key: metrics["best_single"][key] for key in ("f1", "loss", "threshold")}
     assert {key: metrics["ensemble"][key] for key in single} == pytest.approx(single)
     evaluate.evaluate(folder / "results" / "first")
+
+
+def test_a_soup_is_one_network_that_validation_does_not_lose_by(folder):
+    run = folder / "results" / "first"
+    metrics = evaluate.evaluate(run, method="soup")
+    choice, members = open_choice(run)
+    assert len(members) == 1
+    assert choice.ingredients[0] == choice.best_single_trial
+    assert choice.val_metrics["f1"] >= choice.best_single_val_f1 - 1e-12
+    shown = [member["trial"] for member in metrics["members"]]
+    assert shown == choice.ingredients
+    if len(shown) == 1:  # no mixture helped: the soup is the best single member
+        assert metrics["ensemble"]["loss"] == pytest.approx(metrics["best_single"]["loss"])
+
+
+def test_members_of_one_start_mix_and_their_batch_norm_is_estimated_again(folder):
+    run = folder / "results" / "first"
+    about = json.loads((run / "run.json").read_text())
+    data = open_training_data(Path(about["pack_folder"]), torch.device("cpu"))
+    members = rank_members(open_members(run, split_digest=about["split_digest"]))
+    mixed = _cook(members, data.train, data.val)
+    plain = average_states([member.load_model().state_dict() for member in members])
+    state = mixed.model.state_dict()
+    assert torch.equal(state["features.0.weight"], plain["features.0.weight"])
+    assert not torch.equal(state["features.1.running_mean"], plain["features.1.running_mean"])
+
+
+def test_turning_tiles_is_kept_only_where_validation_gains(folder):
+    run = folder / "results" / "first"
+    evaluate.evaluate(run)
+    plain, _ = open_choice(run)
+    evaluate.evaluate(run, tta=True)
+    turned, _ = open_choice(run)
+    assert turned.tta == (turned.val_metrics["f1"] > plain.val_metrics["f1"])
+    assert turned.val_metrics["f1"] >= plain.val_metrics["f1"]
+    evaluate.evaluate(run)
+
+
+def test_corrected_labels_give_figures_beside_the_original_ones(folder, tmp_path):
+    run = folder / "results" / "first"
+    before = evaluate.evaluate(run)
+    predictions = pd.read_csv(run / "evaluation" / "predictions.csv")
+    called = (predictions["ensemble"] >= before["ensemble"]["threshold"]).astype(int)
+    predictions.assign(label=called)[["tile", "label"]].to_csv(tmp_path / "new.csv", index=False)
+    metrics = evaluate.evaluate(run, labels_file=tmp_path / "new.csv")
+    assert metrics["ensemble"] == before["ensemble"]
+    assert metrics["relabelled"]["accuracy"] == 1.0
+    assert metrics["relabelled"]["num_changed"] == (called != predictions["label"]).sum()
 
 
 def test_a_finished_search_is_not_searched_again(folder):
