@@ -3,7 +3,10 @@
 PYTHON ?= python3
 RUN := .venv/bin/python
 
-.PHONY: demo test lint clean
+.PHONY: help demo test lint clean
+
+help:  ## these lines
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/'
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; say make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'

@@ -81,9 +81,11 @@ def main(arguments: list[str] | None = None) -> None:
         labels_file=options.labels,
     )
     print_result(metrics, Console(width=None if Console().is_terminal else 150))
-    for name in ("metrics.json", "predictions.csv", "errors.csv", "misses.png"):
-        print(f"written: {run / 'evaluation' / name}")
-    print(f"next: python -m ensemble.predict {run.name} PICTURE …")
+    print(f"written: {run / 'ensemble.json'}, which ensemble.predict uses from now on")
+    for path in sorted((run / "evaluation").iterdir()):
+        print(f"written: {path}")
+    print(f"next: python -m ensemble.report {run.name}")
+    print(f"      python -m ensemble.predict {run.name} PICTURE …")
 
 
 def evaluate(
@@ -112,13 +114,15 @@ def evaluate(
     pack = open_pack(Path(about["pack_folder"]))
     if pack.about["split_digest"] != about["split_digest"]:
         raise InputError(f"{pack.folder} holds another split than the run's; search again")
+    table = pack.table("test")
+    corrected = None if labels_file is None else read_labels(labels_file, table)
     choose_ensemble(run, method=method, top_k=top_k, rule=rule, tta=tta).save(run)
     choice, chosen = open_choice(run)
     shown = _shown_members(run, choice, chosen, about["split_digest"])
     thresholds = _own_thresholds(run, shown, rule)
 
     _note_opening(run, choice)
-    table, pixels = pack.table("test"), pack.pixels("test")
+    pixels = pack.pixels("test")
     rows, labels = table["row"].to_numpy(), table["label"].to_numpy()
     tiles = place_tiles(pixels, rows, labels, choose_device())
     predictions = _predict(table, tiles, choice, chosen, shown)
@@ -126,7 +130,7 @@ def evaluate(
     single_threshold = thresholds[best]
     photographs = pack.about["num_photographs"]["test"]
     metrics = {
-        "ensemble": ensemble_figures(predictions, choice.threshold, choice.val_metrics["f1"]),
+        "ensemble": ensemble_figures(predictions, choice.threshold, choice.val_metrics["best_f1"]),
         "members": [member_figures(predictions, m, thresholds[m.trial]) for m in shown],
         "surfaces": surface_figures(predictions, choice.threshold),
         "gain_over_best_single": compare(
@@ -147,8 +151,8 @@ def evaluate(
         **describe_code_and_machine(),
     }
     metrics["best_single"] = next(m for m in metrics["members"] if m["trial"] == best)
-    if labels_file is not None:
-        relabelled = predictions.assign(label=read_labels(labels_file, predictions))
+    if corrected is not None:
+        relabelled = predictions.assign(label=corrected.to_numpy())
         metrics["relabelled"] = {
             "labels": str(labels_file),
             "num_changed": int((relabelled["label"] != predictions["label"]).sum()),

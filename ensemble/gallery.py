@@ -38,7 +38,7 @@ def draw_galleries(
         maps = _maps(members, choice, tiles, index)
         rows = tiles.rows[index.to(tiles.rows.device)]
         captions = [
-            f"{Path(tile).stem} {surface}\np = {probability:.2f}"
+            f"{Path(tile).stem} {surface}\ncalibrated {probability:.2f}"
             for tile, surface, probability in worst[["tile", "surface", "calibrated"]].to_numpy()
         ]
         total = int((errors["kind"] == kind).sum())

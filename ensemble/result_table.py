@@ -51,10 +51,23 @@ def print_result(metrics: dict[str, Any], console: Console) -> None:
         for surface, figures in metrics["surfaces"].items():
             add(f"ensemble on surface {surface}", figures)
     console.print(table)
+    reached = choice["val_metrics"]
+    console.print(
+        f"threshold by {choice['threshold_rule']}: precision {reached['precision']:.3f} and recall "
+        f"{reached['recall']:.3f} on validation",
+        highlight=False,
+    )
+    if "relabelled" in metrics:
+        new = metrics["relabelled"]
+        console.print(
+            f"on corrected labels ({new['num_changed']} changed): F1 {_number(new['f1'])}, "
+            f"precision {_number(new['precision'])}, recall {_number(new['recall'])}",
+            highlight=False,
+        )
     for score in choice["methods"]:
         console.print(
-            f"{score['method']}: F1 {score['inner_f1']:.3f} on the validation photographs it chose "
-            f"with, {score['outer_f1']:.3f} on those left out",
+            f"cross-validation of {score['method']}: F1 {score['inner_f1']:.3f} on the validation "
+            f"photographs it chose with, {score['outer_f1']:.3f} on those left out",
             highlight=False,
         )
     gain = metrics["gain_over_best_single"]["f1"]

@@ -207,6 +207,7 @@ def _calibrate(
             "calibrated_threshold": float(apply_temperature(np.array(threshold), temperature)),
             "val_metrics": {
                 **threshold_metrics(labels, mean, threshold),
+                "best_f1": best_threshold(labels, mean)[1],
                 **ranking_metrics(labels, mean),
             },
             "before_calibration": _calibration(labels, mean),
