@@ -29,10 +29,17 @@ ENVIRONMENT = {
 }
 
 
-def prepare_environment() -> None:
-    """Set what Ray reads when it is imported; settings of the person's own stay."""
+def prepare_environment(address: str | None) -> None:
+    """Set what Ray reads when it is imported; settings of the person's own stay.
+
+    A cluster whose hosts hold a token wants it from its drivers, too, but they do not send it
+    unless told.
+    """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token"))
+    if address is not None and ("RAY_AUTH_TOKEN" in os.environ or token.is_file()):
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 @contextmanager
@@ -59,7 +66,10 @@ def connected(address: str | None, *, num_cpus: int, num_gpus: int) -> Iterator[
         try:
             ray.init(address=address, runtime_env={"py_modules": [package]}, **quiet)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            raise InputError(f"--address {address}: no Ray cluster there ({error})") from None
+            raise InputError(
+                f"--address {address}: cannot join a Ray cluster there ({error}); where it asks "
+                "for a token, put it into ~/.ray/auth_token"
+            ) from None
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     try:
         yield

@@ -78,7 +78,7 @@ def main(arguments: list[str] | None = None) -> None:
     identity = _identity(space, packed, options.seed, states)
     _check_same_run(folder, identity)
 
-    prepare_environment()
+    prepare_environment(options.address)
     with connected(options.address, num_cpus=cores, num_gpus=gpus):
         budget = plan(*(cluster_resources() if options.address else (cores, gpus)))
         _begin_run(folder, identity, packed, space, states)
