@@ -3,6 +3,9 @@
 import sys
 from collections.abc import Callable
 
+QUOTED = 100  # characters of something foreign in a message
+LONGEST_LINE = 900
+
 
 class InputError(Exception):
     """Bad input from a person: says what is wrong, where, and what to do about it."""
@@ -19,6 +22,30 @@ def run_command(main: Callable[[], None]) -> None:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
     except InputError as error:
-        message = " ".join(str(error).split())
-        print(f"error: {message}", file=sys.stderr)
+        print(f"error: {one_line(str(error))}", file=sys.stderr)
         sys.exit(2)
+
+
+def one_line(text: str) -> str:
+    """`text` as a terminal may show it: no line break, nothing that moves a cursor, not too long.
+
+    File names and keys of a file that somebody sent reach messages; a terminal would obey theirs.
+    """
+    shown = escape(" ".join(text.split()))
+    if len(shown) <= LONGEST_LINE:
+        return shown
+    return f"{shown[: LONGEST_LINE - 303]} … {shown[-300:]}"  # the end says what to do
+
+
+def escape(text: str) -> str:
+    """`text` with every character that is not printed in the form that `repr` gives it."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def quote(value: object) -> str:
+    """`repr` of something foreign, cut so that a message stays short."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of more than 4,300 digits; lists in lists
+        return f"a {type(value).__name__} too large to show"
+    return text if len(text) <= QUOTED else f"{text[: QUOTED - 23]} … {text[-20:]}"

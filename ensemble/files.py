@@ -1,14 +1,25 @@
 """Files that are there whole or not at all: written beside their place, synced, then renamed."""
 
+import csv
 import errno
 import json
 import os
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ensemble.errors import InputError
+import pandas as pd
+
+from ensemble.errors import InputError, quote
+
+MAX_COLUMNS = 1000  # pandas takes minutes over a hundred thousand
+MAX_TOML_BYTES = 32 * 1024  # reading a dotted key takes time with the square of its length
+
+
+class DiskFullError(InputError):
+    """A disk is full, or a quota spent."""
 
 
 @contextmanager
@@ -18,7 +29,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     On an exception nothing is left and an older `path` stays as it was.
 
     Raises:
-        InputError: The disk is full.
+        DiskFullError: There is no room.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -37,13 +48,15 @@ def room_for(path: Path) -> Iterator[None]:
     """Turn a full disk or a spent quota into an error that names `path`.
 
     Raises:
-        InputError: The disk is full.
+        DiskFullError: There is no room.
     """
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise InputError(f"no room on the disk for {path}: make room, then run again") from None
+            raise DiskFullError(
+                f"no room on the disk for {path}: make room, then run again"
+            ) from None
         raise
 
 
@@ -79,3 +92,76 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path} is missing") from None
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read as JSON ({error})") from None
+
+
+def read_object(path: Path, **keys: type) -> dict[str, Any]:
+    """Read a JSON object that holds `keys`, each a value of its type.
+
+    Raises:
+        InputError: The file is missing, unreadable or another thing.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: damaged (expected an object, but got {quote(value)})")
+    for key, kind in keys.items():
+        if not isinstance(value.get(key), kind):
+            raise InputError(
+                f"{path}: damaged ({key} must be {kind.__name__}, but got {quote(value.get(key))})"
+            )
+    return value
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a small TOML file.
+
+    Raises:
+        InputError: The file is missing, unreadable, too large or no TOML.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_TOML_BYTES + 1)
+        if len(content) > MAX_TOML_BYTES:
+            raise InputError(f"{path}: at most {MAX_TOML_BYTES:,} bytes are read, it has more")
+        return tomllib.loads(content.decode())
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not a readable TOML file ({error})") from None
+
+
+def read_table(
+    path: Path, *, columns: Sequence[str] = (), text: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Read CSV, its header in the first line; an empty file is a table without columns.
+
+    Args:
+        path: Of the file.
+        columns: That must be there.
+        text: Columns that are text, whatever they look like; empty cells of theirs are "".
+
+    Raises:
+        InputError: The file is missing or no CSV, a row is not as long as the header, or a column
+            is missing.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = csv.reader(file)
+            width = len(next(rows, []))
+            if width > MAX_COLUMNS:
+                raise InputError(f"{path} has {width:,} columns, more than {MAX_COLUMNS:,}")
+            for row in rows:
+                if row and len(row) != width:
+                    raise InputError(
+                        f"{path}, line {rows.line_num}: {len(row)} cells under {width} columns"
+                    )
+        table = pd.read_csv(path, dtype=dict.fromkeys(text, str), index_col=False)
+    except pd.errors.EmptyDataError:
+        table = pd.DataFrame()
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing") from None
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read as CSV ({error})") from None
+    for name in columns:
+        if name not in table:
+            raise InputError(f"{path} has no column {quote(name)}")
+    return table.fillna({name: "" for name in text if name in table})

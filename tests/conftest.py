@@ -70,10 +70,12 @@ def make_epoch() -> Callable[..., Epoch]:
             val_margins=np.array(margins, dtype=np.float32),
             improved=True,
             best_val_f1=val_f1,
+            epochs_since_best=0,
             train_seconds=1.0,
             val_seconds=1.0,
             images_per_second=64.0,
             last=False,
+            optimizer_state={},
         )
 
     return make

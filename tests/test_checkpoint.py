@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from ensemble.data.batches import Tiles
 from ensemble.errors import InputError
-from ensemble.selection import rank_members
+from ensemble.members import rank_members
 from ensemble.training import checkpoint
 from ensemble.training.backbones import build_model
 from ensemble.training.checkpoint import Member, open_member
@@ -176,6 +176,14 @@ def test_same_epoch_written_again_never_touches_the_files_in_use(
     with pytest.raises(OSError, match="cut"):
         write_member(folder, number=1, margins=[9.0, 9.0])
     assert open_member(folder).val_margins().tolist() == MARGINS
+
+
+def test_what_a_killed_process_began_is_gone_after_a_better_epoch(
+    folder: Path, write_member: WriteMember
+) -> None:
+    (folder / ".epoch-2-0a1b2c3d.safetensors.4711.tmp").write_bytes(b"half")
+    write_member(folder, number=4)
+    assert not list(folder.glob(".*"))
 
 
 @pytest.mark.parametrize("failing_sync", range(1, 7))
@@ -343,6 +351,28 @@ def test_wrong_field_of_the_record_is_named(
 ) -> None:
     change_record(folder, **values)
     assert named in refusal(folder)
+
+
+@pytest.mark.parametrize("field", ["weights_file", "weights_sha256"])
+def test_weights_with_a_name_but_no_digest_or_the_reverse_are_refused(
+    field: str, folder: Path
+) -> None:
+    change_record(folder, **{field: None})
+    message = "'weights_sha256': must be null where 'weights_file' is, and nowhere else"
+    assert message in refusal(folder)
+
+
+def test_dropped_weights_are_said_to_be_dropped_not_damaged(folder: Path) -> None:
+    assert open_member(folder).has_weights
+    checkpoint.drop_weights(folder)
+    assert not open_member(folder).has_weights
+    assert "trial 0 kept no weights (only the best --keep do)" in refusal(folder)
+    assert open_member(folder).val_margins().tolist() == MARGINS
+
+
+def test_a_better_epoch_brings_weights_back(folder: Path, write_member: WriteMember) -> None:
+    checkpoint.drop_weights(folder)
+    write_member(folder, number=2).load_model()
 
 
 @settings(max_examples=60, deadline=None)

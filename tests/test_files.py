@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ensemble.errors import InputError, run_command
-from ensemble.files import read_json, write_json, write_text, written_whole
+from ensemble.files import read_json, read_table, write_json, write_text, written_whole
 
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -149,3 +149,45 @@ def test_error_of_our_own_is_not_hidden() -> None:
 
     with pytest.raises(KeyError):
         run_command(command)
+
+
+# What was found by tests/test_fuzz.py
+
+
+def test_message_moves_no_cursor_and_keeps_its_end(capsys: pytest.CaptureFixture[str]) -> None:
+    def refuse() -> None:
+        raise InputError("a\x1b[2J\u202eb\x9bc\n" + "x" * 5000 + "; name it")
+
+    with pytest.raises(SystemExit):
+        run_command(refuse)
+    line = capsys.readouterr().err
+    assert line.startswith(r"error: a\x1b[2J\u202eb\x9bc xxx")
+    assert line.endswith("; name it\n")
+    assert len(line) < 1000
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a,b\n1,2\n1,2,3\n", "line 3: 3 cells under 2 columns"),
+        (b"," * 100_000, "100,001 columns"),
+        (b"a\n\xff\n", "cannot be read as CSV"),
+        (b'a\n"' + b"x" * 200_000, "cannot be read as CSV"),
+        (b"a\n1\n", "has no column 'b'"),
+        (b"", "has no column 'b'"),
+    ],
+    ids=["ragged", "wide", "not UTF-8", "open quote", "another column", "empty"],
+)
+def test_table_that_is_none_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        read_table(path, columns=("b",))
+
+
+def test_text_columns_stay_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("photograph,label\n007,1\n,0\n")
+    table = read_table(path, text=("photograph", "tile"))
+    assert table["photograph"].tolist() == ["007", ""]
+    assert table["label"].tolist() == [1, 0]

@@ -11,14 +11,14 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from ensemble.data.pack import Pack, open_pack, pack
+from ensemble.data.pack import Pack, open_pack, pack, verify_pack
 from ensemble.data.sources import Source, open_source
 from ensemble.data.split import SPLITS, digest_split
 from ensemble.errors import InputError
@@ -468,6 +468,81 @@ def test_pack_of_another_format_is_an_input_error(tmp_path: Path, content: str) 
 def test_missing_pack_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"pack\.json is missing"):
         open_pack(tmp_path / "nowhere")
+
+
+# Digests of the files
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def copied(packed: Packed, tmp_path: Path) -> tuple[Path, str]:
+    """A copy of the pack that a test may damage, and the digest of its `pack.json`."""
+    folder = Path(shutil.copytree(packed.pack.folder, tmp_path / "copy"))
+    return folder, digest(folder / "pack.json")
+
+
+def test_every_file_of_a_pack_is_recorded_with_its_digest(packed: Packed) -> None:
+    paths = [path for path in packed.pack.folder.iterdir() if path.name != "pack.json"]
+    assert packed.pack.about["files"] == {path.name: digest(path) for path in paths}
+    assert {"train.npy", "val.csv", "test.npy", "samples.png"} <= packed.pack.about["files"].keys()
+
+
+def test_copy_of_a_pack_is_verified_and_opened(packed: Packed, copied: tuple[Path, str]) -> None:
+    folder, sha256 = copied
+    for _ in range(2):
+        assert verify_pack(folder, sha256=sha256).about == packed.pack.about
+
+
+@pytest.mark.parametrize("name", ["train.npy", "val.npy", "test.csv", "samples.png"])
+@pytest.mark.parametrize("used_before", [False, True])
+def test_flipped_byte_of_a_copy_is_noticed(
+    name: str, used_before: bool, copied: tuple[Path, str]
+) -> None:
+    folder, sha256 = copied
+    if used_before:
+        verify_pack(folder, sha256=sha256)
+    data = bytearray((folder / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / name).write_bytes(data)
+    with pytest.raises(InputError, match=f"{name}: damaged"):
+        verify_pack(folder, sha256=sha256)
+
+
+def test_copy_without_the_test_split_is_whole_only_where_that_is_said(
+    copied: tuple[Path, str],
+) -> None:
+    folder, sha256 = copied
+    for name in ("test.npy", "test.csv"):
+        (folder / name).unlink()
+    verify_pack(folder, sha256=sha256, without=("test.npy", "test.csv"))
+    with pytest.raises(InputError, match=r"test\.\w+ is missing"):
+        verify_pack(folder, sha256=sha256)
+
+
+def test_copy_of_another_pack_is_refused(copied: tuple[Path, str]) -> None:
+    with pytest.raises(InputError, match="another pack"):
+        verify_pack(copied[0], sha256="0" * 64)
+
+
+def test_later_use_of_a_copy_reads_only_what_changed(
+    copied: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, sha256 = copied
+    verify_pack(folder, sha256=sha256)
+    os.utime(folder / "val.npy")
+    read: list[str] = []
+    file_digest = hashlib.file_digest
+
+    def note(file: BinaryIO, name: str) -> Any:
+        read.append(Path(file.name).name)
+        return file_digest(file, name)
+
+    monkeypatch.setattr(hashlib, "file_digest", note)
+    verify_pack(folder, sha256=sha256)
+    assert read == ["pack.json", "val.npy"]
 
 
 # Other processes

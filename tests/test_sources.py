@@ -438,3 +438,41 @@ def test_metu_sample_has_no_photographs() -> None:
     assert not source.has_photographs
     assert source.tiles["label"].value_counts().to_dict() == {0: 1000, 1: 1000}
     assert set(source.tiles["surface"]) == {""}
+
+
+# Found by tests/test_fuzz.py
+
+
+@pytest.mark.parametrize("character", ["\x1b", "\n", "\t", "\x7f", "\x9b"])
+@pytest.mark.parametrize("zipped", [False, True], ids=["folder", "zip"])
+def test_name_that_a_terminal_would_obey_is_refused(
+    tmp_path: Path, character: str, zipped: bool
+) -> None:
+    names = (*TWO, f"Cracked/a{character}[2J.png")
+    path = zip_up(tmp_path / "set.zip", *names) if zipped else lay_out(tmp_path / "set", *names)
+    with pytest.raises(InputError, match="name") as caught:
+        open_source(path)
+    assert character not in str(caught.value)
+
+
+def test_members_that_lie_on_one_another_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "set.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(20):
+            archive.writestr(f"{'Cracked' if number else 'Sound'}/{number}.png", bytes(1000))
+    for number in range(20):
+        patch_directory(path, member=number, offset=20, value=struct.pack("<II", 2**14, 2**14))
+    with pytest.raises(InputError, match=r"larger than the \.zip; refused as a possible zip bomb"):
+        open_source(path)
+
+
+def test_zip64_end_that_lies_is_refused(tmp_path: Path) -> None:
+    path = zip_up(tmp_path / "set.zip", *TWO)
+    data = path.read_bytes()
+    place = data.index(b"PK\x05\x06")
+    record = struct.pack("<4sQHHIIQQQQ", b"PK\x06\x06", 44, 45, 45, 0, 0, 2, 2, 2**64 - 1, 0)
+    locator = struct.pack("<4sIQI", b"PK\x06\x07", 0, place, 1)
+    end = data[place : place + 8] + b"\xff" * 12 + data[place + 20 :]
+    path.write_bytes(data[:place] + record + locator + end)
+    with pytest.raises(InputError, match=r"not a readable \.zip"):
+        open_source(path)

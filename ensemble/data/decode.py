@@ -3,12 +3,14 @@
 import hashlib
 import io
 import os
+import struct
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -17,17 +19,20 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ensemble.data.sources import Reader, Source
-from ensemble.errors import InputError
+from ensemble.errors import InputError, escape
 
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")  # no format that needs another program
 MAX_TILE_PIXELS = 4096 * 4096
+TIFF_TILE_SIDES = (322, 323)
+MAX_SCANS = 100  # of a JPEG; cameras write 1, progressive ones have about 10
 UNREADABLE = (
     OSError,
     ValueError,
     SyntaxError,
     EOFError,
+    struct.error,
     zipfile.BadZipFile,
     zlib.error,
-    NotImplementedError,  # Pillow's, of rare DDS files
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,
 )
@@ -93,19 +98,44 @@ def decode_tiles(
 
 
 def _open_image(data: bytes) -> Image.Image:
-    image = Image.open(io.BytesIO(data))
+    file = io.BytesIO(data)
+    image = Image.open(file, formats=FORMATS)
     if image.width * image.height > MAX_TILE_PIXELS:
         raise ValueError(f"{image.width} × {image.height} px is too large for a tile")
     if image.mode.startswith(("I", "F")):  # Pillow would clip them at 255
         raise ValueError("more than 8 bits a channel; save it with 8")
+    check_effort(image, file)
     return image
+
+
+def check_effort(image: Image.Image, file: BinaryIO) -> None:
+    """Refuse a picture that takes far more time or memory to decode than its size says.
+
+    A JPEG may go over all its pixels in scans of 30 bytes, 20 ms each; a small TIFF may be cut from
+    one tile of a gigabyte.
+
+    Raises:
+        ValueError: There are more than `MAX_SCANS` scans, or the tile is larger than the picture.
+    """
+    if image.format == "TIFF":
+        width, length = (getattr(image, "tag_v2", {}).get(tag, 0) for tag in TIFF_TILE_SIDES)
+        if width * length > 4 * max(image.width * image.height, 2**20):
+            raise ValueError(f"a TIFF with a tile of {width} × {length} px; save it anew")
+    if image.format not in ("JPEG", "MPO"):
+        return
+    place = file.tell()
+    file.seek(0)
+    scans = file.read().count(b"\xff\xda")
+    file.seek(place)
+    if scans > MAX_SCANS:
+        raise ValueError(f"a JPEG of {scans:,} scans; save it anew")
 
 
 def explain_unreadable(error: BaseException) -> str:
     """Why a picture cannot be read, in a few words."""
     if isinstance(error, Image.UnidentifiedImageError):
         return "not a picture"
-    return str(error) or type(error).__name__
+    return escape(" ".join(str(error).split()))[:200] or type(error).__name__
 
 
 def _in_parallel(
@@ -115,9 +145,11 @@ def _in_parallel(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     console = Console(stderr=True)
     with (
+        warnings.catch_warnings(),
         Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as progress,
         ThreadPoolExecutor(os.cpu_count()) as threads,
     ):
+        warnings.simplefilter("ignore")  # of damaged metadata, which nothing here depends on
         progress.disable = not console.is_terminal
         try:
             results = threads.map(work, tiles)

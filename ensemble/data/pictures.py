@@ -14,13 +14,13 @@ from typing import BinaryIO, NamedTuple
 
 from PIL import Image, ImageOps
 
-from ensemble.data.archive import list_members
+from ensemble.data.archive import list_members, read_member
+from ensemble.data.decode import FORMATS, check_effort
 from ensemble.data.sources import IMAGE_SUFFIXES
-from ensemble.errors import InputError
+from ensemble.errors import InputError, escape
 
 PICTURE_SUFFIXES = {*IMAGE_SUFFIXES, ".avif", ".heic", ".heif"}  # not passed over in silence
 MAX_ZIPPED_BYTES = 640 * 2**20
-FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 MAX_PICTURE_PIXELS = 250_000_000
 ONE_TILE = 1.5  # a picture up to this many tiles wide and high is one tile
 LEAST_TILE = 0.25  # a side shorter than this part of a tile's shows too little
@@ -36,7 +36,7 @@ class Picture(NamedTuple):
     def open(self) -> BinaryIO:
         """Its bytes; a .zip is unpacked into memory, one picture at a time."""
         if self.archive is not None:
-            return io.BytesIO(self.archive.read(str(self.path)))
+            return io.BytesIO(read_member(self.archive, str(self.path)))
         return Path(self.path).open("rb")
 
 
@@ -68,7 +68,7 @@ def list_pictures(paths: Sequence[Path], skipped: Path, archives: ExitStack) -> 
         if not listed:
             raise InputError(f"{path}: no pictures ({' '.join(sorted(PICTURE_SUFFIXES))}) in it")
         for picture in listed:
-            name = os.fsencode(picture.name).decode("utf-8", "backslashreplace")
+            name = escape(os.fsencode(picture.name).decode("utf-8", "backslashreplace"))
             place = path if picture.archive else Path(picture.path)
             key = place.resolve(), picture.archive and picture.path
             found.setdefault(key, picture._replace(name=name))
@@ -131,7 +131,9 @@ def read_picture(
 
 def _open(file: BinaryIO) -> Image.Image:
     try:
-        return Image.open(file, formats=FORMATS)
+        image = Image.open(file, formats=FORMATS)
+        check_effort(image, file)
+        return image
     except Image.UnidentifiedImageError:
         raise ValueError("no JPEG, PNG, BMP, TIFF or WebP picture") from None
 

@@ -9,7 +9,6 @@ METU: Özgenel (2018), doi 10.17632/5y9wdsg2zt.2.
 """
 
 import hashlib
-import lzma
 import os
 import re
 import zipfile
@@ -18,8 +17,8 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from ensemble.data.archive import list_members
-from ensemble.errors import InputError
+from ensemble.data.archive import CONTROL, list_members, read_member
+from ensemble.errors import InputError, quote
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 CRACKED_FOLDERS = {"cracked", "crack", "cracks", "positive"}
@@ -45,14 +44,11 @@ class Reader:
         """The file's bytes.
 
         Raises:
-            OSError, zipfile.BadZipFile, zlib.error: It cannot be read.
+            OSError, zipfile.BadZipFile: It cannot be read.
             ValueError: It is larger than a tile can be.
         """
         if self._zip is not None:
-            try:
-                return self._zip.read(tile)
-            except (EOFError, RuntimeError, lzma.LZMAError) as error:  # an unknown method, too
-                raise zipfile.BadZipFile(str(error) or "cut short") from None
+            return read_member(self._zip, tile)
         path = self._folder / tile
         if path.stat().st_size > MAX_TILE_BYTES:
             raise ValueError(f"larger than {MAX_TILE_BYTES >> 20} MiB")
@@ -116,8 +112,11 @@ def open_source(path: Path, *, positive: str | None = None) -> Source:
         )
     names = sorted(listing)
     for name in names:
-        if name.encode(errors="replace").decode() != name:
-            raise InputError(f"--data {path}: the name {name!r} is not UTF-8; rename the file")
+        if CONTROL.search(name):
+            raise InputError(
+                f"--data {path}: the name {quote(name)} is not UTF-8 or has control characters; "
+                "rename the file"
+            )
     folders = [PurePosixPath(name).parent.name for name in names]
     cracked, uncracked = _tell_classes(sorted(set(folders)), positive, path)
     stems = [SDNET_TILE.fullmatch(PurePosixPath(name).stem) for name in names]
@@ -164,7 +163,9 @@ def _tell_classes(
     folders: list[str], positive: str | None, path: Path
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Which class folders hold the cracks: by the name given, SDNET2018's, or a known name."""
-    found = ", ".join(folders[:10]) + (", …" if len(folders) > 10 else "")
+    found = ", ".join(folders[:10])
+    if len(folders) > 10 or len(found) > 200:
+        found = f"{found[:200]}, …"
     sdnet = all(SDNET_CLASS.fullmatch(folder) for folder in folders)
     if positive is not None:
         cracked = [f for f in folders if f.casefold() == positive.casefold()]
@@ -184,7 +185,8 @@ def _tell_classes(
         )
     if len({f.casefold() for f in uncracked}) > 1 and (positive is not None or not sdnet):
         raise InputError(
-            f"--data {path}: expected one folder beside {'/'.join(cracked)}, but found {found}"
+            f"--data {path}: expected one folder beside {'/'.join(cracked)[:100]}, "
+            f"but found {found}"
         )
     return tuple(cracked), tuple(uncracked)
 

@@ -1,11 +1,13 @@
 """What a member is on disk: weights (safetensors), its record (JSON) and its validation scores.
 
 `member.json` names the other two and their SHA-256; it is written last, so a reader sees the old
-member or the new one, never a mixture. Nothing here is pickled or unpickled.
+member or the new one, never a mixture. A member may lose its weights: then its record names none
+and its scores stay. Nothing here is pickled or unpickled.
 """
 
 import hashlib
 import io
+import tokenize
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +17,14 @@ import numpy as np
 import safetensors
 import safetensors.torch
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from torch import nn
 
 from ensemble.errors import InputError
@@ -38,12 +47,21 @@ class MemberRecord(BaseModel):
     split_digest: str
     initial_weights_digest: str
     num_val_tiles: int
-    weights_file: str = Field(pattern=r"^[A-Za-z0-9_-]{1,40}\.safetensors$")
-    weights_sha256: str
+    weights_file: str | None = Field(
+        pattern=r"^[A-Za-z0-9_-]{1,40}\.safetensors$", description="None: they were dropped"
+    )
+    weights_sha256: str | None
     scores_file: str = Field(pattern=r"^[A-Za-z0-9_-]{1,40}\.npy$")
     scores_sha256: str
     versions: dict[str, str]
     written_at: str
+
+    @field_validator("weights_sha256")
+    @classmethod
+    def _goes_with_the_file(cls, sha256: str | None, info: ValidationInfo) -> str | None:
+        if "weights_file" in info.data and (info.data["weights_file"] is None) != (sha256 is None):
+            raise ValueError("must be null where 'weights_file' is, and nowhere else")
+        return sha256
 
 
 @dataclass(frozen=True)
@@ -68,6 +86,11 @@ class Member:
         """F1 on the validation split at the threshold that is best there."""
         return self.record.metrics["val_f1"]
 
+    @property
+    def has_weights(self) -> bool:
+        """Whether its weights were kept."""
+        return self.record.weights_file is not None
+
     def val_margins(self) -> np.ndarray:
         """Logit differences (N,) float32 of the validation tiles, in the table's order.
 
@@ -77,7 +100,7 @@ class Member:
         path = self._checked(self.record.scores_file, self.record.scores_sha256)
         try:
             margins = np.lib.format.read_array(io.BytesIO(path.read_bytes()), allow_pickle=False)
-        except (ValueError, EOFError) as error:
+        except (ValueError, EOFError, tokenize.TokenError) as error:
             raise InputError(f"{path}: damaged member ({error})") from None
         right = margins.shape == (self.record.num_val_tiles,) and margins.dtype == np.float32
         if not right or not np.isfinite(margins).all():
@@ -88,8 +111,13 @@ class Member:
         """The network with its weights, in eval mode, on the CPU.
 
         Raises:
-            InputError: The weights are damaged or of another network.
+            InputError: The weights were dropped, are damaged or of another network.
         """
+        if self.record.weights_file is None or self.record.weights_sha256 is None:
+            raise InputError(
+                f"{self.folder}: trial {self.trial} kept no weights (only the best --keep do); "
+                "choose a trial that did"
+            )
         path = self._checked(self.record.weights_file, self.record.weights_sha256)
         model = build_model(self.record.config.model.backbone)
         try:
@@ -175,9 +203,7 @@ def write_member(
         written_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     write_json(folder / "member.json", record.model_dump(mode="json"))
-    for old in folder.glob("epoch-*"):
-        if old.name not in (weights_file, scores_file):
-            old.unlink()
+    _remove_all_but(folder, weights_file, scores_file)
 
 
 def _write_named(folder: Path, stem: str, suffix: str, data: bytes) -> tuple[str, str]:
@@ -187,6 +213,35 @@ def _write_named(folder: Path, stem: str, suffix: str, data: bytes) -> tuple[str
     with written_whole(folder / name) as path:
         path.write_bytes(data)
     return name, sha256
+
+
+def drop_weights(folder: Path) -> None:
+    """Delete a member's weights; its record and its validation scores stay.
+
+    The record goes first. A process killed between the two leaves weights that no record names;
+    the next call deletes them.
+
+    Raises:
+        InputError: There is no member, or its record is damaged.
+    """
+    record = open_member(folder).record
+    if record.weights_file is not None:
+        record = record.model_copy(update={"weights_file": None, "weights_sha256": None})
+        write_json(folder / "member.json", record.model_dump(mode="json"))
+    _remove_all_but(folder, record.scores_file)
+
+
+def remove_member(folder: Path) -> None:
+    """Delete whatever there is of a member, its record first; other files of the folder stay."""
+    (folder / "member.json").unlink(missing_ok=True)
+    _remove_all_but(folder)
+
+
+def _remove_all_but(folder: Path, *names: str) -> None:
+    """Delete weights and scores that are not named, and what a killed process began to write."""
+    for path in [*folder.glob("epoch-*"), *folder.glob(".*.tmp")]:
+        if path.name not in names:
+            path.unlink(missing_ok=True)  # a process that is being killed may still write
 
 
 def open_member(folder: Path) -> Member:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ensemble.errors import InputError
+from ensemble.errors import InputError, quote
 
 Backbone = Literal[
     "small_cnn",
@@ -40,7 +40,9 @@ class ModelConfig(Section):
     fine_tuning: Literal["full", "frozen", "unfreeze_later", "from_module"] = Field(
         "full", description="what of the backbone is trained; the head always is"
     )
-    frozen_epochs: int = Field(1, ge=1, description="epochs with a frozen backbone, unfreeze_later")
+    frozen_epochs: int = Field(
+        1, ge=1, le=10_000, description="epochs with a frozen backbone, unfreeze_later"
+    )
     trainable_from: str | None = Field(
         None, description="first trained module of the backbone by name, from_module"
     )
@@ -63,11 +65,16 @@ class OptimisationConfig(Section):
     weight_decay: float = Field(1e-2, ge=0, le=10, description="not on biases and normalisation")
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
     schedule: Literal["cosine", "constant"] = Field("cosine", description="after the warm-up")
-    warmup_epochs: float = Field(0.5, ge=0, description="of linear rise from 0 to the peak")
+    warmup_epochs: float = Field(
+        0.5, ge=0, le=10_000, description="of linear rise from 0 to the peak"
+    )
     epochs: int = Field(8, ge=1, le=10_000)
     global_batch_size: int = Field(64, ge=2, le=65_536, description="over all workers of a trial")
     early_stopping_patience: int = Field(
-        0, ge=0, description="epochs without a better validation F1 before the end; 0 = never"
+        0,
+        ge=0,
+        le=10_000,
+        description="epochs without a better validation F1 before the end; 0 = never",
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="auto: bfloat16 autocast on a GPU that has it, float32 elsewhere"
@@ -101,7 +108,7 @@ class TrialConfig(Section):
     optimisation: OptimisationConfig = OptimisationConfig()
     loss: LossConfig = LossConfig()
     data: DataConfig = DataConfig()
-    seed: int = Field(0, ge=0, description="of shuffling, augmentation and dropout")
+    seed: int = Field(0, ge=0, lt=2**63, description="of shuffling, augmentation and dropout")
 
 
 def parse_config(values: dict[str, Any], *, where: str | Path) -> TrialConfig:
@@ -119,11 +126,11 @@ def parse_config(values: dict[str, Any], *, where: str | Path) -> TrialConfig:
 def explain_validation(error: ValidationError) -> str:
     """Say in one line which field is wrong, what was expected and what came."""
     first = error.errors(include_url=False)[0]
-    field = ".".join(str(part) for part in first["loc"]) or "configuration"
+    field = quote(".".join(str(part) for part in first["loc"]) or "configuration")
     if first["type"] == "extra_forbidden":
-        return f"unknown key {field!r}"
+        return f"unknown key {field}"
     if first["type"] == "missing":
-        return f"{field!r} is missing"
+        return f"{field} is missing"
     message = first["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
-    return f"{field!r}: {message}, but got {first['input']!r}"[:500]
+    return f"{field}: {message[:300]}, but got {quote(first['input'])}"

@@ -10,21 +10,27 @@ import inspect
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ensemble.data.batches import Tiles, make_batch
 from ensemble.errors import InputError
-from ensemble.training.backbones import choose_trainable, parameter_groups
-from ensemble.training.config import OptimisationConfig, TrialConfig
+from ensemble.training.backbones import choose_trainable
+from ensemble.training.config import TrialConfig
 from ensemble.training.losses import class_weights, weighted_loss
 from ensemble.training.metrics import validation_metrics
+from ensemble.training.optimiser import (
+    make_optimizer,
+    make_schedule,
+    name_tensors,
+    restore_tensors,
+)
 from ensemble.training.seeds import derive_seed
 
 EVALUATION_BATCH = 128
@@ -47,10 +53,12 @@ class Epoch:
         val_margins: (N,) float32 logit differences of the validation tiles.
         improved: Whether the validation F1 is the best so far (the first epoch's always is).
         best_val_f1: The best so far.
+        epochs_since_best: 0 if it improved.
         train_seconds: Of training.
         val_seconds: Of validation.
         images_per_second: Training images over training time, of all workers together.
         last: Whether the run ends here.
+        optimizer_state: Its tensors as `<what>.<parameter>`; they live on in the next epoch.
     """
 
     number: int
@@ -61,10 +69,12 @@ class Epoch:
     val_margins: np.ndarray
     improved: bool
     best_val_f1: float
+    epochs_since_best: int
     train_seconds: float
     val_seconds: float
     images_per_second: float
     last: bool
+    optimizer_state: dict[str, Tensor] = field(repr=False)
 
     def row(self) -> dict[str, Any]:
         """The epoch's figures as one flat row."""
@@ -81,20 +91,25 @@ class Epoch:
         }
 
 
-def fit(model: nn.Module, config: TrialConfig, train: Tiles, val: Tiles) -> Iterator[Epoch]:
+def fit(
+    model: nn.Module, config: TrialConfig, train: Tiles, val: Tiles, *, start: Epoch | None = None
+) -> Iterator[Epoch]:
     """Train `model` in place and yield after each epoch.
+
+    A run that was cut after an epoch and goes on from it ends with the bits of one that was not.
 
     Args:
         model: (B, 3, S, S) → (B, 2) on the tiles' device, as `build_model` makes it.
         config: All settings.
         train: Training tiles.
         val: Validation tiles, of both classes.
+        start: The epoch after which `model` stands: it is yielded again, then the next ones.
 
     Raises:
         DivergedError: The loss or a score is not finite.
         InputError: There are more workers than tiles in a batch.
     """
-    rank, num_workers = _place_among_workers()
+    rank, num_workers = place_among_workers()
     optimisation = config.optimisation
     batch = min(optimisation.global_batch_size, len(train))
     if batch < num_workers:
@@ -104,23 +119,27 @@ def fit(model: nn.Module, config: TrialConfig, train: Tiles, val: Tiles) -> Iter
     steps = len(train) // batch
     share = slice(rank * batch // num_workers, (rank + 1) * batch // num_workers)
     model = model.to(memory_format=torch.channels_last)
-    optimizer = _make_optimizer(model, config)
-    schedule = _make_schedule(optimizer, optimisation, steps)
+    optimizer = make_optimizer(model, config)
+    best_f1, epochs_since_best, done = -1.0, 0, 0
+    if start is not None:
+        restore_tensors(optimizer, model, start.optimizer_state)
+        best_f1, epochs_since_best, done = start.best_val_f1, start.epochs_since_best, start.number
+        yield start
+        if start.last:
+            return
+    schedule = make_schedule(optimizer, optimisation, steps, done_steps=done * steps)
     precision = choose_precision(optimisation.precision, train.device)
     weights = class_weights(config.loss, train.labels)
     val_labels = val.labels.cpu().numpy()
-    best_f1, epochs_since_best = -1.0, 0
-    module, trained = model, -1
-    for number in range(1, optimisation.epochs + 1):
+    for number in range(done + 1, optimisation.epochs + 1):
         started = time.perf_counter()
         torch.manual_seed(derive_seed(config.seed, "dropout", number, rank))
         order = torch.randperm(len(train), generator=_generator(config.seed, "order", number))
         augment = _generator(config.seed, "augmentation", number, rank)
         choose_trainable(model, config.model, epoch=number)
-        num_trained = sum(p.requires_grad for p in model.parameters())
-        if num_workers > 1 and num_trained != trained:  # DDP wants to know what it synchronises
-            module = _wrap(model)
-        trained = num_trained
+        # anew each epoch: DDP wants to know what it synchronises, and it sorts its buckets by the
+        # batches it has seen, which must not make an epoch's sums depend on the epochs before
+        module = _wrap(model) if num_workers > 1 else model
         sums = torch.zeros(3, dtype=torch.float64, device=train.device)  # loss, hits, tiles
         for step in range(steps):
             index = order[step * batch : (step + 1) * batch][share]
@@ -175,10 +194,12 @@ def fit(model: nn.Module, config: TrialConfig, train: Tiles, val: Tiles) -> Iter
             val_margins=margins,
             improved=improved,
             best_val_f1=best_f1,
+            epochs_since_best=epochs_since_best,
             train_seconds=train_seconds,
             val_seconds=time.perf_counter() - started - train_seconds,
             images_per_second=steps * batch / train_seconds,
             last=number == optimisation.epochs or 0 < patience <= epochs_since_best,
+            optimizer_state=name_tensors(optimizer, model),
         )
         if 0 < patience <= epochs_since_best:
             return
@@ -200,7 +221,7 @@ def predict_margins(
     Returns:
         (N,) float32: logit of "cracked" − logit of "uncracked", on every worker.
     """
-    rank, num_workers = _place_among_workers()
+    rank, num_workers = place_among_workers()
     model.eval()
     margins = torch.zeros(len(tiles), device=tiles.device)
     batches = torch.arange(len(tiles)).split(EVALUATION_BATCH)
@@ -222,32 +243,8 @@ def choose_precision(wanted: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if wanted == "bfloat16" else torch.float32
 
 
-def _make_optimizer(model: nn.Module, config: TrialConfig) -> torch.optim.Optimizer:
-    groups: Any = list(parameter_groups(model, config.model, config.optimisation))
-    if config.optimisation.optimizer == "sgd":
-        return torch.optim.SGD(groups, momentum=config.optimisation.momentum, fused=True)
-    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-    return kinds[config.optimisation.optimizer](groups, fused=True)
-
-
-def _make_schedule(
-    optimizer: torch.optim.Optimizer, config: OptimisationConfig, steps: int
-) -> torch.optim.lr_scheduler.LambdaLR:
-    """A linear rise over the warm-up, then a half cosine to 0, or a constant; by step."""
-    warmup = round(config.warmup_epochs * steps)
-    total = config.epochs * steps
-
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup
-        if config.schedule == "constant":
-            return 1.0
-        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
-
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-
-
-def _place_among_workers() -> tuple[int, int]:
+def place_among_workers() -> tuple[int, int]:
+    """Rank and number of workers; (0, 1) without a process group."""
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1

@@ -1,20 +1,32 @@
-"""Train one member: fit, and keep the best epoch on disk. The same for every kind of trial."""
+"""Train one member: fit, and keep the best epoch on disk, and what a cut run goes on from.
 
+The same for every kind of trial.
+"""
+
+import fcntl
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.torch
 import torch
+import torch.distributed as dist
 
 from ensemble.data.batches import Tiles, place_tiles
 from ensemble.data.pack import open_pack
+from ensemble.errors import InputError
 from ensemble.training.backbones import build_model
-from ensemble.training.checkpoint import save_member
+from ensemble.training.checkpoint import open_member, save_member
 from ensemble.training.config import TrialConfig
-from ensemble.training.loop import Epoch, fit
+from ensemble.training.loop import Epoch, fit, place_among_workers
+from ensemble.training.state import State, identify_run, load_state, save_state
 from ensemble.training.weights import digest_tensors
+
+LOCK_WAIT_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -54,31 +66,102 @@ def train_member(
 ) -> Iterator[Epoch]:
     """Train from `initial_weights`; after each better epoch the member in `folder` is replaced.
 
+    A run that was killed goes on from the state it left in `folder`: its last epoch is yielded
+    again, since it may not have been heard of, and all ends as if nothing had happened.
+
     Args:
         config: Of the training run.
         data: Its tiles.
         trial: Number of the trial.
         initial_weights: As `save_initial_state` wrote them.
-        folder: Of the member; made when the first epoch ends.
-        is_writer: Whether this process writes (of several workers, one does).
+        folder: Of the member; made where it is missing.
+        is_writer: Whether this process writes (of several workers, rank 0 does).
 
     Yields:
-        Each epoch, after its member is safe on disk.
+        Each epoch, after its state and its member are safe on disk.
+
+    Raises:
+        InputError: Another process is training this member.
     """
-    tensors = safetensors.torch.load_file(initial_weights)
-    model = build_model(config.model.backbone, dropout=config.model.dropout)
-    model.load_state_dict(tensors)
-    model.to(data.train.device)
-    digest = digest_tensors(tensors)
-    for epoch in fit(model, config, data.train, data.val):
-        if epoch.improved and is_writer:
-            save_member(
-                folder,
-                model,
-                epoch,
-                config,
-                trial=trial,
-                split_digest=data.split_digest,
-                initial_weights_digest=digest,
-            )
-        yield epoch
+    initial = safetensors.torch.load_file(initial_weights)
+    about: dict[str, Any] = {
+        "trial": trial,
+        "split_digest": data.split_digest,
+        "initial_weights_digest": digest_tensors(initial),
+    }
+    identity = identify_run(config, **about, num_workers=place_among_workers()[1])
+    with _only_writer(folder) if is_writer else nullcontext():
+        state = load_state(folder, identity=identity) if is_writer else None
+        if state and not state.epoch.improved and not _has_best(folder, state.epoch, config, about):
+            state = None
+        state = _agree(state, folder, identity, data.train.device, is_writer=is_writer)
+        model = build_model(config.model.backbone, dropout=config.model.dropout)
+        model.load_state_dict(state.weights if state else initial)
+        model.to(data.train.device)
+        start = state.epoch if state else None
+        for epoch in fit(model, config, data.train, data.val, start=start):
+            if is_writer:
+                # the state first: a member never shows an epoch that a run going on may train
+                # anew (and on a GPU with other bits), and the state can still make the member
+                save_state(folder, model, epoch, identity=identity)
+                if epoch.improved:
+                    save_member(folder, model, epoch, config, **about)
+            yield epoch
+
+
+@contextmanager
+def _only_writer(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock; the kernel frees it when its process ends, however it ends.
+
+    A process of a killed search may live on for a while beside its successor.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    give_up_at = time.monotonic() + LOCK_WAIT_SECONDS
+    with (folder / ".lock").open("w") as file:  # no program started from here inherits it
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > give_up_at:
+                    raise InputError(
+                        f"{folder}: another process has been training this member for "
+                        f"{LOCK_WAIT_SECONDS} s and goes on; end it, then run again"
+                    ) from None
+                time.sleep(0.1)
+        for leftover in folder.glob(".*.tmp"):  # of a process that was killed as it wrote
+            leftover.unlink()
+        yield
+
+
+def _has_best(folder: Path, epoch: Epoch, config: TrialConfig, about: dict[str, Any]) -> bool:
+    """Whether the member in `folder` is the best one of the run that stands after `epoch`."""
+    try:
+        member = open_member(folder)
+        member.val_margins()
+        member.load_model()
+    except InputError:
+        return False
+    expected = {**about, "config": config, "epoch": epoch.number - epoch.epochs_since_best}
+    found = {name: getattr(member.record, name) for name in expected}
+    return found == expected and member.val_f1 == epoch.best_val_f1
+
+
+def _agree(
+    state: State | None, folder: Path, identity: str, device: torch.device, *, is_writer: bool
+) -> State | None:
+    """The state that all workers go on from: rank 0's, if every other one reads the same."""
+    if place_among_workers()[1] == 1:
+        return state
+    wanted = torch.tensor(_number(state), device=device)
+    dist.broadcast(wanted, src=0)  # and so the others read after rank 0 has the lock
+    if not is_writer and wanted:
+        state = load_state(folder, identity=identity)
+    agreed = (wanted == _number(state)).int()
+    dist.all_reduce(agreed, op=dist.ReduceOp.MIN)
+    return state if agreed else None
+
+
+def _number(state: State | None) -> int:
+    """A state's digest as a number that fits a tensor; 0 is no state."""
+    return int(state.sha256[:15], 16) if state else 0

@@ -18,7 +18,7 @@ import torch
 import torchvision
 from torch import Tensor
 
-from ensemble.errors import InputError
+from ensemble.errors import InputError, quote
 from ensemble.files import written_whole
 from ensemble.training.backbones import build_model, head_prefix
 from ensemble.training.seeds import derive_seed
@@ -119,7 +119,7 @@ def _fit(
         and not name.endswith("num_batches_tracked")
     ]
     if unknown or missing:
-        what = f"has no {missing[0]!r}" if missing else f"has an unknown tensor {unknown[0]!r}"
+        what = f"has no {missing[0]!r}" if missing else f"has an unknown tensor {quote(unknown[0])}"
         raise InputError(f"{where}: does not fit {backbone}: it {what}")
     for name, tensor in loaded.items():
         if name not in tensors:
@@ -131,9 +131,15 @@ def _fit(
                 f"{where}: does not fit {backbone}: {name!r} has the shape {tuple(tensor.shape)}, "
                 f"expected {tuple(tensors[name].shape)}"
             )
-        if tensor.is_meta or tensor.is_complex() or tensor.layout != torch.strided:
-            raise InputError(f"{where}: {name!r} holds no plain real numbers")
-        tensors[name] = tensor.to(tensors[name].dtype, copy=True).contiguous()
+        try:
+            if tensor.is_meta or tensor.is_complex() or tensor.layout != torch.strided:
+                raise TypeError
+            numbers = tensor.detach().to(tensors[name].dtype, copy=True).contiguous()
+        except (RuntimeError, TypeError):  # bits, packed or quantised numbers
+            raise InputError(f"{where}: {name!r} holds no plain real numbers") from None
+        if not torch.isfinite(numbers).all():
+            raise InputError(f"{where}: {name!r} holds infinite numbers or none (NaN)")
+        tensors[name] = numbers
 
 
 def digest_tensors(tensors: Mapping[str, Tensor]) -> str:

@@ -1,0 +1,165 @@
+"""What a run that is cut goes on from: weights, optimizer and figures of its last epoch, on disk.
+
+`state.json` names the file of tensors (safetensors) and its SHA-256 and is written last, so a
+reader sees the state after one epoch or after the next, never a mixture. It also holds a digest of
+everything the run depends on: a state of another run, of other workers or of another torch is no
+state. What else an epoch depends on (order, augmentation, dropout, learning rate) follows from the
+seed and the epoch's number. Nothing here is pickled or unpickled.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import safetensors
+import safetensors.torch
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor, nn
+
+from ensemble.errors import InputError
+from ensemble.files import read_json, write_json, written_whole
+from ensemble.training.config import TrialConfig
+from ensemble.training.loop import Epoch
+
+_MARGINS = "val_margins"
+
+
+class EpochFigures(BaseModel):
+    """The fields of an `Epoch` that are no tensors."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, from_attributes=True
+    )
+
+    number: int = Field(ge=1)
+    train_loss: float
+    train_accuracy: float
+    learning_rate: float
+    val_metrics: dict[str, float]
+    improved: bool
+    best_val_f1: float
+    epochs_since_best: int = Field(ge=0)
+    train_seconds: float
+    val_seconds: float
+    images_per_second: float
+    last: bool
+
+
+class StateRecord(BaseModel):
+    """What `state.json` holds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    identity: str
+    epoch: EpochFigures
+    tensors_file: str = Field(pattern=r"^state-[0-9]{1,10}-[0-9a-f]{8}\.safetensors$")
+    tensors_sha256: str
+
+
+@dataclass(frozen=True)
+class State:
+    """A run after an epoch.
+
+    Attributes:
+        epoch: As it was reported, with the optimizer's tensors.
+        weights: The network's, as `state_dict` names them.
+        sha256: Of all tensors.
+    """
+
+    epoch: Epoch
+    weights: dict[str, Tensor]
+    sha256: str
+
+
+def identify_run(
+    config: TrialConfig,
+    *,
+    trial: int,
+    split_digest: str,
+    initial_weights_digest: str,
+    num_workers: int,
+) -> str:
+    """SHA-256 of everything that decides a run's bits."""
+    parts = {
+        "trial": trial,
+        "config": config.model_dump(mode="json"),
+        "split_digest": split_digest,
+        "initial_weights_digest": initial_weights_digest,
+        "num_workers": num_workers,  # they share batches and draw dropout and augmentation
+        "torch": torch.__version__,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def save_state(folder: Path, model: nn.Module, epoch: Epoch, *, identity: str) -> None:
+    """Write the run as it is after `epoch`, then remove the state of an earlier epoch.
+
+    Args:
+        folder: Of the member; it exists.
+        model: After `epoch`.
+        epoch: As `fit` just yielded it.
+        identity: Of the run, see `identify_run`.
+
+    Raises:
+        InputError: The disk is full.
+    """
+    tensors = {
+        **{f"model.{name}": tensor for name, tensor in model.state_dict().items()},
+        **{f"optimizer.{name}": tensor for name, tensor in epoch.optimizer_state.items()},
+        _MARGINS: torch.from_numpy(epoch.val_margins),
+    }
+    data = safetensors.torch.save(
+        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    )
+    sha256 = hashlib.sha256(data).hexdigest()
+    record = StateRecord(
+        identity=identity,
+        epoch=EpochFigures.model_validate(epoch),
+        tensors_file=f"state-{epoch.number}-{sha256[:8]}.safetensors",
+        tensors_sha256=sha256,
+    )
+    with written_whole(folder / record.tensors_file) as path:
+        path.write_bytes(data)
+    write_json(folder / "state.json", record.model_dump(mode="json"))
+    _remove_tensors(folder, but=record.tensors_file)
+
+
+def load_state(folder: Path, *, identity: str) -> State | None:
+    """Read the state in `folder`; None where it is missing, damaged or of another run.
+
+    It only saves time: without it the run starts again and ends with the same bits.
+    """
+    try:
+        record = StateRecord.model_validate(read_json(folder / "state.json"))
+        data = (folder / record.tensors_file).read_bytes()
+    except (InputError, ValidationError, OSError):
+        return None
+    if record.identity != identity or hashlib.sha256(data).hexdigest() != record.tensors_sha256:
+        return None
+    tensors = safetensors.torch.load(data)
+    epoch = Epoch(
+        **record.epoch.model_dump(),
+        val_margins=tensors.pop(_MARGINS).numpy(),
+        optimizer_state=_part(tensors, "optimizer."),
+    )
+    return State(epoch, _part(tensors, "model."), record.tensors_sha256)
+
+
+def remove_state(folder: Path) -> None:
+    """Remove the state in `folder`, if there is one; the member stays."""
+    (folder / "state.json").unlink(missing_ok=True)  # first: it never names what is gone
+    _remove_tensors(folder)
+
+
+def _remove_tensors(folder: Path, *, but: str | None = None) -> None:
+    for path in folder.glob("state-*.safetensors"):
+        if path.name != but:
+            path.unlink(missing_ok=True)
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
