@@ -12,21 +12,21 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ensemble.errors import InputError
+from ensemble.errors import InputError, quote
 from ensemble.files import read_json, write_json
 from ensemble.training.checkpoint import Member, open_member
 from ensemble.training.config import explain_validation
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ChosenMember(_Record):
     """One member of the ensemble."""
 
     trial: int = Field(ge=0)
-    folder: str = Field(description="relative to the run's folder")
+    folder: str = Field(pattern=r"^[\w./-]{1,100}$", description="relative to the run's folder")
     weights_sha256: str
     weight: float = Field(gt=0, le=1)
     temperature: float = Field(gt=0, description="calibrates this member alone")
@@ -83,6 +83,21 @@ class Choice(_Record):
         write_json(run / "ensemble.json", self.model_dump(mode="json"))
 
 
+def read_choice(run: Path) -> Choice | None:
+    """The ensemble of a run as it was chosen, None where none was.
+
+    Raises:
+        InputError: The file is damaged.
+    """
+    path = run / "ensemble.json"
+    if not path.exists():
+        return None
+    try:
+        return Choice.model_validate(read_json(path))
+    except ValidationError as error:
+        raise InputError(f"{path}: damaged ({explain_validation(error)})") from None
+
+
 def open_choice(run: Path) -> tuple[Choice, list[Member]]:
     """The ensemble of a run and its members, in the order of `choice.members`.
 
@@ -90,17 +105,16 @@ def open_choice(run: Path) -> tuple[Choice, list[Member]]:
         InputError: None was chosen, the file is damaged, or a member is not the one chosen.
     """
     path = run / "ensemble.json"
-    if not path.exists():
+    choice = read_choice(run)
+    if choice is None:
         raise InputError(f"{run} has no ensemble yet; run python -m ensemble.evaluate {run.name}")
-    try:
-        choice = Choice.model_validate(read_json(path))
-    except ValidationError as error:
-        raise InputError(f"{path}: damaged ({explain_validation(error)})") from None
     members = []
     for chosen in choice.members:
         folder = (run / chosen.folder).resolve()
         if not folder.is_relative_to(run.resolve()):
-            raise InputError(f"{path}: damaged (a member outside of the run: {chosen.folder!r})")
+            raise InputError(
+                f"{path}: damaged (a member outside of the run: {quote(chosen.folder)})"
+            )
         member = open_member(folder)
         if member.record.weights_sha256 != chosen.weights_sha256:
             raise InputError(f"{folder}: not the member that {path.name} chose; evaluate again")

@@ -29,9 +29,15 @@ from ensemble.figures import (
     photograph_of,
     surface_figures,
 )
-from ensemble.files import read_json, write_json, write_text
+from ensemble.files import read_object, read_table, write_json, write_text
 from ensemble.gallery import draw_galleries
-from ensemble.members import choose_device, find_run, open_members, score_tiles
+from ensemble.members import (
+    choose_device,
+    find_run,
+    open_members,
+    read_validation,
+    score_tiles,
+)
 from ensemble.mistakes import find_errors, read_labels, relabelled_figures, suspect_labels
 from ensemble.provenance import describe_code_and_machine
 from ensemble.result_table import print_result
@@ -81,6 +87,9 @@ def main(arguments: list[str] | None = None) -> None:
         labels_file=options.labels,
     )
     print_result(metrics, Console(width=None if Console().is_terminal else 150))
+    candidates, finished = metrics["num_candidates"], metrics["num_finished_trials"]
+    if candidates < finished:
+        print(f"chosen from the {candidates} of {finished} finished trials that kept their weights")
     print(f"written: {run / 'ensemble.json'}, which ensemble.predict uses from now on")
     for path in sorted((run / "evaluation").iterdir()):
         print(f"written: {path}")
@@ -110,7 +119,7 @@ def evaluate(
     Raises:
         InputError: Too few or damaged members, or the packed tiles are gone or others.
     """
-    about = read_json(run / "run.json")
+    about = read_object(run / "run.json", split_digest=str, pack_folder=str)
     pack = open_pack(Path(about["pack_folder"]))
     if pack.about["split_digest"] != about["split_digest"]:
         raise InputError(f"{pack.folder} holds another split than the run's; search again")
@@ -118,7 +127,8 @@ def evaluate(
     corrected = None if labels_file is None else read_labels(labels_file, table)
     choose_ensemble(run, method=method, top_k=top_k, rule=rule, tta=tta).save(run)
     choice, chosen = open_choice(run)
-    shown = _shown_members(run, choice, chosen, about["split_digest"])
+    finished = open_members(run, split_digest=about["split_digest"])
+    shown = _shown_members(choice, chosen, finished)
     thresholds = _own_thresholds(run, shown, rule)
 
     _note_opening(run, choice)
@@ -140,6 +150,8 @@ def evaluate(
             single_threshold=single_threshold,
         ),
         "choice": choice.model_dump(mode="json"),
+        "num_finished_trials": len(finished),
+        "num_candidates": sum(member.has_weights for member in finished),
         "num_test_tiles": len(table),
         "num_test_photographs": photographs,
         "intervals": coverage_note(len(set(photograph_of(predictions)))),
@@ -163,18 +175,16 @@ def evaluate(
     return metrics
 
 
-def _shown_members(
-    run: Path, choice: Choice, chosen: list[Member], split_digest: str
-) -> list[Member]:
+def _shown_members(choice: Choice, chosen: list[Member], finished: list[Member]) -> list[Member]:
     """Members with a row of their own: the chosen, a soup's ingredients, and the best single."""
     wanted = choice.ingredients or [member.trial for member in chosen]
     wanted += [choice.best_single_trial] * (choice.best_single_trial not in wanted)
-    known = {member.trial: member for member in open_members(run, split_digest=split_digest)}
+    known = {member.trial: member for member in finished}
     return [known[trial] for trial in wanted]
 
 
 def _own_thresholds(run: Path, members: Sequence[Member], rule: str) -> dict[int, float]:
-    labels = pd.read_csv(run / "validation.csv")["label"].to_numpy()
+    labels = read_validation(run)["label"].to_numpy()
     return {
         member.trial: choose_threshold(
             labels, margins_to_probabilities(member.val_margins()), rule
@@ -226,7 +236,7 @@ def _write(
 
 def _read_ledger(run: Path) -> list[dict[Any, Any]]:
     path = run / "evaluation" / "ledger.csv"
-    return pd.read_csv(path).to_dict("records") if path.exists() else []
+    return read_table(path).to_dict("records") if path.exists() else []
 
 
 def _note_opening(run: Path, choice: Choice) -> None:

@@ -10,6 +10,7 @@ from torch import nn
 
 from ensemble.data.batches import Tiles
 from ensemble.errors import InputError
+from ensemble.files import read_table
 from ensemble.training.checkpoint import Member, open_member
 from ensemble.training.loop import choose_precision, predict_margins
 from ensemble.training.metrics import margins_to_probabilities
@@ -34,8 +35,15 @@ def find_run(run: str | None, *, under: Path) -> Path:
     return runs[-1].parent.resolve()
 
 
+def member_folder(run: Path, trial: int) -> Path:
+    """Where the member of a trial lies."""
+    return run / "members" / f"{trial:04}"
+
+
 def open_members(run: Path, *, split_digest: str) -> list[Member]:
     """The member of every trial that finished or was stopped early, by trial number.
+
+    Those whose weights were dropped are among them: their scores count, but they cannot be loaded.
 
     Raises:
         InputError: A member is damaged, or was trained on another split.
@@ -43,9 +51,11 @@ def open_members(run: Path, *, split_digest: str) -> list[Member]:
     trials = run / "trials.csv"
     if not trials.exists():
         return []
-    table = pd.read_csv(trials)
+    table = read_table(trials, columns=("trial", "state"))
+    if not pd.api.types.is_integer_dtype(table["trial"]) or (table["trial"] < 0).any():
+        raise InputError(f"{trials}: damaged (a trial is no whole number)")
     finished = table.loc[table["state"].isin(FINISHED_STATES), "trial"]
-    members = [open_member(run / "members" / f"{trial:04}") for trial in finished]
+    members = [open_member(member_folder(run, trial)) for trial in finished]
     for member in members:
         if member.record.split_digest != split_digest:
             raise InputError(
@@ -53,6 +63,25 @@ def open_members(run: Path, *, split_digest: str) -> list[Member]:
                 f"{member.record.split_digest[:12]}, not {split_digest[:12]}"
             )
     return sorted(members, key=lambda member: member.trial)
+
+
+def read_validation(run: Path) -> pd.DataFrame:
+    """The validation tiles, in the order of every member's scores: photograph, label (0 or 1), …
+
+    Raises:
+        InputError: The table is missing or damaged.
+    """
+    path = run / "validation.csv"
+    text = ("tile", "photograph", "surface")
+    table = read_table(path, columns=(*text, "label"), text=text)
+    if not table["label"].isin([0, 1]).all():
+        raise InputError(f"{path}: damaged (a label is neither 0 nor 1)")
+    return table
+
+
+def rank_members(members: Sequence[Member]) -> list[Member]:
+    """By validation F1, best first; equal ones by the number of their trial."""
+    return sorted(members, key=lambda member: (-member.val_f1, member.trial))
 
 
 def score_tiles(members: Sequence[Member], tiles: Tiles, *, tta: bool = False) -> np.ndarray:

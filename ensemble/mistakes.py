@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ensemble.errors import InputError
+from ensemble.errors import InputError, quote
 from ensemble.training.metrics import ranking_metrics, threshold_metrics
 
 ABOUT_A_TILE = ["tile", "photograph", "surface", "label"]
@@ -153,18 +153,20 @@ def read_labels(path: Path, predictions: pd.DataFrame) -> pd.Series:
     if known.isdisjoint(tile for _, tile, _ in rows):
         raise InputError(
             f"{path}: none of its tiles is among the {len(known):,} tested ones (its first is "
-            f"{rows[0][1]!r}); give a list for this run's test tiles"
+            f"{quote(rows[0][1])}); give a list for this run's test tiles"
         )
     labels: dict[str, int] = {}
     for line, tile, label in rows:
         where = f"{path}, line {line}"
         if tile not in known:
-            raise InputError(f"{where}: tile {tile!r} is not among the tested ones; correct it")
+            raise InputError(
+                f"{where}: tile {quote(tile)} is not among the tested ones; correct it"
+            )
         if label not in ("0", "1"):
-            raise InputError(f"{where}: label must be 0 or 1 (cracked), but got {label!r}")
+            raise InputError(f"{where}: label must be 0 or 1 (cracked), but got {quote(label)}")
         if labels.setdefault(tile, int(label)) != int(label):
             raise InputError(
-                f"{where}: tile {tile!r} has label {1 - int(label)} further up; keep one"
+                f"{where}: tile {quote(tile)} has label {1 - int(label)} further up; keep one"
             )
     replaced = predictions["tile"].map(labels)
     return replaced.fillna(predictions["label"]).astype("int64").rename("label")
@@ -180,7 +182,7 @@ def _read_rows(path: Path) -> Iterator[tuple[int, str, str]]:
                 if list(columns).count(name) != 1:
                     raise InputError(
                         f"{path}, line 1: one column {name!r} is needed, but its columns are "
-                        f"{', '.join(columns) or 'missing'}; write tile,label (with commas)"
+                        f"{', '.join(columns)[:200] or 'missing'}; write tile,label (with commas)"
                     )
             for row in reader:
                 yield reader.line_num, (row["tile"] or "").strip(), (row["label"] or "").strip()

@@ -26,7 +26,7 @@ from ensemble.data.batches import place_tiles
 from ensemble.data.decode import UNREADABLE, explain_unreadable
 from ensemble.data.pictures import Picture, list_pictures, read_picture
 from ensemble.errors import InputError, run_command
-from ensemble.files import read_json, write_text, written_whole
+from ensemble.files import read_object, write_text, written_whole
 from ensemble.members import choose_device, find_run, score_tiles
 from ensemble.mosaic import OVERLAY_PX, Box, cut_tile, draw_overlay, lay_grid
 from ensemble.training.checkpoint import Member
@@ -116,7 +116,7 @@ def read_tile_size(run: Path) -> tuple[int, int]:
     Raises:
         InputError: `run.json` does not say.
     """
-    size = read_json(run / "run.json").get("tile_size_px")
+    size = read_object(run / "run.json").get("tile_size_px")
     if (
         not isinstance(size, list)
         or len(size) != 2

@@ -1,17 +1,15 @@
 """Which members an ensemble has, with what weight: validation scores in, a `Choice` out.
 
-Nothing here can see a test tile. Four ways: `mean` of the k best, `greedy` selection, `weighted`
-convexly, and a `soup` of weights; `auto` takes the one of the first three that cross-validation
-over the validation photographs prefers. Only soup and test-time augmentation need a forward pass,
-on training and validation tiles.
+Nothing here can see a test tile, and only members that kept their weights are candidates. Four
+ways: `mean` of the k best, `greedy` selection, `weighted` convexly, and a `soup` of weights; `auto`
+takes the one of the first three that cross-validation over the validation photographs prefers.
+Only soup and test-time augmentation need a forward pass, on training and validation tiles.
 """
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from ensemble.calibration import (
     apply_temperature,
@@ -23,8 +21,14 @@ from ensemble.calibration import (
 )
 from ensemble.choice import Calibration, Choice, ChosenMember, MethodScore
 from ensemble.errors import InputError
-from ensemble.files import read_json
-from ensemble.members import choose_device, open_members, score_tiles
+from ensemble.files import read_object
+from ensemble.members import (
+    choose_device,
+    open_members,
+    rank_members,
+    read_validation,
+    score_tiles,
+)
 from ensemble.soup import cook_member
 from ensemble.training.checkpoint import Member
 from ensemble.training.member import TrainingData, open_training_data
@@ -42,25 +46,30 @@ LEAST_WEIGHT = 0.01  # a member below it costs a forward pass and changes nothin
 METHODS = ("mean", "greedy", "weighted", "soup", "auto")
 
 
-def rank_members(members: Sequence[Member]) -> list[Member]:
-    """By validation F1, best first; equal ones by the number of their trial."""
-    return sorted(members, key=lambda member: (-member.val_f1, member.trial))
-
-
-def check_top_k(num_members: int, k: int | None) -> int:
+def check_top_k(k: int | None, *, num_candidates: int, num_finished: int) -> int:
     """The number of members to average: k, or five, or all if there are fewer.
 
+    Args:
+        k: What was asked for.
+        num_candidates: Members that kept their weights.
+        num_finished: Members in all.
+
     Raises:
-        InputError: There are no members, or fewer than k.
+        InputError: There are no candidates, or fewer than k.
     """
-    if not num_members:
+    if not num_finished:
         raise InputError("the run has no finished trial; search first")
-    if k is None:
-        return min(DEFAULT_TOP_K, num_members)
-    if not 1 <= k <= num_members:
+    if not num_candidates:
         raise InputError(
-            f"--top-k {k}: the run has {num_members} finished trials with a member; "
-            f"choose from 1 to {num_members}"
+            f"none of the run's {num_finished} finished trials kept its weights; search again"
+        )
+    if k is None:
+        return min(DEFAULT_TOP_K, num_candidates)
+    if not 1 <= k <= num_candidates:
+        kept = f", of which {num_candidates} kept their weights (the search's --keep)"
+        raise InputError(
+            f"--top-k {k}: the run has {num_finished} finished trials with a member"
+            f"{kept * (num_candidates < num_finished)}; choose from 1 to {num_candidates}"
         )
     return k
 
@@ -96,6 +105,8 @@ def choose_ensemble(
 ) -> Choice:
     """Choose members, weights, temperatures and threshold on the validation split.
 
+    Members whose weights were dropped are no candidates.
+
     Args:
         run: A run's folder.
         method: One of `METHODS`.
@@ -106,10 +117,11 @@ def choose_ensemble(
     Raises:
         InputError: Too few or damaged members, or an unknown rule.
     """
-    about = read_json(run / "run.json")
-    members = open_members(run, split_digest=about["split_digest"])
-    k = check_top_k(len(members), top_k)
-    table = pd.read_csv(run / "validation.csv", dtype={"photograph": str}, keep_default_na=False)
+    about = read_object(run / "run.json", split_digest=str, pack_folder=str)
+    finished = open_members(run, split_digest=about["split_digest"])
+    members = [member for member in finished if member.has_weights]
+    k = check_top_k(top_k, num_candidates=len(members), num_finished=len(finished))
+    table = read_validation(run)
     labels, photographs = table["label"].to_numpy(), table["photograph"].to_numpy()
     probabilities = np.stack([margins_to_probabilities(m.val_margins()) for m in members])
     best = rank_members(members)[0]

@@ -15,15 +15,14 @@ from ensemble.calibration import apply_temperature
 from ensemble.choice import open_choice
 from ensemble.data.batches import Tiles
 from ensemble.errors import InputError
-from ensemble.members import find_run, open_members, score_tiles
+from ensemble.members import find_run, open_members, rank_members, score_tiles
 from ensemble.selection import (
     average_probabilities,
     check_top_k,
     choose_ensemble,
     mean_weights,
-    rank_members,
 )
-from ensemble.training.checkpoint import Member, MemberRecord
+from ensemble.training.checkpoint import Member, MemberRecord, drop_weights
 from ensemble.training.config import ModelConfig, TrialConfig
 from ensemble.training.metrics import best_threshold, margins_to_probabilities
 
@@ -61,7 +60,7 @@ def test_members_are_ranked_by_validation_f1_then_by_trial() -> None:
 @pytest.mark.parametrize("k", [-1, 0, 3, 100])
 def test_k_outside_the_members_is_refused_with_the_range(k: int) -> None:
     with pytest.raises(InputError) as refused:
-        check_top_k(2, k)
+        check_top_k(k, num_candidates=2, num_finished=2)
     message = str(refused.value)
     assert f"--top-k {k}" in message
     assert "2 finished trials" in message
@@ -71,12 +70,25 @@ def test_k_outside_the_members_is_refused_with_the_range(k: int) -> None:
 @pytest.mark.parametrize("k", [None, 1])
 def test_run_without_members_is_refused(k: int | None) -> None:
     with pytest.raises(InputError, match="no finished trial"):
-        check_top_k(0, k)
+        check_top_k(k, num_candidates=0, num_finished=0)
 
 
 @pytest.mark.parametrize(("available", "chosen"), [(1, 1), (4, 4), (5, 5), (6, 5)])
 def test_without_k_up_to_five_are_chosen(available: int, chosen: int) -> None:
-    assert check_top_k(available, None) == chosen
+    assert check_top_k(None, num_candidates=available, num_finished=available) == chosen
+
+
+def test_k_beyond_the_members_that_kept_their_weights_says_how_many_did() -> None:
+    message = "45 finished trials with a member, of which 20 kept their weights .*from 1 to 20"
+    with pytest.raises(InputError, match=message):
+        check_top_k(30, num_candidates=20, num_finished=45)
+    assert check_top_k(20, num_candidates=20, num_finished=45) == 20
+
+
+@pytest.mark.parametrize("k", [None, 1])
+def test_run_in_which_no_member_kept_its_weights_is_refused(k: int | None) -> None:
+    with pytest.raises(InputError, match="none of the run's 3 finished trials kept its weights"):
+        check_top_k(k, num_candidates=0, num_finished=3)
 
 
 def test_weighted_mean_by_hand() -> None:
@@ -159,6 +171,19 @@ def test_auto_says_what_each_method_promised_and_kept(run: Path) -> None:
 def test_a_noise_member_gets_next_to_no_weight(run: Path) -> None:
     choice = choose_ensemble(run, method="weighted")
     assert all(member.trial != 2 or member.weight < 0.05 for member in choice.members)
+
+
+@pytest.mark.parametrize("method", ["mean", "greedy", "weighted", "auto"])
+@pytest.mark.parametrize("kept", [[0], [1, 2], [0, 2]])
+def test_members_without_weights_are_as_good_as_not_there(
+    run: Path, method: str, kept: list[int]
+) -> None:
+    for trial in {0, 1, 2} - set(kept):
+        drop_weights(run / "members" / f"{trial:04}")
+    choice = choose_ensemble(run, method=method)
+    rows = "".join(f"{trial},COMPLETE\n" for trial in kept)
+    (run / "trials.csv").write_text("trial,state\n" + rows)
+    assert choose_ensemble(run, method=method) == choice
 
 
 @pytest.mark.parametrize("rule", ["f2", "0.5", "recall=0.95"])

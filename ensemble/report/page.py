@@ -49,10 +49,10 @@ def write_report(folder: Path) -> Path:
     run = read_run(folder)
     try:
         page = render(run)
-    except (KeyError, TypeError, jinja2.UndefinedError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, jinja2.UndefinedError) as error:
         raise InputError(
-            f"{folder}: a file lacks {error}; if it was written by another version of this "
-            "package, evaluate the run again"
+            f"{folder}: a file lacks or garbles {error}; if it was written by another version of "
+            "this package, evaluate the run again"
         ) from error
     write_text(folder / "report.html", page)
     return folder / "report.html"

@@ -1,6 +1,5 @@
 """A run's folder → what is in it, read and not changed: the tables, the choice and the metrics."""
 
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from ensemble.errors import InputError
-from ensemble.files import read_json
+from ensemble.files import read_object, read_table, read_toml
 
 TEXT_COLUMNS = ("tile", "photograph", "surface", "reason", "trials", "method", "threshold_rule")
 
@@ -34,12 +33,17 @@ class Run:
 
 def read_run(folder: Path) -> Run:
     """Read what there is of a run; the trials that wait or run are left out."""
-    about = read_json(folder / "run.json")
+    about = read_object(folder / "run.json")
     tested = folder / "evaluation"
-    metrics = read_json(tested / "metrics.json") if (tested / "metrics.json").exists() else None
-    choice = metrics["choice"] if metrics is not None else None
-    if choice is None and (folder / "ensemble.json").exists():
-        choice = read_json(folder / "ensemble.json")
+    metrics: dict[str, Any] | None = None
+    choice: dict[str, Any] | None = None
+    if (tested / "metrics.json").exists():
+        metrics = read_object(tested / "metrics.json")
+        choice = metrics.get("choice")
+        if not isinstance(choice, dict):
+            raise InputError(f"{tested / 'metrics.json'}: damaged (no 'choice'); evaluate again")
+    elif (folder / "ensemble.json").exists():
+        choice = read_object(folder / "ensemble.json")
     trials = _read_table(folder / "trials.csv")
     epochs = _read_table(folder / "epochs.csv")
     return Run(
@@ -66,24 +70,9 @@ def read_run(folder: Path) -> Run:
 
 def _read_table(path: Path) -> pd.DataFrame | None:
     """A CSV file, its text columns as text; None if it is missing, empty if it has no rows."""
-    if not path.exists():
-        return None
-    try:
-        table = pd.read_csv(path, dtype=dict.fromkeys(TEXT_COLUMNS, str))
-    except pd.errors.EmptyDataError:
-        return pd.DataFrame()
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as CSV ({error})") from None
-    texts = [name for name in TEXT_COLUMNS if name in table]
-    return table.fillna(dict.fromkeys(texts, ""))
+    return read_table(path, text=TEXT_COLUMNS) if path.exists() else None
 
 
 def _read_question(path: Path) -> str:
     """The question of the search space; empty where there is none."""
-    try:
-        question = tomllib.loads(path.read_text(encoding="utf-8")).get("question", "")
-    except FileNotFoundError:
-        return ""
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as TOML ({error})") from None
-    return str(question)
+    return str(read_toml(path).get("question", ""))[:1000] if path.exists() else ""

@@ -1,0 +1,116 @@
+"""What of a run stays on disk: the best members' weights; and how much disk a search will need.
+
+Each trial leaves its best epoch, so a search of two hundred would keep two hundred networks of
+which an ensemble uses five. All records and validation scores stay; the weights stay of the best
+`keep` members, in the order in which an ensemble is chosen, and of those an ensemble is made of.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from ensemble.choice import read_choice
+from ensemble.members import member_folder, rank_members
+from ensemble.training.checkpoint import Member, drop_weights, open_member, remove_member
+
+STATE_SIZE = 3  # in networks: the weights and an optimiser's two moments
+BYTES_PER_EPOCH = 1024  # a row in the study and one in a table, there twice while it is written
+BYTES_PER_TRIAL = 20 * 1024  # folder, records, rows
+BYTES_PER_RUN = 6 * 1024**2  # the study (0.1 MB) with its journal (4.1 MB), pictures, tables
+
+
+class Retention:
+    """Drops the weights that a run no longer needs; called whenever a trial has ended.
+
+    It remembers the records it has read, so that a call costs a look at each file's date.
+
+    Args:
+        run: A run's folder.
+        keep: Members that keep their weights, at least one.
+    """
+
+    def __init__(self, run: Path, keep: int):
+        assert keep >= 1
+        self._run, self._keep = run, keep
+        self._known: dict[int, tuple[tuple[int, int], Member]] = {}
+
+    def keep_best(self, finished: Iterable[int], failed: Iterable[int] = ()) -> list[int]:
+        """Drop the weights of all but the best finished trials, and the members of failed ones.
+
+        The members that `ensemble.json` names keep their weights too, so that a chosen ensemble
+        works on when its search is extended. Where `keep` was raised in between, what is gone stays
+        gone and the best of the rest are kept. A trial in neither list may be training: it is not
+        touched.
+
+        Args:
+            finished: Numbers of the trials that ended by themselves or by early stopping.
+            failed: Numbers of those that failed; they are never candidates.
+
+        Returns:
+            The numbers of trials that lost weights, in order.
+
+        Raises:
+            InputError: The member of a finished trial or the chosen ensemble is damaged.
+        """
+        lost = []
+        for trial in failed:
+            folder = member_folder(self._run, trial)
+            if (folder / "member.json").exists():
+                lost.append(trial)
+            remove_member(folder)
+        kept = [member for trial in finished if (member := self._member(trial)).has_weights]
+        choice = read_choice(self._run)
+        named = {self._run / member.folder for member in choice.members} if choice else set()
+        for member in rank_members(kept)[self._keep :]:
+            if member.folder not in named:
+                drop_weights(member.folder)
+                lost.append(member.trial)
+        return sorted(lost)
+
+    def _member(self, trial: int) -> Member:
+        folder = member_folder(self._run, trial)
+        record = folder / "member.json"
+        about = record.stat() if record.exists() else None
+        stamp = (about.st_ino, about.st_mtime_ns) if about else (0, 0)
+        if trial not in self._known or self._known[trial][0] != stamp:
+            member = open_member(folder)
+            if not member.has_weights:
+                drop_weights(folder)  # a process killed on the way left them
+            self._known[trial] = stamp, member
+        return self._known[trial][1]
+
+
+def forecast_disk(
+    sizes: Mapping[str, int],
+    *,
+    keep: int,
+    num_trials: int,
+    epochs: int,
+    max_concurrent_trials: int,
+    num_val_tiles: int,
+) -> int:
+    """Bytes that the folder of a run grows by at most, from an empty one to its end.
+
+    Counted are, every network as large as the largest backbone: the weights of the best `keep`
+    trials; for each running trial its member and its training state, which is there twice while a
+    new one is written; the validation scores of all trials; study, records and tables. Not
+    counted: `initial/`, the packed tiles, what a chosen ensemble keeps beyond `keep`, evaluation
+    and report.
+
+    Args:
+        sizes: Backbone → bytes of its weights, as in `initial/`.
+        keep: Members that keep their weights.
+        num_trials: Of the search.
+        epochs: Of a trial, at most.
+        max_concurrent_trials: Trials at a time.
+        num_val_tiles: Tiles of the validation split.
+    """
+    num_running = min(max_concurrent_trials, num_trials)
+    num_networks = min(keep, num_trials - num_running) + num_running * (1 + 2 * STATE_SIZE)
+    # a running trial: its member's scores, a new member's or a state's two times
+    num_scores = num_trials + 2 * num_running
+    return (
+        num_networks * max(sizes.values())
+        + num_scores * 4 * num_val_tiles
+        + num_trials * (BYTES_PER_TRIAL + epochs * BYTES_PER_EPOCH)
+        + BYTES_PER_RUN
+    )
