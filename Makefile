@@ -3,10 +3,10 @@
 PYTHON ?= python3
 RUN := .venv/bin/python
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test test-all soak lint clean
 
 help:  ## these lines
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/'
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; say make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
@@ -20,8 +20,16 @@ demo: .venv/.installed  ## draw concrete, search six trials, test the ensemble: 
 	$(RUN) -m ensemble.evaluate demo
 	$(RUN) -m ensemble.report demo
 
-test: .venv/.installed lint  ## all tests, as CI runs them
-	$(RUN) -m pytest -n 2 --dist loadfile
+test: .venv/.installed lint  ## all tests but the long ones: under 10 minutes
+	$(RUN) -m pytest -n 2 --dist loadfile -m "not long"
+
+test-all: .venv/.installed lint  ## all tests, as CI runs them: with kills, full disks and clusters
+	$(RUN) -m pytest -n 2 --dist loadfile -m "not long"
+	$(RUN) -m pytest -n 2 --dist loadscope -m long
+	FUZZ_EXAMPLES=300 $(RUN) -m pytest -n 2 tests/test_fuzz.py
+
+soak: .venv/.installed  ## the faults in full counts, for hours; writes results/evidence/soak.csv
+	$(RUN) scripts/soak.py
 
 lint: .venv/.installed  ## format, style and types
 	$(RUN) -m ruff format --check .

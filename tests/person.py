@@ -12,7 +12,7 @@ TINY = ["--space", "demo", "--gpus", "0", "--cpus", "2", "--epochs", "2", "--ima
 
 def type_in(folder: Path, *words: str, code: int = 0) -> str:
     """Run a command in `folder` as a person would and return what it printed."""
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=420)
     assert done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     if code:

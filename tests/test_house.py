@@ -1,6 +1,7 @@
 """The rules of the house: what may import what, and how large a module may grow."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -67,6 +68,13 @@ def test_nothing_is_unpickled():
 def test_a_module_fits_in_one_reading(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
     assert path.stem not in ("utils", "common", "helpers", "misc")
+
+
+def test_every_test_that_the_readme_names_exists():
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "README.md").read_text(encoding="utf-8")))
+    tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("*.py"))
+    assert len(named) > 10
+    assert {name for name in named if f"def {name}(" not in tests} == set()
 
 
 def test_training_runs_where_ray_and_optuna_are_not_installed():

@@ -122,6 +122,18 @@ def test_trials_have_seeds_of_their_own_that_depend_on_the_study_seed(write):
         (MINIMAL + '[[start]]\n"model.colour" = 1', "unknown key 'model.colour'"),
         (MINIMAL + "[early_stopping]\nreduction_factor = 1", "reduction_factor"),
         ("question = ", "not a readable TOML file"),
+        ("question = " + "9" * 5000, "not a readable TOML file"),
+        ("question = 0x" + "f" * 5000, "'question'.*too large to show"),
+        ("a." * 20_000 + "b = 1", "at most 32,768 bytes"),
+        (
+            MINIMAL
+            + '[search.loss]\nfocal_gamma = { low = 1, high = 2, when = {"loss.kind" = []} }',
+            "'loss.kind' in when has no values",
+        ),
+        (
+            MINIMAL + "[search.optimisation]\nearly_stopping_patience = { low = 0, high = 1e300 }",
+            "early_stopping_patience",
+        ),
     ],
 )
 def test_a_wrong_space_is_named_in_one_line(write, text, message):

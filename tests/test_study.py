@@ -1,12 +1,15 @@
 """The searcher: what Tune is told to run, and what the study says afterwards."""
 
-import threading
+from types import SimpleNamespace
 
 import optuna
+import pytest
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
+from ensemble.search.early_stopping import make_early_stopping
 from ensemble.search.space_file import load_space
+from ensemble.search.stopping import Stopping
 from ensemble.search.study import StudySearcher, count_finished, find_best, open_study
 
 SPACE = """
@@ -23,21 +26,24 @@ learning_rate = { low = 1e-4, high = 1e-2, log = true }
 class Search:
     """A searcher on a study in a folder, and the tasks it gave."""
 
-    def __init__(self, folder, *, num_trials=4, at_once=2, max_failures=2, seed=0):
+    def __init__(self, folder, *, num_trials=4, at_once=2, max_failures=2, seed=0, sampler="tpe"):
         (folder / "space.toml").write_text(SPACE)
-        space = load_space(folder / "space.toml")
-        self.study = open_study(folder / "study.db", space, seed=seed)
-        self.interrupted = threading.Event()
+        self.space = load_space(folder / "space.toml")
+        self.study = open_study(folder / "study.db", self.space, sampler=sampler, seed=seed)
+        self.said = []
+        self.stopping = Stopping(self.said.append)
         self.searcher = StudySearcher(
             self.study,
-            space,
+            self.space,
             seed=seed,
             num_trials=num_trials,
             max_concurrent_trials=at_once,
             max_failures=max_failures,
-            interrupted=self.interrupted,
+            stopping=self.stopping,
             make_task=lambda number, config: {"number": number, "config": config},
-            on_end=lambda: None,
+            explain_death=lambda trial_id: f"{trial_id} died",
+            before_end=lambda number: None,
+            after_end=lambda number: None,
         )
 
     def state(self, number):
@@ -107,7 +113,7 @@ def test_an_interrupted_trial_waits_and_is_taken_up_with_the_same_parameters(tmp
     search = Search(tmp_path)
     task = search.searcher.suggest("a")
     search.searcher.on_trial_result("a", result(1, 0.5))
-    search.interrupted.set()
+    search.stopping.ask("enough", exit_code=0)
     search.searcher.on_trial_complete("a", result(2, 0.6, last=False))
     assert search.state(0) == TrialState.WAITING
     assert search.searcher.suggest("b") == Searcher.FINISHED
@@ -165,3 +171,54 @@ def test_best_trial_may_be_one_that_was_stopped_early(tmp_path):
         search.searcher.suggest(name)
         search.searcher.on_trial_complete(name, result(1, best, last=last))
     assert find_best(search.study) == (1, 0.7)
+
+
+def test_a_disk_that_takes_nothing_more_ends_the_search_and_fails_no_trial(tmp_path):
+    search = Search(tmp_path)
+    task = search.searcher.suggest("a")
+    search.searcher.suggest("b")
+    search.searcher.on_trial_complete("a", {"cannot_save": "no room", "done": True})
+    assert search.stopping.request.words == "no room"
+    assert search.stopping.request.exit_code == 2
+    search.searcher.on_trial_complete("b", result(4, 0.5, last=True))  # it was quicker
+    assert [search.state(number) for number in (0, 1)] == [TrialState.WAITING, TrialState.COMPLETE]
+    assert search.searcher.suggest("c") == Searcher.FINISHED
+    assert Search(tmp_path).searcher.suggest("a") == task
+
+
+def test_the_first_reason_to_stop_is_the_one_that_is_told():
+    said = []
+    stopping = Stopping(said.append)
+    stopping.ask("the time is up", exit_code=0)
+    stopping.ask("Ctrl-C", exit_code=130)
+    assert stopping.request.exit_code == 0
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "gp", "qmc"])
+def test_every_sampler_asks_goes_on_and_never_repeats_itself(tmp_path, sampler):
+    seen = []
+    for _ in range(3):
+        search = Search(tmp_path, num_trials=100, sampler=sampler)
+        for _ in range(6):
+            seen.append(search.searcher.suggest("a")["config"].model_dump_json())
+            search.searcher.on_trial_complete("a", result(1, 0.5, last=True))
+    assert len(set(seen)) == 18
+
+
+def test_a_continued_search_stops_early_what_an_undisturbed_one_would(tmp_path):
+    search = Search(tmp_path)
+    undisturbed = make_early_stopping(search.space, search.study)
+    for name, best in (("a", 0.6), ("b", 0.8), ("c", 0.7)):
+        search.searcher.suggest(name)
+        search.searcher.on_trial_complete(name, result(1, best, last=True))
+    continued = make_early_stopping(search.space, Search(tmp_path).study)
+    for scheduler, known in ((undisturbed, (0.6, 0.8, 0.7)), (continued, ())):
+        for number, best in enumerate(known):
+            earlier = SimpleNamespace(trial_id=str(number))
+            scheduler.on_trial_add(None, earlier)
+            scheduler.on_trial_result(None, earlier, result(1, best))
+        for name, best, decision in (("bad", 0.5, "STOP"), ("good", 0.9, "CONTINUE")):
+            trial = SimpleNamespace(trial_id=name)
+            scheduler.on_trial_add(None, trial)
+            assert scheduler.on_trial_result(None, trial, result(1, best)) == decision

@@ -1,8 +1,30 @@
-"""How many trials run at a time, and what each worker may ask of Ray."""
+"""How many trials run at a time, and what each worker may ask of Ray.
 
+A worker runs on one node, so it is not the sum over a cluster that counts but what fits on each.
+"""
+
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ensemble.errors import InputError
+
+UNIT = 10_000  # Ray counts in ten-thousandths and rounds: six times 0.1667 would not fit into one
+
+
+@dataclass(frozen=True)
+class Node:
+    """A machine that trains.
+
+    Attributes:
+        name: Its address.
+        num_cpus: Cores that Ray may give away.
+        num_gpus: Likewise, GPUs.
+    """
+
+    name: str
+    num_cpus: int
+    num_gpus: int
 
 
 @dataclass(frozen=True)
@@ -39,14 +61,28 @@ class Budget:
         return f"{trials} at a time, on {self.workers_per_trial} Ray Train workers of {each} each"
 
 
+class TooLittleError(InputError):
+    """What is asked does not fit on the nodes there are; with more nodes it would.
+
+    Args:
+        message: For the person.
+        bundle: What each worker needs, for a cluster that can grow.
+        num_bundles: How many of them there must be.
+    """
+
+    def __init__(self, message: str, bundle: dict[str, float], num_bundles: int):
+        super().__init__(message)
+        self.bundle, self.num_bundles = bundle, num_bundles
+
+
 def plan_budget(
     *,
     gpus: int | None,
     cpus: int | None,
     workers_per_trial: int,
     trials_per_gpu: int,
-    available_gpus: int,
-    available_cpus: int,
+    nodes: Sequence[Node],
+    is_cluster: bool = False,
 ) -> Budget:
     """Work out the budget before anything starts.
 
@@ -55,13 +91,14 @@ def plan_budget(
         cpus: Slots where no GPU is used; None takes one a core.
         workers_per_trial: Data-parallel workers of each trial.
         trials_per_gpu: Trials that share a GPU.
-        available_gpus: What the machine or the cluster has.
-        available_cpus: Its cores.
+        nodes: What there is.
+        is_cluster: Whether nodes may come later.
 
     Raises:
-        InputError: More is asked than there is, or the numbers contradict each other.
+        InputError: The numbers contradict each other.
+        TooLittleError: More is asked than fits.
     """
-    num_gpus = available_gpus if gpus is None else gpus
+    num_gpus = sum(node.num_gpus for node in nodes) if gpus is None else gpus
     for option, value, least in (
         ("--gpus", num_gpus, 0),
         ("--cpus", 1 if cpus is None else cpus, 1),
@@ -70,9 +107,6 @@ def plan_budget(
     ):
         if value < least:
             raise InputError(f"{option} {value}: must be at least {least}")
-    if num_gpus > available_gpus:
-        there = f"there are {available_gpus}" if available_gpus else "there are none"
-        raise InputError(f"--gpus {num_gpus}: {there}; ask for fewer, or --gpus 0 to use the CPU")
     if trials_per_gpu > 1 and not num_gpus:
         raise InputError(f"--trials-per-gpu {trials_per_gpu}: no GPU is used; ask for --gpus 1")
     if trials_per_gpu > 1 and workers_per_trial > 1:
@@ -80,25 +114,152 @@ def plan_budget(
             f"--trials-per-gpu {trials_per_gpu} with {workers_per_trial} workers a trial: workers "
             "of a trial cannot share a GPU; choose one of the two"
         )
-    if num_gpus:
-        num_slots = num_gpus * trials_per_gpu
-    else:
-        num_slots = available_cpus if cpus is None else cpus
-        if num_slots > available_cpus:
-            raise InputError(f"--cpus {num_slots}: there are {available_cpus} cores; ask for fewer")
-    if workers_per_trial > num_slots:
-        unit = "GPUs" if num_gpus else "CPU slots"
-        raise InputError(
-            f"{workers_per_trial} workers a trial on {num_slots} {unit}: a trial could never "
-            f"start; say --workers-per-trial {num_slots}, or give more {unit}"
-        )
-    cores_per_slot = available_cpus / num_slots
+    num_slots = _count_slots(
+        num_gpus, gpus, cpus, workers_per_trial, trials_per_gpu, nodes, is_cluster=is_cluster
+    )
+    slots = [node.num_gpus * trials_per_gpu if num_gpus else node.num_cpus for node in nodes]
+    units = _units_per_worker(nodes, slots, num_slots)
+    used = [min(fit, num_slots) for fit in _fitting(nodes, slots, units)]
     return Budget(
         num_gpus=num_gpus,
         num_slots=num_slots,
         workers_per_trial=workers_per_trial,
         max_concurrent_trials=num_slots // workers_per_trial,
-        cpus_per_worker=min(1.0, cores_per_slot),
-        gpus_per_worker=1 / trials_per_gpu if num_gpus else 0.0,
-        threads_per_worker=max(1, int(cores_per_slot)),
+        cpus_per_worker=units / UNIT,
+        gpus_per_worker=UNIT // trials_per_gpu / UNIT if num_gpus else 0.0,
+        # any node may get as many workers as fit, so the fullest one decides
+        threads_per_worker=max(
+            1, min(node.num_cpus // n for node, n in zip(nodes, used, strict=True) if n)
+        ),
     )
+
+
+def _count_slots(
+    num_gpus: int,
+    gpus: int | None,
+    cpus: int | None,
+    workers_per_trial: int,
+    trials_per_gpu: int,
+    nodes: Sequence[Node],
+    *,
+    is_cluster: bool,
+) -> int:
+    """Workers at a time, at least one trial's, or the refusal."""
+    has = "the cluster has" if is_cluster else "this machine has"
+    wait = ", or --wait 30 to wait for more nodes" if is_cluster else ""
+    per_node = [node.num_gpus if num_gpus else node.num_cpus for node in nodes]
+    there = sum(per_node)
+    if num_gpus:
+        unit, asked, num_slots = "GPUs", gpus, num_gpus * trials_per_gpu
+        bundle: dict[str, float] = {"CPU": 1, "GPU": 1}
+    else:
+        unit, asked, num_slots = "CPU slots", cpus, there if cpus is None else cpus
+        bundle = {"CPU": 1}
+    if num_gpus > there:
+        raise TooLittleError(
+            f"--gpus {num_gpus}: {has} {_shown(nodes, per_node)}; ask for fewer, or --gpus 0 to "
+            f"use the CPU{wait}",
+            bundle,
+            num_gpus,
+        )
+    if num_slots > there and not num_gpus:
+        raise TooLittleError(
+            f"--cpus {num_slots}: {has} {_shown(nodes, per_node)} cores; ask for fewer{wait}",
+            bundle,
+            num_slots,
+        )
+    if not num_slots:
+        raise TooLittleError(
+            f"{has} neither cores nor GPUs to train on; add a node that has{wait}",
+            bundle,
+            workers_per_trial,
+        )
+    if workers_per_trial > num_slots:
+        message = (
+            f"{workers_per_trial} workers a trial on {num_slots} {unit}: a trial could never "
+            f"start; say --workers-per-trial {num_slots}, or give more {unit}"
+        )
+        if asked is not None:
+            raise InputError(message)
+        raise TooLittleError(f"{message}{wait}", bundle, workers_per_trial)
+    return num_slots
+
+
+def _fitting(nodes: Sequence[Node], slots: list[int], units: int) -> list[int]:
+    """How many workers of `units` fit on each node."""
+    return [
+        min(count, node.num_cpus * UNIT // units) if units else count
+        for node, count in zip(nodes, slots, strict=True)
+    ]
+
+
+def _units_per_worker(nodes: Sequence[Node], slots: list[int], num_slots: int) -> int:
+    """The largest part of a core, at most one, with which `num_slots` workers fit."""
+    parts = {
+        node.num_cpus * UNIT // count
+        for node, most in zip(nodes, slots, strict=True)
+        for count in range(1, most + 1)
+    }
+    fitting = (
+        part
+        for part in sorted({min(part, UNIT) for part in parts}, reverse=True)
+        if sum(_fitting(nodes, slots, part)) >= num_slots
+    )
+    return next(fitting)
+
+
+def _shown(nodes: Sequence[Node], counts: list[int]) -> str:
+    """The sum, and each node's share where there are several."""
+    total = str(sum(counts) or "none")
+    if len(nodes) < 2:
+        return total
+    shares = [f"{node.name}: {count}" for node, count in zip(nodes, counts, strict=True)]
+    left_out = len(shares) - 8
+    more = [f"and {left_out} more node{'s' * (left_out > 1)}"] if left_out > 0 else []
+    return f"{total} ({', '.join(shares[:8] + more)})"
+
+
+def wait_for_room(
+    plan: Callable[[list[Node]], Budget],
+    *,
+    look: Callable[[], list[Node]],
+    ask: Callable[[list[dict[str, float]]], None],
+    wait_minutes: float | None,
+    say: Callable[[str], None],
+) -> Budget:
+    """Plan on a cluster once what is asked can be placed.
+
+    Args:
+        plan: Nodes → budget.
+        look: The nodes there are now.
+        ask: Asks the cluster to grow; called with nothing when the wait is over.
+        wait_minutes: How long to wait for more nodes; None does not.
+        say: Told once a minute what is missing.
+
+    Raises:
+        InputError: It cannot be placed, or not in time.
+    """
+    began, said, is_asking = time.monotonic(), -float("inf"), False
+    try:
+        while True:
+            try:
+                return plan(look())
+            except TooLittleError as error:
+                if wait_minutes is None:
+                    raise
+                now, lack = time.monotonic(), str(error).partition(";")[0]
+                if now - began >= 60 * wait_minutes:
+                    raise InputError(
+                        f"{lack} after --wait {wait_minutes:g} (minutes); ask for fewer, or wait "
+                        "longer"
+                    ) from None
+                if not is_asking:
+                    is_asking = True
+                    ask([error.bundle] * error.num_bundles)
+                if now - said >= 60:
+                    said = now
+                    say(f"waiting for nodes: {lack}")
+                time.sleep(0.5)
+    finally:
+        if is_asking:  # from here on the search's own requests keep the nodes
+            ask([])

@@ -1,28 +1,44 @@
 """scripts/search.py: from the command line to a run's folder; bad input is refused first."""
 
+import argparse
+import math
 import os
 import shlex
-import shutil
 import sys
-from datetime import UTC, datetime
+from contextlib import nullcontext
+from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
 
-from ensemble.data.pack import Pack
 from ensemble.data.prepare import is_synthetic, prepare_data
 from ensemble.errors import InputError
-from ensemble.files import read_json, write_json, write_text
-from ensemble.provenance import describe_code_and_machine
-from ensemble.search.budget import Budget, plan_budget
-from ensemble.search.cluster import cluster_resources, connected, prepare_environment
+from ensemble.search.budget import Budget, Node, plan_budget, wait_for_room
+from ensemble.search.cluster import (
+    Head,
+    alive_nodes,
+    ask_for_nodes,
+    check_wait,
+    find_head,
+    joined,
+    prepare_environment,
+    started,
+)
 from ensemble.search.options import build_parser
+from ensemble.search.run_folder import (
+    begin_run,
+    check_disk,
+    check_same_run,
+    identify_run,
+    only_search_in,
+    share_run,
+)
 from ensemble.search.space import Space
 from ensemble.search.space_file import load_space
+from ensemble.search.storage import Storage
 from ensemble.training.config import Backbone
-from ensemble.training.weights import InitialState, make_initial_state, save_initial_state
+from ensemble.training.weights import make_initial_state
 
 SPACES = Path(__file__).parents[2] / "search_spaces"
 
@@ -30,10 +46,30 @@ SPACES = Path(__file__).parents[2] / "search_spaces"
 def main(arguments: list[str] | None = None) -> None:
     """Search as the command line says."""
     options = build_parser().parse_args(arguments)
+    head = find_head(options.address)
+    check_wait(options.wait, head)
+    prepare_environment(head)
+    with joined(head) if head else nullcontext():
+        _search(options, head)
+
+
+def _search(options: argparse.Namespace, head: Head | None) -> None:
+    """Prepare, search, say what came out; connected to the cluster at `head` if there is one."""
     console = Console(soft_wrap=True, highlight=False)
-    for option, value in (("--trials", options.trials), ("--seed", options.seed + 1)):
-        if value < 1:
-            raise InputError(f"{option}: got {value}, too small")
+    for option, value, least in (
+        ("--trials", options.trials, 1),
+        ("--seed", options.seed, 0),
+        ("--keep", options.keep, 1),
+        ("--max-failures", options.max_failures, 0),
+    ):
+        if value < least:
+            raise InputError(f"{option} {value}: must be at least {least}")
+    for option, amount in (
+        ("--trial-timeout", options.trial_timeout),
+        ("--max-hours", options.max_hours),
+    ):
+        if amount is not None and not 0 < amount < math.inf:
+            raise InputError(f"{option} {amount:g}: must be a positive number")
     space = load_space(_find_space(options.space))
     space = space.changed(epochs=options.epochs, image_size_px=options.image_size)
     name = (
@@ -47,20 +83,35 @@ def main(arguments: list[str] | None = None) -> None:
     workers = options.workers_per_trial or space.workers_per_trial
     cores, gpus = _cores_and_gpus_here()
 
-    def plan(available_cpus: int, available_gpus: int) -> Budget:
+    def plan(nodes: list[Node]) -> Budget:
         return plan_budget(
             gpus=options.gpus,
             cpus=options.cpus,
             workers_per_trial=workers,
             trials_per_gpu=options.trials_per_gpu,
-            available_gpus=available_gpus,
-            available_cpus=available_cpus,
+            nodes=nodes,
+            is_cluster=head is not None,
         )
 
-    if options.address is None:
-        plan(cores, gpus)  # refused before anything is read
+    def plan_now() -> Budget:
+        if head is None:
+            return plan([Node("this machine", cores, gpus)])
+        return wait_for_room(
+            plan,
+            look=alive_nodes,
+            ask=ask_for_nodes,
+            wait_minutes=options.wait,
+            say=console.print,
+        )
+
+    if head is not None:
+        console.print(f"joined the Ray cluster at {head.address} ({head.origin})")
+    plan_now()  # what cannot be placed is refused before anything is read
     if not is_synthetic(options.data) and not Path(options.data).exists():
         raise InputError(f"--data {options.data}: no such folder or .zip")
+    storage = Storage.parse(options.storage) if options.storage else None
+    if storage is not None:
+        storage.check()
     states = {}
     for backbone, what in weights.items():
         if what == "imagenet":
@@ -75,28 +126,42 @@ def main(arguments: list[str] | None = None) -> None:
         packs=options.out.resolve() / "packs",
         say=console.print,
     )
-    identity = _identity(space, packed, options.seed, states)
-    _check_same_run(folder, identity)
+    identity = identify_run(space, packed, options.seed, options.sampler, states)
+    check_same_run(folder, identity)
 
-    prepare_environment(options.address)
-    with connected(options.address, num_cpus=cores, num_gpus=gpus):
-        budget = plan(*(cluster_resources() if options.address else (cores, gpus)))
-        _begin_run(folder, identity, packed, space, states)
+    with (
+        only_search_in(folder),
+        nullcontext() if head else started(num_cpus=cores, num_gpus=gpus),
+    ):
+        budget = plan_now()  # on a cluster the nodes may be others by now
+        # these import Ray, which reads its environment then
+        from ensemble.search.run import Settings, run_search
+        from ensemble.search.study import count_finished, find_best
+        from ensemble.search.trackers import make_trackers
+
+        trackers = make_trackers(folder, options.mlflow)
+        begin_run(folder, identity, packed, space, states)
         for backbone, state in states.items():
             console.print(f"{backbone} starts from {state.origin}")
         console.print(f"searching {options.trials} trials: {budget}")
-        # these import Ray, which reads its environment then
-        from ensemble.search.run import run_search
-        from ensemble.search.study import count_finished, find_best
-
-        study = run_search(
+        console.print(check_disk(folder, space, packed, budget, options.keep, options.trials))
+        shared = share_run(storage, folder, packed) if storage else None
+        study, stopped = run_search(
             folder,
             space,
             budget,
+            Settings(
+                seed=options.seed,
+                sampler=options.sampler,
+                num_trials=options.trials,
+                max_failures=options.max_failures,
+                keep=options.keep,
+                trial_timeout_seconds=60 * options.trial_timeout,
+                max_seconds=options.max_hours and 3600 * options.max_hours,
+            ),
             pack_folder=packed.folder,
-            seed=options.seed,
-            num_trials=options.trials,
-            max_failures=options.max_failures,
+            shared=shared,
+            trackers=trackers,
             console=console,
         )
     finished = count_finished(study)
@@ -104,12 +169,15 @@ def main(arguments: list[str] | None = None) -> None:
         number, f1 = find_best(study)
         console.print(f"best: trial {number}, validation F1 {f1:.3f}")
     console.print(f"run: {folder}")
-    if finished < options.trials:
-        console.print(
-            f"stopped with {finished} of {options.trials} trials; the same command with "
+    if stopped is not None:
+        how = (
+            f"{finished} of {options.trials} trials are finished; the same command with "
             f"--name {shlex.quote(name)} goes on"
         )
-        sys.exit(130)  # as the shell says of Ctrl-C
+        if stopped.exit_code == 2:
+            raise InputError(f"{stopped.words}; {how}")
+        console.print(f"stopped ({stopped.words}): {how}")
+        sys.exit(stopped.exit_code)
     console.print(f"next: python -m ensemble.evaluate {shlex.quote(_shown(folder))}")
 
 
@@ -142,77 +210,6 @@ def _parse_weights(given: list[str], space: Space) -> dict[str, str | Path]:
 
 def _cores_and_gpus_here() -> tuple[int, int]:
     return len(os.sched_getaffinity(0)), torch.cuda.device_count()
-
-
-def _identity(
-    space: Space, packed: Pack, seed: int, states: dict[str, InitialState]
-) -> dict[str, Any]:
-    """What must be the same for a run to be continued, in the order a person would look."""
-    return {
-        "data": packed.about["source"],
-        "split_digest": packed.about["split_digest"],
-        "seed": seed,
-        "epochs": space.default.optimisation.epochs,
-        "image_size_px": space.default.data.image_size_px,
-        "weights": {b: {"origin": s.origin, "digest": s.digest} for b, s in states.items()},
-        "space": space.describe(),
-    }
-
-
-def _check_same_run(folder: Path, identity: dict[str, Any]) -> None:
-    if not folder.exists():
-        return
-    if not (folder / "run.json").exists():
-        raise InputError(f"{folder} exists and is no run; choose another --name")
-    known = read_json(folder / "run.json")
-    for key, value in identity.items():
-        if key == "data" or known.get(key) == value:
-            continue  # the same tiles may lie elsewhere today
-        what = {"split_digest": "data", "image_size_px": "image size"}.get(key, key)
-        if isinstance(value, dict) or key == "split_digest":
-            was, now = (known.get("data"), identity["data"]) if key == "split_digest" else ("", "")
-            detail = f" ({was}, now {now})" if was != now else ""
-        else:
-            detail = f" ({known.get(key)}, now {value})"
-        raise InputError(
-            f"the run {folder.name} exists with other {what}{detail}: choose another --name, or "
-            "give the same options to continue it"
-        )
-
-
-def _begin_run(
-    folder: Path,
-    identity: dict[str, Any],
-    packed: Pack,
-    space: Space,
-    states: dict[str, InitialState],
-) -> None:
-    """Make the run's folder, complete or not at all, unless it is there."""
-    if folder.exists():
-        return
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    try:
-        (partial / "initial").mkdir(parents=True)
-        for backbone, state in states.items():
-            save_initial_state(state, partial / "initial" / f"{backbone}.safetensors")
-        write_text(partial / "space.toml", space.path.read_text(encoding="utf-8"))
-        shutil.copy(packed.folder / "samples.png", partial / "samples.png")
-        table = packed.table("val")[["tile", "photograph", "surface", "label"]]
-        write_text(partial / "validation.csv", table.to_csv(index=False))
-        about = {
-            "command": shlex.join(sys.argv),
-            "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "pack_folder": str(packed.folder),
-            "leaky_split": packed.about["leaky_split"],
-            "data_summary": packed.about,
-            "tile_size_px": [packed.about["height_px"], packed.about["width_px"]],
-            **identity,
-            **describe_code_and_machine(),
-        }
-        write_json(partial / "run.json", about)
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _shown(path: Path) -> str:

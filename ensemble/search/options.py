@@ -65,6 +65,25 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
             "metavar": "N",
             "help": "of the study: sampler, heads, order, augmentation (default: 0)",
         },
+        "--sampler": {
+            "choices": ["tpe", "random", "gp", "qmc"],
+            "default": "tpe",
+            "help": "who chooses the next trial: TPE, chance, a Gaussian process or a quasi-random "
+            "sequence (default: tpe; random with the same --trials shows what the search is worth)",
+        },
+        "--max-hours": {
+            "type": float,
+            "metavar": "H",
+            "help": "after so many hours no trial starts and running ones stop; the same command "
+            "goes on (default: no limit)",
+        },
+        "--trial-timeout": {
+            "type": float,
+            "default": 60.0,
+            "metavar": "MINUTES",
+            "help": "end a trial that reports nothing for so long; longer than its longest epoch "
+            "(default: 60)",
+        },
         "--max-failures": {
             "type": int,
             "default": 10,
@@ -100,8 +119,31 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
             "help": "a running Ray cluster; --out must then be a folder that all its nodes share "
             "(default: Ray on this machine alone)",
         },
+        "--wait": {
+            "type": float,
+            "metavar": "MINUTES",
+            "help": "on a cluster: wait that long until --gpus or --cpus can be placed, and ask it "
+            "to grow where it can (default: what cannot be placed is refused)",
+        },
+        "--storage": {
+            "metavar": "PATH|URL",
+            "help": "shared folder or URL (s3://bucket/folder, gs://…, any of fsspec's) through "
+            "which tiles and members travel between nodes; --out may then be the driver's alone",
+        },
     },
     "output": {
+        "--keep": {
+            "type": int,
+            "default": 20,
+            "metavar": "N",
+            "help": "best members that keep their weights; of the others the scores stay "
+            "(default: 20)",
+        },
+        "--mlflow": {
+            "metavar": "URI",
+            "help": "tell MLflow of each trial, too: http://HOST:PORT or sqlite:///FILE; needs "
+            "pip install 'crack-ensemble[mlflow]'",
+        },
         "--name": {"metavar": "NAME", "help": "of the run (default: the space's name and time)"},
         "--out": {
             "type": Path,

@@ -1,6 +1,7 @@
 """What the person at the terminal sees: a live table, or a plain line an epoch in a log file."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from ensemble.search.forecast import Forecast
+from ensemble.search.stopping import Stopping
 from ensemble.search.tables import RunTables
+from ensemble.search.trackers import epoch_figures
 
 NUM_BEST = 5
 
@@ -38,13 +42,35 @@ class Progress(tune.Callback):
     Args:
         tables: Take every epoch.
         console: Of the person.
+        stopping: Once it is asked, trials that end will go on another time.
+        explain_death: Tune's trial id → why its processes died.
         num_trials: Finished trials that the run is to have.
         num_finished: Those it has already.
+        max_concurrent_trials: Trials at a time.
+        max_seconds: That the search may take, if there is a limit.
     """
 
-    def __init__(self, tables: RunTables, console: Console, num_trials: int, num_finished: int):
-        self._tables, self._console = tables, console
+    def __init__(
+        self,
+        tables: RunTables,
+        console: Console,
+        stopping: Stopping,
+        explain_death: Callable[[str], str],
+        *,
+        num_trials: int,
+        num_finished: int,
+        max_concurrent_trials: int,
+        max_seconds: float | None,
+    ):
+        self._tables, self._console, self._stopping = tables, console, stopping
+        self._explain_death = explain_death
         self._num_trials, self._counts = num_trials, {"finished": num_finished}
+        self._max_seconds = max_seconds
+        self._forecast = Forecast(
+            num_trials=num_trials,
+            num_finished=num_finished,
+            max_concurrent_trials=max_concurrent_trials,
+        )
         self._running: dict[str, _Running] = {}
         self._best: list[tuple[float, int, str]] = []
         self._started = time.monotonic()
@@ -63,20 +89,11 @@ class Progress(tune.Callback):
         """Nothing: Tune pickles its callbacks into a file that is never read."""
         return {}
 
-    def say(self, line: str) -> None:
-        """Print a line, above the table where there is one."""
-        self._console.print(line, highlight=False, soft_wrap=True)
-
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """A trial was given a process."""
-        config = trial.config["config"]
-        running = _Running(
-            number=trial.config["number"],
-            backbone=config["model"]["backbone"],
-            num_epochs=config["optimisation"]["epochs"],
-            started=time.monotonic(),
-        )
+        running = _describe(trial)
         self._running[trial.trial_id] = running
+        self._forecast.start(trial.trial_id, num_epochs=running.num_epochs)
         self._log(f"trial {running.number} starts: {running.backbone}")
 
     def on_trial_result(
@@ -89,11 +106,8 @@ class Progress(tune.Callback):
         running.epoch = result["epoch"]
         running.images_per_second = result["images_per_second"]
         running.val_f1, running.best_val_f1 = result["val_f1"], result["best_val_f1"]
-        figures = {
-            name: value
-            for name, value in result.items()
-            if name in _FIGURES or name.startswith("val_")
-        }
+        self._forecast.report(trial.trial_id, running.epoch)
+        figures = {"epoch": running.epoch, **epoch_figures(result)}
         self._tables.add_epoch(running.number, running.backbone, figures)
         self._log(
             f"trial {running.number} epoch {running.epoch}/{running.num_epochs}: "
@@ -107,33 +121,49 @@ class Progress(tune.Callback):
         result = trial.last_result or {}
         if result.get("failure"):
             self._end(trial, "failed", f"failed: {result['failure']}")
+        elif self._stopping.request is not None and not result.get("last"):
+            self._end(trial, "interrupted", "interrupted")
         elif result.get("last"):
             self._end(trial, "finished", "finished")
         else:
             self._end(trial, "stopped early", "stopped")
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        """A trial's process died."""
-        self._end(trial, "failed", "failed: its process died")
+        """A trial's processes died too often, or could not be started."""
+        self._running.setdefault(trial.trial_id, _describe(trial))
+        self._end(trial, "failed", f"failed: {self._explain_death(trial.trial_id)}")
+
+    def on_trial_recover(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        """A trial's process died and another is asked for."""
+        self._running.pop(trial.trial_id, None)
+        self._forecast.end(trial.trial_id, counts=False)
 
     def _end(self, trial: Any, kind: str, words: str) -> None:
         running = self._running.pop(trial.trial_id, None)
         if running is None:
             return
         self._counts[kind] = self._counts.get(kind, 0) + 1
+        self._forecast.end(trial.trial_id, counts=kind in ("finished", "stopped early"))
         if running.best_val_f1 is not None:
             best = (-running.best_val_f1, running.number, running.backbone)
             self._best = sorted([*self._best, best])[:NUM_BEST]
         after = f" after epoch {running.epoch}" if running.epoch else ""
         best_f1 = f", best val F1 {running.best_val_f1:.3f}" if running.best_val_f1 else ""
         done = self._counts["finished"] + self._counts.get("stopped early", 0)
+        left = self._left()
         self._log(
-            f"trial {running.number} {words}{after}{best_f1} [{done}/{self._num_trials} trials]"
+            f"trial {running.number} {words}{after}{best_f1} "
+            f"[{done}/{self._num_trials} trials{f', {left}' if left else ''}]"
         )
+
+    def _left(self) -> str:
+        seconds = self._forecast.seconds_left()
+        return "" if seconds is None else f"about {_clock(seconds)} left"
 
     def _log(self, line: str) -> None:
         if not self._console.is_terminal:
-            self.say(f"{_clock(time.monotonic() - self._started)} {line}")
+            clock = _clock(time.monotonic() - self._started)
+            self._console.print(f"{clock} {line}", highlight=False, soft_wrap=True)
 
     def _render(self) -> Group:
         table = Table(title_justify="left", expand=False)
@@ -151,21 +181,24 @@ class Progress(tune.Callback):
                 "" if left is None else _clock(left),
             )
         counts = ", ".join(f"{count} {kind}" for kind, count in self._counts.items())
-        elapsed = _clock(time.monotonic() - self._started)
-        head = f"{elapsed}  {len(self._running)} running, {counts}, of {self._num_trials} trials"
+        used = _clock(time.monotonic() - self._started)
+        if self._max_seconds is not None:
+            used += f" of {_clock(self._max_seconds)}"
+        head = f"{used}  {len(self._running)} running, {counts}, of {self._num_trials} trials"
+        if forecast := self._left():
+            head += f"; {forecast}"
         best = "  ".join(f"{-f1:.3f} (trial {n}, {name})" for f1, n, name in self._best)
         return Group(table, Text(head), Text(f"best val F1: {best}" if best else ""))
 
 
-_FIGURES = {
-    "epoch",
-    "train_loss",
-    "train_accuracy",
-    "learning_rate",
-    "best_val_f1",
-    "train_seconds",
-    "images_per_second",
-}
+def _describe(trial: Any) -> _Running:
+    config = trial.config["config"]
+    return _Running(
+        number=trial.config["number"],
+        backbone=config["model"]["backbone"],
+        num_epochs=config["optimisation"]["epochs"],
+        started=time.monotonic(),
+    )
 
 
 def _number(value: float | None, digits: int) -> str:

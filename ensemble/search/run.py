@@ -4,173 +4,255 @@ Continuing is the normal way in: the study's file says what is done, and the sam
 from there. Tune's own state is written to a scratch folder, never read, and thrown away.
 """
 
-import signal
-import tempfile
-import threading
-from dataclasses import asdict
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.trial import TrialState
 from ray import tune
-from ray.tune.schedulers import ASHAScheduler
 from rich.console import Console
 
 from ensemble.errors import InputError
+from ensemble.files import DiskFullError
 from ensemble.search.budget import Budget
+from ensemble.search.early_stopping import make_early_stopping
 from ensemble.search.progress import Progress
+from ensemble.search.retention import Retention
+from ensemble.search.scratch import scratch_folder
 from ensemble.search.space import Space
-from ensemble.search.study import StudySearcher, count_finished, open_study
+from ensemble.search.stopping import Stopping, StopRequest, StopTrials, signals_ask
+from ensemble.search.storage import Storage
+from ensemble.search.study import (
+    FINISHED_STATES,
+    Sampler,
+    StudySearcher,
+    count_finished,
+    let_running_wait,
+    open_study,
+)
 from ensemble.search.tables import RunTables
-from ensemble.search.task import Task
-from ensemble.search.trial import Trial
+from ensemble.search.task import Shared, Task
+from ensemble.search.trial import Trial, trial_resources
+from ensemble.search.watch import ATTEMPTS, Watch
 from ensemble.training.config import TrialConfig
+from ensemble.training.state import remove_state
 
 
-class _StopWhen(tune.Stopper):
-    """Ends each trial at its next result once the event is set."""
+@dataclass(frozen=True)
+class Settings:
+    """What a search is asked to do, beside its space and its budget.
 
-    def __init__(self, event: threading.Event | None):
-        self._event = event
+    Attributes:
+        seed: Of the study.
+        sampler: Who asks for the next trial.
+        num_trials: Finished trials it is to have.
+        max_failures: Failed trials that are replaced.
+        keep: Members that keep their weights.
+        trial_timeout_seconds: A trial that reports nothing for so long is ended.
+        max_seconds: After so long no trial starts and running ones stop; None is without limit.
+    """
 
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return self._event is not None and self._event.is_set()
-
-    def stop_all(self) -> bool:
-        return False
-
-    def __reduce__(self) -> tuple[type, tuple[None]]:  # Tune pickles it; an Event cannot be
-        return _StopWhen, (None,)
+    seed: int
+    sampler: Sampler
+    num_trials: int
+    max_failures: int
+    keep: int
+    trial_timeout_seconds: float
+    max_seconds: float | None
 
 
 def run_search(
     folder: Path,
     space: Space,
     budget: Budget,
+    settings: Settings,
     *,
     pack_folder: Path,
-    seed: int,
-    num_trials: int,
-    max_failures: int,
+    shared: Shared | None,
+    trackers: list[tune.Callback],
     console: Console,
-) -> optuna.Study:
+) -> tuple[optuna.Study, StopRequest | None]:
     """Run or continue the search in `folder`, on the Ray cluster we are connected to.
 
     Args:
         folder: Of the run; holds `initial/` already.
         space: What is searched.
         budget: Trials at a time and what each may use.
+        settings: All the rest.
         pack_folder: Of the tiles.
-        seed: Of the study.
-        num_trials: Finished trials it is to have.
-        max_failures: Failed trials that are replaced.
+        shared: Where they and the members lie for other nodes, if there is a storage.
+        trackers: Callbacks that show the run in other tools.
         console: Of the person.
 
     Returns:
-        The study; it has fewer finished trials than wanted where Ctrl-C ended the search: what was
-        finished is written, the rest waits in the study.
+        The study, and why it ended before it had all its trials, if it did: what was finished is
+        written, the rest waits in the study.
 
     Raises:
-        InputError: More trials failed than may be replaced.
+        InputError: More trials failed than may be replaced, or the disk is full.
         KeyboardInterrupt: A second Ctrl-C.
     """
-    study = open_study(folder / "study.db", space, seed=seed)
-    tables = RunTables(folder)
-    interrupted = threading.Event()
+    with _full_disk_is_said():
+        search = _Search(folder, space, budget, settings, pack_folder, shared, console)
+        return search.run(trackers)
 
-    def make_task(number: int, config: TrialConfig) -> dict[str, Any]:
+
+class _Search:
+    def __init__(
+        self,
+        folder: Path,
+        space: Space,
+        budget: Budget,
+        settings: Settings,
+        pack_folder: Path,
+        shared: Shared | None,
+        console: Console,
+    ):
+        self._folder, self._space, self._budget = folder, space, budget
+        self._settings, self._pack_folder, self._shared = settings, pack_folder, shared
+        self._storage = Storage(shared.url) if shared else None
+        self._study = open_study(
+            folder / "study.db", space, sampler=settings.sampler, seed=settings.seed
+        )
+        self._tables = RunTables(folder)
+        self._retention = Retention(folder, settings.keep)
+        say = partial(console.print, highlight=False, soft_wrap=True)
+        self._stopping = Stopping(say)
+        self._watch = Watch(
+            self._stopping,
+            say,
+            trial_timeout_seconds=settings.trial_timeout_seconds,
+            max_seconds=settings.max_seconds,
+            has_workers=budget.workers_per_trial > 1,
+        )
+        self._progress = Progress(
+            self._tables,
+            console,
+            self._stopping,
+            self._watch.explain,
+            num_trials=settings.num_trials,
+            num_finished=count_finished(self._study),
+            max_concurrent_trials=budget.max_concurrent_trials,
+            max_seconds=settings.max_seconds,
+        )
+        self._searcher = StudySearcher(
+            self._study,
+            space,
+            seed=settings.seed,
+            num_trials=settings.num_trials,
+            max_concurrent_trials=budget.max_concurrent_trials,
+            max_failures=settings.max_failures,
+            stopping=self._stopping,
+            make_task=self._make_task,
+            explain_death=self._watch.explain,
+            before_end=self._collect,
+            after_end=self._end,
+        )
+
+    def run(self, trackers: list[tune.Callback]) -> tuple[optuna.Study, StopRequest | None]:
+        for trial in self._study.get_trials(deepcopy=False):  # a killed search may not have
+            if trial.state.is_finished():
+                self._forget(trial.number)
+        self._settle()
+        with scratch_folder() as scratch:
+            tuner = tune.Tuner(
+                tune.with_resources(
+                    Trial, tune.PlacementGroupFactory([trial_resources(self._budget)])
+                ),
+                tune_config=tune.TuneConfig(
+                    num_samples=-1,
+                    search_alg=self._searcher,
+                    scheduler=make_early_stopping(self._space, self._study),
+                    reuse_actors=True,
+                    trial_dirname_creator=lambda trial: trial.trial_id,
+                ),
+                run_config=tune.RunConfig(
+                    name="tune",
+                    storage_path=str(scratch),
+                    verbose=0,
+                    callbacks=[self._progress, self._watch, *trackers],
+                    stop=StopTrials(self._stopping, self._watch.is_idle),
+                    failure_config=tune.FailureConfig(max_failures=ATTEMPTS - 1),
+                    checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                ),
+            )
+            with self._progress, signals_ask(self._stopping):
+                tuner.fit()
+        let_running_wait(self._study)
+        self._tables.write_trials(self._study)
+        if self._searcher.gave_up:
+            trials = self._study.get_trials(deepcopy=False)
+            reasons = [trial.user_attrs.get("reason", "") for trial in trials]
+            raise InputError(
+                f"{self._searcher.num_failures} trials failed, more than --max-failures "
+                f"{self._settings.max_failures}; the last: {[r for r in reasons if r][-1]}"
+            )
+        is_done = count_finished(self._study) >= self._settings.num_trials
+        return self._study, None if is_done else self._stopping.request
+
+    def _make_task(self, number: int, config: TrialConfig) -> dict[str, Any]:
+        budget = self._budget
         task = Task(
             number=number,
             config=config.model_dump(),
-            pack_folder=str(pack_folder),
-            initial_folder=str(folder / "initial"),
-            member_folder=str(folder / "members" / f"{number:04}"),
+            pack_folder=str(self._pack_folder),
+            initial_folder=str(self._folder / "initial"),
+            member_folder=str(self._member_folder(number)),
             workers_per_trial=budget.workers_per_trial,
             cpus_per_worker=budget.cpus_per_worker,
             gpus_per_worker=budget.gpus_per_worker,
             threads_per_worker=budget.threads_per_worker,
+            shared=asdict(self._shared) if self._shared else None,
         )
         return asdict(task)
 
-    searcher = StudySearcher(
-        study,
-        space,
-        seed=seed,
-        num_trials=num_trials,
-        max_concurrent_trials=budget.max_concurrent_trials,
-        max_failures=max_failures,
-        interrupted=interrupted,
-        make_task=make_task,
-        on_end=lambda: tables.write_trials(study),
-    )
-    epochs = space.default.optimisation.epochs
-    scheduler = ASHAScheduler(
-        time_attr="epoch",
-        metric="best_val_f1",
-        mode="max",
-        max_t=epochs,
-        grace_period=min(space.early_stopping.grace_epochs, epochs),
-        reduction_factor=space.early_stopping.reduction_factor,
-    )
-    progress = Progress(tables, console, num_trials, count_finished(study))
-    with tempfile.TemporaryDirectory(prefix="crack-ensemble-tune-") as scratch:
-        tuner = tune.Tuner(
-            tune.with_resources(Trial, tune.PlacementGroupFactory([trial_resources(budget)])),
-            tune_config=tune.TuneConfig(
-                num_samples=-1,
-                search_alg=searcher,
-                scheduler=scheduler,
-                reuse_actors=True,
-                trial_dirname_creator=lambda trial: trial.trial_id,
-            ),
-            run_config=tune.RunConfig(
-                name="tune",
-                storage_path=scratch,
-                verbose=0,
-                callbacks=[progress],
-                stop=_StopWhen(interrupted),
-                failure_config=tune.FailureConfig(max_failures=0),
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            ),
+    def _member_folder(self, number: int) -> Path:
+        return self._folder / "members" / f"{number:04}"
+
+    def _collect(self, number: int) -> None:
+        """Bring a trial's member from the storage, before the study says that it ended."""
+        if self._storage is not None and self._shared is not None:
+            self._storage.fetch(self._shared.member(number), self._member_folder(number))
+
+    def _end(self, number: int) -> None:
+        """The study knows how a trial ended."""
+        self._forget(number)
+        self._settle()
+
+    def _forget(self, number: int) -> None:
+        """Remove what only a trial that goes on would need."""
+        remove_state(self._member_folder(number))
+        if self._storage is not None and self._shared is not None:
+            self._storage.delete(self._shared.member(number))
+
+    def _settle(self) -> None:
+        """Bring weights and tables in line with the study."""
+        trials = self._study.get_trials(deepcopy=False)
+        self._retention.keep_best(
+            finished=[trial.number for trial in trials if trial.state in FINISHED_STATES],
+            failed=[trial.number for trial in trials if trial.state == TrialState.FAIL],
         )
-        with progress, _ctrl_c_sets(interrupted, progress):
-            tuner.fit()
-    tables.write_trials(study)
-    if searcher.gave_up:
-        reasons = [trial.user_attrs.get("reason", "") for trial in study.get_trials(deepcopy=False)]
-        raise InputError(
-            f"{searcher.num_failures} trials failed, more than --max-failures {max_failures}; the "
-            f"last: {[reason for reason in reasons if reason][-1]}"
-        )
-    return study
+        self._tables.write_trials(self._study)
 
 
-def trial_resources(budget: Budget) -> dict[str, float]:
-    """What Tune asks Ray for on behalf of one trial.
-
-    A trial on Ray Train workers asks for them itself; its own process only waits.
-    """
-    if budget.workers_per_trial > 1:
-        return {"memory": 1}  # a byte: Ray refuses a request for nothing
-    resources = {"CPU": budget.cpus_per_worker}
-    if budget.gpus_per_worker:
-        resources["GPU"] = budget.gpus_per_worker
-    return resources
-
-
-class _ctrl_c_sets:
-    """The first Ctrl-C sets the event; the second is a KeyboardInterrupt."""
-
-    def __init__(self, event: threading.Event, progress: Progress):
-        self._event, self._progress = event, progress
-
-    def __enter__(self) -> None:
-        self._before = signal.signal(signal.SIGINT, self._first)
-
-    def _first(self, *_: object) -> None:
-        self._event.set()
-        self._progress.say("stopping: running trials end after this epoch; Ctrl-C again ends now")
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, self._before)
+@contextmanager
+def _full_disk_is_said() -> Iterator[None]:
+    """A full disk met by the search's own process, which Tune and Optuna wrap in their errors."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, DiskFullError) or "disk is full" in str(cause):
+                raise DiskFullError("no room on the disk for the run's tables and study") from None
+            if getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+                raise DiskFullError("no room on the disk for the run's tables and study") from None
+            cause = cause.__cause__ or cause.__context__
+        raise

@@ -30,8 +30,8 @@ class Strict(BaseModel):
 class EarlyStopping(Strict):
     """ASHA's settings: after 1, 3, 9 … `grace_epochs` all but one in `reduction_factor` stop."""
 
-    grace_epochs: int = Field(1, ge=1)
-    reduction_factor: int = Field(3, ge=2)
+    grace_epochs: int = Field(1, ge=1, le=10_000)
+    reduction_factor: int = Field(3, ge=2, le=10_000)
 
 
 @dataclass(frozen=True)

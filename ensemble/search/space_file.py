@@ -21,14 +21,14 @@ grace_epochs = 1
 reduction_factor = 3
 """
 
-import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from pydantic import Field, ValidationError, model_validator
 
-from ensemble.errors import InputError
+from ensemble.errors import InputError, quote
+from ensemble.files import read_toml
 from ensemble.search.space import (
     Choice,
     EarlyStopping,
@@ -78,14 +78,10 @@ def load_space(path: Path) -> Space:
     Raises:
         InputError: The file is missing or no TOML, or a key, type or value is wrong.
     """
+    if not path.exists():
+        raise InputError(f"--space {path}: no such file")
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"--space {path}: no such file") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise InputError(f"{path}: not a readable TOML file ({error})") from None
-    try:
-        file = _File.model_validate(document)
+        file = _File.model_validate(read_toml(path))
     except ValidationError as error:
         raise InputError(f"{path}: {explain_validation(error)}") from None
     default = parse_config(file.default, where=f"{path}, [default]")
@@ -110,9 +106,9 @@ def load_space(path: Path) -> Space:
 
 
 def _parameter(name: str, domain: Any, known: dict[str, Any], path: Path) -> Parameter:
-    where = f"{path}: 'search.{name}'"
     if name not in known:
-        raise InputError(f"{path}: unknown key 'search.{name}'")
+        raise InputError(f"{path}: unknown key {quote(f'search.{name}')}")
+    where = f"{path}: 'search.{name}'"
     try:
         if isinstance(domain, list):
             domain = {"choices": domain}
@@ -122,7 +118,9 @@ def _parameter(name: str, domain: Any, known: dict[str, Any], path: Path) -> Par
         raise InputError(f"{where}: {explain_validation(error)}") from None
     for condition in checked.when:
         if condition not in known:
-            raise InputError(f"{where}: unknown key {condition!r} in when")
+            raise InputError(f"{where}: unknown key {quote(condition)} in when")
+        if not checked.when[condition]:
+            raise InputError(f"{where}: {condition!r} in when has no values; give at least one")
     when = {key: tuple(values) for key, values in checked.when.items()}
     if isinstance(checked, _Choices):
         return Parameter(name, CategoricalDistribution(checked.choices), when)
@@ -159,12 +157,13 @@ def _check_values(space: Space) -> None:
     for start in space.starts:
         for name in start:
             if name not in known:
-                raise InputError(f"{space.path}: unknown key {name!r} in [[start]]")
+                raise InputError(f"{space.path}: unknown key {quote(name)} in [[start]]")
         parse_config(unflatten(known | start), where=f"{space.path}, [[start]]")
     parameters = {parameter.name: parameter for parameter in space.parameters}
     for point in space.start_points():
         for name, value in point.items():
             if not parameters[name].contains(value):
                 raise InputError(
-                    f"{space.path}: a start has {name} = {value!r}, outside of what is searched"
+                    f"{space.path}: a start has {name} = {quote(value)}, "
+                    "outside of what is searched"
                 )

@@ -5,11 +5,10 @@ that failed is FAIL with its `reason`; one that was interrupted waits, and is ta
 the same parameters under the same number. The study is one SQLite file that optuna-dashboard opens.
 """
 
-import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 import sqlalchemy
@@ -17,14 +16,23 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from ensemble.search.space import Space
+from ensemble.search.stopping import Stopping
 from ensemble.training.config import TrialConfig
 from ensemble.training.seeds import derive_seed
 
 FINISHED_STATES = (TrialState.COMPLETE, TrialState.PRUNED)
+Sampler = Literal["tpe", "random", "gp", "qmc"]
 
 
-def open_study(path: Path, space: Space, *, seed: int) -> optuna.Study:
-    """Open or create the study; interrupted trials wait again, start points are there once."""
+def open_study(path: Path, space: Space, *, sampler: Sampler, seed: int) -> optuna.Study:
+    """Open or create the study; interrupted trials wait again, start points are there once.
+
+    Args:
+        path: Of its file.
+        space: Gives the start points.
+        sampler: Which of Optuna's samplers asks.
+        seed: Of the study; a continued one goes on with another seed derived from it.
+    """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
     # ten times quicker than SQLite's defaults with one writer, and safe against a crash of it
@@ -33,23 +41,38 @@ def open_study(path: Path, space: Space, *, seed: int) -> optuna.Study:
     study = optuna.create_study(
         storage=storage, study_name=path.parent.name, direction="maximize", load_if_exists=True
     )
-    study.sampler = _make_sampler(derive_seed(seed, "sampler", len(study.trials)) % 2**32)
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        _let_wait(study, trial._trial_id)
+    num_asked = 0 if sampler == "qmc" else len(study.trials)  # QMC's sequence is one for all
+    study.sampler = _make_sampler(sampler, derive_seed(seed, "sampler", num_asked) % 2**32)
+    let_running_wait(study)
     for point in space.start_points():
         study.enqueue_trial(point, skip_if_exists=True)
     return study
 
 
-def _make_sampler(seed: int) -> optuna.samplers.BaseSampler:
-    with warnings.catch_warnings():  # that `group`, for conditional parameters, is experimental
+def _make_sampler(sampler: Sampler, seed: int) -> optuna.samplers.BaseSampler:
+    with warnings.catch_warnings():  # that `group`, GP and QMC are experimental
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        if sampler == "random":
+            return optuna.samplers.RandomSampler(seed=seed)
+        if sampler == "gp":
+            return optuna.samplers.GPSampler(seed=seed)
+        if sampler == "qmc":
+            return optuna.samplers.QMCSampler(
+                scramble=True, seed=seed, warn_independent_sampling=False
+            )
+        # `group` is for conditional parameters
         return optuna.samplers.TPESampler(multivariate=True, group=True, seed=seed)
 
 
 def _set_pragmas(connection: Any, _: Any) -> None:
     for pragma in ("journal_mode = WAL", "synchronous = NORMAL"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def let_running_wait(study: optuna.Study) -> None:
+    """Let trials that nobody trains any more be taken up again."""
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        _let_wait(study, trial._trial_id)
 
 
 def _let_wait(study: optuna.Study, trial_id: int) -> None:
@@ -83,9 +106,11 @@ class StudySearcher(Searcher):
         num_trials: Finished trials (COMPLETE or PRUNED) the study is to have.
         max_concurrent_trials: Trials at a time.
         max_failures: Failed trials that are replaced before the search gives up.
-        interrupted: Set when no new trial shall start and running ones shall wait.
+        stopping: Once it is asked, no new trial starts and running ones shall wait.
         make_task: Number and configuration of a trial → what its process is told.
-        on_end: Called after each trial is written to the study.
+        explain_death: Tune's trial id → why its processes died.
+        before_end: Called with a trial's number before its end is written to the study.
+        after_end: Called afterwards.
     """
 
     def __init__(
@@ -97,15 +122,19 @@ class StudySearcher(Searcher):
         num_trials: int,
         max_concurrent_trials: int,
         max_failures: int,
-        interrupted: threading.Event,
+        stopping: Stopping,
         make_task: Callable[[int, TrialConfig], dict[str, Any]],
-        on_end: Callable[[], None],
+        explain_death: Callable[[str], str],
+        before_end: Callable[[int], None],
+        after_end: Callable[[int], None],
     ):
         super().__init__(metric="best_val_f1", mode="max")
         self._study, self._space, self._seed = study, space, seed
         self._num_trials, self._max_concurrent_trials = num_trials, max_concurrent_trials
         self._max_failures, self.num_failures = max_failures, 0
-        self._interrupted, self._make_task, self._on_end = interrupted, make_task, on_end
+        self._stopping, self._make_task = stopping, make_task
+        self._explain_death = explain_death
+        self._before_end, self._after_end = before_end, after_end
         self._running: dict[str, optuna.Trial] = {}
         self._reported: dict[str, set[int]] = {}
 
@@ -117,7 +146,7 @@ class StudySearcher(Searcher):
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next trial's task, None while all slots are taken, or that the search is over."""
         wanted = self._num_trials - count_finished(self._study) - len(self._running)
-        if wanted <= 0 or self._interrupted.is_set() or self.gave_up:
+        if wanted <= 0 or self._stopping.request is not None or self.gave_up:
             return None if self._running else Searcher.FINISHED
         if len(self._running) >= self._max_concurrent_trials:
             return None
@@ -141,18 +170,23 @@ class StudySearcher(Searcher):
         result = result or {}
         self.on_trial_result(trial_id, result)
         trial = self._running.pop(trial_id)
-        reason = "its process died" if error else result.get("failure")
+        if "cannot_save" in result:
+            self._stopping.ask(result["cannot_save"], exit_code=2)
+        reason = self._explain_death(trial_id) if error else result.get("failure")
+        is_cut = self._stopping.request is not None and not result.get("last")
+        if reason is None and is_cut:
+            _let_wait(self._study, trial._trial_id)
+            return
+        self._before_end(trial.number)
         if reason is not None:
             self.num_failures += 1
             trial.set_user_attr("reason", reason)
             self._study.tell(trial, state=TrialState.FAIL)
         elif result.get("last"):
             self._study.tell(trial, result["best_val_f1"])
-        elif self._interrupted.is_set():
-            _let_wait(self._study, trial._trial_id)
         else:
             self._study.tell(trial, state=TrialState.PRUNED)
-        self._on_end()
+        self._after_end(trial.number)
 
     def save_to_dir(self, *_: Any, **__: Any) -> None:
         """Nothing: the study's file is the state, and Tune's pickles are never read."""

@@ -6,7 +6,7 @@ from typing import Any
 import optuna
 import pandas as pd
 
-from ensemble.files import write_text
+from ensemble.files import read_table, write_text
 
 
 class RunTables:
@@ -16,7 +16,7 @@ class RunTables:
         self._folder = folder
         path = folder / "epochs.csv"
         self._epochs: list[dict[Any, Any]] = (
-            pd.read_csv(path).to_dict("records") if path.exists() else []
+            read_table(path, columns=("trial", "epoch")).to_dict("records") if path.exists() else []
         )
 
     def add_epoch(self, number: int, backbone: str, row: dict[str, Any]) -> None:

@@ -1,5 +1,11 @@
-"""What a trial's processes are told, and what each of them does with it."""
+"""What a trial's processes are told, and what each of them does with it.
 
+Where a storage stands between the nodes, a trial works in a folder of its node and sends it there
+after each epoch, so that any other node can go on from it.
+"""
+
+import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,9 +14,39 @@ from typing import Any
 import torch
 
 from ensemble.errors import InputError
+from ensemble.files import DiskFullError
+from ensemble.search.storage import Storage, StorageError, local_pack
 from ensemble.training.config import TrialConfig
 from ensemble.training.loop import DivergedError
 from ensemble.training.member import TrainingData, open_training_data, train_member
+
+CANNOT_SAVE = (DiskFullError, StorageError)  # these end the search, not only the trial
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Where things lie on a storage.
+
+    Attributes:
+        url: Of the storage.
+        run: Folder of the run there; other weights to start from make it another folder.
+        pack: Name of the pack there.
+        pack_sha256: Of its `pack.json`.
+    """
+
+    url: str
+    run: str
+    pack: str
+    pack_sha256: str
+
+    @property
+    def initial(self) -> str:
+        """Folder of the states that backbones start from."""
+        return f"runs/{self.run}/initial"
+
+    def member(self, number: int) -> str:
+        """Folder of a trial."""
+        return f"runs/{self.run}/members/{number:04}"
 
 
 @dataclass(frozen=True)
@@ -27,6 +63,7 @@ class Task:
         cpus_per_worker: Cores that Ray gives to a worker.
         gpus_per_worker: Likewise GPUs; 0 trains on the CPU.
         threads_per_worker: Of torch.
+        shared: With a storage, as a dictionary; the three folders are then the driver's alone.
     """
 
     number: int
@@ -38,6 +75,7 @@ class Task:
     cpus_per_worker: float
     gpus_per_worker: float
     threads_per_worker: int
+    shared: dict[str, str] | None = None
 
 
 def open_task_data(task: Task, device: torch.device) -> TrainingData:
@@ -45,22 +83,67 @@ def open_task_data(task: Task, device: torch.device) -> TrainingData:
     torch.set_num_threads(task.threads_per_worker)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    return open_training_data(Path(task.pack_folder), device)
+    folder = Path(task.pack_folder)
+    if task.shared is not None:
+        shared = Shared(**task.shared)
+        folder = local_pack(
+            Storage(shared.url), shared.pack, node_cache() / "packs", sha256=shared.pack_sha256
+        )
+    return open_training_data(folder, device)
 
 
-def run_task(task: Task, data: TrainingData, *, is_writer: bool = True) -> Iterator[dict[str, Any]]:
-    """Train the member of a task and yield a row an epoch."""
+def run_task(task: Task, data: TrainingData, *, rank: int = 0) -> Iterator[dict[str, Any]]:
+    """Train the member of a task and yield a row an epoch, when its files are safe."""
     config = TrialConfig.model_validate(task.config)
+    place = _NodeFolder(task, rank) if task.shared is not None else None
     epochs = train_member(
         config,
         data,
         trial=task.number,
-        initial_weights=Path(task.initial_folder) / f"{config.model.backbone}.safetensors",
-        folder=Path(task.member_folder),
-        is_writer=is_writer,
+        initial_weights=(place.initial if place else Path(task.initial_folder))
+        / f"{config.model.backbone}.safetensors",
+        folder=place.member if place else Path(task.member_folder),
+        is_writer=rank == 0,
     )
     for epoch in epochs:
+        if place is not None and rank == 0:
+            place.push()
         yield {**epoch.row(), "last": epoch.last}
+
+
+class _NodeFolder:
+    """This process's own copy of what a trial reads and writes on the storage."""
+
+    def __init__(self, task: Task, rank: int):
+        shared = Shared(**(task.shared or {}))
+        self._storage = Storage(shared.url)
+        self._name = shared.member(task.number)
+        folder = node_cache() / "runs" / shared.run
+        self.initial = folder / "initial"
+        self.member = folder / f"{task.number:04}-{os.getpid()}"
+        if rank == 0:
+            _forget_the_dead(folder, task.number)
+        if not (self.initial / f"{task.config['model']['backbone']}.safetensors").exists():
+            self._storage.fetch(shared.initial, self.initial)
+        self._storage.fetch(self._name, self.member)
+        self.member.mkdir(parents=True, exist_ok=True)
+
+    def push(self) -> None:
+        self._storage.push(self.member, self._name)
+
+
+def _forget_the_dead(folder: Path, number: int) -> None:
+    """Remove what processes of this node that are gone left of a trial."""
+    for old in folder.glob(f"{number:04}-*"):
+        if not Path(f"/proc/{old.name.rpartition('-')[2]}").exists():
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def node_cache() -> Path:
+    """Where a node keeps copies: CRACK_ENSEMBLE_CACHE, or a folder of the user's cache."""
+    given = os.environ.get("CRACK_ENSEMBLE_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(given) if given else Path(base) / "crack-ensemble"
 
 
 def explain_failure(error: BaseException) -> str:

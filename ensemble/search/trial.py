@@ -8,20 +8,27 @@ closed, and nothing is killed.
 
 import traceback
 from collections.abc import Generator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from ray import tune
 
-from ensemble.files import write_text
-from ensemble.search.task import Task, explain_failure, open_task_data, run_task
-from ensemble.search.workers import TrainingFailedError, WorkerGroup
+from ensemble.files import DiskFullError, write_text
+from ensemble.search.budget import Budget
+from ensemble.search.task import CANNOT_SAVE, Task, explain_failure, open_task_data, run_task
+from ensemble.search.workers import TrainingFailedError, WorkerGroup, WorkersLostError
 from ensemble.training.member import TrainingData
 
 
 class Trial(tune.Trainable):
-    """Trains what its task says; a failure is a last result with its reason, not an exception."""
+    """Trains what its task says.
+
+    A failure of the training is a last result with its reason, and so is a disk or storage that
+    takes nothing more. Only the death of a process is an exception: Tune then starts another, which
+    goes on from the last saved epoch.
+    """
 
     def setup(self, config: dict[str, Any]) -> None:
         """Prepare the process for the first task."""
@@ -39,13 +46,17 @@ class Trial(tune.Trainable):
         """Train for one epoch."""
         try:
             return self._result(next(self._epochs))
+        except WorkersLostError:
+            self._workers = None
+            raise
+        except CANNOT_SAVE as error:
+            return self._end_with("cannot_save", error)
         except Exception as error:
-            if isinstance(error, TrainingFailedError):
-                self._workers = None  # they are gone
             folder = Path(self._task.member_folder)
-            folder.mkdir(parents=True, exist_ok=True)
-            write_text(folder / "failure.txt", traceback.format_exc())
-            return {**self._about(), "failure": explain_failure(error), "done": True}
+            with suppress(OSError, DiskFullError):
+                folder.mkdir(parents=True, exist_ok=True)
+                write_text(folder / "failure.txt", traceback.format_exc())
+            return self._end_with("failure", error)
 
     def cleanup(self) -> None:
         """End what still runs."""
@@ -68,6 +79,13 @@ class Trial(tune.Trainable):
             self._data = open_task_data(task, device)
         yield from run_task(task, self._data)
 
+    def _end_with(self, kind: str, error: Exception) -> dict[str, Any]:
+        if self._workers is not None and self._workers.has_ended:
+            self._workers = None
+        is_told = isinstance(error, TrainingFailedError)  # by a worker, in its own words
+        reason = str(error) if is_told else explain_failure(error)
+        return {**self._about(), kind: reason, "done": True}
+
     def _about(self) -> dict[str, Any]:
         return {"number": self._task.number, "backbone": self._task.config["model"]["backbone"]}
 
@@ -75,3 +93,16 @@ class Trial(tune.Trainable):
         if row["last"]:
             self._epochs.close()
         return {**self._about(), **row, "done": row["last"]}
+
+
+def trial_resources(budget: Budget) -> dict[str, float]:
+    """What Tune asks Ray for on behalf of one trial.
+
+    A trial on Ray Train workers asks for them itself; its own process only waits.
+    """
+    if budget.workers_per_trial > 1:
+        return {"memory": 1}  # a byte: Ray refuses a request for nothing
+    resources = {"CPU": budget.cpus_per_worker}
+    if budget.gpus_per_worker:
+        resources["GPU"] = budget.gpus_per_worker
+    return resources

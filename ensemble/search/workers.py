@@ -5,27 +5,37 @@ answer: a task, go on, stop this trial, or go home. The answer is broadcast, all
 and at the end `TorchTrainer.fit()` returns by itself. Nothing is killed, so nothing waits for Ray
 to notice a death (ray-project/ray issue 54305). The group serves one trial after another, because
 starting it costs many times what a short trial does.
+
+Where something else kills one of its processes, the group is of no further use; what it had
+reserved is given back by `orphans`, from the search's own process.
 """
 
 import asyncio
 import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
 import ray
 import torch
 from ray import train
+from ray.exceptions import RayActorError, RayError
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
-from ensemble.search.task import Task, explain_failure, open_task_data, run_task
+from ensemble.search.task import CANNOT_SAVE, Task, explain_failure, open_task_data, run_task
+from ensemble.training.loop import DivergedError
 
 READY = {"ready": True}
 
 
 class TrainingFailedError(RuntimeError):
     """A worker failed; the message is its own exception's, in one line."""
+
+
+class WorkersLostError(RuntimeError):
+    """A process of the group died; another group can go on from the last saved epoch."""
 
 
 class Mailbox:
@@ -72,7 +82,7 @@ class WorkerGroup:
             resources["GPU"] = task.gpus_per_worker
         try:
             with tempfile.TemporaryDirectory(prefix="crack-ensemble-train-") as scratch:
-                TorchTrainer(
+                _Trainer(
                     _serve,
                     train_loop_config={"task": asdict(task), "mailbox": self._mailbox},
                     torch_config=TorchConfig(backend="nccl" if task.gpus_per_worker else "gloo"),
@@ -93,19 +103,26 @@ class WorkerGroup:
         except BaseException as error:
             self._errors.append(error)
         finally:
-            ray.get(self._mailbox.end.remote())
+            with suppress(RayActorError):  # the mailbox may be what died
+                ray.get(self._mailbox.end.remote())
 
     def train(self, task: Task) -> Iterator[dict[str, Any]]:
         """Train a task; yields rows like `run_task`.
 
         Raises:
-            TrainingFailedError: A worker failed; the group is of no further use.
+            DiskFullError or StorageError: A worker could not save.
+            TrainingFailedError: A worker failed.
+            WorkersLostError: One of the group's processes died.
+
         """
         self._next_message()  # ready
         self._mailbox.answer.remote(asdict(task))
         go_on = False
         while True:
             row = self._next_message()
+            if "failure" in row:
+                self._mailbox.answer.remote(False)
+                raise TrainingFailedError(row["failure"])
             try:
                 yield row
                 go_on = not row["last"]
@@ -116,13 +133,19 @@ class WorkerGroup:
                 go_on = False
 
     def _next_message(self) -> dict[str, Any]:
-        message = ray.get(self._mailbox.next_message.remote())
+        try:
+            message = ray.get(self._mailbox.next_message.remote())
+        except RayActorError:
+            raise WorkersLostError("the process between the workers and their trial died") from None
         if message is None:
             self._thread.join()
-            raise TrainingFailedError(
-                explain_train_error(self._errors[0]) if self._errors else "the workers ended"
-            )
+            raise explain_train_error(self._errors[0] if self._errors else None)
         return message
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the workers are gone, and another group is needed."""
+        return not self._thread.is_alive()
 
     def close(self) -> None:
         """Send the workers home and wait until they are gone; no task may be in training."""
@@ -131,37 +154,56 @@ class WorkerGroup:
         ray.kill(self._mailbox)
 
 
+class _Trainer(TorchTrainer):
+    """Without the process that watches over Train's reservation through Ray's state API.
+
+    That one waits for ever without a dashboard or beside a second Ray; `orphans` does its work.
+    """
+
+    def _create_default_callbacks(self) -> list[Any]:
+        callbacks = super()._create_default_callbacks()
+        return [each for each in callbacks if "PlacementGroupCleaner" not in type(each).__name__]
+
+
 def _serve(config: dict[str, Any]) -> None:
     """Runs on each worker, inside the process group that Ray Train made."""
     device = get_device()
     data = open_task_data(Task(**config["task"]), device)
-    is_rank_0 = train.get_context().get_world_rank() == 0
+    rank = train.get_context().get_world_rank()
 
     def ask(message: dict[str, Any]) -> Any:
-        answer = [ray.get(config["mailbox"].report.remote(message)) if is_rank_0 else None]
+        answer = [ray.get(config["mailbox"].report.remote(message)) if rank == 0 else None]
         torch.distributed.broadcast_object_list(answer, src=0, device=device)
         return answer[0]
 
     while (task := ask(READY)) is not None:
-        for row in run_task(Task(**task), data, is_writer=is_rank_0):
-            if not ask(row):
-                break
+        try:
+            for row in run_task(Task(**task), data, rank=rank):
+                if not ask(row):
+                    break
+        except DivergedError as error:  # on all ranks alike: they stay together
+            ask({"failure": explain_failure(error)})
 
 
-def explain_train_error(error: BaseException) -> str:
-    """What went wrong on the workers, in one line, out of what Ray wraps around it.
+def explain_train_error(error: BaseException | None) -> Exception:
+    """What went wrong on the workers, out of what Ray wraps around it.
 
-    When one worker dies the others report a broken connection: an exception of our own or a death
-    is the better reason.
+    When one worker dies the others report a broken connection: an exception of our own, or else the
+    death, is the better reason.
     """
     failures = getattr(error, "worker_failures", None)  # of ray.train.WorkerGroupError
     if not failures:
         inner = getattr(error, "controller_failure", None) or error  # of ray.train.ControllerError
-        return explain_failure(inner)
+        if inner is None or isinstance(inner, RayError):
+            return WorkersLostError("the process that leads the workers died")
+        return TrainingFailedError(explain_failure(inner))
+    lost = "the workers lost each other"
     for rank, failure in sorted(failures.items()):
         cause = getattr(failure, "_base_exc", None)  # of Train's UserExceptionWithTraceback
         if cause is None:
-            return f"worker {rank} died (killed, or out of memory)"
-        if "onnection" not in str(cause):
-            return explain_failure(cause)
-    return explain_failure(next(iter(failures.values())))
+            lost = f"worker {rank} died (killed, or out of memory)"
+        elif isinstance(cause, CANNOT_SAVE):
+            return cause
+        elif not isinstance(cause, RayError) and "onnection" not in str(cause):
+            return TrainingFailedError(explain_failure(cause))
+    return WorkersLostError(lost)

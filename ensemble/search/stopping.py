@@ -1,0 +1,91 @@
+"""Ending a search before it has all its trials: who asked, what is said, how the command exits.
+
+Running trials are told at their next epoch and end by themselves; nothing is killed.
+"""
+
+import signal
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from ray import tune
+
+
+@dataclass(frozen=True)
+class StopRequest:
+    """Why the search ends.
+
+    Attributes:
+        words: For the person.
+        exit_code: Of the command.
+    """
+
+    words: str
+    exit_code: int
+
+
+class Stopping:
+    """Holds the first request to stop; later ones change nothing.
+
+    Args:
+        say: Takes a line for the person.
+    """
+
+    def __init__(self, say: Callable[[str], None]):
+        self._say = say
+        self._lock = threading.RLock()  # a signal may come while it is held
+        self.request: StopRequest | None = None
+
+    def ask(self, words: str, *, exit_code: int) -> None:
+        """Let the search end, because of `words`."""
+        with self._lock:
+            if self.request is None:
+                self.request = StopRequest(words, exit_code)
+                self._say(f"stopping: {words}; running trials end after this epoch")
+
+
+class StopTrials(tune.Stopper):
+    """Ends each trial at its next result once that was asked, and those without a process at once.
+
+    Args:
+        stopping: Holds the request.
+        is_idle: Whether no trial has a process.
+    """
+
+    def __init__(self, stopping: Stopping | None, is_idle: Callable[[], bool]):
+        self._stopping, self._is_idle = stopping, is_idle
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Whether the trial that brings this result is to end."""
+        return self._stopping is not None and self._stopping.request is not None
+
+    def stop_all(self) -> bool:
+        """Whether nothing is left to wait for."""
+        return self._stopping is not None and self._stopping.request is not None and self._is_idle()
+
+    def __reduce__(self) -> tuple[Any, ...]:  # Tune pickles it into a file that is never read
+        return StopTrials, (None, bool)
+
+
+class signals_ask:
+    """The first Ctrl-C or SIGTERM asks to stop; the second ends the command there and then."""
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self, stopping: Stopping):
+        self._stopping = stopping
+
+    def __enter__(self) -> None:
+        self._before = {number: signal.signal(number, self._first) for number in self.SIGNALS}
+
+    def _first(self, number: int, _: FrameType | None) -> None:
+        for each in self.SIGNALS:
+            signal.signal(each, signal.default_int_handler)
+        name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        self._stopping.ask(f"{name} (once more ends at once)", exit_code=128 + number)
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,145 @@
+"""The search's own eyes on its trials: silence, time, reservations of the dead, and why they died.
+
+Nothing here waits for a trial: Tune calls it many times a second, whatever the trials do.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+
+from ensemble.search.orphans import release_orphans
+from ensemble.search.stopping import Stopping
+from ensemble.search.workers import WorkersLostError
+
+WORKERS_LOST = WorkersLostError.__name__
+ATTEMPTS = 3  # of a trial whose processes die
+ORPHANS_EVERY_SECONDS = 2.0
+REMIND_EVERY_SECONDS = 60.0
+
+
+class Watch(tune.Callback):
+    """Ends what is silent or out of time.
+
+    Args:
+        stopping: Told when the time is up.
+        say: Takes a line for the person.
+        trial_timeout_seconds: A trial that reports nothing for so long is ended.
+        max_seconds: No trial starts after so long, running ones stop; None is without limit.
+        has_workers: Whether trials run on Ray Train workers.
+    """
+
+    def __init__(
+        self,
+        stopping: Stopping,
+        say: Callable[[str], None],
+        *,
+        trial_timeout_seconds: float,
+        max_seconds: float | None,
+        has_workers: bool,
+    ):
+        self._stopping, self._say = stopping, say
+        self._timeout, self._max_seconds = trial_timeout_seconds, max_seconds
+        self._has_workers = has_workers
+        self._trials: dict[str, Any] = {}  # Tune's, also of those that ended
+        self._last_news: dict[str, float] = {}  # of those that have a process
+        self._silent: set[str] = set()
+        self._started = self._last_look = self._last_busy = time.monotonic()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its callbacks into a file that is never read."""
+        return {}
+
+    def is_idle(self) -> bool:
+        """Whether no trial has a process."""
+        return not self._last_news
+
+    def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        """A trial was given a process."""
+        self._trials[trial.trial_id] = trial
+        self._last_news[trial.trial_id] = time.monotonic()
+
+    def on_trial_result(
+        self, iteration: int, trials: list, trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """An epoch ended."""
+        self._last_news[trial.trial_id] = time.monotonic()
+
+    def on_trial_recover(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        """A process died and another is asked for."""
+        self._last_news.pop(trial.trial_id, None)
+        self._say(
+            f"trial {trial.config['number']}: {_why_it_died(trial)}; it goes on from its last "
+            f"epoch (attempt {trial.num_failures + 1} of {ATTEMPTS})"
+        )
+
+    def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        """A trial ended."""
+        self._last_news.pop(trial.trial_id, None)
+
+    def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        """A trial's processes died too often, or it was ended here."""
+        self._last_news.pop(trial.trial_id, None)
+
+    def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:
+        """Look around."""
+        now = time.monotonic()
+        if self._max_seconds is not None and now - self._started > self._max_seconds:
+            hours = f"{self._max_seconds / 3600:g}"
+            self._stopping.ask(f"--max-hours {hours} are over", exit_code=0)
+        for trial_id, last in list(self._last_news.items()):
+            if now - last > self._timeout:
+                self._end_silent(trial_id)
+        if self._has_workers and now - self._last_look > ORPHANS_EVERY_SECONDS:
+            release_orphans()
+            self._last_look = now
+        if self._last_news:
+            self._last_busy = now
+        elif now - self._last_busy > REMIND_EVERY_SECONDS:
+            self._last_busy = now
+            self._say(f"waiting for a place for a trial; Ray has {_describe_resources()}")
+
+    def explain(self, trial_id: str) -> str:
+        """Why a trial whose processes died is given up."""
+        if trial_id in self._silent:
+            return f"no report for {self._timeout / 60:g} minutes (--trial-timeout); it was ended"
+        trial = self._trials.get(trial_id)
+        if trial is None:
+            return "its process could not be started"
+        return f"{_why_it_died(trial)}, {trial.num_failures} times"
+
+    def _end_silent(self, trial_id: str) -> None:
+        trial = self._trials[trial_id]
+        if trial_id not in self._silent:
+            self._silent.add(trial_id)
+            self._say(
+                f"trial {trial.config['number']} reported nothing for {self._timeout / 60:g} "
+                "minutes (--trial-timeout) and is ended"
+            )
+        trial.max_failures = 0  # it would only be silent again
+        self._last_news[trial_id] = time.monotonic()
+        if trial.temporary_state.ray_actor is not None:
+            ray.kill(trial.temporary_state.ray_actor)
+
+
+def _why_it_died(trial: Any) -> str:
+    """In a few words, out of the text (never the pickle) that Tune keeps of the last error."""
+    path = Path(trial.error_file) if trial.error_file else None
+    text = path.read_text(errors="replace") if path and path.exists() else ""
+    last = text.rpartition("Failure # ")[2]
+    if WORKERS_LOST in last:
+        return last.rpartition(f"{WORKERS_LOST}:")[2].strip().splitlines()[0]
+    if "low on memory" in last or "OutOfMemory" in last:
+        return "its process was killed, as the machine ran out of memory"
+    return "its node died" if "node has died" in last else "its process died"
+
+
+def _describe_resources() -> str:
+    free, there = ray.available_resources(), ray.cluster_resources()
+    named = [
+        f"{free.get(name, 0):g} of {there.get(name, 0):g} {name}s free" for name in ("CPU", "GPU")
+    ]
+    return " and ".join(named)

@@ -1,0 +1,145 @@
+"""A search while it runs, as its person and as its machine see it: its lines, its processes."""
+
+import os
+import re
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+import psutil
+
+T = TypeVar("T")
+
+
+class LiveSearch:
+    """A search typed into `folder`; leaves nothing behind when the block ends.
+
+    Args:
+        folder: Where it is typed.
+        words: Of the command.
+        environment: On top of our own.
+    """
+
+    def __init__(self, folder: Path, words: list[str], **environment: str):
+        self.process = subprocess.Popen(
+            words,
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, **environment},
+        )
+        self.lines: list[str] = []
+        self._family: dict[int, psutil.Process] = {}
+        self._is_over = False
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._genealogist = threading.Thread(target=self._find_family, daemon=True)
+        self._reader.start()
+        self._genealogist.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        with self.process.stdout as lines:
+            for line in lines:
+                self.lines.append(line.rstrip("\n"))
+
+    def _find_family(self) -> None:
+        """Ray changes the names of its processes, and some live on without their parents."""
+        roots = [psutil.Process(self.process.pid)]
+        while not self._is_over:
+            for known in [*roots, *self._family.values()]:
+                with suppress(psutil.Error):
+                    for child in known.children(recursive=True):
+                        self._family.setdefault(child.pid, child)
+            time.sleep(0.2)
+
+    def __enter__(self) -> "LiveSearch":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each in [self.process, *self.processes("")]:
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
+        self.process.wait(60)
+        self._is_over = True
+        self._genealogist.join()
+        self._reader.join()
+
+    @property
+    def said(self) -> str:
+        """All lines so far."""
+        return "\n".join(self.lines)
+
+    def wait_for(self, pattern: str, *, count: int = 1, seconds: float = 240) -> str:
+        """The line that matches for the `count`-th time."""
+
+        def find() -> str | None:
+            found = [line for line in self.lines if re.search(pattern, line)]
+            return found[count - 1] if len(found) >= count else None
+
+        return wait_until(find, what=repr(pattern), seconds=seconds, search=self)
+
+    def processes(self, title: str) -> list[psutil.Process]:
+        """Those of its processes, except the driver, whose command line has `title`."""
+        found = []
+        for process in list(self._family.values()):
+            try:
+                alive = process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+                if alive and title in " ".join(process.cmdline()):
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+    def find_process(self, title: str) -> psutil.Process:
+        """One of them, as soon as there is one."""
+        return wait_until(lambda: next(iter(self.processes(title)), None), what=title)
+
+    def finish(self, *, code: int | None = 0, seconds: float = 420) -> str:
+        """Wait for the end; returns what was said. `code` None: whatever it is."""
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"hangs; it said\n{self.said}") from None
+        self._reader.join(10)
+        assert code is None or self.process.returncode == code, self.said
+        assert "Traceback" not in self.said, self.said
+        return self.said
+
+    def kill_driver(self) -> None:
+        """SIGKILL, as the kernel does it when memory runs out."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(30)
+
+    def seconds_until_gone(self, limit: float = 30) -> float:
+        """How long its processes outlive the driver."""
+        started = time.monotonic()
+        wait_until(lambda: not self.processes("") or None, what="processes left", seconds=limit)
+        return time.monotonic() - started
+
+
+def wait_until(
+    look: Callable[[], T | None],
+    *,
+    what: str,
+    seconds: float = 120,
+    search: LiveSearch | None = None,
+) -> T:
+    """What `look` returns once it is not None."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if (found := look()) is not None:
+            return found
+        if search is not None and search.process.poll() is not None:
+            time.sleep(0.5)  # its last lines
+            if (found := look()) is not None:
+                return found
+            raise AssertionError(f"the search ended before there was {what}\n{search.said}")
+        time.sleep(0.1)
+    said = f"\n{search.said}" if search else ""
+    raise AssertionError(f"after {seconds} seconds there was no {what}{said}")

@@ -1,0 +1,176 @@
+"""Real Ray clusters for tests: each node is a `ray start --block` of its own, with its own address.
+
+The nodes live on 127.0.0.0/8, so nothing outside the host can reach them; ports, temporary folder
+and home folder are their own, and what was started is ended by session. Each node has a temporary
+folder of its own: from a common one a node removes files that another still needs.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+RAY = [str(Path(sys.executable).with_name("ray"))]
+START_SECONDS = 90
+
+
+@dataclass
+class RayNode:
+    """One node: the `ray start --block` and all it started are one session of Unix."""
+
+    ip: str
+    process: subprocess.Popen[bytes]
+    log: Path
+    cache: Path
+
+    @property
+    def pid(self) -> int:
+        """Of `ray start`, and the number of its session."""
+        return self.process.pid
+
+    def kill(self) -> None:
+        """As if the machine went off."""
+        while left := processes_of_session(self.pid):
+            for pid in left:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.05)
+        self.process.wait(timeout=30)
+
+    def end(self) -> None:
+        """As `ray stop` would, and by force where that is not enough."""
+        self.process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(timeout=5)
+        self.kill()
+
+
+@dataclass
+class Cluster:
+    """A running cluster, head first.
+
+    Attributes:
+        address: HOST:PORT of the head.
+        dashboard: Its URL, empty without one.
+        home: The home folder of all its nodes; a token is in `.ray/auth_token`.
+        environment: What a command needs to run as on one of the nodes.
+        nodes: Those that were started.
+    """
+
+    address: str
+    dashboard: str
+    home: Path
+    environment: dict[str, str]
+    _auth_mode: str
+    _folder: Path
+    nodes: list[RayNode] = field(default_factory=list)
+
+    def add_node(self, *words: str, cpus: int = 1) -> RayNode:
+        """Start one more node and wait until it is there."""
+        first = ["--head"] if not self.nodes else [f"--address={self.address}"]
+        ip = self.address.rpartition(":")[0] if not self.nodes else free_ip()
+        temporary = self._folder / str(len(self.nodes))
+        log = self._folder / f"node-{len(self.nodes)}.log"
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                [*RAY, "start", "--block", *first, f"--node-ip-address={ip}", f"--num-cpus={cpus}",
+                 "--num-gpus=0", f"--temp-dir={temporary}", "--disable-usage-stats",
+                 "--object-store-memory=100000000",
+                 f"--dashboard-agent-listen-port={free_port(ip)}", *words],
+                stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
+                env={
+                    **self.environment,
+                    "RAY_AUTH_MODE": self._auth_mode,
+                    "CRACK_ENSEMBLE_CACHE": str(temporary.with_suffix(".cache")),
+                },
+            )  # fmt: skip
+        node = RayNode(ip, process, log, temporary.with_suffix(".cache"))
+        self.nodes.append(node)
+        deadline = time.monotonic() + START_SECONDS
+        while b"Ray runtime started" not in log.read_bytes():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"a node did not start: {log.read_text()[-2000:]}")
+            time.sleep(0.1)
+        return node
+
+
+@contextmanager
+def cluster(
+    num_nodes: int, *, cpus: int = 1, dashboard: bool = False, token: str | None = None
+) -> Iterator[Cluster]:
+    """Run a cluster of nodes on this host for as long as the block lasts.
+
+    Args:
+        num_nodes: Head included.
+        cpus: Of each node.
+        dashboard: Whether jobs can be submitted.
+        token: What the head asks of everybody; None asks for nothing.
+    """
+    # short: the path of a socket has at most 107 characters
+    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
+    home = folder / "home"
+    (home / ".ray").mkdir(parents=True)
+    if token is not None:
+        (home / ".ray" / "auth_token").write_text(token)
+    ip = free_ip()
+    port, client_port, dashboard_port = (free_port(ip) for _ in range(3))
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    environment |= {
+        "HOME": str(home),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # for jobs
+        "RAY_TMPDIR": str(folder),  # else "auto" of others on this host would find this one
+    }
+    head = [f"--port={port}", f"--ray-client-server-port={client_port}"]
+    head += [f"--include-dashboard={str(dashboard).lower()}"]
+    head += [f"--dashboard-host={ip}", f"--dashboard-port={dashboard_port}"]
+    url = f"http://{ip}:{dashboard_port}" if dashboard else ""
+    auth_mode = "disabled" if token is None else "token"
+    made = Cluster(f"{ip}:{port}", url, home, environment, auth_mode, folder)
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        stack.callback(_end_all, made)
+        made.add_node(*head, cpus=cpus)
+        for _ in range(num_nodes - 1):
+            made.add_node(cpus=cpus)
+        yield made
+
+
+def _end_all(made: Cluster) -> None:
+    for node in reversed(made.nodes):
+        node.end()
+    left = [pid for node in made.nodes for pid in processes_of_session(node.pid)]
+    assert not left, f"processes of a test's cluster are left: {left}"
+
+
+def processes_of_session(session: int) -> list[int]:
+    """Process ids of a session, those that only wait to be buried left out.
+
+    Not of the process group: Ray gives each worker one of its own.
+    """
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, _, _, of = stat.read_text().rpartition(")")[2].split()[:4]
+            if int(of) == session and state != "Z":
+                found.append(int(stat.parent.name))
+    return found
+
+
+def free_ip() -> str:
+    """An address of the loopback that no other cluster of this host has, in all likelihood."""
+    return "127." + ".".join(str(1 + byte % 254) for byte in os.urandom(3))
+
+
+def free_port(ip: str) -> int:
+    """A port on which nobody listens."""
+    with socket.socket() as listener:
+        listener.bind((ip, 0))
+        return int(listener.getsockname()[1])

@@ -1,0 +1,82 @@
+"""A search whose trials last as long as a test wants, and what must be true of it in the end."""
+
+from pathlib import Path
+
+import optuna
+import pandas as pd
+import pytest
+from person import SEARCH
+
+from ensemble.training.checkpoint import open_member
+
+SPACE = """
+question = "What does a fault cost?"
+weights = "none"
+[default.model]
+backbone = "small_cnn"
+[default.optimisation]
+epochs = {epochs}
+global_batch_size = 32
+learning_rate = {learning_rate}
+{more}
+[default.data]
+image_size_px = {image_size_px}
+[search.model]
+dropout = {{ low = 0.0, high = 0.5 }}
+[early_stopping]
+grace_epochs = {grace_epochs}
+reduction_factor = 2
+"""
+TRIAL = "ResourceTrainable"  # as Ray calls the process of a trial
+WORKERS = ("--workers-per-trial", "2")
+
+
+def words(
+    folder: Path,
+    name: str,
+    *more: str,
+    trials: int,
+    epochs: int = 4,
+    grace_epochs: int | None = None,
+    image_size_px: int = 96,
+    learning_rate: float = 1e-3,
+    settings: str = "",
+) -> list[str]:
+    """A search of small networks; early stopping only where it is asked for."""
+    (folder / f"{name}.toml").write_text(
+        SPACE.format(
+            epochs=epochs,
+            grace_epochs=grace_epochs or epochs,
+            image_size_px=image_size_px,
+            learning_rate=learning_rate,
+            more=settings,
+        )
+    )
+    return [
+        *SEARCH, "--data", "tiles", "--gpus", "0", "--cpus", "2", "--space", f"{name}.toml",
+        "--name", name, "--trials", str(trials), *more,
+    ]  # fmt: skip
+
+
+def check_study(run: Path, *, finished: int, failed: int = 0) -> pd.DataFrame:
+    """The study, the tables and the members tell of the same trials, each once; returns trials."""
+    study = optuna.load_study(study_name=run.name, storage=f"sqlite:///{run}/study.db")
+    states = [trial.state.name for trial in study.trials if trial.params]
+    assert sum(state in ("COMPLETE", "PRUNED") for state in states) == finished
+    assert states.count("FAIL") == failed
+    assert not {"RUNNING", "WAITING"} & set(states)
+    trials, epochs = pd.read_csv(run / "trials.csv"), pd.read_csv(run / "epochs.csv")
+    assert trials["state"].tolist() == states
+    assert not epochs.duplicated(["trial", "epoch"]).any()
+    parameters = [tuple(sorted(trial.params.items())) for trial in study.trials if trial.params]
+    assert len(set(parameters)) == len(parameters)
+    for trial in study.trials:
+        if trial.state.name not in ("COMPLETE", "PRUNED"):
+            continue
+        member = open_member(run / "members" / f"{trial.number:04}")
+        own = epochs[epochs["trial"] == trial.number]
+        assert own["epoch"].tolist() == list(range(1, len(own) + 1))
+        best = max(trial.intermediate_values.values())
+        assert member.val_f1 == pytest.approx(own["val_f1"].max()) == pytest.approx(best)
+        assert not list(member.folder.glob("state*"))
+    return trials

@@ -1,0 +1,233 @@
+"""What is killed, silent or impossible in a search costs what the README says, and no more."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from live_search import LiveSearch, wait_until
+from person import type_in
+from steady import TRIAL, WORKERS, check_study, words
+
+from ensemble.data.synthetic import draw_dataset
+
+pytestmark = pytest.mark.long
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A working directory with a tiny data set."""
+    here = tmp_path_factory.mktemp("work")
+    draw_dataset(here / "tiles", photographs_per_surface=4, rows=3, columns=4, tile_size_px=32)
+    return here
+
+
+def test_a_killed_trial_goes_on_from_its_last_epoch_and_the_other_is_untouched(folder):
+    with LiveSearch(
+        folder, words(folder, "killed", trials=2, epochs=60, image_size_px=224)
+    ) as search:
+        search.wait_for(r"trial 0 epoch 3/")
+        search.wait_for(r"trial 1 epoch 1/")
+        first = search.find_process(TRIAL)
+        pid_of_other = next(p.pid for p in search.processes(TRIAL) if p.pid != first.pid)
+        first.kill()
+        died = time.monotonic()
+        line = search.wait_for(r"its process died; it goes on from its last epoch \(attempt 2 of 3")
+        number = line.split(":")[0].split()[-1]
+        search.wait_for(rf"trial {number} starts", count=2)
+        assert time.monotonic() - died < 120
+        assert any(p.pid == pid_of_other for p in search.processes(TRIAL))
+        said = search.finish()
+    check_study(folder / "results" / "killed", finished=2)
+    epochs_seen = [line for line in said.splitlines() if f"trial {number} epoch " in line]
+    repeats = len(epochs_seen) - len(
+        {line.split(": val")[0].split(" ", 1)[1] for line in epochs_seen}
+    )
+    assert repeats <= 1  # the last saved epoch is told again
+
+
+def test_after_three_deaths_a_trial_is_failed_with_its_reason_and_replaced(folder):
+    with LiveSearch(folder, words(folder, "thrice", "--cpus", "1", trials=1, epochs=60)) as search:
+        for attempt in (1, 2, 3):
+            search.wait_for(r"trial 0 starts", count=attempt)
+            search.wait_for(r"trial 0 epoch", count=4 * attempt)
+            search.find_process(TRIAL).kill()
+        search.wait_for(r"trial 0 failed: its process died, 3 times")
+        search.wait_for(r"trial 1 epoch 1/")
+        search.finish()
+    trials = check_study(folder / "results" / "thrice", finished=1, failed=1)
+    assert trials["reason"][0] == "its process died, 3 times"
+
+
+@pytest.mark.parametrize("victim", ["RayTrainWorker", "TrainController", "Mailbox", TRIAL])
+def test_a_killed_process_of_a_data_parallel_trial_costs_an_epoch(folder, victim):
+    name = f"workers-{victim.lower()}"
+    with LiveSearch(folder, words(folder, name, *WORKERS, trials=2, epochs=12)) as search:
+        search.wait_for(r"trial 0 epoch 3/")
+        search.find_process(victim).kill()
+        died = time.monotonic()
+        search.wait_for(r"trial 0: .*(died|lost).*attempt 2 of 3")
+        search.wait_for(r"trial 0 epoch", count=5)
+        assert time.monotonic() - died < 120
+        search.finish()
+        assert search.seconds_until_gone() < 15
+    check_study(folder / "results" / name, finished=2)
+
+
+@pytest.mark.parametrize("more", [(), WORKERS], ids=["in place", "workers"])
+def test_a_silent_trial_is_ended_and_said_so(folder, more):
+    name = f"silent{len(more)}"
+    timeout = "0.2" if not more else "0.8"  # minutes; starting workers is silence, too
+    with LiveSearch(
+        folder, words(folder, name, *more, "--trial-timeout", timeout, trials=2, epochs=30)
+    ) as search:
+        search.wait_for(r"trial 0 epoch 2/")
+        victim = search.find_process("RayTrainWorker" if more else TRIAL)
+        victim.send_signal(signal.SIGSTOP)
+        search.wait_for(rf"reported nothing for {timeout} minutes \(--trial-timeout\) and is ended")
+        search.finish()
+        assert search.seconds_until_gone() < 15
+    trials = check_study(folder / "results" / name, finished=2, failed=1)
+    reasons = trials["reason"].dropna().tolist()
+    assert reasons == [f"no report for {timeout} minutes (--trial-timeout); it was ended"]
+
+
+@pytest.mark.parametrize("more", [(), WORKERS], ids=["in place", "workers"])
+def test_diverged_trials_fail_with_their_reason_up_to_max_failures(folder, more):
+    name = f"diverged{len(more)}"
+    command = words(
+        folder, name, *more, "--max-failures", "2", trials=3, epochs=30, learning_rate=10,
+        settings='optimizer = "sgd"\nweight_decay = 1.0',
+    )  # fmt: skip
+    said = type_in(folder, *command, code=2)
+    assert "more than --max-failures 2; the last: the" in said
+    assert "Traceback" not in said
+    trials = pd.read_csv(folder / "results" / name / "trials.csv")
+    failed = trials[trials["state"] == "FAIL"]
+    assert len(failed) >= 3
+    assert failed["reason"].str.contains("nan|not finite|inf").all()
+
+
+def test_two_searches_cannot_share_a_folder(folder):
+    command = words(folder, "mine", trials=1, epochs=400)
+    with LiveSearch(folder, command) as search:
+        search.wait_for("trial 0 epoch 1/")
+        said = type_in(folder, *command, code=2)
+        assert "another search is at work in" in said
+        search.process.send_signal(signal.SIGINT)
+        search.finish(code=130)
+
+
+@pytest.mark.parametrize("more", [(), WORKERS], ids=["in place", "workers"])
+def test_the_first_ctrl_c_stops_cleanly_and_the_second_at_once(folder, more):
+    name = f"ctrl-c{len(more)}"
+    command = words(folder, name, *more, trials=3, epochs=30)
+    with LiveSearch(folder, command) as search:
+        search.wait_for(r"trial 0 epoch 2/")
+        search.process.send_signal(signal.SIGINT)
+        said = search.finish(code=130)
+        assert search.seconds_until_gone() < 15
+    assert said.splitlines()[-1].endswith(f"the same command with --name {name} goes on")
+    with LiveSearch(folder, command) as search:
+        search.wait_for(r"trial 0 epoch [23]/")  # not from the first epoch again
+        assert "trial 0 epoch 1/" not in search.said
+        search.process.send_signal(signal.SIGTERM)
+        search.wait_for("stopping: SIGTERM")
+        search.process.send_signal(signal.SIGTERM)
+        sent = time.monotonic()
+        search.finish(code=None)
+        assert time.monotonic() - sent < 20
+        assert search.seconds_until_gone() < 15
+    type_in(folder, *command)
+    check_study(folder / "results" / name, finished=3)
+
+
+def test_max_hours_end_a_search_that_can_be_continued(folder):
+    command = words(folder, "hours", trials=2, epochs=400)
+    said = type_in(folder, *command, "--max-hours", "0.003")
+    assert "stopped (--max-hours 0.003 are over): 0 of 2 trials are finished" in said
+    waiting = pd.read_csv(folder / "results" / "hours" / "trials.csv")["state"]
+    assert (waiting == "WAITING").all()
+    assert "goes on" in said.splitlines()[-1]
+
+
+@pytest.mark.parametrize("kills", [int(os.environ.get("DRIVER_KILLS", "3"))])
+def test_a_search_whose_driver_is_killed_again_and_again_ends_complete(folder, kills):
+    chance = random.Random(kills)
+    command = words(folder, "often", trials=6, epochs=8, grace_epochs=3)
+    for _ in range(kills):
+        with LiveSearch(folder, command) as search:
+            search.wait_for(r"searching 6 trials")
+            time.sleep(chance.uniform(0, 20))
+            if search.process.poll() is not None:
+                break  # it was quicker
+            search.kill_driver()
+            assert search.seconds_until_gone() < 15
+    type_in(folder, *command)
+    check_study(folder / "results" / "often", finished=6)
+    said = type_in(folder, *words(folder, "often", trials=7, epochs=8, grace_epochs=3))
+    assert "[7/7 trials" in said  # a larger --trials extends it
+    check_study(folder / "results" / "often", finished=7)
+
+
+def _small_disk(folder: Path) -> bool:
+    """Mount a memory file system of 24 MB; False where that is not allowed."""
+    folder.mkdir()
+    return (
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=24m", "none", str(folder)], capture_output=True
+        ).returncode
+        == 0
+    )
+
+
+@pytest.mark.parametrize("more", [(), WORKERS], ids=["in place", "workers"])
+def test_a_full_disk_ends_the_search_cleanly_and_it_goes_on_with_room(folder, more):
+    name = f"full{len(more)}"
+    disk = folder / f"disk{len(more)}"
+    if not _small_disk(disk):
+        pytest.skip("mounting a small disk is not allowed here")
+    try:
+        command = [
+            *words(folder, name, *more, trials=3, epochs=30, image_size_px=64),
+            "--out", str(disk),
+        ]  # fmt: skip
+        with LiveSearch(folder, command) as search:
+            search.wait_for(r"trial 0 epoch 3/")
+            filler = disk / "filler"
+            with filler.open("wb", buffering=0) as file, suppress(OSError):
+                while True:
+                    file.write(bytes(4096))
+            said = search.finish(code=2)
+            assert search.seconds_until_gone() < 15
+        assert "error: no room on the disk" in said.splitlines()[-1]
+        filler.unlink()
+        said = type_in(folder, *command)
+        check_study(disk / name, finished=3)
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def test_a_search_leaves_no_scratch_of_a_killed_one(folder):
+    tmp_path = Path(tempfile.mkdtemp(dir="/tmp"))  # short: Ray puts its sockets there
+    command = words(folder, "scratch", trials=1, epochs=30)
+    with LiveSearch(folder, command, TMPDIR=str(tmp_path)) as search:
+        search.wait_for("trial 0 epoch 1/")
+        search.kill_driver()
+        search.seconds_until_gone()
+    assert list(tmp_path.glob("crack-ensemble-*"))
+    subprocess.run(command, cwd=folder, env={**os.environ, "TMPDIR": str(tmp_path)}, check=True)
+    assert not list(tmp_path.glob("crack-ensemble-*"))
+    shutil.rmtree(tmp_path)
+
+
+def test_wait_until_says_what_it_waited_for():
+    with pytest.raises(AssertionError, match="no such thing"):
+        wait_until(lambda: None, what="no such thing", seconds=0.1)

@@ -1,0 +1,65 @@
+"""How long a search will still take: values worked out by hand."""
+
+import pytest
+
+from ensemble.search.forecast import Forecast
+
+
+class Clock:
+    """Seconds that pass when they are told to."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def make(**settings):
+    clock = Clock()
+    return Forecast(clock=clock, **settings), clock
+
+
+def test_nothing_is_said_before_the_first_epoch():
+    forecast, _ = make(num_trials=4, num_finished=0, max_concurrent_trials=2)
+    forecast.start("a", num_epochs=10)
+    assert forecast.seconds_left() is None
+
+
+def test_trials_to_come_last_as_long_as_those_seen():
+    forecast, clock = make(num_trials=3, num_finished=0, max_concurrent_trials=1)
+    forecast.start("a", num_epochs=4)
+    for epoch in range(1, 5):
+        clock.now += 10
+        forecast.report("a", epoch)
+    assert forecast.seconds_left() == pytest.approx((0.5 + 2 * 4) * 10)
+    forecast.end("a", counts=True)
+    assert forecast.seconds_left() == pytest.approx(2 * 4 * 10)
+
+
+def test_early_stopping_shortens_what_is_expected():
+    forecast, clock = make(num_trials=11, num_finished=0, max_concurrent_trials=2)
+    forecast.start("a", num_epochs=10)
+    clock.now += 5
+    forecast.report("a", 1)
+    forecast.end("a", counts=True)  # stopped after one epoch
+    assert forecast.seconds_left() == pytest.approx(10 * 1 * 5 / 2)
+
+
+def test_failed_and_interrupted_trials_are_still_to_come():
+    forecast, clock = make(num_trials=2, num_finished=1, max_concurrent_trials=2)
+    forecast.start("a", num_epochs=6)
+    clock.now += 1
+    forecast.report("a", 1)
+    forecast.end("a", counts=False)
+    forecast.start("a", num_epochs=6)
+    assert forecast.seconds_left() == pytest.approx(6)
+
+
+def test_a_finished_search_has_nothing_left():
+    forecast, clock = make(num_trials=1, num_finished=0, max_concurrent_trials=1)
+    forecast.start("a", num_epochs=1)
+    clock.now += 1
+    forecast.report("a", 1)
+    forecast.end("a", counts=True)
+    assert forecast.seconds_left() == 0
