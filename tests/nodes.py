@@ -1,4 +1,4 @@
-"""Real Ray clusters for tests: each node is a `ray start --block` of its own, with its own address.
+"""Real Ray clusters for tests: each node is a `ray start` of its own, with its own address.
 
 The nodes live on 127.0.0.0/8, so nothing outside the host can reach them; ports, temporary folder
 and home folder are their own, and what was started is ended by session. Each node has a temporary
@@ -24,7 +24,7 @@ START_SECONDS = 90
 
 @dataclass
 class RayNode:
-    """One node: the `ray start --block` and all it started are one session of Unix."""
+    """One node: all that `ray start` started is one session of Unix."""
 
     ip: str
     process: subprocess.Popen[bytes]
@@ -33,7 +33,7 @@ class RayNode:
 
     @property
     def pid(self) -> int:
-        """Of `ray start`, and the number of its session."""
+        """Of the `ray start` that is over, and the number of its session."""
         return self.process.pid
 
     def kill(self) -> None:
@@ -43,14 +43,6 @@ class RayNode:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.05)
-        self.process.wait(timeout=30)
-
-    def end(self) -> None:
-        """As `ray stop` would, and by force where that is not enough."""
-        self.process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            self.process.wait(timeout=5)
-        self.kill()
 
 
 @dataclass
@@ -81,7 +73,7 @@ class Cluster:
         log = self._folder / f"node-{len(self.nodes)}.log"
         with log.open("wb") as out:
             process = subprocess.Popen(
-                [*RAY, "start", "--block", *first, f"--node-ip-address={ip}", f"--num-cpus={cpus}",
+                [*RAY, "start", *first, f"--node-ip-address={ip}", f"--num-cpus={cpus}",
                  "--num-gpus=0", f"--temp-dir={temporary}", "--disable-usage-stats",
                  "--object-store-memory=100000000",
                  f"--dashboard-agent-listen-port={free_port(ip)}", *words],
@@ -94,11 +86,12 @@ class Cluster:
             )  # fmt: skip
         node = RayNode(ip, process, log, temporary.with_suffix(".cache"))
         self.nodes.append(node)
-        deadline = time.monotonic() + START_SECONDS
-        while b"Ray runtime started" not in log.read_bytes():
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"a node did not start: {log.read_text()[-2000:]}")
-            time.sleep(0.1)
+        try:
+            code = process.wait(START_SECONDS)
+        except subprocess.TimeoutExpired:
+            code = None
+        if code != 0:
+            raise RuntimeError(f"a node did not start: {log.read_text()[-2000:]}")
         return node
 
 
@@ -145,7 +138,7 @@ def cluster(
 
 def _end_all(made: Cluster) -> None:
     for node in reversed(made.nodes):
-        node.end()
+        node.kill()
     left = [pid for node in made.nodes for pid in processes_of_session(node.pid)]
     assert not left, f"processes of a test's cluster are left: {left}"
 

@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pandas as pd
@@ -62,10 +62,12 @@ def kill_dashboard(made: Cluster) -> None:
     killed = []
     for node in made.nodes:
         for pid in processes_of_session(node.pid):
-            command = " ".join(psutil.Process(pid).cmdline())
-            if "dashboard/dashboard.py" in command or "ray-dashboard" in command:
-                psutil.Process(pid).kill()
-                killed.append(command)
+            with suppress(psutil.NoSuchProcess):
+                process = psutil.Process(pid)
+                command = " ".join(process.cmdline())
+                if "dashboard/dashboard.py" in command or "ray-dashboard" in command:
+                    process.kill()
+                    killed.append(command)
     assert killed
 
 
