@@ -38,7 +38,7 @@ def words(
     trials: int,
     epochs: int = 4,
     grace_epochs: int | None = None,
-    image_size_px: int = 96,
+    image_size_px: int = 64,
     learning_rate: float = 1e-3,
     settings: str = "",
 ) -> list[str]:

@@ -30,9 +30,7 @@ def folder(tmp_path_factory):
 
 
 def test_a_killed_trial_goes_on_from_its_last_epoch_and_the_other_is_untouched(folder):
-    with LiveSearch(
-        folder, words(folder, "killed", trials=2, epochs=60, image_size_px=224)
-    ) as search:
+    with LiveSearch(folder, words(folder, "killed", trials=2, epochs=60)) as search:
         search.wait_for(r"trial 0 epoch 3/")
         search.wait_for(r"trial 1 epoch 1/")
         first = search.find_process(TRIAL)
@@ -54,7 +52,7 @@ def test_a_killed_trial_goes_on_from_its_last_epoch_and_the_other_is_untouched(f
 
 
 def test_after_three_deaths_a_trial_is_failed_with_its_reason_and_replaced(folder):
-    with LiveSearch(folder, words(folder, "thrice", "--cpus", "1", trials=1, epochs=60)) as search:
+    with LiveSearch(folder, words(folder, "thrice", "--cpus", "1", trials=1, epochs=30)) as search:
         for attempt in (1, 2, 3):
             search.wait_for(r"trial 0 starts", count=attempt)
             search.wait_for(r"trial 0 epoch", count=4 * attempt)
@@ -128,7 +126,7 @@ def test_two_searches_cannot_share_a_folder(folder):
 @pytest.mark.parametrize("more", [(), WORKERS], ids=["in place", "workers"])
 def test_the_first_ctrl_c_stops_cleanly_and_the_second_at_once(folder, more):
     name = f"ctrl-c{len(more)}"
-    command = words(folder, name, *more, trials=3, epochs=30)
+    command = words(folder, name, *more, trials=2, epochs=30)
     with LiveSearch(folder, command) as search:
         search.wait_for(r"trial 0 epoch 2/")
         search.process.send_signal(signal.SIGINT)
@@ -146,7 +144,7 @@ def test_the_first_ctrl_c_stops_cleanly_and_the_second_at_once(folder, more):
         assert time.monotonic() - sent < 20
         assert search.seconds_until_gone() < 15
     type_in(folder, *command)
-    check_study(folder / "results" / name, finished=3)
+    check_study(folder / "results" / name, finished=2)
 
 
 def test_max_hours_end_a_search_that_can_be_continued(folder):
@@ -196,7 +194,7 @@ def test_a_full_disk_ends_the_search_cleanly_and_it_goes_on_with_room(folder, mo
         pytest.skip("mounting a small disk is not allowed here")
     try:
         command = [
-            *words(folder, name, *more, trials=3, epochs=30, image_size_px=64),
+            *words(folder, name, *more, trials=2, epochs=40),
             "--out", str(disk),
         ]  # fmt: skip
         with LiveSearch(folder, command) as search:
@@ -210,7 +208,7 @@ def test_a_full_disk_ends_the_search_cleanly_and_it_goes_on_with_room(folder, mo
         assert "error: no room on the disk" in said.splitlines()[-1]
         filler.unlink()
         said = type_in(folder, *command)
-        check_study(disk / name, finished=3)
+        check_study(disk / name, finished=2)
     finally:
         subprocess.run(["umount", "--lazy", str(disk)], check=True)
 

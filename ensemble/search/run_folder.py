@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -105,7 +106,7 @@ def begin_run(
         table = packed.table("val")[["tile", "photograph", "surface", "label"]]
         write_text(partial / "validation.csv", table.to_csv(index=False))
         about = {
-            "command": shlex.join(sys.argv),
+            "command": re.sub(r"://\S*@", "://***@", shlex.join(sys.argv)),  # without passwords
             "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "pack_folder": str(packed.folder),
             "leaky_split": packed.about["leaky_split"],
