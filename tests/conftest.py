@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ensemble.data.batches import Tiles, place_tiles
+from ensemble.data.synthetic import draw_dataset
 from ensemble.training.backbones import build_model
 from ensemble.training.checkpoint import Member, open_member, save_member
 from ensemble.training.config import TrialConfig, parse_config
@@ -23,6 +24,14 @@ def one_torch_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working directory with a tiny data set in `tiles`."""
+    here = tmp_path_factory.mktemp("work")
+    draw_dataset(here / "tiles", photographs_per_surface=4, rows=3, columns=4, tile_size_px=32)
+    return here
 
 
 @pytest.fixture(scope="session")

@@ -13,19 +13,10 @@ import pytest
 from nodes import RAY, cluster, processes_of_session
 from person import ROOT, SEARCH, TINY, type_in
 
-from ensemble.data.synthetic import draw_dataset
 from ensemble.errors import InputError
 from ensemble.search.cluster import Head, find_head, prepare_environment
 
 TOKEN = "5" * 64
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A working directory with a tiny data set."""
-    here = tmp_path_factory.mktemp("work")
-    draw_dataset(here / "tiles", photographs_per_surface=4, rows=3, columns=4, tile_size_px=32)
-    return here
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 import pandas as pd
 import psutil
@@ -17,8 +16,6 @@ from nodes import Cluster, cluster, processes_of_session
 from s3_server import s3_server
 from steady import WORKERS, check_study, words
 
-from ensemble.data.synthetic import draw_dataset
-
 pytestmark = pytest.mark.long
 
 NUM_WORKER_TRIALS = int(os.environ.get("WORKER_TRIALS", "6"))
@@ -27,14 +24,6 @@ import ray, time
 ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
 time.sleep(2)
 """
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working directory with a tiny data set."""
-    here = tmp_path_factory.mktemp("work")
-    draw_dataset(here / "tiles", photographs_per_surface=4, rows=3, columns=4, tile_size_px=32)
-    return here
 
 
 @contextmanager

@@ -16,17 +16,7 @@ from live_search import LiveSearch, wait_until
 from person import type_in
 from steady import TRIAL, WORKERS, check_study, words
 
-from ensemble.data.synthetic import draw_dataset
-
 pytestmark = pytest.mark.long
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A working directory with a tiny data set."""
-    here = tmp_path_factory.mktemp("work")
-    draw_dataset(here / "tiles", photographs_per_surface=4, rows=3, columns=4, tile_size_px=32)
-    return here
 
 
 def test_a_killed_trial_goes_on_from_its_last_epoch_and_the_other_is_untouched(folder):

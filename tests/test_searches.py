@@ -11,17 +11,8 @@ from person import SEARCH, TINY, type_in
 from sklearn import metrics as reference
 
 from ensemble import evaluate
-from ensemble.data.synthetic import draw_dataset
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A working directory with a tiny data set."""
-    here = tmp_path_factory.mktemp("work")
-    draw_dataset(here / "tiles", photographs_per_surface=4, rows=3, columns=4, tile_size_px=32)
-    return here
 
 
 def test_data_parallel_trials_leave_the_same_kind_of_member(folder):
