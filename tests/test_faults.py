@@ -20,7 +20,7 @@ pytestmark = pytest.mark.long
 
 
 def test_a_killed_trial_goes_on_from_its_last_epoch_and_the_other_is_untouched(folder):
-    with LiveSearch(folder, words(folder, "killed", trials=2, epochs=60)) as search:
+    with LiveSearch(folder, words(folder, "killed", trials=2, epochs=150)) as search:
         search.wait_for(r"trial 0 epoch 3/")
         search.wait_for(r"trial 1 epoch 1/")
         first = search.find_process(TRIAL)
@@ -42,7 +42,7 @@ def test_a_killed_trial_goes_on_from_its_last_epoch_and_the_other_is_untouched(f
 
 
 def test_after_three_deaths_a_trial_is_failed_with_its_reason_and_replaced(folder):
-    with LiveSearch(folder, words(folder, "thrice", "--cpus", "1", trials=1, epochs=30)) as search:
+    with LiveSearch(folder, words(folder, "thrice", "--cpus", "1", trials=1, epochs=80)) as search:
         for attempt in (1, 2, 3):
             search.wait_for(r"trial 0 starts", count=attempt)
             search.wait_for(r"trial 0 epoch", count=4 * attempt)
@@ -57,7 +57,7 @@ def test_after_three_deaths_a_trial_is_failed_with_its_reason_and_replaced(folde
 @pytest.mark.parametrize("victim", ["RayTrainWorker", "TrainController", "Mailbox", TRIAL])
 def test_a_killed_process_of_a_data_parallel_trial_costs_an_epoch(folder, victim):
     name = f"workers-{victim.lower()}"
-    with LiveSearch(folder, words(folder, name, *WORKERS, trials=2, epochs=12)) as search:
+    with LiveSearch(folder, words(folder, name, *WORKERS, trials=2, epochs=30)) as search:
         search.wait_for(r"trial 0 epoch 3/")
         search.find_process(victim).kill()
         died = time.monotonic()
@@ -74,7 +74,7 @@ def test_a_silent_trial_is_ended_and_said_so(folder, more):
     name = f"silent{len(more)}"
     timeout = "0.2" if not more else "0.8"  # minutes; starting workers is silence, too
     with LiveSearch(
-        folder, words(folder, name, *more, "--trial-timeout", timeout, trials=2, epochs=30)
+        folder, words(folder, name, *more, "--trial-timeout", timeout, trials=2, epochs=60)
     ) as search:
         search.wait_for(r"trial 0 epoch 2/")
         victim = search.find_process("RayTrainWorker" if more else TRIAL)
@@ -104,7 +104,7 @@ def test_diverged_trials_fail_with_their_reason_up_to_max_failures(folder, more)
 
 
 def test_two_searches_cannot_share_a_folder(folder):
-    command = words(folder, "mine", trials=1, epochs=400)
+    command = words(folder, "mine", trials=1, epochs=4000)
     with LiveSearch(folder, command) as search:
         search.wait_for("trial 0 epoch 1/")
         said = type_in(folder, *command, code=2)
@@ -124,7 +124,7 @@ def test_the_first_ctrl_c_stops_cleanly_and_the_second_at_once(folder, more):
         assert search.seconds_until_gone() < 15
     assert said.splitlines()[-1].endswith(f"the same command with --name {name} goes on")
     with LiveSearch(folder, command) as search:
-        search.wait_for(r"trial 0 epoch [23]/")  # not from the first epoch again
+        search.wait_for(r"trial 0 epoch \d+/")  # not from the first epoch again
         assert "trial 0 epoch 1/" not in search.said
         search.process.send_signal(signal.SIGTERM)
         search.wait_for("stopping: SIGTERM")
@@ -138,7 +138,7 @@ def test_the_first_ctrl_c_stops_cleanly_and_the_second_at_once(folder, more):
 
 
 def test_max_hours_end_a_search_that_can_be_continued(folder):
-    command = words(folder, "hours", trials=2, epochs=400)
+    command = words(folder, "hours", trials=2, epochs=2000)
     said = type_in(folder, *command, "--max-hours", "0.003")
     assert "stopped (--max-hours 0.003 are over): 0 of 2 trials are finished" in said
     waiting = pd.read_csv(folder / "results" / "hours" / "trials.csv")["state"]
@@ -184,7 +184,7 @@ def test_a_full_disk_ends_the_search_cleanly_and_it_goes_on_with_room(folder, mo
         pytest.skip("mounting a small disk is not allowed here")
     try:
         command = [
-            *words(folder, name, *more, trials=2, epochs=40),
+            *words(folder, name, *more, trials=2, epochs=80),
             "--out", str(disk),
         ]  # fmt: skip
         with LiveSearch(folder, command) as search:
