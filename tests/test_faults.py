@@ -37,6 +37,7 @@ def test_a_killed_trial_goes_on_from_its_last_epoch_and_the_other_is_untouched(f
         {line.split(": val")[0].split(" ", 1)[1] for line in epochs_seen}
     )
     assert repeats <= 1  # the last saved epoch is told again
+    assert said.count(f"trial {1 - int(number)} starts:") == 1
 
 
 def test_after_three_deaths_a_trial_is_failed_with_its_reason_and_replaced(folder):
