@@ -27,7 +27,6 @@ test-all: .venv/.installed lint  ## all tests, as CI runs them: with kills, full
 	$(RUN) -m pytest -n 2 --dist loadfile -m "not long"
 	# what failed beside another search is tried once more, alone
 	$(RUN) -m pytest -n 2 --dist worksteal -m long || $(RUN) -m pytest --last-failed --last-failed-no-failures none -m long
-	FUZZ_EXAMPLES=300 $(RUN) -m pytest -n 2 tests/test_fuzz.py
 
 soak: .venv/.installed  ## the faults in full counts, for hours; writes results/evidence/soak.csv
 	$(RUN) scripts/soak.py
