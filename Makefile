@@ -28,7 +28,7 @@ test-all: .venv/.installed lint  ## all tests, as CI runs them: with kills, full
 	# what failed beside another search is tried once more, alone
 	$(RUN) -m pytest -n 2 --dist worksteal -m long || $(RUN) -m pytest --last-failed --last-failed-no-failures none -m long
 
-soak: .venv/.installed  ## the faults in full counts, for hours; writes results/evidence/soak.csv
+soak: .venv/.installed  ## the faults in full counts, for hours; writes results/evidence/soak_*.csv
 	$(RUN) scripts/soak.py
 
 lint: .venv/.installed  ## format, style and types

@@ -1,8 +1,8 @@
 """Break searches in full counts and keep what happened: `python scripts/soak.py`.
 
 Ten kills of one driver, twenty data-parallel trials beside a second Ray without a dashboard, and
-10,000 inputs for each parser; `make test-all` does the same with smaller counts. Writes
-results/evidence/soak.csv, a row a test, and what it was measured on beside it.
+10,000 inputs for each parser; `make test-all` does the same with smaller counts. Each part writes
+results/evidence/soak_<part>.csv, a row a test, and what it was measured on beside it.
 """
 
 import argparse
@@ -21,44 +21,54 @@ from ensemble.files import write_json, write_text
 from ensemble.provenance import describe_code_and_machine
 
 ROOT = Path(__file__).parents[1]
-FILES = ("test_faults.py", "test_cluster_faults.py", "test_cluster.py", "test_fuzz.py")
+PARTS = {
+    "faults": ("test_faults.py", "test_cluster_faults.py", "test_cluster.py"),
+    "inputs": ("test_fuzz.py",),
+}
 
 
 def main() -> None:
     """Run the tests of all faults and write one row each."""
     parser = argparse.ArgumentParser(description=__doc__.split(":")[0])
+    parser.add_argument("--part", choices=PARTS, help="only this one (default: all)")
     parser.add_argument("--driver-kills", type=int, default=10, metavar="N", help="(default: 10)")
     parser.add_argument("--worker-trials", type=int, default=20, metavar="N", help="(default: 20)")
     parser.add_argument("--inputs", type=int, default=10_000, metavar="N", help="(default: 10000)")
-    parser.add_argument("--only", default="", metavar="WORDS", help="as pytest's -k")
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "evidence")
     options = parser.parse_args()
     counts = {
-        "DRIVER_KILLS": str(options.driver_kills),
-        "WORKER_TRIALS": str(options.worker_trials),
-        "FUZZ_EXAMPLES": str(options.inputs),
+        "faults": {"DRIVER_KILLS": options.driver_kills, "WORKER_TRIALS": options.worker_trials},
+        "inputs": {"FUZZ_EXAMPLES": options.inputs},
     }
+    options.out.mkdir(parents=True, exist_ok=True)
+    parts = [options.part] if options.part else list(PARTS)
+    passed = [_run(part, counts[part], options.out) for part in parts]
+    if not all(passed):
+        raise InputError("some faults cost more than they may; see the rows that are not 'passed'")
+
+
+def _run(part: str, counts: dict[str, int], out: Path) -> bool:
+    """Run one part, write its table; whether all passed."""
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}", "-k", options.only]
-            + [f"tests/{name}" for name in FILES],
+            [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}"]
+            + [f"tests/{name}" for name in PARTS[part]],
             cwd=ROOT,
-            env={**os.environ, **counts},
+            env={**os.environ, **{name: str(count) for name, count in counts.items()}},
         )
         rows = [_row(case) for case in ElementTree.parse(report).iter("testcase")]
-    options.out.mkdir(parents=True, exist_ok=True)
-    write_text(options.out / "soak.csv", pd.DataFrame(rows).to_csv(index=False))
+    path = out / f"soak_{part}.csv"
+    write_text(path, pd.DataFrame(rows).to_csv(index=False))
     about = {
         "counts": counts,
         "wall_seconds": round(time.monotonic() - started),
         **describe_code_and_machine(),
     }
-    write_json(options.out / "soak.json", about)
-    print(f"written: {options.out / 'soak.csv'} and .json")
-    if done.returncode:
-        raise InputError("some faults cost more than they may; see the rows that are not 'passed'")
+    write_json(path.with_suffix(".json"), about)
+    print(f"written: {path} and .json")
+    return done.returncode == 0
 
 
 def _row(case: ElementTree.Element) -> dict[str, object]:

@@ -874,7 +874,7 @@ def test_scores_of_a_member_are_read_or_refused(content: bytes, run: Path) -> No
     assert margins is None or (margins.shape == (3,) and np.isfinite(margins).all())
 
 
-PACK = {"format": 1, "split_digest": "d", "num_tiles": {"test": 1}, "bad_tiles": {}}
+PACK = {"format": 2, "split_digest": "d", "num_tiles": {"test": 1}, "bad_tiles": {}}
 
 
 @fuzz

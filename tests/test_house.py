@@ -4,6 +4,8 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -68,6 +70,22 @@ def test_nothing_is_unpickled():
 def test_a_module_fits_in_one_reading(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
     assert path.stem not in ("utils", "common", "helpers", "misc")
+
+
+def test_every_package_that_is_imported_is_declared():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    everything = project["dependencies"] + extras["mlflow"] + extras["dev"]
+    tests = sorted((ROOT / "tests").glob("*.py"))
+    own = {"ensemble", "mlflow", *(path.stem for path in tests)}
+    for paths, declared in ((MODULES, project["dependencies"]), (tests, everything)):
+        names = {re.split(r"[\[><=]", line)[0].lower() for line in declared}
+        for path in paths:
+            for package in {name.partition(".")[0] for name in imports(path)} - own:
+                if package in sys.stdlib_module_names:
+                    continue
+                sources = {name.lower() for name in packages_distributions()[package]}
+                assert sources & names, (path, package)
 
 
 def test_every_test_that_the_readme_names_exists():
