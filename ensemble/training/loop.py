@@ -58,6 +58,8 @@ class Epoch:
         val_seconds: Of validation.
         images_per_second: Training images over training time, of all workers together.
         last: Whether the run ends here.
+        batch_losses: (steps,) float32, of this worker's share of each batch; none of an epoch that
+            a cut run starts from.
         optimizer_state: Its tensors as `<what>.<parameter>`; they live on in the next epoch.
     """
 
@@ -74,6 +76,7 @@ class Epoch:
     val_seconds: float
     images_per_second: float
     last: bool
+    batch_losses: np.ndarray = field(repr=False)
     optimizer_state: dict[str, Tensor] = field(repr=False)
 
     def row(self) -> dict[str, Any]:
@@ -140,6 +143,7 @@ def fit(
         # anew each epoch: DDP wants to know what it synchronises, and it sorts its buckets by the
         # batches it has seen, which must not make an epoch's sums depend on the epochs before
         module = _wrap(model) if num_workers > 1 else model
+        losses = torch.zeros(steps, device=train.device)
         sums = torch.zeros(3, dtype=torch.float64, device=train.device)  # loss, hits, tiles
         for step in range(steps):
             index = order[step * batch : (step + 1) * batch][share]
@@ -160,6 +164,7 @@ def fit(
             optimizer.step()
             schedule.step()
             with torch.no_grad():
+                losses[step] = loss
                 hits = (logits.argmax(1) == labels).sum()
                 sums += torch.stack(
                     [
@@ -199,6 +204,7 @@ def fit(
             val_seconds=time.perf_counter() - started - train_seconds,
             images_per_second=steps * batch / train_seconds,
             last=number == optimisation.epochs or 0 < patience <= epochs_since_best,
+            batch_losses=losses.cpu().numpy(),
             optimizer_state=name_tensors(optimizer, model),
         )
         if 0 < patience <= epochs_since_best:

@@ -5,7 +5,7 @@ The same for every kind of trial.
 
 import fcntl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 import safetensors.torch
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from ensemble.data.batches import Tiles, place_tiles
 from ensemble.data.pack import open_pack
@@ -63,6 +64,7 @@ def train_member(
     initial_weights: Path,
     folder: Path,
     is_writer: bool = True,
+    each_epoch: Callable[[nn.Module, Epoch], None] | None = None,
 ) -> Iterator[Epoch]:
     """Train from `initial_weights`; after each better epoch the member in `folder` is replaced.
 
@@ -76,6 +78,7 @@ def train_member(
         initial_weights: As `save_initial_state` wrote them.
         folder: Of the member; made where it is missing.
         is_writer: Whether this process writes (of several workers, rank 0 does).
+        each_epoch: Called by the writer with the network as it stands after each epoch.
 
     Yields:
         Each epoch, after its state and its member are safe on disk.
@@ -106,6 +109,8 @@ def train_member(
                 save_state(folder, model, epoch, identity=identity)
                 if epoch.improved:
                     save_member(folder, model, epoch, config, **about)
+                if each_epoch is not None:
+                    each_epoch(model, epoch)
             yield epoch
 
 

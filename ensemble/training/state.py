@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
@@ -144,6 +145,7 @@ def load_state(folder: Path, *, identity: str) -> State | None:
     epoch = Epoch(
         **record.epoch.model_dump(),
         val_margins=tensors.pop(_MARGINS).numpy(),
+        batch_losses=np.zeros(0, np.float32),
         optimizer_state=_part(tensors, "optimizer."),
     )
     return State(epoch, _part(tensors, "model."), record.tensors_sha256)
