@@ -46,6 +46,7 @@ SPACES = Path(__file__).parents[2] / "search_spaces"
 def main(arguments: list[str] | None = None) -> None:
     """Search as the command line says."""
     options = build_parser().parse_args(arguments)
+    _check_numbers(options)
     head = find_head(options.address)
     check_wait(options.wait, head)
     prepare_environment(head)
@@ -53,9 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
         _search(options, head)
 
 
-def _search(options: argparse.Namespace, head: Head | None) -> None:
-    """Prepare, search, say what came out; connected to the cluster at `head` if there is one."""
-    console = Console(soft_wrap=True, highlight=False)
+def _check_numbers(options: argparse.Namespace) -> None:
     for option, value, least in (
         ("--trials", options.trials, 1),
         ("--seed", options.seed, 0),
@@ -70,6 +69,11 @@ def _search(options: argparse.Namespace, head: Head | None) -> None:
     ):
         if amount is not None and not 0 < amount < math.inf:
             raise InputError(f"{option} {amount:g}: must be a positive number")
+
+
+def _search(options: argparse.Namespace, head: Head | None) -> None:
+    """Prepare, search, say what came out; connected to the cluster at `head` if there is one."""
+    console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
     space = load_space(_find_space(options.space))
     space = space.changed(epochs=options.epochs, image_size_px=options.image_size)
     name = (

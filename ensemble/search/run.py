@@ -19,6 +19,7 @@ from rich.console import Console
 
 from ensemble.errors import InputError
 from ensemble.files import DiskFullError
+from ensemble.members import member_folder
 from ensemble.search.budget import Budget
 from ensemble.search.early_stopping import make_early_stopping
 from ensemble.search.progress import Progress
@@ -202,7 +203,7 @@ class _Search:
             config=config.model_dump(),
             pack_folder=str(self._pack_folder),
             initial_folder=str(self._folder / "initial"),
-            member_folder=str(self._member_folder(number)),
+            member_folder=str(member_folder(self._folder, number)),
             workers_per_trial=budget.workers_per_trial,
             cpus_per_worker=budget.cpus_per_worker,
             gpus_per_worker=budget.gpus_per_worker,
@@ -211,13 +212,10 @@ class _Search:
         )
         return asdict(task)
 
-    def _member_folder(self, number: int) -> Path:
-        return self._folder / "members" / f"{number:04}"
-
     def _collect(self, number: int) -> None:
         """Bring a trial's member from the storage, before the study says that it ended."""
         if self._storage is not None and self._shared is not None:
-            self._storage.fetch(self._shared.member(number), self._member_folder(number))
+            self._storage.fetch(self._shared.member(number), member_folder(self._folder, number))
 
     def _end(self, number: int) -> None:
         """The study knows how a trial ended."""
@@ -226,7 +224,7 @@ class _Search:
 
     def _forget(self, number: int) -> None:
         """Remove what only a trial that goes on would need."""
-        remove_state(self._member_folder(number))
+        remove_state(member_folder(self._folder, number))
         if self._storage is not None and self._shared is not None:
             self._storage.delete(self._shared.member(number))
 
@@ -250,9 +248,8 @@ def _full_disk_is_said() -> Iterator[None]:
     except Exception as error:
         cause: BaseException | None = error
         while cause is not None:
-            if isinstance(cause, DiskFullError) or "disk is full" in str(cause):
-                raise DiskFullError("no room on the disk for the run's tables and study") from None
-            if getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            is_full = getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+            if is_full or isinstance(cause, DiskFullError) or "disk is full" in str(cause):
                 raise DiskFullError("no room on the disk for the run's tables and study") from None
             cause = cause.__cause__ or cause.__context__
         raise

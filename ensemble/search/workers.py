@@ -11,7 +11,6 @@ reserved is given back by `orphans`, from the search's own process.
 """
 
 import asyncio
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -24,6 +23,7 @@ from ray import train
 from ray.exceptions import RayActorError, RayError
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
+from ensemble.search.scratch import scratch_folder
 from ensemble.search.task import CANNOT_SAVE, Task, explain_failure, open_task_data, run_task
 from ensemble.training.loop import DivergedError
 
@@ -81,7 +81,7 @@ class WorkerGroup:
         if task.gpus_per_worker:
             resources["GPU"] = task.gpus_per_worker
         try:
-            with tempfile.TemporaryDirectory(prefix="crack-ensemble-train-") as scratch:
+            with scratch_folder() as scratch:
                 _Trainer(
                     _serve,
                     train_loop_config={"task": asdict(task), "mailbox": self._mailbox},
@@ -93,7 +93,7 @@ class WorkerGroup:
                     ),
                     run_config=train.RunConfig(
                         name="workers",
-                        storage_path=scratch,
+                        storage_path=str(scratch),
                         failure_config=train.FailureConfig(
                             max_failures=0, controller_failure_limit=0
                         ),
@@ -113,7 +113,6 @@ class WorkerGroup:
             DiskFullError or StorageError: A worker could not save.
             TrainingFailedError: A worker failed.
             WorkersLostError: One of the group's processes died.
-
         """
         self._next_message()  # ready
         self._mailbox.answer.remote(asdict(task))
