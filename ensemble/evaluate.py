@@ -43,6 +43,7 @@ from ensemble.provenance import describe_code_and_machine
 from ensemble.result_table import print_result
 from ensemble.selection import METHODS, average_probabilities, choose_ensemble
 from ensemble.training.checkpoint import Member
+from ensemble.training.memory import keep_freed_memory
 from ensemble.training.metrics import margins_to_probabilities
 
 
@@ -77,6 +78,7 @@ def main(arguments: list[str] | None = None) -> None:
     rule = options.threshold or "f1"
     if options.min_recall is not None:
         rule = f"recall={options.min_recall}"
+    keep_freed_memory()
     run = find_run(options.run, under=options.out)
     metrics = evaluate(
         run,

@@ -30,6 +30,7 @@ from ensemble.files import read_object, write_text, written_whole
 from ensemble.members import choose_device, find_run, score_tiles
 from ensemble.mosaic import OVERLAY_PX, Box, cut_tile, draw_overlay, lay_grid
 from ensemble.training.checkpoint import Member
+from ensemble.training.memory import keep_freed_memory
 
 LOT_BYTES = 128 * 2**20  # pixels scored at a time: 682 tiles of 256 px
 NUM_LISTED = 10
@@ -73,6 +74,7 @@ def main(arguments: list[str] | None = None) -> None:
     if overlays.exists() and not overlays.is_dir():
         raise InputError(f"--overlays {overlays}: is a file; name a folder")
     console = Console(highlight=False, soft_wrap=True)
+    keep_freed_memory()
     predict(find_run(options.run, under=options.out), options.paths, options.csv, overlays, console)
 
 

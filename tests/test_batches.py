@@ -5,9 +5,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional
 from torchvision.transforms import v2
 
-from ensemble.data.batches import IMAGENET_MEAN, IMAGENET_STD, Tiles, make_batch, place_tiles
+from ensemble.data.batches import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Tiles,
+    _warp_on_cpu,
+    make_batch,
+    place_tiles,
+)
 
 CPU = torch.device("cpu")
 
@@ -205,3 +213,21 @@ def test_pixels_on_the_host_are_shared_not_copied() -> None:
     pixels[2] = 255
     assert tiles.pixels[2].min() == 255
     assert len(tiles) == 4
+
+
+def test_the_affine_map_of_a_cpu_is_that_of_a_gpu():
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(8, 3, 9, 9, generator=generator) * 255
+    images = functional.interpolate(coarse, (40, 40), mode="bicubic").clamp(0, 255).byte()
+    images = images.contiguous(memory_format=torch.channels_last)
+    matrices = torch.tensor([[0.98, -0.2, 0.1], [0.2, 0.98, -0.12]]).repeat(8, 1, 1)
+    matrices += 0.1 * (torch.rand(8, 2, 3, generator=generator) - 0.5)
+    grid = functional.affine_grid(matrices, [8, 3, 40, 40], align_corners=False)
+    expected = functional.grid_sample(
+        images.float(), grid, padding_mode="reflection", align_corners=False
+    )
+    mapped = images.clone()
+    _warp_on_cpu(mapped, [1, 2, 6], matrices[[1, 2, 6]].double().numpy())
+    assert (mapped[[1, 2, 6]] - expected[[1, 2, 6]]).abs().max() < 1.5  # of 255
+    others = [0, 3, 4, 5, 7]
+    assert torch.equal(mapped[others], images[others])

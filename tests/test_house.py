@@ -77,6 +77,7 @@ def test_every_package_that_is_imported_is_declared():
     extras = project["optional-dependencies"]
     everything = project["dependencies"] + extras["mlflow"] + extras["dev"]
     tests = sorted((ROOT / "tests").glob("*.py"))
+    distributions = packages_distributions()
     own = {"ensemble", "mlflow", *(path.stem for path in tests)}
     for paths, declared in ((MODULES, project["dependencies"]), (tests, everything)):
         names = {re.split(r"[\[><=]", line)[0].lower() for line in declared}
@@ -84,7 +85,7 @@ def test_every_package_that_is_imported_is_declared():
             for package in {name.partition(".")[0] for name in imports(path)} - own:
                 if package in sys.stdlib_module_names:
                     continue
-                sources = {name.lower() for name in packages_distributions()[package]}
+                sources = {name.lower() for name in distributions[package]}
                 assert sources & names, (path, package)
 
 

@@ -19,6 +19,7 @@ from ensemble.search.storage import Storage, StorageError, local_pack
 from ensemble.training.config import TrialConfig
 from ensemble.training.loop import DivergedError
 from ensemble.training.member import TrainingData, open_training_data, train_member
+from ensemble.training.memory import keep_freed_memory
 
 CANNOT_SAVE = (DiskFullError, StorageError)  # these end the search, not only the trial
 
@@ -80,6 +81,7 @@ class Task:
 
 def open_task_data(task: Task, device: torch.device) -> TrainingData:
     """Set up torch in this process and open the tiles, once for all its trials."""
+    keep_freed_memory()
     torch.set_num_threads(task.threads_per_worker)
     if device.type == "cuda":
         torch.cuda.set_device(device)
