@@ -12,8 +12,9 @@ from ensemble.data.batches import Tiles
 from ensemble.errors import InputError
 from ensemble.files import read_table
 from ensemble.training.checkpoint import Member, open_member
-from ensemble.training.loop import choose_precision, predict_margins
+from ensemble.training.loop import predict_margins
 from ensemble.training.metrics import margins_to_probabilities
+from ensemble.training.precision import scoring_precision
 
 FINISHED_STATES = ("COMPLETE", "PRUNED")
 
@@ -104,7 +105,7 @@ def _score(member: Member, model: nn.Module, tiles: Tiles, turns: range) -> np.n
             model,
             tiles,
             image_size_px=config.data.image_size_px,
-            precision=choose_precision(config.optimisation.precision, tiles.device),
+            precision=scoring_precision(member.record.precision, tiles.device),
             turn=turn,
         )
         for turn in turns

@@ -18,13 +18,14 @@ from torch.optim.swa_utils import update_bn
 
 from ensemble.data.batches import Tiles, make_batch
 from ensemble.training.checkpoint import Member, open_member, write_member
-from ensemble.training.loop import choose_precision, predict_margins
+from ensemble.training.loop import predict_margins
 from ensemble.training.member import TrainingData
 from ensemble.training.metrics import (
     best_threshold,
     margins_to_probabilities,
     validation_metrics,
 )
+from ensemble.training.precision import name_precision, scoring_precision
 
 NUM_BATCH_NORM_TILES = 4096
 BATCH = 128
@@ -39,12 +40,14 @@ class Soup:
         ingredients: Members whose weights are in it, the best first.
         val_margins: (N,) float32 of the validation tiles.
         val_f1: At the threshold that is best there.
+        precision: In which they were scored.
     """
 
     model: nn.Module
     ingredients: list[Member]
     val_margins: np.ndarray
     val_f1: float
+    precision: str
 
 
 def make_soup(members: Sequence[Member], train: Tiles, val: Tiles) -> Soup:
@@ -84,6 +87,7 @@ def cook_member(
         epoch=first.record.epoch,
         metrics={f"val_{name}": value for name, value in metrics.items()},
         val_margins=soup.val_margins,
+        precision=soup.precision,
         trial=first.trial,
         split_digest=first.record.split_digest,
         initial_weights_digest=first.record.initial_weights_digest,
@@ -103,6 +107,7 @@ def _cook(ingredients: list[Member], train: Tiles, val: Tiles) -> Soup:
         states = [member.load_model().state_dict() for member in ingredients]
         model.load_state_dict(average_states(states))
     config = ingredients[0].record.config
+    precision = scoring_precision(ingredients[0].record.precision, val.device)
     model = model.to(val.device).to(memory_format=torch.channels_last)
     size = config.data.image_size_px
     if len(ingredients) > 1:
@@ -111,10 +116,10 @@ def _cook(ingredients: list[Member], train: Tiles, val: Tiles) -> Soup:
         model.eval(),
         val,
         image_size_px=size,
-        precision=choose_precision(config.optimisation.precision, val.device),
+        precision=precision,
     )
     _, f1 = best_threshold(val.labels.cpu().numpy(), margins_to_probabilities(margins))
-    return Soup(model, ingredients, margins, f1)
+    return Soup(model, ingredients, margins, f1, name_precision(precision))
 
 
 def average_states(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -84,6 +84,7 @@ def make_epoch() -> Callable[..., Epoch]:
             val_seconds=1.0,
             images_per_second=64.0,
             last=False,
+            precision="float32",
             batch_losses=np.zeros(0, np.float32),
             optimizer_state={},
         )

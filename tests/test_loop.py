@@ -19,7 +19,7 @@ from torch.nn import functional
 from ensemble.data.batches import Tiles
 from ensemble.training.backbones import build_model
 from ensemble.training.config import LossConfig, TrialConfig
-from ensemble.training.loop import DivergedError, choose_precision, fit, predict_margins
+from ensemble.training.loop import DivergedError, fit, predict_margins
 from ensemble.training.losses import class_weights, weighted_loss
 from ensemble.training.metrics import validation_metrics
 from ensemble.training.seeds import derive_seed
@@ -367,12 +367,6 @@ def test_margin_of_a_tile_does_not_depend_on_the_tiles_beside_it(
     np.testing.assert_allclose(
         margins[128:], predict_margins(model, alone, image_size_px=16), rtol=1e-5
     )
-
-
-def test_precision_on_a_cpu_is_float32_unless_asked_otherwise() -> None:
-    cpu = torch.device("cpu")
-    assert choose_precision("auto", cpu) == choose_precision("float32", cpu) == torch.float32
-    assert choose_precision("bfloat16", cpu) == torch.bfloat16
 
 
 def test_bfloat16_trains_on_a_cpu(

@@ -108,6 +108,7 @@ class Progress(tune.Callback):
         running.val_f1, running.best_val_f1 = result["val_f1"], result["best_val_f1"]
         self._forecast.report(trial.trial_id, running.epoch)
         figures = {"epoch": running.epoch, **epoch_figures(result)}
+        figures["precision"] = result["precision"]
         self._tables.add_epoch(running.number, running.backbone, figures)
         self._log(
             f"trial {running.number} epoch {running.epoch}/{running.num_epochs}: "

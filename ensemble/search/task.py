@@ -110,7 +110,7 @@ def run_task(task: Task, data: TrainingData, *, rank: int = 0) -> Iterator[dict[
     for epoch in epochs:
         if place is not None and rank == 0:
             place.push()
-        yield {**epoch.row(), "last": epoch.last}
+        yield {**epoch.row(), "precision": epoch.precision, "last": epoch.last}
 
 
 class _NodeFolder:

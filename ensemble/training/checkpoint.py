@@ -53,6 +53,7 @@ class MemberRecord(BaseModel):
     weights_sha256: str | None
     scores_file: str = Field(pattern=r"^[A-Za-z0-9_-]{1,40}\.npy$")
     scores_sha256: str
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="of its scores")
     versions: dict[str, str]
     written_at: str
 
@@ -154,6 +155,7 @@ def save_member(
         epoch=epoch.number,
         metrics=epoch.row(),
         val_margins=epoch.val_margins,
+        precision=epoch.precision,
         trial=trial,
         split_digest=split_digest,
         initial_weights_digest=initial_weights_digest,
@@ -168,6 +170,7 @@ def write_member(
     epoch: int,
     metrics: dict[str, float | int],
     val_margins: np.ndarray,
+    precision: str,
     trial: int,
     split_digest: str,
     initial_weights_digest: str,
@@ -199,6 +202,7 @@ def write_member(
         weights_sha256=weights_sha256,
         scores_file=scores_file,
         scores_sha256=scores_sha256,
+        precision=precision,
         versions={"torch": torch.__version__},
         written_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )

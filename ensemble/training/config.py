@@ -77,7 +77,9 @@ class OptimisationConfig(Section):
         description="epochs without a better validation F1 before the end; 0 = never",
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="auto: bfloat16 autocast on a GPU that has it, float32 elsewhere"
+        "auto",
+        description="auto: bfloat16 autocast on a GPU that has it, the quicker one on a CPU that "
+        "has it, float32 elsewhere",
     )
 
 

@@ -31,6 +31,7 @@ from ensemble.training.optimiser import (
     name_tensors,
     restore_tensors,
 )
+from ensemble.training.precision import PRECISIONS, choose_precision, name_precision
 from ensemble.training.seeds import derive_seed
 
 EVALUATION_BATCH = 128
@@ -58,6 +59,7 @@ class Epoch:
         val_seconds: Of validation.
         images_per_second: Training images over training time, of all workers together.
         last: Whether the run ends here.
+        precision: Of training and validation: float32 or bfloat16.
         batch_losses: (steps,) float32, of this worker's share of each batch; none of an epoch that
             a cut run starts from.
         optimizer_state: Its tensors as `<what>.<parameter>`; they live on in the next epoch.
@@ -76,6 +78,7 @@ class Epoch:
     val_seconds: float
     images_per_second: float
     last: bool
+    precision: str
     batch_losses: np.ndarray = field(repr=False)
     optimizer_state: dict[str, Tensor] = field(repr=False)
 
@@ -131,7 +134,7 @@ def fit(
         if start.last:
             return
     schedule = make_schedule(optimizer, optimisation, steps, done_steps=done * steps)
-    precision = choose_precision(optimisation.precision, train.device)
+    precision = PRECISIONS[start.precision] if start else _agree_on_precision(config, train.device)
     weights = class_weights(config.loss, train.labels)
     val_labels = val.labels.cpu().numpy()
     for number in range(done + 1, optimisation.epochs + 1):
@@ -204,6 +207,7 @@ def fit(
             val_seconds=time.perf_counter() - started - train_seconds,
             images_per_second=steps * batch / train_seconds,
             last=number == optimisation.epochs or 0 < patience <= epochs_since_best,
+            precision=name_precision(precision),
             batch_losses=losses.cpu().numpy(),
             optimizer_state=name_tensors(optimizer, model),
         )
@@ -241,19 +245,21 @@ def predict_margins(
     return margins.cpu().numpy()
 
 
-def choose_precision(wanted: str, device: torch.device) -> torch.dtype:
-    """`auto` is bfloat16 on a GPU that computes in it, float32 elsewhere."""
-    if wanted == "auto":
-        native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        return torch.bfloat16 if native else torch.float32
-    return torch.bfloat16 if wanted == "bfloat16" else torch.float32
-
-
 def place_among_workers() -> tuple[int, int]:
     """Rank and number of workers; (0, 1) without a process group."""
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
+
+
+def _agree_on_precision(config: TrialConfig, device: torch.device) -> torch.dtype:
+    """One for all workers: where it is tried out, rank 0's."""
+    precision = choose_precision(config, device)
+    if place_among_workers()[1] > 1:
+        number = torch.tensor(list(PRECISIONS.values()).index(precision), device=device)
+        dist.broadcast(number, src=0)
+        precision = list(PRECISIONS.values())[int(number)]
+    return precision
 
 
 def _wrap(model: nn.Module) -> DistributedDataParallel:

@@ -47,6 +47,7 @@ class EpochFigures(BaseModel):
     val_seconds: float
     images_per_second: float
     last: bool
+    precision: Literal["float32", "bfloat16"]
 
 
 class StateRecord(BaseModel):

@@ -1,0 +1,65 @@
+"""Precision: as asked, or the quicker one of those that the device computes in; recorded."""
+
+import pytest
+import torch
+
+from ensemble.training import precision as precision_module
+from ensemble.training.config import ModelConfig
+from ensemble.training.precision import (
+    _quicker_on_cpu,
+    choose_precision,
+    has_bfloat16,
+    name_precision,
+    scoring_precision,
+)
+
+CPU = torch.device("cpu")
+
+
+def test_a_precision_that_is_asked_for_is_used(make_trial_config):
+    for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        config = make_trial_config(optimisation={"precision": name})
+        assert choose_precision(config, CPU) == dtype
+        assert name_precision(dtype) == name
+
+
+@pytest.mark.skipif(has_bfloat16(CPU), reason="this processor computes in bfloat16")
+def test_auto_is_float32_where_bfloat16_is_only_emulated(make_trial_config):
+    config = make_trial_config(optimisation={"precision": "auto"})
+    assert choose_precision(config, CPU) == torch.float32
+    assert scoring_precision("bfloat16", CPU) == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("slow", "expected"),
+    [(torch.float32, torch.bfloat16), (torch.bfloat16, torch.float32), (None, torch.float32)],
+    ids=["float32 is slow", "bfloat16 is slow", "both are alike"],
+)
+def test_the_quicker_precision_is_chosen_and_remembered(monkeypatch, slow, expected):
+    clock, steps = [0.0], []
+
+    def step(network, images, dtype):
+        steps.append(dtype)
+        clock[0] += 2.0 if dtype == slow else 1.0
+
+    monkeypatch.setattr(precision_module, "_step", step)
+    monkeypatch.setattr(precision_module.time, "perf_counter", lambda: clock[0])
+    _quicker_on_cpu.cache_clear()
+    model = ModelConfig(backbone="small_cnn")
+    assert _quicker_on_cpu(model, 16, 1) == expected
+    tried = len(steps)
+    assert _quicker_on_cpu(model, 16, 1) == expected
+    assert len(steps) == tried
+    _quicker_on_cpu(model, 32, 1)
+    assert len(steps) == 2 * tried
+    _quicker_on_cpu.cache_clear()
+
+
+def test_trying_computes_in_both_precisions_and_leaves_the_global_generator():
+    _quicker_on_cpu.cache_clear()
+    before = torch.get_rng_state()
+    assert _quicker_on_cpu(ModelConfig(backbone="small_cnn"), 16, 1) in (
+        torch.float32,
+        torch.bfloat16,
+    )
+    assert torch.equal(torch.get_rng_state(), before)
