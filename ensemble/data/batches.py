@@ -165,27 +165,33 @@ def _shift_and_rotate(images: Tensor, strength: float, generator: torch.Generato
     matrix = torch.stack(
         [torch.stack([cos, -sin, shift[:, 0]], 1), torch.stack([sin, cos, shift[:, 1]], 1)], 1
     )
-    if images.device.type == "cpu":
-        _warp_on_cpu(images, chosen.tolist(), matrix.double().numpy())
-        return images
-    chosen, matrix = chosen.to(images.device), matrix.to(images.device)
+    warp = _warp_on_cpu if images.device.type == "cpu" else _warp_on_gpu
+    return warp(images, chosen, matrix)
+
+
+def _warp_on_gpu(images: Tensor, chosen: Tensor, matrices: Tensor) -> Tensor:
+    """Map some images.
+
+    Args:
+        images: (B, 3, S, S) from 0 to 255.
+        chosen: (C,) which of them.
+        matrices: (C, 2, 3) as `affine_grid` takes them.
+
+    Returns:
+        (B, 3, S, S) float32.
+    """
+    chosen, matrices = chosen.to(images.device), matrices.to(images.device)
     images = images.float()
     part = images[chosen]
-    grid = functional.affine_grid(matrix, list(part.shape), align_corners=False)
+    grid = functional.affine_grid(matrices, list(part.shape), align_corners=False)
     images[chosen] = functional.grid_sample(
         part, grid, mode="bilinear", padding_mode="reflection", align_corners=False
     )
     return images
 
 
-def _warp_on_cpu(images: Tensor, chosen: list[int], matrices: np.ndarray) -> None:
-    """The same maps of some uint8 images, in place; OpenCV takes a quarter of the time.
-
-    Args:
-        images: (B, 3, S, S) uint8.
-        chosen: Which of them.
-        matrices: (len(chosen), 2, 3), as `affine_grid` takes them.
-    """
+def _warp_on_cpu(images: Tensor, chosen: Tensor, matrices: Tensor) -> Tensor:
+    """The same in place, of uint8 images; OpenCV takes a quarter of the time."""
     import cv2  # not needed where batches are made on a GPU
 
     cv2.setNumThreads(1)  # the other cores have slots of their own
@@ -194,7 +200,7 @@ def _warp_on_cpu(images: Tensor, chosen: list[int], matrices: np.ndarray) -> Non
     # from pixels to affine_grid's −1 … 1 and back
     to_pixels = np.array([[size / 2, 0, (size - 1) / 2], [0, size / 2, (size - 1) / 2], [0, 0, 1]])
     to_unit = np.linalg.inv(to_pixels)
-    for place, matrix in zip(chosen, matrices, strict=True):
+    for place, matrix in zip(chosen.tolist(), matrices.double().numpy(), strict=True):
         view[place] = cv2.warpAffine(
             np.ascontiguousarray(view[place]),
             (to_pixels @ np.vstack([matrix, (0, 0, 1)]) @ to_unit)[:2],
@@ -202,6 +208,7 @@ def _warp_on_cpu(images: Tensor, chosen: list[int], matrices: np.ndarray) -> Non
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
             borderMode=cv2.BORDER_REFLECT,
         )
+    return images
 
 
 def _symmetric(count: int, generator: torch.Generator) -> Tensor:
