@@ -63,7 +63,8 @@ def check_study(run: Path, *, finished: int, failed: int = 0) -> pd.DataFrame:
     study = optuna.load_study(study_name=run.name, storage=f"sqlite:///{run}/study.db")
     states = [trial.state.name for trial in study.trials if trial.params]
     assert sum(state in ("COMPLETE", "PRUNED") for state in states) == finished
-    assert states.count("FAIL") == failed
+    reasons = [trial.user_attrs["reason"] for trial in study.trials if trial.state.name == "FAIL"]
+    assert len(reasons) == failed, reasons
     assert not {"RUNNING", "WAITING"} & set(states)
     trials, epochs = pd.read_csv(run / "trials.csv"), pd.read_csv(run / "epochs.csv")
     assert trials["state"].tolist() == states
