@@ -30,7 +30,7 @@ class Search:
         (folder / "space.toml").write_text(SPACE)
         self.space = load_space(folder / "space.toml")
         self.study = open_study(folder / "study.db", self.space, sampler=sampler, seed=seed)
-        self.said = []
+        self.said, self.lost = [], set()  # Tune's ids of trials that it gave up too early
         self.stopping = Stopping(self.said.append)
         self.searcher = StudySearcher(
             self.study,
@@ -41,7 +41,8 @@ class Search:
             max_failures=max_failures,
             stopping=self.stopping,
             make_task=lambda number, config: {"number": number, "config": config},
-            explain_death=lambda trial_id: f"{trial_id} died",
+            explain_death=lambda trial_id: None if trial_id in self.lost else f"{trial_id} died",
+            max_attempts=3,
             before_end=lambda number: None,
             after_end=lambda number: None,
         )
@@ -52,6 +53,21 @@ class Search:
 
 def result(epoch, best, **more):
     return {"epoch": epoch, "best_val_f1": best, **more}
+
+
+def test_a_trial_that_tune_gave_up_too_early_is_asked_again_but_not_for_ever(tmp_path):
+    search = Search(tmp_path)
+    search.lost = {"a", "b", "c"}
+    first = search.searcher.suggest("a")
+    search.searcher.on_trial_complete("a", error=True)
+    assert search.state(0) == TrialState.WAITING
+    assert search.searcher.suggest("b") == first
+    search.searcher.on_trial_complete("b", error=True)
+    assert search.searcher.suggest("c") == first
+    search.searcher.on_trial_complete("c", error=True)
+    assert search.state(0) == TrialState.FAIL
+    assert search.study.trials[0].user_attrs["reason"].endswith("could not be started, 3 times")
+    assert search.searcher.num_failures == 1
 
 
 def test_a_finished_trial_is_complete_with_its_best_value(tmp_path):

@@ -11,10 +11,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from ensemble.events import epoch_figures
 from ensemble.search.forecast import Forecast
 from ensemble.search.stopping import Stopping
 from ensemble.search.tables import RunTables
-from ensemble.search.trackers import epoch_figures
 
 NUM_BEST = 5
 
@@ -43,7 +43,7 @@ class Progress(tune.Callback):
         tables: Take every epoch.
         console: Of the person.
         stopping: Once it is asked, trials that end will go on another time.
-        explain_death: Tune's trial id → why its processes died.
+        explain_death: Tune's trial id → why its processes died; None if it is tried again.
         num_trials: Finished trials that the run is to have.
         num_finished: Those it has already.
         max_concurrent_trials: Trials at a time.
@@ -55,7 +55,7 @@ class Progress(tune.Callback):
         tables: RunTables,
         console: Console,
         stopping: Stopping,
-        explain_death: Callable[[str], str],
+        explain_death: Callable[[str], str | None],
         *,
         num_trials: int,
         num_finished: int,
@@ -132,7 +132,11 @@ class Progress(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """A trial's processes died too often, or could not be started."""
         self._running.setdefault(trial.trial_id, _describe(trial))
-        self._end(trial, "failed", f"failed: {self._explain_death(trial.trial_id)}")
+        reason = self._explain_death(trial.trial_id)
+        if reason is None:
+            self._end(trial, "interrupted", "lost its process and is tried again")
+        else:
+            self._end(trial, "failed", f"failed: {reason}")
 
     def on_trial_recover(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """A trial's process died and another is asked for."""

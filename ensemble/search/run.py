@@ -151,6 +151,7 @@ class _Search:
             stopping=self._stopping,
             make_task=self._make_task,
             explain_death=self._watch.explain,
+            max_attempts=ATTEMPTS,
             before_end=self._collect,
             after_end=self._end,
         )

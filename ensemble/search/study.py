@@ -6,6 +6,7 @@ the same parameters under the same number. The study is one SQLite file that opt
 """
 
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -108,7 +109,8 @@ class StudySearcher(Searcher):
         max_failures: Failed trials that are replaced before the search gives up.
         stopping: Once it is asked, no new trial starts and running ones shall wait.
         make_task: Number and configuration of a trial → what its process is told.
-        explain_death: Tune's trial id → why its processes died.
+        explain_death: Tune's trial id → why its processes died; None if Tune gave up too early.
+        max_attempts: Times that a trial may be lost in that way before it is FAILED.
         before_end: Called with a trial's number before its end is written to the study.
         after_end: Called afterwards.
     """
@@ -124,7 +126,8 @@ class StudySearcher(Searcher):
         max_failures: int,
         stopping: Stopping,
         make_task: Callable[[int, TrialConfig], dict[str, Any]],
-        explain_death: Callable[[str], str],
+        explain_death: Callable[[str], str | None],
+        max_attempts: int,
         before_end: Callable[[int], None],
         after_end: Callable[[int], None],
     ):
@@ -133,7 +136,8 @@ class StudySearcher(Searcher):
         self._num_trials, self._max_concurrent_trials = num_trials, max_concurrent_trials
         self._max_failures, self.num_failures = max_failures, 0
         self._stopping, self._make_task = stopping, make_task
-        self._explain_death = explain_death
+        self._explain_death, self._max_attempts = explain_death, max_attempts
+        self._times_lost: Counter[int] = Counter()
         self._before_end, self._after_end = before_end, after_end
         self._running: dict[str, optuna.Trial] = {}
         self._reported: dict[str, set[int]] = {}
@@ -173,8 +177,13 @@ class StudySearcher(Searcher):
         if "cannot_save" in result:
             self._stopping.ask(result["cannot_save"], exit_code=2)
         reason = self._explain_death(trial_id) if error else result.get("failure")
+        is_lost = error and reason is None
+        if is_lost:
+            self._times_lost[trial.number] += 1
+            if self._times_lost[trial.number] == self._max_attempts:
+                reason = f"its process could not be started, {self._max_attempts} times"
         is_cut = self._stopping.request is not None and not result.get("last")
-        if reason is None and is_cut:
+        if reason is None and (is_cut or is_lost):
             _let_wait(self._study, trial._trial_id)
             return
         self._before_end(trial.number)

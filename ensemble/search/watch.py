@@ -102,13 +102,17 @@ class Watch(tune.Callback):
             self._last_busy = now
             self._say(f"waiting for a place for a trial; Ray has {_describe_resources()}")
 
-    def explain(self, trial_id: str) -> str:
-        """Why a trial whose processes died is given up."""
+    def explain(self, trial_id: str) -> str | None:
+        """Why a trial whose processes died is given up; None if it should not be.
+
+        Tune gives up at once where a process that is to be used again dies before it has begun with
+        the trial, as on a node that was just lost.
+        """
         if trial_id in self._silent:
             return f"no report for {self._timeout / 60:g} minutes (--trial-timeout); it was ended"
         trial = self._trials.get(trial_id)
-        if trial is None:
-            return "its process could not be started"
+        if trial is None or trial.num_failures < ATTEMPTS:
+            return None
         return f"{_why_it_died(trial)}, {trial.num_failures} times"
 
     def _end_silent(self, trial_id: str) -> None:
