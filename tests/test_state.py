@@ -26,7 +26,7 @@ from ensemble.training.checkpoint import open_member
 from ensemble.training.config import TrialConfig
 from ensemble.training.loop import Epoch
 from ensemble.training.member import TrainingData, train_member
-from ensemble.training.state import load_state, remove_state, save_state
+from ensemble.training.state import load_state, remove_state, save_state, write_tensors
 from ensemble.training.weights import digest_tensors, make_initial_state, save_initial_state
 
 MakeTiles = Callable[..., Tiles]
@@ -288,8 +288,13 @@ def test_state_that_cannot_be_written_leaves_the_one_before(
     assert state is not None
     epoch = Epoch(**{**vars(state.epoch), "number": 3})
     monkeypatch.setattr(Path, "replace", fail)
+
+    def save() -> None:
+        tensors = write_tensors(cut, torch.nn.Identity(), 3, epoch.optimizer_state)
+        save_state(cut, epoch, tensors, identity=identity)
+
     with pytest.raises(OSError, match="cut"):
-        save_state(cut, torch.nn.Identity(), epoch, identity=identity)
+        save()
     again = load_state(cut, identity=identity)
     assert again is not None
     assert (again.epoch.number, again.sha256) == before
@@ -329,7 +334,7 @@ DAMAGES: dict[str, Callable[[Path], Any]] = {
     "not utf-8": lambda folder: (folder / "state.json").write_bytes(b"\xff\xfe"),
     "null": lambda folder: (folder / "state.json").write_bytes(b"null"),
     "deep record": lambda folder: (folder / "state.json").write_bytes(b"[" * 100_000),
-    "another format": lambda folder: change_state(folder, format=2),
+    "another format": lambda folder: change_state(folder, format=3),
     "an unknown key": lambda folder: change_state(folder, more=1),
     "another run": lambda folder: change_state(folder, identity="0" * 64),
     "a path": lambda folder: change_state(folder, tensors_file="../state-2-01234567.safetensors"),

@@ -146,8 +146,12 @@ def save_member(
     trial: int,
     split_digest: str,
     initial_weights_digest: str,
+    weights: tuple[str, str] | None = None,
 ) -> None:
-    """Write the model as it is after `epoch`, in place of an earlier epoch's."""
+    """Write the model as it is after `epoch`, in place of an earlier epoch's.
+
+    The arguments are those of `write_member`.
+    """
     write_member(
         folder,
         model,
@@ -159,6 +163,7 @@ def save_member(
         trial=trial,
         split_digest=split_digest,
         initial_weights_digest=initial_weights_digest,
+        weights=weights,
     )
 
 
@@ -174,19 +179,30 @@ def write_member(
     trial: int,
     split_digest: str,
     initial_weights_digest: str,
+    weights: tuple[str, str] | None = None,
 ) -> None:
     """Write a member's three files, then remove those of the member that was there.
 
     Weights and scores carry part of their digest in their names, so that a new member never touches
     a file of the old one before its own record is in place.
+
+    Args:
+        folder: Of the member; made where it is missing.
+        model: The network.
+        config: That it was trained with.
+        epoch: Its number.
+        metrics: Of that epoch.
+        val_margins: (N,) logit differences of the validation tiles.
+        precision: In which they were scored.
+        trial: Number of the trial.
+        split_digest: Of the split.
+        initial_weights_digest: Of what it started from.
+        weights: As `write_weights` named them, if they are written already.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
     scores = io.BytesIO()
     np.lib.format.write_array(scores, val_margins.astype(np.float32), allow_pickle=False)
-    weights_file, weights_sha256 = _write_named(
-        folder, f"epoch-{epoch}", "safetensors", safetensors.torch.save(tensors)
-    )
+    weights_file, weights_sha256 = weights or write_weights(folder, model, epoch)
     scores_file, scores_sha256 = _write_named(
         folder, f"epoch-{epoch}-val", "npy", scores.getvalue()
     )
@@ -208,6 +224,16 @@ def write_member(
     )
     write_json(folder / "member.json", record.model_dump(mode="json"))
     _remove_all_but(folder, weights_file, scores_file)
+
+
+def write_weights(folder: Path, model: nn.Module, epoch: int) -> tuple[str, str]:
+    """Write a network's weights, which no record names yet.
+
+    Returns:
+        The file's name and its SHA-256.
+    """
+    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
+    return _write_named(folder, f"epoch-{epoch}", "safetensors", safetensors.torch.save(tensors))
 
 
 def _write_named(folder: Path, stem: str, suffix: str, data: bytes) -> tuple[str, str]:
@@ -239,6 +265,16 @@ def remove_member(folder: Path) -> None:
     """Delete whatever there is of a member, its record first; other files of the folder stay."""
     (folder / "member.json").unlink(missing_ok=True)
     _remove_all_but(folder)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what a killed process wrote and no record names."""
+    try:
+        record = open_member(folder).record
+    except InputError:
+        _remove_all_but(folder)
+    else:
+        _remove_all_but(folder, record.weights_file or "", record.scores_file)
 
 
 def _remove_all_but(folder: Path, *names: str) -> None:

@@ -9,7 +9,7 @@ figures are computed from the whole, never averaged over workers.
 import inspect
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,7 +98,13 @@ class Epoch:
 
 
 def fit(
-    model: nn.Module, config: TrialConfig, train: Tiles, val: Tiles, *, start: Epoch | None = None
+    model: nn.Module,
+    config: TrialConfig,
+    train: Tiles,
+    val: Tiles,
+    *,
+    start: Epoch | None = None,
+    after_training: Callable[[int, dict[str, Tensor]], None] | None = None,
 ) -> Iterator[Epoch]:
     """Train `model` in place and yield after each epoch.
 
@@ -110,6 +116,8 @@ def fit(
         train: Training tiles.
         val: Validation tiles, of both classes.
         start: The epoch after which `model` stands: it is yielded again, then the next ones.
+        after_training: Called before an epoch's validation with its number and the optimizer's
+            tensors; they and the network stay as they are until after the epoch is yielded.
 
     Raises:
         DivergedError: The loss or a score is not finite.
@@ -183,6 +191,9 @@ def fit(
         train_seconds = time.perf_counter() - started
         if not math.isfinite(train_loss):
             raise DivergedError(f"the training loss is {train_loss} in epoch {number}")
+        optimizer_state = name_tensors(optimizer, model)
+        if after_training is not None:
+            after_training(number, optimizer_state)
         margins = predict_margins(
             model, val, image_size_px=config.data.image_size_px, precision=precision
         )
@@ -209,7 +220,7 @@ def fit(
             last=number == optimisation.epochs or 0 < patience <= epochs_since_best,
             precision=name_precision(precision),
             batch_losses=losses.cpu().numpy(),
-            optimizer_state=name_tensors(optimizer, model),
+            optimizer_state=optimizer_state,
         )
         if 0 < patience <= epochs_since_best:
             return

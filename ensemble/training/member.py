@@ -6,7 +6,8 @@ The same for every kind of trial.
 import fcntl
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,17 @@ import numpy as np
 import safetensors.torch
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 from ensemble.data.batches import Tiles, place_tiles
 from ensemble.data.pack import open_pack
 from ensemble.errors import InputError
+from ensemble.files import DiskFullError
 from ensemble.training.backbones import build_model
-from ensemble.training.checkpoint import open_member, save_member
+from ensemble.training.checkpoint import open_member, remove_leftovers, save_member, write_weights
 from ensemble.training.config import TrialConfig
 from ensemble.training.loop import Epoch, fit, place_among_workers
-from ensemble.training.state import State, identify_run, load_state, save_state
+from ensemble.training.state import State, identify_run, load_state, save_state, write_tensors
 from ensemble.training.weights import digest_tensors
 
 LOCK_WAIT_SECONDS = 60
@@ -102,16 +104,67 @@ def train_member(
         model.load_state_dict(state.weights if state else initial)
         model.to(data.train.device)
         start = state.epoch if state else None
-        for epoch in fit(model, config, data.train, data.val, start=start):
-            if is_writer:
-                # the state first: a member never shows an epoch that a run going on may train
-                # anew (and on a GPU with other bits), and the state can still make the member
-                save_state(folder, model, epoch, identity=identity)
-                if epoch.improved:
-                    save_member(folder, model, epoch, config, **about)
-                if each_epoch is not None:
-                    each_epoch(model, epoch)
-            yield epoch
+        with _Files(folder, model) as files:
+            write = files.write if is_writer else None
+            for epoch in fit(
+                model, config, data.train, data.val, start=start, after_training=write
+            ):
+                if is_writer:
+                    # the state first: a member never shows an epoch that a run going on may train
+                    # anew (and on a GPU with other bits), and the state can still make the member
+                    if epoch is not start:
+                        save_state(folder, epoch, files.tensors(), identity=identity)
+                    if epoch.improved:
+                        save_member(folder, model, epoch, config, **about, weights=files.weights())
+                    if each_epoch is not None:
+                        each_epoch(model, epoch)
+                yield epoch
+
+
+class _Files:
+    """Writes the large files of an epoch while its validation tiles are scored.
+
+    Nothing names them until the validation is over; then only small files are left to write.
+    """
+
+    def __init__(self, folder: Path, model: nn.Module):
+        self._folder, self._model = folder, model
+        self._thread = ThreadPoolExecutor(1)
+        self._tensors: Future[tuple[str, str]] | None = None
+        self._weights: Future[tuple[str, str]] | None = None
+
+    def write(self, number: int, optimizer_state: dict[str, Tensor]) -> None:
+        """Begin with those of an epoch."""
+        self._drop()
+        self._tensors = self._thread.submit(
+            write_tensors, self._folder, self._model, number, optimizer_state
+        )
+        self._weights = self._thread.submit(write_weights, self._folder, self._model, number)
+
+    def tensors(self) -> tuple[str, str]:
+        """Name and digest of the state's; raises what writing them did."""
+        assert self._tensors is not None
+        return self._tensors.result()
+
+    def weights(self) -> tuple[str, str] | None:
+        """Those of the weights, which are then a member's; None if they were not written."""
+        weights, self._weights = self._weights, None
+        return weights.result() if weights else None
+
+    def _drop(self) -> None:
+        """Remove weights that became no member's."""
+        if self._weights is not None:
+            with suppress(DiskFullError):
+                (self._folder / self._weights.result()[0]).unlink(missing_ok=True)
+            self._weights = None
+
+    def __enter__(self) -> "_Files":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown(cancel_futures=True)
+        with suppress(CancelledError):
+            self._drop()
 
 
 @contextmanager
@@ -134,8 +187,7 @@ def _only_writer(folder: Path) -> Iterator[None]:
                         f"{LOCK_WAIT_SECONDS} s and goes on; end it, then run again"
                     ) from None
                 time.sleep(0.1)
-        for leftover in folder.glob(".*.tmp"):  # of a process that was killed as it wrote
-            leftover.unlink()
+        remove_leftovers(folder)
         yield
 
 

@@ -25,8 +25,6 @@ from ensemble.files import read_json, write_json, written_whole
 from ensemble.training.config import TrialConfig
 from ensemble.training.loop import Epoch
 
-_MARGINS = "val_margins"
-
 
 class EpochFigures(BaseModel):
     """The fields of an `Epoch` that are no tensors."""
@@ -55,9 +53,10 @@ class StateRecord(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     identity: str
     epoch: EpochFigures
+    val_margins: list[float]
     tensors_file: str = Field(pattern=r"^state-[0-9]{1,10}-[0-9a-f]{8}\.safetensors$")
     tensors_sha256: str
 
@@ -97,35 +96,56 @@ def identify_run(
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def save_state(folder: Path, model: nn.Module, epoch: Epoch, *, identity: str) -> None:
-    """Write the run as it is after `epoch`, then remove the state of an earlier epoch.
+def write_tensors(
+    folder: Path, model: nn.Module, number: int, optimizer_state: dict[str, Tensor]
+) -> tuple[str, str]:
+    """Write the large part of a state, which no record names yet.
 
     Args:
         folder: Of the member; it exists.
-        model: After `epoch`.
-        epoch: As `fit` just yielded it.
-        identity: Of the run, see `identify_run`.
+        model: After the epoch.
+        number: Of the epoch.
+        optimizer_state: Its tensors.
+
+    Returns:
+        The file's name and its SHA-256.
 
     Raises:
         InputError: The disk is full.
     """
     tensors = {
         **{f"model.{name}": tensor for name, tensor in model.state_dict().items()},
-        **{f"optimizer.{name}": tensor for name, tensor in epoch.optimizer_state.items()},
-        _MARGINS: torch.from_numpy(epoch.val_margins),
+        **{f"optimizer.{name}": tensor for name, tensor in optimizer_state.items()},
     }
     data = safetensors.torch.save(
         {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     )
     sha256 = hashlib.sha256(data).hexdigest()
+    name = f"state-{number}-{sha256[:8]}.safetensors"
+    with written_whole(folder / name) as path:
+        path.write_bytes(data)
+    return name, sha256
+
+
+def save_state(folder: Path, epoch: Epoch, tensors: tuple[str, str], *, identity: str) -> None:
+    """Name the state after `epoch`, then remove the one of an earlier epoch.
+
+    Args:
+        folder: Of the member.
+        epoch: As `fit` just yielded it.
+        tensors: As `write_tensors` named them.
+        identity: Of the run, see `identify_run`.
+
+    Raises:
+        InputError: The disk is full.
+    """
     record = StateRecord(
         identity=identity,
         epoch=EpochFigures.model_validate(epoch),
-        tensors_file=f"state-{epoch.number}-{sha256[:8]}.safetensors",
-        tensors_sha256=sha256,
+        val_margins=epoch.val_margins.tolist(),
+        tensors_file=tensors[0],
+        tensors_sha256=tensors[1],
     )
-    with written_whole(folder / record.tensors_file) as path:
-        path.write_bytes(data)
     write_json(folder / "state.json", record.model_dump(mode="json"))
     _remove_tensors(folder, but=record.tensors_file)
 
@@ -145,7 +165,7 @@ def load_state(folder: Path, *, identity: str) -> State | None:
     tensors = safetensors.torch.load(data)
     epoch = Epoch(
         **record.epoch.model_dump(),
-        val_margins=tensors.pop(_MARGINS).numpy(),
+        val_margins=np.array(record.val_margins, np.float32),
         batch_losses=np.zeros(0, np.float32),
         optimizer_state=_part(tensors, "optimizer."),
     )
