@@ -10,9 +10,11 @@ The folder gets its final name when it is complete; an interrupted one is thrown
 
 import fcntl
 import hashlib
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,7 +159,8 @@ def pack(
             try:
                 with room_for(folder):
                     about = _write(source, partial, plan, max_bad_tiles)
-                    about["files"] = {p.name: _digest(p) for p in sorted(partial.iterdir())}
+                    rest = [p for p in sorted(partial.iterdir()) if p.name not in about["files"]]
+                    about["files"] |= {path.name: _digest(path) for path in rest}
                 write_json(partial / "pack.json", {"format": FORMAT, "key": key, **about})
                 partial.rename(folder)
             finally:
@@ -197,10 +200,13 @@ def _write(
         tiles["row"] = tiles.groupby("split").cumcount()
         height, width = Counter(tiles["size"]).most_common(1)[0][0]
         _check_room(folder, len(tiles) * height * width * 3)
-        for split in SPLITS:
-            part = tiles[tiles["split"] == split]
-            decode_tiles(part, reader, folder / f"{split}.npy", (height, width), bad)
-            _check_bad_tiles(bad, max_bad_tiles)
+        files = {}
+        with ThreadPoolExecutor(1) as thread:  # digests of a split while the next is decoded
+            for split in SPLITS:
+                part, path = tiles[tiles["split"] == split], folder / f"{split}.npy"
+                decode_tiles(part, reader, path, (height, width), bad)
+                _check_bad_tiles(bad, max_bad_tiles)
+                files[path.name] = thread.submit(_sync_and_digest, path)
     finally:
         reader.close()
     tiles = tiles[~tiles["tile"].isin(bad)]
@@ -234,7 +240,14 @@ def _write(
         "duplicates": copies,
         "contradictory_tiles": contradictory,
         "bad_tiles": bad,
+        "files": {name: digest.result() for name, digest in files.items()},
     }
+
+
+def _sync_and_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    return _digest(path)
 
 
 def _check_bad_tiles(bad: dict[str, str], max_bad_tiles: int) -> None:

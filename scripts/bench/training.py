@@ -1,0 +1,81 @@
+"""`fit` against the floor, in as many processes at once as the search has slots."""
+
+import statistics
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import multiprocessing
+
+from bench.floor import run_steps
+from bench.plan import Plan
+from bench.row import Row
+from ensemble.training.backbones import build_model
+from ensemble.training.config import TrialConfig
+from ensemble.training.loop import fit
+from ensemble.training.member import open_training_data
+from ensemble.training.memory import keep_freed_memory
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """Images a second of all slots together, medians over rounds.
+
+    Attributes:
+        floor: Of steps on a batch in memory.
+        fit: Of training, validation apart.
+        ratio: Median of the rounds' own ratios.
+        precision: That both used.
+    """
+
+    floor: float
+    fit: float
+    ratio: float
+    precision: str
+
+
+def measure_speeds(plan: Plan, config: TrialConfig, *, slots: int | None = None) -> Speeds:
+    """Floor and `fit` in turns, in `slots` processes that wait for each other."""
+    slots = slots or plan.slots
+    context = multiprocessing.get_context("spawn")
+    barrier, answers = context.Barrier(slots), context.SimpleQueue()
+    arguments = (plan, config.model_dump(mode="json"), barrier, answers)
+    multiprocessing.spawn(_measure_slot, args=arguments, nprocs=slots)
+    found = [answers.get() for _ in range(slots)]
+    # round 0 warms up
+    floors = [sum(f[0][i] for f in found) for i in range(1, len(found[0][0]))]
+    fits = [sum(f[1][i] for f in found) for i in range(1, len(found[0][1]))]
+    ratios = [done / floor for done, floor in zip(fits, floors, strict=True)]
+    middle = statistics.median
+    return Speeds(middle(floors), middle(fits), middle(ratios), found[0][2])
+
+
+def _measure_slot(
+    rank: int, plan: Plan, values: dict[str, Any], barrier: Any, answers: Any
+) -> None:
+    keep_freed_memory()
+    torch.set_num_threads(plan.threads)
+    config = TrialConfig.model_validate(values)
+    data = open_training_data(plan.pack_folder, plan.device)
+    steps = max(1, len(data.train) // config.optimisation.global_batch_size)
+    floors, fits, precision = [], [], ""
+    for _ in range(plan.rounds + 1):
+        barrier.wait()
+        floors.append(run_steps(config, plan.device, steps))
+        barrier.wait()
+        model = build_model(config.model.backbone, dropout=config.model.dropout)
+        epoch = next(fit(model.to(plan.device), config, data.train, data.val))
+        fits.append(epoch.images_per_second)
+        precision = epoch.precision
+    answers.put((floors, fits, precision))
+
+
+def measure(plan: Plan, speeds: Speeds) -> list[Row]:
+    """The rows of `speeds`."""
+    size = f"{plan.backbone}, {plan.image_size_px} px, {speeds.precision}, {plan.slots} slots"
+    target = ">= 0.95" if plan.device.type == "cuda" else ">= 0.92"
+    return [
+        Row("training", f"floor ({size})", speeds.floor, "images/s"),
+        Row("training", f"fit ({size})", speeds.fit, "images/s"),
+        Row("training", "fit ÷ floor", speeds.ratio, "ratio", target),
+    ]
