@@ -3,7 +3,7 @@
 PYTHON ?= python3
 RUN := .venv/bin/python
 
-.PHONY: help demo test test-all soak lint clean
+.PHONY: help demo test test-all soak bench bench-small lint clean
 
 help:  ## these lines
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/'
@@ -30,6 +30,12 @@ test-all: .venv/.installed lint  ## all tests, as CI runs them: with kills, full
 
 soak: .venv/.installed  ## the faults in full counts, for hours; writes results/evidence/soak_*.csv
 	$(RUN) scripts/soak.py
+
+bench: .venv/.installed  ## how quick, against the bare floor and against peers: an hour; writes results/benchmarks/
+	$(RUN) scripts/benchmark.py $(BENCH)
+
+bench-small: .venv/.installed  ## the same in minutes, to show that it works
+	$(RUN) scripts/benchmark.py --small --out results/small-benchmark --name small
 
 lint: .venv/.installed  ## format, style and types
 	$(RUN) -m ruff format --check .

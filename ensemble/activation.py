@@ -3,8 +3,8 @@
 Grad-CAM (Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391) on the last map that still has
 places, for the logit of "cracked" minus that of "uncracked". All our heads but one average over
 places, so that the gradient is the same everywhere and the map is CAM's and HiResCAM's too (Draelos
-and Carin 2020, https://arxiv.org/abs/2011.08891): it adds up to the evidence. small_cnn takes a
-maximum over places, and the map is what its head would say of each place alone.
+and Carin 2020, https://arxiv.org/abs/2011.08891): it adds up to the evidence. The two
+small_cnn take a maximum over places: their map is what the head would say of each place alone.
 """
 
 from collections.abc import Iterable, Sequence

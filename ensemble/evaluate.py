@@ -44,7 +44,7 @@ from ensemble.result_table import print_result
 from ensemble.selection import METHODS, average_probabilities, choose_ensemble
 from ensemble.training.checkpoint import Member
 from ensemble.training.memory import keep_freed_memory
-from ensemble.training.metrics import margins_to_probabilities
+from ensemble.training.metrics import check_both_classes, margins_to_probabilities
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -119,13 +119,15 @@ def evaluate(
         labels_file: Corrected labels of test tiles, for figures beside those on the original ones.
 
     Raises:
-        InputError: Too few or damaged members, or the packed tiles are gone or others.
+        InputError: Too few or damaged members, or the packed tiles are gone, others or of one
+            class.
     """
     about = read_object(run / "run.json", split_digest=str, pack_folder=str)
     pack = open_pack(Path(about["pack_folder"]))
     if pack.about["split_digest"] != about["split_digest"]:
         raise InputError(f"{pack.folder} holds another split than the run's; search again")
     table = pack.table("test")
+    check_both_classes(table["label"].to_numpy(), what="the test tiles")
     corrected = None if labels_file is None else read_labels(labels_file, table)
     choose_ensemble(run, method=method, top_k=top_k, rule=rule, tta=tta).save(run)
     choice, chosen = open_choice(run)

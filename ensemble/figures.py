@@ -119,6 +119,21 @@ def compare(
     }
 
 
+def flat_row(name: str, found: dict[str, Any]) -> dict[str, Any]:
+    """Figures with intervals, as `metrics.json` holds them, as a row of a table.
+
+    Args:
+        name: Of what was tested.
+        found: `threshold`, perhaps `val_f1`, and each metric that `intervals` names.
+    """
+    row: dict[str, Any] = {"what": name, "threshold": found["threshold"]}
+    row["val_f1"] = found.get("val_f1")
+    for metric, bounds in found["intervals"].items():
+        row[f"test_{metric}"] = found[metric]
+        row[f"test_{metric}_low"], row[f"test_{metric}_high"] = bounds["low"], bounds["high"]
+    return row
+
+
 def coverage_note(num_photographs: int) -> str:
     """What simulation says of 95 % intervals from that many photographs."""
     f1 = measured_coverage("f1", num_photographs)

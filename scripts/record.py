@@ -5,11 +5,11 @@ The table is generated from `evaluation/metrics.json`; beside it stands what it 
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from ensemble.errors import run_command
+from ensemble.figures import flat_row
 from ensemble.files import read_json, write_json, write_text
 from ensemble.members import find_run
 
@@ -26,9 +26,9 @@ def main() -> None:
     run = find_run(options.run, under=options.out)
     metrics, about = read_json(run / "evaluation" / "metrics.json"), read_json(run / "run.json")
     rows = [
-        _row("ensemble", metrics["ensemble"]),
-        *(_row(f"trial {m['trial']} ({m['backbone']})", m) for m in metrics["members"]),
-        *(_row(f"ensemble on {name}", part) for name, part in metrics["surfaces"].items()),
+        flat_row("ensemble", metrics["ensemble"]),
+        *(flat_row(f"trial {m['trial']} ({m['backbone']})", m) for m in metrics["members"]),
+        *(flat_row(f"ensemble on {name}", part) for name, part in metrics["surfaces"].items()),
     ]
     epochs = pd.read_csv(run / "epochs.csv")
     folder = options.out / "evidence"
@@ -55,15 +55,6 @@ def main() -> None:
         },
     )
     print(f"written: {folder / options.name}.csv and .json")
-
-
-def _row(name: str, figures: dict[str, Any]) -> dict[str, Any]:
-    row: dict[str, Any] = {"what": name, "threshold": figures["threshold"]}
-    row["val_f1"] = figures.get("val_f1")
-    for metric, bounds in figures["intervals"].items():
-        row[f"test_{metric}"] = figures[metric]
-        row[f"test_{metric}_low"], row[f"test_{metric}_high"] = bounds["low"], bounds["high"]
-    return row
 
 
 if __name__ == "__main__":

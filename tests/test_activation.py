@@ -24,7 +24,11 @@ from ensemble.activation import (
 from ensemble.training.backbones import build_model
 from ensemble.training.config import Backbone
 
-SIDES = {"small_cnn": 8, "squeezenet1_1": 3}  # of the map of 64 pixels; 2 in all others
+SIDES = {
+    "small_cnn": 8,
+    "small_cnn_deep": 4,
+    "squeezenet1_1": 3,
+}  # of the map of 64 pixels; 2 in all others
 
 
 def make_images(count: int = 2, side: int = 64) -> Tensor:

@@ -30,7 +30,8 @@ from ensemble.training.loop import fit
 from ensemble.training.weights import digest_tensors, make_initial_state, save_initial_state
 
 BACKBONES = get_args(Backbone)
-OF_TORCHVISION = [name for name in BACKBONES if name != "small_cnn"]
+SMALL = ["small_cnn", "small_cnn_deep"]
+OF_TORCHVISION = [name for name in BACKBONES if name not in SMALL]
 
 
 def model_config(backbone: str, **values: Any) -> ModelConfig:
@@ -88,14 +89,41 @@ def test_squeezenet_logits_may_be_negative() -> None:
         assert model(torch.rand(1, 3, 64, 64)).tolist() == [[-3.0, -3.0]]
 
 
-def test_small_cnn_asks_whether_a_crack_is_anywhere() -> None:
-    """The maximum over places is the same wherever the crack lies."""
-    model = build_model("small_cnn").eval()
-    crack = torch.zeros(1, 3, 64, 64)
-    crack[..., 24:40, 24:40] = 1
-    moved_crack = crack.roll((8, -16), (2, 3))
+@pytest.mark.parametrize("backbone", SMALL)
+def test_small_cnn_asks_whether_a_crack_is_anywhere(backbone: str) -> None:
+    """The maximum over places is the same wherever the crack lies; a cell is 16 px at most."""
+    model = build_model(backbone).eval()
+    crack = torch.zeros(1, 3, 256, 256)
+    crack[..., 104:120, 104:120] = 1
+    moved_crack = crack.roll((16, -32), (2, 3))
     with torch.no_grad():
         torch.testing.assert_close(model(crack), model(moved_crack))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "filters", "parameters"),
+    [
+        ("small_cnn", [16, 32, 64], 9 * (3 * 16 + 16 * 32 + 32 * 64) + 2 * 112 + 2 * 64 + 2),
+        (
+            "small_cnn_deep",
+            [32, 64, 128, 128, 256],
+            9 * (3 * 32 + 32 * 64 + 64 * 128 + 128 * 128 + 128 * 256) + 2 * 608 + 2 * 256 + 2,
+        ),
+    ],
+)
+def test_deep_small_cnn_has_two_more_layers_and_more_filters(
+    backbone: str, filters: list[int], parameters: int
+) -> None:
+    model = build_model(backbone)
+    convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+    assert [module.out_channels for module in convolutions] == filters
+    assert sum(p.numel() for p in model.parameters()) == parameters
+
+
+@pytest.mark.parametrize("backbone", SMALL)
+def test_small_cnn_takes_the_smallest_tiles_that_a_configuration_may_name(backbone: str) -> None:
+    with torch.no_grad():
+        assert build_model(backbone).eval()(torch.rand(1, 3, 16, 16)).shape == (1, 2)
 
 
 def test_frozen_mobilenet_v2_trains_the_2562_of_its_head() -> None:
@@ -443,5 +471,6 @@ def test_imagenet_without_a_network_says_what_to_do(
     assert "--weights squeezenet1_1=FILE" in message
 
 
-def test_small_cnn_has_no_imagenet_weights() -> None:
-    assert "--weights small_cnn=none" in refusal("imagenet")
+@pytest.mark.parametrize("backbone", SMALL)
+def test_small_cnn_has_no_imagenet_weights(backbone: str) -> None:
+    assert f"--weights {backbone}=none" in refusal("imagenet", backbone)

@@ -17,14 +17,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import metadata
 
 from ensemble.errors import InputError
+from ensemble.events import epoch_figures, hyperparameters
 from ensemble.search.space_file import load_space
 from ensemble.search.study import open_study
-from ensemble.search.trackers import (
-    TensorBoardEvents,
-    epoch_figures,
-    hyperparameters,
-    make_trackers,
-)
+from ensemble.search.trackers import TensorBoardEvents, make_trackers
 
 # MLflow's own tables with SQLAlchemy 2.1, once a process
 pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")

@@ -14,6 +14,8 @@ from rich.console import Console
 
 from ensemble.data.prepare import is_synthetic, prepare_data
 from ensemble.errors import InputError
+from ensemble.recipe import load_recipe
+from ensemble.run_folder import alone_in, begin_run, check_same_run, run_folder, shown
 from ensemble.search.budget import Budget, Node, plan_budget, wait_for_room
 from ensemble.search.cluster import (
     Head,
@@ -26,19 +28,11 @@ from ensemble.search.cluster import (
     started,
 )
 from ensemble.search.options import build_parser
-from ensemble.search.run_folder import (
-    begin_run,
-    check_disk,
-    check_same_run,
-    identify_run,
-    only_search_in,
-    share_run,
-)
-from ensemble.search.space import Space
+from ensemble.search.run_folder import check_disk, identify_run, share_run
 from ensemble.search.space_file import load_space
+from ensemble.search.start import start_from
 from ensemble.search.storage import Storage
-from ensemble.training.config import Backbone
-from ensemble.training.weights import make_initial_state
+from ensemble.training.weights import make_initial_state, parse_weights
 
 SPACES = Path(__file__).parents[2] / "search_spaces"
 
@@ -75,15 +69,16 @@ def _search(options: argparse.Namespace, head: Head | None) -> None:
     """Prepare, search, say what came out; connected to the cluster at `head` if there is one."""
     console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
     space = load_space(_find_space(options.space))
+    if options.start_from is not None:
+        space, how = start_from(space, load_recipe(options.start_from))
+        console.print(how)
     space = space.changed(epochs=options.epochs, image_size_px=options.image_size)
     name = (
         options.name
         or f"{space.path.stem}{'-leaky' * options.leaky_split}-{datetime.now():%Y%m%d-%H%M%S}"
     )
-    if Path(name).name != name or name.startswith(".") or name == "packs":
-        raise InputError(f"--name {name!r}: must be a plain name of a folder, and not 'packs'")
-    folder = (options.out / name).resolve()
-    weights = _parse_weights(options.weights, space)
+    folder = run_folder(name, under=options.out)
+    weights = parse_weights(options.weights, space.initial_weights)
     workers = options.workers_per_trial or space.workers_per_trial
     cores, gpus = _cores_and_gpus_here()
 
@@ -134,7 +129,7 @@ def _search(options: argparse.Namespace, head: Head | None) -> None:
     check_same_run(folder, identity)
 
     with (
-        only_search_in(folder),
+        alone_in(folder, what="search"),
         nullcontext() if head else started(num_cpus=cores, num_gpus=gpus),
     ):
         budget = plan_now()  # on a cluster the nodes may be others by now
@@ -144,7 +139,7 @@ def _search(options: argparse.Namespace, head: Head | None) -> None:
         from ensemble.search.trackers import make_trackers
 
         trackers = make_trackers(folder, options.mlflow)
-        begin_run(folder, identity, packed, space, states)
+        begin_run(folder, identity, packed, states, asked={"space.toml": space.path})
         for backbone, state in states.items():
             console.print(f"{backbone} starts from {state.origin}")
         console.print(f"searching {options.trials} trials: {budget}")
@@ -182,7 +177,7 @@ def _search(options: argparse.Namespace, head: Head | None) -> None:
             raise InputError(f"{stopped.words}; {how}")
         console.print(f"stopped ({stopped.words}): {how}")
         sys.exit(stopped.exit_code)
-    console.print(f"next: python -m ensemble.evaluate {shlex.quote(_shown(folder))}")
+    console.print(f"next: python -m ensemble.evaluate {shown(folder)}")
 
 
 def _find_space(given: str) -> Path:
@@ -195,28 +190,5 @@ def _find_space(given: str) -> Path:
     return SPACES / f"{given}.toml"
 
 
-def _parse_weights(given: list[str], space: Space) -> dict[str, str | Path]:
-    """`imagenet`, `none` or a file for each backbone of the space."""
-    weights: dict[str, str | Path] = dict.fromkeys(space.backbones, space.weights)
-    for text in sorted(given, key=lambda text: "=" in text):  # the general ones first
-        backbone, equals, what = text.rpartition("=")
-        if equals and backbone not in weights:
-            names = ", ".join(space.backbones)
-            known = "not in the space" if backbone in Backbone.__args__ else "an unknown backbone"  # type: ignore[attr-defined]
-            raise InputError(f"--weights {text}: {backbone!r} is {known} (it has {names})")
-        value: str | Path = what if what in ("imagenet", "none") else Path(what)
-        if isinstance(value, Path) and not equals and len(weights) > 1:
-            raise InputError(f"--weights {text}: say for which backbone: --weights BACKBONE={what}")
-        for name in [backbone] if equals else list(weights):
-            weights[name] = value
-    return weights
-
-
 def _cores_and_gpus_here() -> tuple[int, int]:
     return len(os.sched_getaffinity(0)), torch.cuda.device_count()
-
-
-def _shown(path: Path) -> str:
-    """Relative to where the person is, where that is shorter."""
-    here = Path.cwd()
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

@@ -20,7 +20,7 @@ from mlflow.exceptions import MlflowException
 from ray.air.integrations.mlflow import MLflowLoggerCallback
 
 from ensemble.errors import InputError, one_line
-from ensemble.search.trackers import epoch_figures, hyperparameters
+from ensemble.events import epoch_figures, hyperparameters
 
 # Read at each request; settings of the person's own stay.
 ENVIRONMENT = {

@@ -40,6 +40,11 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
             "metavar": "FILE",
             "help": "search space: a TOML file, or a name in search_spaces/ (default: sdnet2018)",
         },
+        "--start-from": {
+            "metavar": "RECIPE",
+            "help": "a recipe, a TOML file or a name in search_spaces/recipes/: its configuration "
+            "is trial 0 and the default of the space, which is widened to hold it",
+        },
         "--trials": {
             "type": int,
             "default": 20,

@@ -1,7 +1,7 @@
 """What a search asks: a default configuration, distributions, conditions and starting points."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ensemble.training.config import TrialConfig, parse_config
 from ensemble.training.seeds import derive_seed
+from ensemble.training.settings import flatten, unflatten
 
 Choice = str | int | float | bool
 
@@ -75,6 +76,12 @@ class Space:
     parameters: tuple[Parameter, ...]
     starts: tuple[dict[str, Choice], ...]
     early_stopping: EarlyStopping
+    weights_of: dict[str, str] = field(default_factory=dict)  # of backbones that start otherwise
+
+    @property
+    def initial_weights(self) -> dict[str, str]:
+        """Backbone → `imagenet` or `none`, unless --weights says something else."""
+        return {name: self.weights_of.get(name, self.weights) for name in self.backbones}
 
     @property
     def backbones(self) -> list[str]:
@@ -153,26 +160,3 @@ def _suggest(trial: optuna.trial.BaseTrial, parameter: Parameter) -> Choice:
 def applies(parameter: Parameter, values: dict[str, Any]) -> bool:
     """Whether `parameter` is asked for beside these settings."""
     return all(values[key] in allowed for key, allowed in parameter.when.items())
-
-
-def flatten(config: TrialConfig) -> dict[str, Any]:
-    """Settings by `section.field`, and `seed`."""
-    values: dict[str, Any] = {}
-    for section, content in config.model_dump().items():
-        if isinstance(content, dict):
-            values |= {f"{section}.{field}": value for field, value in content.items()}
-        else:
-            values[section] = content
-    return values
-
-
-def unflatten(values: dict[str, Any]) -> dict[str, Any]:
-    """The inverse of `flatten`."""
-    nested: dict[str, Any] = {}
-    for name, value in values.items():
-        section, _, field = name.partition(".")
-        if field:
-            nested.setdefault(section, {})[field] = value
-        else:
-            nested[name] = value
-    return nested

@@ -36,10 +36,9 @@ from ensemble.search.space import (
     Space,
     Strict,
     applies,
-    flatten,
-    unflatten,
 )
 from ensemble.training.config import TrialConfig, explain_validation, parse_config
+from ensemble.training.settings import flatten, unflatten
 
 
 class _Range(Strict):
@@ -101,7 +100,7 @@ def load_space(path: Path) -> Space:
         starts=tuple(file.start),
         early_stopping=file.early_stopping,
     )
-    _check_values(space)
+    check_values(space)
     return space
 
 
@@ -142,8 +141,12 @@ def _kind(name: str) -> Any:
     return model.model_fields[field].annotation
 
 
-def _check_values(space: Space) -> None:
-    """Every choice, both ends of every range and every start must make a valid configuration."""
+def check_values(space: Space) -> None:
+    """Every choice, both ends of every range and every start must make a valid configuration.
+
+    Raises:
+        InputError: One does not, or a start is outside of what is searched.
+    """
     for parameter in space.parameters:
         for value in parameter.ends():
             values = flatten(space.default)

@@ -4,26 +4,13 @@ Both are callbacks of Tune that take each epoch's figures. Neither is ever read 
 run's own tables are what counts.
 """
 
-import time
 from pathlib import Path
 from typing import Any
 
 from ray import tune
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
-from tensorboardX.summary import hparams
 
 from ensemble.errors import InputError
-
-FIGURES = (  # of an epoch's row, beside those of the validation split
-    "train_loss",
-    "train_accuracy",
-    "learning_rate",
-    "best_val_f1",
-    "train_seconds",
-    "images_per_second",
-)
+from ensemble.events import TrialEvents
 
 
 def make_trackers(run_folder: Path, mlflow_uri: str | None) -> list[tune.Callback]:
@@ -50,31 +37,8 @@ def make_trackers(run_folder: Path, mlflow_uri: str | None) -> list[tune.Callbac
     return trackers
 
 
-def epoch_figures(result: dict[str, Any]) -> dict[str, float]:
-    """The numbers of an epoch's result, without what Tune adds to it."""
-    return {
-        name: float(value)
-        for name, value in result.items()
-        if name in FIGURES or name.startswith("val_")
-    }
-
-
-def hyperparameters(config: dict[str, Any]) -> dict[str, float | str]:
-    """A `TrialConfig` as nested dictionaries → `section.name: value`; unset ones are left out."""
-    flat: dict[str, float | str] = {}
-    for name, value in config.items():
-        if isinstance(value, dict):
-            flat |= {f"{name}.{key}": inner for key, inner in hyperparameters(value).items()}
-        elif value is not None:
-            flat[name] = value
-    return flat
-
-
 class TensorBoardEvents(tune.Callback):
     """Writes `tensorboard/<trial>/`: hyperparameters, and each figure against the epoch.
-
-    tensorboardX's `SummaryWriter` hands events to a thread and its flush does not wait for that, so
-    the writer beneath it is used: what a finished epoch wrote outlives the driver.
 
     Args:
         run_folder: Of the run.
@@ -82,7 +46,7 @@ class TensorBoardEvents(tune.Callback):
 
     def __init__(self, run_folder: Path):
         self._folder = run_folder / "tensorboard"
-        self._writers: dict[str, EventsWriter] = {}
+        self._events: dict[str, TrialEvents] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its callbacks into a file that is never read."""
@@ -94,15 +58,10 @@ class TensorBoardEvents(tune.Callback):
         """An epoch ended."""
         if "epoch" not in result:
             return
-        if trial.trial_id not in self._writers:
-            self._writers[trial.trial_id] = self._open(trial.config, result["epoch"])
-        writer = self._writers[trial.trial_id]
-        values = [
-            Summary.Value(tag=name, simple_value=value)
-            for name, value in epoch_figures(result).items()
-        ]
-        _write(writer, step=result["epoch"], summary=Summary(value=values))
-        writer.flush()
+        if trial.trial_id not in self._events:
+            folder = self._folder / f"{trial.config['number']:04}"
+            self._events[trial.trial_id] = TrialEvents(folder, trial.config["config"])
+        self._events[trial.trial_id].add_epoch(result)
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """A trial ended by itself, by early stopping, or with a failure it could name."""
@@ -113,27 +72,7 @@ class TensorBoardEvents(tune.Callback):
         """A trial's process died."""
         self._close(trial.trial_id, finished=False)
 
-    def _open(self, task: dict[str, Any], epoch: int) -> EventsWriter:
-        """A new event file of a trial, in which `epoch` comes first."""
-        folder = self._folder / f"{task['number']:04}"
-        folder.mkdir(parents=True, exist_ok=True)
-        # named by the second otherwise, and one of the same name would be overwritten
-        writer = EventsWriter(str(folder / "events"), f".{time.time_ns()}")
-        # what an interrupted process wrote of this epoch and later ones is not shown any more
-        _write(writer, step=epoch, session_log=SessionLog(status=SessionLog.START))
-        # without the list of all hyperparameters, which TensorBoard would believe of every trial
-        _, start, _ = hparams(hyperparameters(task["config"]), {})
-        _write(writer, summary=start)
-        return writer
-
     def _close(self, trial_id: str, *, finished: bool) -> None:
-        writer = self._writers.pop(trial_id, None)
-        if writer is None:
-            return  # it failed before its first epoch
-        if finished:
-            _write(writer, summary=hparams({}, {})[2])
-        writer.close()
-
-
-def _write(writer: EventsWriter, **content: Any) -> None:
-    writer.write_event(Event(wall_time=time.time(), **content))
+        events = self._events.pop(trial_id, None)
+        if events is not None:  # None where it failed before its first epoch
+            events.close(finished=finished)

@@ -1,4 +1,4 @@
-"""A backbone of torchvision's (or the small network of stacked convolutions) with a dropout head.
+"""A backbone of torchvision's (or a small network of stacked convolutions) with a dropout head.
 
 Every network ends in dropout and two logits, index 1 = cracked. Which part of it is trained, and at
 which rate, is decided here too.
@@ -26,25 +26,34 @@ _LAST_LAYER = {
     "convnext_tiny": "classifier.2",
     "swin_v2_t": "head",
     "small_cnn": "classifier.1",
+    "small_cnn_deep": "classifier.1",
 }
+# filters of each convolution of our own networks; nobody has ImageNet weights of them
+SMALL_CNN_CHANNELS = {"small_cnn": (16, 32, 64), "small_cnn_deep": (32, 64, 128, 128, 256)}
+_MAX_POOLINGS = 4  # the smallest tiles, of 16 px, have one place left behind them
 
 
 class SmallCNN(nn.Module):
-    """Three convolutions, each with BatchNorm, ReLU and pooling, then a maximum over places.
+    """Stacked convolutions, each with BatchNorm, ReLU and pooling, then a maximum over places.
 
     A crack is a local thing: the maximum asks whether it is anywhere.
+
+    Args:
+        channels: Filters of each convolution; only the first four are followed by a pooling.
+        dropout: Probability before the last layer.
     """
 
-    def __init__(self, *, dropout: float, channels: tuple[int, ...] = (16, 32, 64)):
+    def __init__(self, channels: tuple[int, ...], *, dropout: float):
         super().__init__()
         blocks: list[nn.Module] = []
-        for inputs, outputs in zip((3, *channels), channels, strict=False):
+        for depth, (inputs, outputs) in enumerate(zip((3, *channels), channels, strict=False)):
             blocks += [
                 nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
                 nn.BatchNorm2d(outputs),
                 nn.ReLU(inplace=True),
-                nn.MaxPool2d(2),
             ]
+            if depth < _MAX_POOLINGS:
+                blocks.append(nn.MaxPool2d(2))
         self.features = nn.Sequential(*blocks)
         self.pool = nn.AdaptiveMaxPool2d(1)
         self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(channels[-1], 2))
@@ -64,8 +73,8 @@ def build_model(backbone: str, *, dropout: float = 0.0) -> nn.Module:
     Returns:
         A module (B, 3, S, S) → (B, 2) logits.
     """
-    if backbone == "small_cnn":
-        return SmallCNN(dropout=dropout)
+    if backbone in SMALL_CNN_CHANNELS:
+        return SmallCNN(SMALL_CNN_CHANNELS[backbone], dropout=dropout)
     model: Any = torchvision.models.get_model(backbone, weights=None)
     if backbone == "squeezenet1_1":
         head = nn.Conv2d(512, 2, 1)  # and no ReLU behind it: a logit may be negative

@@ -148,10 +148,7 @@ def save_member(
     initial_weights_digest: str,
     weights: tuple[str, str] | None = None,
 ) -> None:
-    """Write the model as it is after `epoch`, in place of an earlier epoch's.
-
-    The arguments are those of `write_member`.
-    """
+    """Write the model as it is after `epoch`, in place of an earlier epoch's; see `write_member`."""
     write_member(
         folder,
         model,
@@ -194,7 +191,7 @@ def write_member(
         metrics: Of that epoch.
         val_margins: (N,) logit differences of the validation tiles.
         precision: In which they were scored.
-        trial: Number of the trial.
+        trial: Its number.
         split_digest: Of the split.
         initial_weights_digest: Of what it started from.
         weights: As `write_weights` named them, if they are written already.

@@ -13,6 +13,7 @@ from ensemble.errors import InputError, quote
 
 Backbone = Literal[
     "small_cnn",
+    "small_cnn_deep",
     "squeezenet1_1",
     "mobilenet_v2",
     "mobilenet_v3_small",
@@ -35,7 +36,7 @@ class Section(BaseModel):
 class ModelConfig(Section):
     """Which network, and which part of it is trained."""
 
-    backbone: Backbone = Field(description="torchvision's name, or small_cnn")
+    backbone: Backbone = Field(description="torchvision's name, or a small_cnn of ours")
     dropout: float = Field(0.2, ge=0, lt=1, description="before the last layer")
     fine_tuning: Literal["full", "frozen", "unfreeze_later", "from_module"] = Field(
         "full", description="what of the backbone is trained; the head always is"

@@ -7,6 +7,29 @@ the area under the ROC curve; both need no threshold.
 import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from ensemble.errors import InputError
+
+
+def check_both_classes(labels: np.ndarray, *, what: str) -> None:
+    """Refuse tiles of one class, on which every figure is a lie: "always the same" has accuracy 1.
+
+    Args:
+        labels: (N,) of 0 and 1.
+        what: Is judged, for the message.
+
+    Raises:
+        InputError: A class is missing.
+    """
+    present = set(np.unique(labels).tolist())
+    if present != {0, 1}:
+        only = "cracked" if present == {1} else "uncracked"
+        raise InputError(
+            f"{what} are all {only}: a network that says {only} of everything would be right every "
+            "time, so no figure would mean anything; give tiles of both classes"
+            if present
+            else f"{what} are none; give tiles of both classes"
+        )
+
 
 def margins_to_probabilities(margins: np.ndarray) -> np.ndarray:
     """Logit differences (cracked − uncracked) → probabilities of "cracked", float64."""
@@ -124,7 +147,11 @@ def validation_metrics(labels: np.ndarray, margins: np.ndarray) -> dict[str, flo
     Args:
         labels: (N,) of 0 and 1.
         margins: (N,) logit differences.
+
+    Raises:
+        InputError: The tiles are all of one class.
     """
+    check_both_classes(labels, what="the validation tiles")
     probabilities = margins_to_probabilities(margins)
     threshold, _ = best_threshold(labels, probabilities)
     return {

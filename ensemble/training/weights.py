@@ -7,7 +7,7 @@ all trials of one backbone start from the same bits, and only the search needs n
 import contextlib
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import URLError
@@ -20,7 +20,8 @@ from torch import Tensor
 
 from ensemble.errors import InputError, quote
 from ensemble.files import written_whole
-from ensemble.training.backbones import build_model, head_prefix
+from ensemble.training.backbones import SMALL_CNN_CHANNELS, build_model, head_prefix
+from ensemble.training.config import Backbone
 from ensemble.training.seeds import derive_seed
 
 
@@ -37,6 +38,31 @@ class InitialState:
     tensors: dict[str, Tensor]
     origin: str
     digest: str
+
+
+def parse_weights(given: Sequence[str], defaults: Mapping[str, str]) -> dict[str, str | Path]:
+    """What `--weights` says of each backbone: `imagenet`, `none` or a file.
+
+    Args:
+        given: Each WHAT for all backbones, or BACKBONE=WHAT.
+        defaults: Backbone → what it starts from where nothing is given.
+
+    Raises:
+        InputError: A backbone is none of `defaults`, or a file is given for several.
+    """
+    weights: dict[str, str | Path] = dict(defaults)
+    for text in sorted(given, key=lambda text: "=" in text):  # the general ones first
+        backbone, equals, what = text.rpartition("=")
+        if equals and backbone not in weights:
+            names = ", ".join(defaults)
+            known = "not in use here" if backbone in Backbone.__args__ else "an unknown backbone"  # type: ignore[attr-defined]
+            raise InputError(f"--weights {text}: {backbone!r} is {known} (there is {names})")
+        value: str | Path = what if what in ("imagenet", "none") else Path(what)
+        if isinstance(value, Path) and not equals and len(weights) > 1:
+            raise InputError(f"--weights {text}: say for which backbone: --weights BACKBONE={what}")
+        for name in [backbone] if equals else list(weights):
+            weights[name] = value
+    return weights
 
 
 def make_initial_state(backbone: str, weights: str | Path, *, seed: int) -> InitialState:
@@ -68,8 +94,8 @@ def make_initial_state(backbone: str, weights: str | Path, *, seed: int) -> Init
 
 
 def _download(backbone: str) -> Mapping[str, Tensor]:
-    if backbone == "small_cnn":
-        raise InputError("small_cnn has no ImageNet weights; say --weights small_cnn=none")
+    if backbone in SMALL_CNN_CHANNELS:
+        raise InputError(f"{backbone} has no ImageNet weights; say --weights {backbone}=none")
     try:
         weights = torchvision.models.get_model_weights(backbone).DEFAULT
         with contextlib.redirect_stderr(io.StringIO()):  # torch announces the address there

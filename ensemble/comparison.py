@@ -1,0 +1,254 @@
+"""What the members of a run say on validation, side by side: a table, reports, curves, errors.
+
+Nothing here opens the test split. Figures of training tiles are measured as those of validation
+are, without augmentation and dropout, so that their difference is overfitting and nothing else.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from rich.console import Console
+from rich.table import Table
+from sklearn.metrics import classification_report
+
+from ensemble.data.batches import Tiles
+from ensemble.files import read_table, write_text, written_whole
+from ensemble.gallery import draw_worst
+from ensemble.members import rank_members, read_validation, score_tiles
+from ensemble.recipe import Recipe
+from ensemble.run_folder import shown
+from ensemble.training.checkpoint import Member
+from ensemble.training.member import TrainingData
+from ensemble.training.metrics import (
+    best_threshold,
+    confusion_counts,
+    log_loss,
+    margins_to_probabilities,
+    threshold_metrics,
+)
+
+MEASURED_TRAINING_TILES = 2000
+SHOWN = {
+    "name": "",
+    "best_epoch": "epoch",
+    "train_loss": "training loss",
+    "train_accuracy": "accuracy",
+    "val_loss": "validation loss",
+    "val_accuracy": "accuracy ",
+    "val_precision": "precision",
+    "val_recall": "recall",
+    "val_f1": "F1",
+    "loss_gap": "loss gap",
+    "accuracy_gap": "accuracy gap",
+}
+
+
+def write_comparison(
+    run: Path,
+    recipe: Recipe,
+    members: Mapping[str, Member],
+    checkpoints: Sequence[Member],
+    data: TrainingData,
+    console: Console,
+) -> None:
+    """Write and print what the members of a recipe's run say on validation.
+
+    Writes `variants.csv`, `validation_report.txt`, `curves.png` and `worst_validation.png`.
+
+    Args:
+        run: A run's folder.
+        recipe: That was trained.
+        members: By the name of their variant.
+        checkpoints: Further epochs of base.
+        data: Training and validation tiles.
+        console: Of the person.
+    """
+    table = compare(members, checkpoints, data)
+    write_text(run / "variants.csv", table.to_csv(index=False))
+    reports = "\n".join(report_validation(name, m, data) for name, m in members.items())
+    write_text(run / "validation_report.txt", reports)
+    starts = {v.name: v.starts_from for v in recipe.variants}
+    needed = (
+        "trial",
+        "epoch",
+        "train_loss",
+        "val_loss",
+        "val_f1",
+        "train_accuracy",
+        "val_accuracy",
+    )
+    epochs = read_table(run / "epochs.csv", columns=needed)
+    draw_curves(epochs, members, starts, run / "curves.png")
+    best = rank_members(list(members.values()))[0]
+    name = next(name for name, member in members.items() if member is best)
+    draw_worst(
+        run / "worst_validation.png",
+        read_validation(run).assign(probability=margins_to_probabilities(best.val_margins())),
+        best,
+        data.val,
+        name=name,
+    )
+    console.print(reports)
+    print_comparison(table, min(len(data.train), MEASURED_TRAINING_TILES), console)
+    for file in ("variants.csv", "validation_report.txt", "curves.png", "worst_validation.png"):
+        console.print(f"written: {shown(run)}/{file}")
+
+
+def compare(
+    members: Mapping[str, Member], checkpoints: Sequence[Member], data: TrainingData
+) -> pd.DataFrame:
+    """One row a member, and one for the mean of base's checkpoints: fit, generalisation, gap.
+
+    Each row's threshold is the one that is best for it on validation. `accuracy_gap` is training
+    minus validation and `loss_gap` validation minus training, so that a larger one is worse.
+
+    Args:
+        members: By the name of their variant, base first.
+        checkpoints: Further epochs of base; the row for their mean is left out where there is none.
+        data: Training tiles, of which at most 2,000 are measured, and validation tiles.
+    """
+    tiles = sample_tiles(data.train, MEASURED_TRAINING_TILES)
+    rows = [
+        {"name": name, **_compare([member], tiles, data.val)} for name, member in members.items()
+    ]
+    if checkpoints:
+        together = [next(iter(members.values())), *checkpoints]
+        name = f"mean of {len(together)} checkpoints"
+        rows.append({"name": name, **_compare(together, tiles, data.val)})
+    return pd.DataFrame(rows)
+
+
+def _compare(members: list[Member], train: Tiles, val: Tiles) -> dict[str, Any]:
+    scores = {
+        "train": (_labels(train), score_tiles(members, train).mean(axis=0)),
+        "val": (_labels(val), _validation_scores(members)),
+    }
+    threshold, _ = best_threshold(*scores["val"])
+    row: dict[str, Any] = {
+        "trials": " ".join(str(member.trial) for member in members),
+        "best_epoch": members[0].record.epoch if len(members) == 1 else None,
+        "threshold": threshold,
+    }
+    for split, (labels, probabilities) in scores.items():
+        row[f"{split}_loss"] = log_loss(labels, probabilities)
+        for metric, value in threshold_metrics(labels, probabilities, threshold).items():
+            row[f"{split}_{metric}"] = value
+    row["loss_gap"] = row["val_loss"] - row["train_loss"]
+    row["accuracy_gap"] = row["train_accuracy"] - row["val_accuracy"]
+    return row
+
+
+def _validation_scores(members: Sequence[Member]) -> np.ndarray:
+    return margins_to_probabilities(np.stack([m.val_margins() for m in members])).mean(axis=0)
+
+
+def _labels(tiles: Tiles) -> np.ndarray:
+    return tiles.labels.cpu().numpy()
+
+
+def sample_tiles(tiles: Tiles, count: int) -> Tiles:
+    """All tiles, or `count` of them drawn evenly and always alike."""
+    order = torch.randperm(len(tiles), generator=torch.Generator().manual_seed(0))
+    index = order[:count].sort().values
+    return Tiles(
+        pixels=tiles.pixels,
+        rows=tiles.rows[index.to(tiles.rows.device)],
+        labels=tiles.labels[index.to(tiles.device)],
+        device=tiles.device,
+    )
+
+
+def report_validation(name: str, member: Member, data: TrainingData) -> str:
+    """Confusion matrix and classification report of a member at its threshold, as text."""
+    labels, probabilities = _labels(data.val), _validation_scores([member])
+    threshold, _ = best_threshold(labels, probabilities)
+    counts = confusion_counts(labels, probabilities, threshold)
+    report = classification_report(
+        labels,
+        probabilities >= threshold,
+        target_names=["uncracked", "cracked"],
+        digits=3,
+        zero_division=0,
+    )
+    return (
+        f"{name}, epoch {member.record.epoch}, on {len(labels):,} validation tiles, cracked where "
+        f"the probability is at least {threshold:.3f}\n\n"
+        f"{'':18}called uncracked  called cracked\n"
+        f"{'uncracked tiles':18}{counts['true_negative']:16,}{counts['false_positive']:16,}\n"
+        f"{'cracked tiles':18}{counts['false_negative']:16,}{counts['true_positive']:16,}\n\n"
+        f"{report}"
+    )
+
+
+def print_comparison(table: pd.DataFrame, num_training_tiles: int, console: Console) -> None:
+    """Print the table."""
+    titled = Table(
+        title=f"On validation, and on {num_training_tiles:,} training tiles without augmentation",
+        title_justify="left",
+        title_style="bold",
+    )
+    for column, title in SHOWN.items():
+        titled.add_column(title, justify="left" if column == "name" else "right")
+    for row in table.to_dict("records"):
+        cells = [row["name"], "" if pd.isna(row["best_epoch"]) else f"{row['best_epoch']:.0f}"]
+        titled.add_row(*cells, *(f"{row[column]:.3f}" for column in list(SHOWN)[2:]))
+    for_tables(console).print(titled)
+
+
+def for_tables(console: Console) -> Console:
+    """The console itself, or one of a width that no table is broken at where it is no terminal."""
+    return console if console.is_terminal else Console(width=170, highlight=False)
+
+
+def draw_curves(
+    epochs: pd.DataFrame,
+    members: Mapping[str, Member],
+    starts: Mapping[str, str | None],
+    path: Path,
+) -> None:
+    """Draw losses, validation F1 and accuracies of all variants by epoch, into one figure.
+
+    A variant that starts from another one begins behind the epoch whose weights it got.
+
+    Args:
+        epochs: As in `epochs.csv`.
+        members: By the name of their variant.
+        starts: Name → the variant it starts from.
+        path: The .png to write.
+    """
+    offsets = dict.fromkeys(members, 0)
+    for name in members:  # a variant stands behind the one that it starts from
+        start = starts[name]
+        if start is not None:
+            offsets[name] = offsets[start] + members[start].record.epoch
+    with mpl.rc_context():
+        mpl.rcdefaults()  # nobody's own settings
+        figure = Figure(figsize=(7.5, 9), layout="constrained", dpi=120)
+        panels = figure.subplots(3, sharex=True)
+        for axes, what in zip(panels, ("loss", "f1", "accuracy"), strict=True):
+            for number, (name, member) in enumerate(members.items()):
+                rows = epochs[epochs["trial"] == member.trial].sort_values("epoch")
+                x, colour = rows["epoch"] + offsets[name], f"C{number % 10}"
+                axes.plot(x, rows[f"val_{what}"], marker="o", color=colour, label=name)
+                if f"train_{what}" in rows:
+                    axes.plot(x, rows[f"train_{what}"], linestyle="--", marker=".", color=colour)
+                kept = rows["epoch"] == member.record.epoch
+                axes.plot(x[kept], rows.loc[kept, f"val_{what}"], "*", color=colour, markersize=15)
+            axes.set_ylabel("F1 on validation" if what == "f1" else what)
+            axes.grid(alpha=0.3)
+        panels[0].set_title(
+            "validation solid, training dashed (augmented, under dropout); stars: kept epochs",
+            fontsize=10,
+        )
+        panels[0].legend()
+        panels[-1].set_xlabel("epoch")
+        panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+        with written_whole(path) as temporary:
+            figure.savefig(temporary, format="png")

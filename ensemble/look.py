@@ -1,0 +1,193 @@
+"""python -m ensemble.look: one tile through one member, convolution by convolution, as a picture.
+
+Filters and feature maps after Zeiler and Fergus 2014 (https://arxiv.org/abs/1311.2901), in their
+plainest form. It says what a member computes, not why: for where it saw a crack, there is the
+activation map beside the tile.
+"""
+
+import argparse
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from ensemble.activation import class_activation_map
+from ensemble.data.batches import make_batch, place_tiles
+from ensemble.data.decode import UNREADABLE, explain_unreadable
+from ensemble.data.pictures import read_picture
+from ensemble.errors import InputError, escape, run_command
+from ensemble.feature_maps import draw_sheet, find_feature_maps
+from ensemble.files import read_object
+from ensemble.members import find_run, member_folder, open_members, rank_members, score_tiles
+from ensemble.mosaic import cut_tile, lay_grid
+from ensemble.predict import read_tile_size
+from ensemble.training.checkpoint import Member, open_member
+
+RUNS = Path("results")
+NUM_CONVOLUTIONS = 12
+LONGEST_NAME = 60  # characters of a picture's
+
+
+class ScoredTile(NamedTuple):
+    """A tile of the trained size: pixels (H, W, 3), name for people, probability of a crack."""
+
+    pixels: np.ndarray
+    name: str
+    probability: float
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parse the command line, run the tile through the member, write the picture."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ensemble.look",
+        description="Draw the filters and feature maps of a member's convolutions for one tile, "
+        "and where it saw a crack.",
+    )
+    parser.add_argument(
+        "member",
+        metavar="MEMBER",
+        help=f"its folder, RUN/TRIAL, or RUN for its best one; a run by path or name in {RUNS}",
+    )
+    parser.add_argument(
+        "tile",
+        type=Path,
+        metavar="TILE",
+        help="a picture; of a photograph of several tiles, the one likeliest to be cracked",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        default=Path("look.png"),
+        help="an older file is replaced (default: look.png)",
+    )
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help=f"every convolution (default: {NUM_CONVOLUTIONS}, spread over the depth)",
+    )
+    options = parser.parse_args(arguments)
+    parent = options.out.resolve().parent
+    if options.out.suffix.lower() != ".png" or options.out.is_dir() or not parent.is_dir():
+        raise InputError(f"--out {options.out}: must be a file called ….png in an existing folder")
+    if not os.access(parent, os.W_OK):
+        raise InputError(f"--out {options.out}: its folder cannot be written")
+    member = find_member(options.member, under=RUNS)
+    run = find_run_of(member)
+    tile = read_tile(options.tile, member, read_tile_size(run))
+    draw_look(member, tile, options.out, run_name=run.name, draws_all=options.all)
+    print(f"written: {options.out}")
+
+
+def find_member(name: str, *, under: Path) -> Member:
+    """The member that a person means: its folder, RUN/TRIAL, or RUN for the best with weights.
+
+    Raises:
+        InputError: There is no such member, or it is damaged.
+    """
+    if (Path(name) / "member.json").is_file():
+        return open_member(Path(name))
+    trial = re.fullmatch(r"(.+)/(?:members/)?([0-9]{1,9})/?", name)
+    if trial is not None:
+        run = find_run(trial[1], under=under)
+        folder = member_folder(run, int(trial[2]))
+        if not folder.is_dir():
+            there = ", ".join(sorted(path.name for path in run.glob("members/*"))[:20])
+            raise InputError(f"{name}: {run} has no such member (there is {there or 'none'})")
+        return open_member(folder)
+    run = find_run(name, under=under)
+    digest = read_object(run / "run.json", split_digest=str)["split_digest"]
+    for member in rank_members(open_members(run, split_digest=digest)):
+        if member.has_weights:
+            return member
+    raise InputError(f"{run}: no finished trial with weights; train one, or name another run")
+
+
+def find_run_of(member: Member) -> Path:
+    """The folder of the run that a member lies in.
+
+    Raises:
+        InputError: It lies in none.
+    """
+    for folder in member.folder.resolve().parents:
+        if (folder / "run.json").is_file():
+            return folder
+    raise InputError(
+        f"{member.folder}: lies in no run, whose run.json would say how large its tiles are; name "
+        "the member in the folder of its run"
+    )
+
+
+def read_tile(path: Path, member: Member, size: tuple[int, int]) -> ScoredTile:
+    """A picture as a tile, with the member's probability.
+
+    Of a photograph of several tiles it is the one that the member thinks likeliest to be cracked.
+
+    Args:
+        path: Of the picture.
+        member: With its weights.
+        size: (height, width) of the tiles that it was trained on.
+
+    Raises:
+        InputError: The picture cannot be read, or the member's weights cannot.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such picture; name one file")
+    try:
+        with path.open("rb") as file:
+            picture = read_picture(file, size)
+    except UNREADABLE as error:
+        raise InputError(f"{path}: cannot be read ({explain_unreadable(error)})") from None
+    boxes = lay_grid(picture.size, size)
+    pixels = np.stack([cut_tile(picture, box, size) for box in boxes])  # (N, H, W, 3)
+    labels = np.zeros(len(boxes), dtype=np.int64)  # nobody knows them
+    tiles = place_tiles(pixels, np.arange(len(boxes)), labels, torch.device("cpu"))
+    scores = score_tiles([member], tiles)[0]  # (N,)
+    likeliest = int(scores.argmax())
+    part = f", tile {boxes[likeliest].tile} of {len(boxes)}" if len(boxes) > 1 else ""
+    name = escape(path.name)
+    name = name if len(name) <= LONGEST_NAME else f"…{name[-LONGEST_NAME:]}"  # the end tells more
+    return ScoredTile(pixels[likeliest], name + part, float(scores[likeliest]))
+
+
+def draw_look(
+    member: Member, tile: ScoredTile, path: Path, *, run_name: str, draws_all: bool = False
+) -> None:
+    """Draw the tile, its activation map, and filters and maps of the convolutions.
+
+    Args:
+        member: With its weights.
+        tile: What it looks at.
+        path: The .png to write.
+        run_name: Of the member's run, for people.
+        draws_all: Every convolution, where there are more than `NUM_CONVOLUTIONS`.
+
+    Raises:
+        InputError: The member's weights were dropped or are damaged.
+    """
+    config, model = member.record.config, member.load_model()
+    tiles = place_tiles(tile.pixels[None], np.zeros(1), np.zeros(1), torch.device("cpu"))
+    size_px = config.data.image_size_px
+    image, _ = make_batch(tiles, torch.zeros(1, dtype=torch.int64), image_size_px=size_px)
+    (evidence,) = class_activation_map(model, config.model.backbone, image)
+    found = find_feature_maps(model, image)
+    shown = list(found.items())
+    if not draws_all and len(found) > NUM_CONVOLUTIONS:
+        places = np.linspace(0, len(found) - 1, NUM_CONVOLUTIONS).round().astype(int)
+        shown = [shown[place] for place in places]
+    what = f"its {len(found)} convolutions"
+    if len(shown) < len(found):
+        what = f"{len(shown)} of {what}, spread over the depth (--all draws every one)"
+    title = (
+        f"{tile.name}: probability of a crack {tile.probability:.3f}",
+        f"trial {member.trial} of {run_name}, epoch {member.record.epoch}",
+        f"{config.model.backbone} at {size_px} × {size_px} px; {what}",
+    )
+    draw_sheet(path, title, tile.pixels, evidence, dict(shown))
+
+
+if __name__ == "__main__":
+    run_command(main)

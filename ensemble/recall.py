@@ -1,0 +1,181 @@
+"""python -m ensemble.recall: what class weights and stronger augmentation do about a low recall.
+
+Trains a recipe's base again with either and with both, from the same weights with the same seed, as
+further members of the same run, and tabulates them on validation. Nothing opens the test split.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from ensemble.comparison import for_tables
+from ensemble.errors import InputError, quote, run_command
+from ensemble.files import read_object, write_text
+from ensemble.members import choose_device, find_run
+from ensemble.recipe import BASE
+from ensemble.recipe_run import RecipeRun
+from ensemble.run_folder import alone_in, shown
+from ensemble.training.checkpoint import Member
+from ensemble.training.config import TrialConfig, parse_config
+from ensemble.training.member import open_training_data
+from ensemble.training.memory import keep_freed_memory
+from ensemble.training.metrics import (
+    best_threshold,
+    check_both_classes,
+    margins_to_probabilities,
+    threshold_metrics,
+)
+from ensemble.training.settings import flatten, unflatten
+
+STRONGEST = 1.0  # of `data.augmentation`
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parse the command line, train what is missing, print the table."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ensemble.recall",
+        description="Train a run of scripts/train.py again with class weights, with augmentation "
+        "at full strength and with both, and compare recall, precision and F1 on validation. The "
+        "same command goes on where it was interrupted.",
+    )
+    parser.add_argument("run", nargs="?", help="name under --out, or a path (default: the last)")
+    parser.add_argument(
+        "--gpus", type=int, choices=(0, 1), help="0 trains on the CPU (default: a GPU if any)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("results"), help="folder of the runs (default: results)"
+    )
+    options = parser.parse_args(arguments)
+    run = find_run(options.run, under=options.out)
+    keep_freed_memory()
+    device = torch.device("cpu") if options.gpus == 0 else choose_device()
+    console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
+    try:
+        table = answer_recall(run, device, console)
+    except KeyboardInterrupt:
+        console.print(
+            f"interrupted: python -m ensemble.recall {shown(run)} goes on after the last finished "
+            "epoch"
+        )
+        sys.exit(130)
+    print_recall(table, console)
+    console.print(f"written: {shown(run)}/recall.csv")
+
+
+def answer_recall(run: Path, device: torch.device, console: Console) -> pd.DataFrame:
+    """Train the answers that are missing and write `recall.csv`.
+
+    Args:
+        run: A run's folder.
+        device: To train on.
+        console: Of the person.
+
+    Returns:
+        Two rows a member, at 0.5 and at the threshold with its best F1.
+
+    Raises:
+        InputError: The run is none of a recipe, its base is not finished, or its tiles are gone.
+    """
+    about = read_object(run / "run.json", split_digest=str, pack_folder=str)
+    base, first_number = _read_recipe(run, about)
+    with alone_in(run, what="command"):
+        data = open_training_data(Path(about["pack_folder"]), device)
+        if data.split_digest != about["split_digest"]:
+            raise InputError(f"{about['pack_folder']} holds another split than the run's")
+        labels = data.train.labels.cpu().numpy()
+        check_both_classes(labels, what="the training tiles")
+        check_both_classes(data.val.labels.cpu().numpy(), what="the validation tiles")
+        trained = RecipeRun(run, data, console.print)
+        found = trained.finished_among(range(1))
+        if not found or found[0].record.config != base:
+            raise InputError(
+                f"{run}: its base is not finished; run its scripts/train.py command to the end"
+            )
+        members = {BASE: found[0]}
+        weight = round(float((labels == 0).sum() / (labels == 1).sum()), 3)
+        for number, (name, changes) in enumerate(_answers(base, weight).items(), first_number):
+            config = parse_config(unflatten(flatten(base) | changes), where=name)
+            start = run / "initial" / f"{base.model.backbone}.safetensors"
+            member = trained.train(number, name, config, start, settings=changes)
+            if member is not None:
+                members[name] = member
+    table = tabulate(members, data.val.labels.cpu().numpy())
+    write_text(run / "recall.csv", table.to_csv(index=False))
+    return table
+
+
+def _read_recipe(run: Path, about: dict[str, Any]) -> tuple[TrialConfig, int]:
+    """The configuration of base, and the first trial number that the recipe leaves free."""
+    recipe = about.get("recipe")
+    if not isinstance(recipe, dict):
+        raise InputError(f"{run} is no run of a recipe; train one with scripts/train.py --recipe")
+    try:
+        config, number = recipe["variants"][BASE]["config"], recipe["num_trials"]
+    except (KeyError, TypeError):
+        raise InputError(f"{run / 'run.json'}: damaged (its recipe has no base)") from None
+    if type(number) is not int or not 0 < number < 10_000:
+        raise InputError(f"{run / 'run.json'}: damaged (num_trials is {quote(number)})")
+    return parse_config(config, where=run / "run.json"), number
+
+
+def _answers(base: TrialConfig, weight: float) -> dict[str, dict[str, Any]]:
+    """Name → what is changed; stronger augmentation only where there is a stronger one."""
+    weights = {"loss.crack_weight": weight}
+    stronger = {"data.augmentation": STRONGEST}
+    answers = {"class weights": weights}
+    if base.data.augmentation < STRONGEST:
+        answers |= {"stronger augmentation": stronger, "both": weights | stronger}
+    return answers
+
+
+def tabulate(members: dict[str, Member], labels: np.ndarray) -> pd.DataFrame:
+    """Recall, precision and F1 of each member on validation, at 0.5 and where its F1 is best."""
+    rows = []
+    for name, member in members.items():
+        probabilities = margins_to_probabilities(member.val_margins())
+        tuned, _ = best_threshold(labels, probabilities)
+        config = member.record.config
+        for rule, threshold in (("0.5", 0.5), ("best F1", tuned)):
+            figures = threshold_metrics(labels, probabilities, threshold)
+            rows.append(
+                {
+                    "name": name,
+                    "trial": member.trial,
+                    "crack_weight": config.loss.crack_weight,
+                    "augmentation": config.data.augmentation,
+                    "best_epoch": member.record.epoch,
+                    "threshold_rule": rule,
+                    "threshold": threshold,
+                    **{f"val_{key}": figures[key] for key in ("recall", "precision", "f1")},
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def print_recall(table: pd.DataFrame, console: Console) -> None:
+    """Print the table."""
+    titled = Table(title="On validation", title_justify="left", title_style="bold")
+    titles = ("", "epoch", "threshold", "", "recall", "precision", "F1")
+    for position, title in enumerate(titles):
+        titled.add_column(title, justify="right" if position in (1, 3, 4, 5, 6) else "left")
+    for row in table.to_dict("records"):
+        figures = [f"{row[key]:.3f}" for key in ("threshold", "val_recall", "val_precision")]
+        titled.add_row(
+            str(row["name"]),
+            str(row["best_epoch"]),
+            str(row["threshold_rule"]),
+            *figures,
+            f"{row['val_f1']:.3f}",
+        )
+    for_tables(console).print(titled)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,76 @@
+"""The run's tables: one row a trial and epoch, and one row a trial."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ensemble.errors import InputError
+from ensemble.files import read_table, write_text
+
+TEXT = ("name", "reason", "backbone", "state")
+
+
+class RunTables:
+    """Writes `epochs.csv` and `trials.csv` whole each time, from what is known so far.
+
+    Args:
+        folder: Of the run; the epochs that its table holds are known.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        path = folder / "epochs.csv"
+        self._epochs: list[dict[Any, Any]] = (
+            read_table(path, columns=("trial", "epoch")).to_dict("records") if path.exists() else []
+        )
+
+    def add_epoch(self, number: int, backbone: str, row: dict[str, Any]) -> None:
+        """Add an epoch; a trial that started again replaces what it had from there on."""
+        self._epochs = [
+            old for old in self._epochs if old["trial"] != number or old["epoch"] < row["epoch"]
+        ]
+        self._epochs.append({"trial": number, "backbone": backbone, **row})
+        table = pd.DataFrame(self._epochs).sort_values(["trial", "epoch"])
+        write_text(self._folder / "epochs.csv", table.to_csv(index=False))
+
+    def epochs_of(self, number: int) -> list[dict[Any, Any]]:
+        """The rows of a trial."""
+        return [row for row in self._epochs if row["trial"] == number]
+
+    def describe_trial(
+        self, number: int, state: str, *, reason: str, settings: dict[str, Any]
+    ) -> dict[str, Any]:
+        """The row of a trial: state, best F1, cost, why it failed if it did, and its settings."""
+        epochs = self.epochs_of(number)
+        best = max(epochs, key=lambda row: row["val_f1"], default=None)
+        return {
+            "trial": number,
+            "state": state,
+            "val_f1": best["val_f1"] if best else None,
+            "best_epoch": best["epoch"] if best else None,
+            "epochs": len(epochs),
+            "seconds": sum(row["train_seconds"] + row["val_seconds"] for row in epochs),
+            "reason": reason,
+            "backbone": epochs[0]["backbone"] if epochs else None,
+            **settings,
+        }
+
+    def write_trial_rows(self, rows: Iterable[dict[Any, Any]]) -> None:
+        """Replace `trials.csv`."""
+        write_text(self._folder / "trials.csv", pd.DataFrame(list(rows)).to_csv(index=False))
+
+    def read_trial_rows(self) -> list[dict[Any, Any]]:
+        """The rows of `trials.csv`; none where it is missing.
+
+        Raises:
+            InputError: The table is damaged.
+        """
+        path = self._folder / "trials.csv"
+        if not path.exists():
+            return []
+        table = read_table(path, columns=("trial", "state"), text=TEXT)
+        if not pd.api.types.is_integer_dtype(table["trial"]):
+            raise InputError(f"{path}: damaged (a trial is no whole number)")
+        return table.to_dict("records")

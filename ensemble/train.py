@@ -1,0 +1,238 @@
+"""scripts/train.py: one configuration (or a few that are compared) trained as a recipe says.
+
+What a notebook does, with the split, the training and the figures of a search: the run that is left
+is evaluated, used and reported like any other. Needs neither Ray nor Optuna.
+"""
+
+import argparse
+import shlex
+import sys
+from datetime import datetime
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from ensemble.comparison import for_tables, write_comparison
+from ensemble.data.pack import Pack
+from ensemble.data.prepare import is_synthetic, prepare_data
+from ensemble.errors import InputError
+from ensemble.export import export_member
+from ensemble.members import choose_device, rank_members
+from ensemble.recipe import RECIPES, Recipe, load_recipe
+from ensemble.recipe_run import RecipeRun, train_recipe
+from ensemble.run_folder import (
+    alone_in,
+    begin_run,
+    check_same_run,
+    identify_data,
+    identify_weights,
+    run_folder,
+    shown,
+)
+from ensemble.training.config import Backbone
+from ensemble.training.member import open_training_data
+from ensemble.training.memory import keep_freed_memory
+from ensemble.training.metrics import check_both_classes
+from ensemble.training.summary import print_layers, print_totals, summarise
+from ensemble.training.weights import InitialState, make_initial_state, parse_weights
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options of `scripts/train.py`."""
+    parser = argparse.ArgumentParser(
+        prog="scripts/train.py",
+        description="Train the configurations of a recipe, one after another, and keep the best "
+        "epoch of each. The same command with the same --name continues an unfinished run.",
+    )
+    add = parser.add_argument
+    known = ", ".join(sorted(path.stem for path in RECIPES.glob("*.toml")))
+    add(
+        "--recipe",
+        required=True,
+        metavar="NAME|FILE",
+        help=f"a TOML file, or a name in search_spaces/recipes/: {known}",
+    )
+    add(
+        "--data",
+        default="synthetic",
+        metavar="PATH",
+        help="folder or .zip of tiles in class folders (default: synthetic, drawn concrete)",
+    )
+    add("--positive", metavar="FOLDER", help="folder of the cracked tiles, if no name tells")
+    add(
+        "--split-seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="of the split; keep it: it decides which photographs are held out (default: 0)",
+    )
+    add(
+        "--max-bad-tiles",
+        type=int,
+        default=10,
+        metavar="N",
+        help="unreadable tiles to leave out before it is an error (default: 10)",
+    )
+    add(
+        "--backbone",
+        choices=Backbone.__args__,  # type: ignore[attr-defined]
+        metavar="NAME",
+        help=f"another network (default: the recipe's): {', '.join(Backbone.__args__)}",  # type: ignore[attr-defined]
+    )
+    add(
+        "--weights",
+        action="append",
+        default=[],
+        metavar="[BACKBONE=]WHAT",
+        help="what it starts from: imagenet, none, or FILE (.safetensors or a state dict of "
+        "torch's) (default: the recipe's)",
+    )
+    add("--epochs", type=int, metavar="N", help="of each configuration (default: the recipe's)")
+    add(
+        "--image-size",
+        type=int,
+        metavar="PX",
+        help="side of the square input in pixels (default: the recipe's)",
+    )
+    add("--seed", type=int, default=0, metavar="N", help="head, order, augmentation (default: 0)")
+    add(
+        "--gpus",
+        type=int,
+        choices=(0, 1),
+        help="0 trains on the CPU (default: one GPU if there is one)",
+    )
+    add("--export", action="store_true", help="write RUN/export/ even if the recipe does not say")
+    add(
+        "--summary",
+        action="store_true",
+        help="print layers, parameters, memory and multiply-adds, and train nothing",
+    )
+    add("--name", metavar="NAME", help="of the run (default: the recipe's name and time)")
+    add(
+        "--out",
+        type=Path,
+        default=Path("results"),
+        metavar="FOLDER",
+        help="where the run's folder NAME and the packed tiles go (default: results)",
+    )
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Train as the command line says."""
+    options = build_parser().parse_args(arguments)
+    if not 0 <= options.seed < 2**63:
+        raise InputError(f"--seed {options.seed}: must be a whole number from 0 on")
+    recipe = load_recipe(options.recipe).changed(
+        backbone=options.backbone,
+        epochs=options.epochs,
+        image_size_px=options.image_size,
+        seed=options.seed,
+    )
+    console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
+    if options.summary:
+        print_summary(recipe, console)
+        return
+    name = options.name or f"{recipe.name}-{datetime.now():%Y%m%d-%H%M%S}"
+    folder = run_folder(name, under=options.out)
+    if not is_synthetic(options.data) and not Path(options.data).exists():
+        raise InputError(f"--data {options.data}: no such folder or .zip")
+    if options.gpus and not torch.cuda.is_available():
+        raise InputError("--gpus 1: torch finds no GPU here; --gpus 0 trains on the CPU")
+    keep_freed_memory()
+    device = torch.device("cpu") if options.gpus == 0 else choose_device()
+    weights = parse_weights(options.weights, {recipe.backbone: recipe.weights})[recipe.backbone]
+    console.print(f"{recipe.name}: {recipe.what}")
+    if weights == "imagenet":
+        console.print(f"{recipe.backbone}: ImageNet weights, downloaded unless they are here")
+    state = make_initial_state(recipe.backbone, weights, seed=options.seed)
+    packed = prepare_data(
+        options.data,
+        positive=options.positive,
+        split_seed=options.split_seed,
+        leaky_split=False,
+        max_bad_tiles=options.max_bad_tiles,
+        packs=options.out.resolve() / "packs",
+        say=console.print,
+    )
+    try:
+        train(
+            folder,
+            recipe,
+            state,
+            packed,
+            device=device,
+            seed=options.seed,
+            export=options.export or recipe.export,
+            console=console,
+        )
+    except KeyboardInterrupt:
+        console.print(
+            f"interrupted: the same command with --name {shlex.quote(name)} goes on after the last "
+            "finished epoch"
+        )
+        sys.exit(130)
+    console.print(f"run: {folder}")
+    console.print(f"next: python -m ensemble.evaluate {shown(folder)}")
+
+
+def train(
+    folder: Path,
+    recipe: Recipe,
+    state: InitialState,
+    packed: Pack,
+    *,
+    device: torch.device,
+    seed: int,
+    export: bool,
+    console: Console,
+) -> None:
+    """Train, compare and perhaps export; a run in `folder` that was cut goes on.
+
+    Args:
+        folder: Of the run; made unless it is there.
+        recipe: What is trained.
+        state: What its backbone starts from.
+        packed: The tiles.
+        device: To train on.
+        seed: That `recipe` and `state` have; it is written down.
+        export: Whether the best member is exported.
+        console: Of the person.
+
+    Raises:
+        InputError: The folder holds another run, or the recipe cannot be trained.
+    """
+    states = {recipe.backbone: state}
+    identity = {
+        **identify_data(packed),
+        "seed": seed,
+        "epochs": recipe.base.optimisation.epochs,
+        "image_size_px": recipe.base.data.image_size_px,
+        "weights": identify_weights(states),
+        "recipe": recipe.describe(),
+    }
+    check_same_run(folder, identity)
+    data = open_training_data(packed.folder, device)
+    for split, tiles in (("training", data.train), ("validation", data.val)):
+        check_both_classes(tiles.labels.cpu().numpy(), what=f"the {split} tiles")
+    with alone_in(folder, what="command"):
+        begin_run(folder, identity, packed, states, asked={"recipe.toml": recipe.path})
+        console.print(f"{recipe.backbone} starts from {state.origin}")
+        run = RecipeRun(folder, data, console.print)
+        members = train_recipe(run, recipe)
+        checkpoints = run.finished_among(recipe.checkpoint_numbers)
+        write_comparison(folder, recipe, members, checkpoints, data, console)
+        if export:
+            best = rank_members(list(members.values()))[0]
+            size = packed.about["height_px"], packed.about["width_px"]
+            export_member(best, folder / "export", name=recipe.name, tile_size_px=size)
+            console.print(f"written: {shown(folder)}/export, the best variant's kept epoch")
+
+
+def print_summary(recipe: Recipe, console: Console) -> None:
+    """Print the layers of a recipe's network, and what each of its variants costs."""
+    summaries = [summarise(variant.config) for variant in recipe.variants]
+    print_layers(summaries[0], for_tables(console))
+    for variant, summary in zip(recipe.variants, summaries, strict=True):
+        print_totals(variant.name, variant.config, summary, console)
