@@ -154,8 +154,13 @@ def score_pictures(
     tiles = _cut_pictures(pictures, tile_size, unreadable)
     console, device, tables = Console(stderr=True), choose_device(), []
     columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f}%")
-    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as progress:
-        progress.disable = not console.is_terminal
+    with Progress(
+        *columns,
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as progress:
         task = progress.add_task("looking for cracks", total=len(pictures))
         while lot := list(itertools.islice(tiles, lot_size)):
             pixels = np.stack([tile for *_, tile in lot])  # (N, H, W, 3)

@@ -9,6 +9,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, NoReturn
@@ -594,3 +595,10 @@ def test_two_processes_at_the_same_time_give_one_pack(packed: Packed, tmp_path: 
         assert printed.strip() == str(tmp_path / name)
     assert names_in(tmp_path) == [f".{name}.lock", name]
     assert open_pack(tmp_path / name).about == packed.pack.about
+
+
+def test_packing_leaves_no_thread_behind(tmp_path: Path) -> None:
+    source = open_source(draw_tiles(tmp_path / "tiles"))
+    before = threading.active_count()
+    pack(source, under=tmp_path / "packs", say=lambda line: None)
+    assert threading.active_count() == before

@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import safetensors.torch
 import torch
+from person import ROOT, type_in
 from sklearn import metrics as reference
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -31,7 +32,6 @@ from ensemble.training.config import Backbone
 from ensemble.training.loop import predict_margins
 from ensemble.training.member import TrainingData, open_training_data
 from ensemble.training.metrics import margins_to_probabilities
-from person import ROOT, type_in
 
 NAMES = sorted(path.stem for path in RECIPES.glob("*.toml"))
 TRAIN = [sys.executable, str(ROOT / "scripts" / "train.py")]

@@ -5,12 +5,12 @@ from pathlib import Path
 import optuna
 import pandas as pd
 import pytest
+from person import ROOT, SEARCH, TINY, type_in
 
 from ensemble.errors import InputError
 from ensemble.recipe import RECIPES, load_recipe
 from ensemble.search.space_file import load_space
 from ensemble.search.start import start_from
-from person import ROOT, SEARCH, TINY, type_in
 
 SPACES = sorted((ROOT / "search_spaces").glob("*.toml"))
 NAMES = sorted(path.stem for path in RECIPES.glob("*.toml"))

@@ -159,11 +159,16 @@ def _in_parallel(
     console = Console(stderr=True)
     with (
         warnings.catch_warnings(),
-        Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as progress,
+        Progress(
+            *columns,
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,  # set later, its thread would stay for ever
+        ) as progress,
         ThreadPoolExecutor(os.cpu_count()) as threads,
     ):
         warnings.simplefilter("ignore")  # of damaged metadata, which nothing here depends on
-        progress.disable = not console.is_terminal
         try:
             results = threads.map(work, tiles)
             yield from progress.track(

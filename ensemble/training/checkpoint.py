@@ -148,7 +148,7 @@ def save_member(
     initial_weights_digest: str,
     weights: tuple[str, str] | None = None,
 ) -> None:
-    """Write the model as it is after `epoch`, in place of an earlier epoch's; see `write_member`."""
+    """Write the model as it is after `epoch` in place of an earlier epoch; see `write_member`."""
     write_member(
         folder,
         model,
