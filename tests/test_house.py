@@ -101,6 +101,6 @@ def test_training_runs_where_ray_and_optuna_are_not_installed():
         "import sys\n"
         "sys.modules['ray'] = sys.modules['optuna'] = None\n"  # makes importing them an ImportError
         "import ensemble.training.member, ensemble.data.prepare, ensemble.evaluate\n"
-        "import ensemble.predict\n"
+        "import ensemble.predict, ensemble.train, ensemble.recall\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

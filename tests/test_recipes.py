@@ -440,18 +440,6 @@ def test_a_variant_starts_from_the_best_epoch_of_the_one_it_names(here):
     assert not torch.equal(initial["classifier.1.weight"], frozen["classifier.1.weight"])
 
 
-def test_training_a_recipe_needs_neither_ray_nor_optuna():
-    code = (
-        "import sys\n"
-        "sys.modules['ray'] = sys.modules['optuna'] = None\n"
-        "import ensemble.train, ensemble.recall\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
-
-
-# --- testing on one class only
-
-
 def one_class(tiles, label):
     keep = (tiles.labels == label).nonzero().flatten()
     return type(tiles)(tiles.pixels, tiles.rows[keep], tiles.labels[keep], tiles.device)

@@ -175,6 +175,45 @@ def make_searched(run: Path) -> None:
     make_study(run / "study.db", 3)
 
 
+def make_choice(digests: dict[int, str], **changes: Any) -> dict[str, Any]:
+    """What `ensemble.json` says of an ensemble of trials with these weights."""
+    kinds = {"log_loss": 0.4, "brier": 0.1, "expected_calibration_error": 0.05}
+    members = [
+        {
+            "trial": trial,
+            "folder": f"members/{trial:04}",
+            "weights_sha256": digest,
+            "weight": 1 / len(digests),
+            "temperature": 1.1,
+            "threshold": 0.5,
+        }
+        for trial, digest in digests.items()
+    ]
+    pairs = range(len(digests))
+    choice = {
+        "format": 1,
+        "method": "mean",
+        "asked_method": "auto",
+        "members": members,
+        "ingredients": [],
+        "temperature": 0.8,
+        "threshold_rule": "f1",
+        "threshold": 0.45,
+        "calibrated_threshold": 0.44,
+        "tta": False,
+        "val_metrics": {"f1": 0.75},
+        "best_single_trial": 0,
+        "best_single_val_f1": 0.75,
+        "before_calibration": kinds,
+        "after_calibration": kinds,
+        "methods": [{"method": "greedy", "inner_f1": 0.8, "outer_f1": 0.7}],
+        "disagreement": [[0.0 if i == j else 0.125 for j in pairs] for i in pairs],
+        "error_correlation": [[1.0 if i == j else None for j in pairs] for i in pairs],
+        "split_digest": "split",
+    }
+    return choice | changes
+
+
 def make_evaluated(run: Path) -> dict[str, Any]:
     """The same run, evaluated; returns its metrics."""
     generator = np.random.default_rng(1)
@@ -196,36 +235,12 @@ def make_evaluated(run: Path) -> dict[str, Any]:
         }
     )
     predictions.loc[0, ["ensemble", "calibrated", "trial_2", "trial_0"]] = 0.001
-    kinds = {"log_loss": 0.4, "brier": 0.1, "expected_calibration_error": 0.05}
-    choice = {
-        "method": "greedy",
-        "asked_method": "auto",
-        "members": [
-            {
-                "trial": trial,
-                "folder": f"members/{trial:04}",
-                "weights_sha256": f"sha{trial}",
-                "weight": 0.5,
-                "temperature": 1.1,
-                "threshold": 0.5,
-            }
-            for trial in MEMBERS
-        ],
-        "ingredients": [],
-        "temperature": 0.8,
-        "threshold_rule": "f1",
-        "threshold": 0.45,
-        "calibrated_threshold": 0.44,
-        "tta": False,
-        "val_metrics": {"f1": 0.75},
-        "best_single_trial": 2,
-        "best_single_val_f1": 0.74,
-        "before_calibration": kinds,
-        "after_calibration": kinds,
-        "methods": [{"method": "greedy", "inner_f1": 0.8, "outer_f1": 0.7}],
-        "disagreement": [[0.0, 0.125], [0.125, 0.0]],
-        "error_correlation": [[1.0, None], [None, 1.0]],
-    }
+    choice = make_choice(
+        {trial: f"sha{trial}" for trial in MEMBERS},
+        method="greedy",
+        best_single_trial=2,
+        best_single_val_f1=0.74,
+    )
     members = [
         {
             "trial": trial,

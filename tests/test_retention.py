@@ -371,9 +371,9 @@ def test_the_forecast_counts_the_largest_backbone_and_no_more_members_than_trial
             num_val_tiles=10_000,
         )
 
-    assert round(forecast() / 1e9) == 20 + 4 * 7
-    assert round(forecast(keep=1000, num_trials=10) / 1e9) == 6 + 4 * 7
-    assert round(forecast(num_trials=2) / 1e9) == 2 * 7
+    assert round(forecast() / 1e9) == 20 + 4 * 8
+    assert round(forecast(keep=1000, num_trials=10) / 1e9) == 6 + 4 * 8
+    assert round(forecast(num_trials=2) / 1e9) == 2 * 8
     assert forecast(num_trials=200) - forecast(num_trials=100) < 100 * 100_000
 
 

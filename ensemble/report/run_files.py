@@ -49,7 +49,7 @@ def read_run(folder: Path) -> Run:
     return Run(
         folder=folder,
         about=about,
-        question=_read_question(folder / "space.toml"),
+        question=_read_question(folder),
         trials=pd.DataFrame() if trials is None else trials,
         epochs=pd.DataFrame() if epochs is None else epochs,
         validation=_read_table(folder / "validation.csv"),
@@ -73,6 +73,9 @@ def _read_table(path: Path) -> pd.DataFrame | None:
     return read_table(path, text=TEXT_COLUMNS) if path.exists() else None
 
 
-def _read_question(path: Path) -> str:
-    """The question of the search space; empty where there is none."""
-    return str(read_toml(path).get("question", ""))[:1000] if path.exists() else ""
+def _read_question(folder: Path) -> str:
+    """The question of the search space, or what the recipe is; empty where there is neither."""
+    for name, key in (("space.toml", "question"), ("recipe.toml", "what")):
+        if (folder / name).exists():
+            return str(read_toml(folder / name).get(key, ""))[:1000]
+    return ""

@@ -91,8 +91,8 @@ def forecast_disk(
     """Bytes that the folder of a run grows by at most, from an empty one to its end.
 
     Counted are, every network as large as the largest backbone: the weights of the best `keep`
-    trials; for each running trial its member and its training state, which is there twice while a
-    new one is written; the validation scores of all trials; study, records and tables. Not
+    trials; for each running trial its member and its training state, which are both there twice
+    while new ones are written; the validation scores of all trials; study, records and tables. Not
     counted: `initial/`, the packed tiles, what a chosen ensemble keeps beyond `keep`, evaluation
     and report.
 
@@ -105,7 +105,7 @@ def forecast_disk(
         num_val_tiles: Tiles of the validation split.
     """
     num_running = min(max_concurrent_trials, num_trials)
-    num_networks = min(keep, num_trials - num_running) + num_running * (1 + 2 * STATE_SIZE)
+    num_networks = min(keep, num_trials - num_running) + num_running * (2 + 2 * STATE_SIZE)
     # a running trial: its member's scores, a new member's or a state's two times
     num_scores = num_trials + 2 * num_running
     return (

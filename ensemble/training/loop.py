@@ -24,7 +24,7 @@ from ensemble.errors import InputError
 from ensemble.training.backbones import choose_trainable
 from ensemble.training.config import TrialConfig
 from ensemble.training.losses import class_weights, weighted_loss
-from ensemble.training.metrics import validation_metrics
+from ensemble.training.metrics import check_both_classes, validation_metrics
 from ensemble.training.optimiser import (
     make_optimizer,
     make_schedule,
@@ -145,6 +145,7 @@ def fit(
     precision = PRECISIONS[start.precision] if start else _agree_on_precision(config, train.device)
     weights = class_weights(config.loss, train.labels)
     val_labels = val.labels.cpu().numpy()
+    check_both_classes(val_labels, what="the validation tiles")
     for number in range(done + 1, optimisation.epochs + 1):
         started = time.perf_counter()
         torch.manual_seed(derive_seed(config.seed, "dropout", number, rank))
