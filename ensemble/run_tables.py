@@ -21,23 +21,22 @@ class RunTables:
 
     def __init__(self, folder: Path):
         self._folder = folder
+        self._epochs: dict[int, list[dict[Any, Any]]] = {}  # by trial, in their order
         path = folder / "epochs.csv"
-        self._epochs: list[dict[Any, Any]] = (
-            read_table(path, columns=("trial", "epoch")).to_dict("records") if path.exists() else []
-        )
+        if path.exists():
+            for row in read_table(path, columns=("trial", "epoch")).to_dict("records"):
+                self._epochs.setdefault(row["trial"], []).append(row)
 
     def add_epoch(self, number: int, backbone: str, row: dict[str, Any]) -> None:
         """Add an epoch; a trial that started again replaces what it had from there on."""
-        self._epochs = [
-            old for old in self._epochs if old["trial"] != number or old["epoch"] < row["epoch"]
-        ]
-        self._epochs.append({"trial": number, "backbone": backbone, **row})
-        table = pd.DataFrame(self._epochs).sort_values(["trial", "epoch"])
-        write_text(self._folder / "epochs.csv", table.to_csv(index=False))
+        before = [old for old in self.epochs_of(number) if old["epoch"] < row["epoch"]]
+        self._epochs[number] = [*before, {"trial": number, "backbone": backbone, **row}]
+        rows = [row for trial in sorted(self._epochs) for row in self._epochs[trial]]
+        write_text(self._folder / "epochs.csv", pd.DataFrame(rows).to_csv(index=False))
 
     def epochs_of(self, number: int) -> list[dict[Any, Any]]:
         """The rows of a trial."""
-        return [row for row in self._epochs if row["trial"] == number]
+        return self._epochs.get(number, [])
 
     def describe_trial(
         self, number: int, state: str, *, reason: str, settings: dict[str, Any]
