@@ -60,7 +60,7 @@ def main() -> None:
     path = options.out / f"{options.name or f'{datetime.now(UTC):%Y-%m-%d}'}.csv"
     write_text(path, table.to_csv(index=False))
     about = {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join(Path(word).name if "/" in word else word for word in sys.argv),
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "plan": {k: v for k, v in asdict(plan).items() if k not in ("scratch", "pack_folder",
                                                                     "source", "weights")},
