@@ -305,14 +305,16 @@ def test_a_damaged_member_is_trained_again(here, tmp_path):
 def test_ctrl_c_ends_with_how_to_go_on_and_the_same_command_does(work):
     words = [*TRAIN, "--recipe", "small-cnn", *QUICK, "--data", "tiles", "--epochs", "300"]
     words += ["--name", "stopped"]
-    running = subprocess.Popen(
+    with subprocess.Popen(
         words, cwd=work, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )  # fmt: skip
-    assert running.stdout is not None
-    assert any("base epoch 2/300" in line for line in running.stdout)
-    running.send_signal(signal.SIGINT)
-    said, errors = running.communicate(timeout=60)
+        # a shell's background job is started with Ctrl-C ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as running:  # fmt: skip
+        assert running.stdout is not None
+        assert any("base epoch 2/300" in line for line in running.stdout)
+        running.send_signal(signal.SIGINT)
+        said, errors = running.communicate(timeout=60)
     assert running.returncode == 130, errors
     assert "--name stopped goes on after the last finished epoch" in said
     assert "Traceback" not in errors

@@ -101,7 +101,7 @@ class Member:
         path = self._checked(self.record.scores_file, self.record.scores_sha256)
         try:
             margins = np.lib.format.read_array(io.BytesIO(path.read_bytes()), allow_pickle=False)
-        except (ValueError, EOFError, tokenize.TokenError) as error:
+        except (ValueError, EOFError, MemoryError, RecursionError, tokenize.TokenError) as error:
             raise InputError(f"{path}: damaged member ({error})") from None
         right = margins.shape == (self.record.num_val_tiles,) and margins.dtype == np.float32
         if not right or not np.isfinite(margins).all():
