@@ -77,6 +77,8 @@ def main(arguments: list[str] | None = None) -> None:
         raise InputError("--min-recall and --threshold exclude each other; give one")
     rule = options.threshold or "f1"
     if options.min_recall is not None:
+        if not 0 < options.min_recall <= 1:
+            raise InputError(f"--min-recall {options.min_recall:g}: must be above 0, at most 1")
         rule = f"recall={options.min_recall}"
     keep_freed_memory()
     run = find_run(options.run, under=options.out)

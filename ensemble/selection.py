@@ -58,7 +58,9 @@ def check_top_k(k: int | None, *, num_candidates: int, num_finished: int) -> int
         InputError: There are no candidates, or fewer than k.
     """
     if not num_finished:
-        raise InputError("the run has no finished trial; search first")
+        raise InputError(
+            "the run has no finished trial; run its command to the end, or name another run"
+        )
     if not num_candidates:
         raise InputError(
             f"none of the run's {num_finished} finished trials kept its weights; search again"

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from ensemble import evaluate
 from ensemble.calibration import apply_temperature
 from ensemble.choice import open_choice
 from ensemble.data.batches import Tiles
@@ -282,3 +283,9 @@ def test_run_that_is_not_there_is_refused(tmp_path: Path) -> None:
         find_run("c", under=tmp_path)
     with pytest.raises(InputError, match="no runs in"):
         find_run(None, under=tmp_path)
+
+
+@pytest.mark.parametrize("recall", ["95", "0", "-0.5", "nan"])
+def test_a_recall_that_is_no_share_is_refused_by_the_name_of_its_option(recall):
+    with pytest.raises(InputError, match=r"--min-recall .*: must be above 0, at most 1"):
+        evaluate.main(["--min-recall", recall])
