@@ -56,9 +56,7 @@ from ensemble.training.weights import make_initial_state, read_tensors
 Files = st.SearchStrategy[bytes]
 
 SPACES = sorted((Path(__file__).parents[1] / "search_spaces").glob("*.toml"))
-RECIPES = [
-    SPACES[0].parent / "recipes" / name for name in ("mobilenetv2-finetune.toml", "small-cnn.toml")
-]
+RECIPE = SPACES[0].parent / "recipes" / "mobilenetv2-finetune.toml"
 EXAMPLES = os.environ.get("FUZZ_EXAMPLES")
 MOST_SECONDS = 20.0
 MOST_MEMORY = 2304 * 2**20  # a photograph of 250 megapixels, as it is and as RGB
@@ -382,13 +380,18 @@ TILE_NAMES = st.sampled_from(
         *("n" * 3000 + "/a.jpg", "a/" * 2000 + "a.jpg", "./.jpg", " / .jpg", "[/x]/1.jpg"),
     ]
 )
-STORED, DEFLATED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
-CONTENTS = st.tuples(
-    st.sampled_from(PICTURES) | st.binary(max_size=30),
-    st.sampled_from([*2 * [STORED, DEFLATED], zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]),
-) | st.just((bytes(5 * 2**18), DEFLATED))  # more than may unpack from so little
-MODES_OF_FILES = st.sampled_from([0, stat.S_IFLNK | 0o777, stat.S_IFDIR | 0o777, stat.S_IFIFO])
-ENTRIES = st.tuples(TILE_NAMES, CONTENTS, MODES_OF_FILES, st.booleans())
+ZEROS = bytes(5 * 2**18)  # more than may unpack from so little
+METHODS = [*2 * [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED], zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
+ENTRIES = st.tuples(
+    TILE_NAMES,
+    st.sampled_from([*PICTURES, *4 * [ZEROS]]) | st.binary(max_size=30),
+    st.sampled_from(METHODS),
+    st.sampled_from([0, stat.S_IFLNK | 0o777, stat.S_IFDIR | 0o777, stat.S_IFIFO]),
+    st.booleans(),
+)
+TWO_TILES = [
+    (f"{kind}/7.jpg", JPEG, zipfile.ZIP_DEFLATED, 0, False) for kind in ("Cracked", "Sound")
+]
 FIELDS = [(4, 2), (6, 2), (8, 2), (10, 2), (14, 4), (16, 4), (18, 4), (20, 4), (22, 4), (24, 4)]
 FIELDS += [(26, 2), (28, 2), (30, 2), (32, 2), (34, 2), (36, 2), (38, 4), (42, 4)]
 FIELDS += [(48, 8), (40, 8), (8, 8)]
@@ -406,7 +409,7 @@ def write_zip(entries: list[Any], patches: list[Any]) -> bytes:
     file = io.BytesIO()
     with warnings.catch_warnings(), zipfile.ZipFile(file, "w", compresslevel=1) as archive:
         warnings.simplefilter("ignore")  # of two members of one name
-        for name, (content, method), mode, zip64 in entries:
+        for name, content, method, mode, zip64 in entries:
             info = zipfile.ZipInfo(name)
             info.filename, info.compress_type = name, method  # as it is, not made safe
             info.external_attr = mode << 16
@@ -434,11 +437,15 @@ def with_zip64_end(data: bytes, number: int) -> bytes:
     return data[:place] + record + locator + end
 
 
-def zip_files(_: bytes) -> Files:
-    built = st.builds(write_zip, st.lists(ENTRIES, max_size=5), st.lists(PATCHES, max_size=3))
+def zip_files(whole: bytes) -> Files:
+    entries = st.lists(ENTRIES, max_size=4)
+    built = st.builds(
+        write_zip, entries | entries.map(TWO_TILES.__add__), st.lists(PATCHES, max_size=3)
+    )
     return (
         built
         | built.flatmap(damaged)
+        | damaged(whole)
         | st.builds(with_zip64_end, built, st.integers(0, 2**64 - 1) | st.integers(0, 500))
         | st.binary(max_size=100)
     )
@@ -703,7 +710,7 @@ class Parser(NamedTuple):
 
 PARSERS = {
     "search space": Parser("spaces/*", space_files, sample_space),
-    "recipe": Parser("recipes/*", space_files, lambda path: load_recipe(str(path))),
+    "recipe": Parser("recipe.toml", space_files, lambda path: load_recipe(str(path))),
     "tile": Parser("tiles/1.*", picture_files, decode_tile),
     "picture": Parser("picture", picture_files, view_twice),
     "tiles in a zip": Parser("set.zip", zip_files, read_tiles_of_zip),
@@ -743,14 +750,13 @@ def sent(tmp_path_factory: pytest.TempPathFactory, write_member: Callable[..., M
     choice = make_choice({0: str(member.record.weights_sha256)})
     about = {"data_summary": {"num_tiles": {"val": 2}}, "epochs": 3, "seed": 0, "weights": {}}
     pack = {"format": 2, "split_digest": "d", "num_tiles": {"test": 1}, "bad_tiles": {}}
+    quick = RECIPE.read_bytes().replace(b"mobilenet_v2", b"small_cnn")
     contents: dict[str, bytes] = {
         **{f"spaces/{path.name}": path.read_bytes() for path in SPACES},
-        **{f"recipes/{path.name}": path.read_bytes() for path in RECIPES},
+        "recipe.toml": quick.replace(b"features.12.conv.1", b"features.8"),
         **{f"tiles/1.{suffix}": JPEG for suffix in SUFFIXES},
         "picture": JPEG,
-        "set.zip": write_zip(
-            [(f"{k}/1.jpg", (JPEG, 0), 0, False) for k in ("Cracked", "Sound")], []
-        ),
+        "set.zip": write_zip(TWO_TILES, []),
         "weights.safetensors": safetensors.torch.save(STATE),
         "weights.pth": saved(STATE),
         "run/ensemble.json": as_json(choice),

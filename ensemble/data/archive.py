@@ -14,7 +14,11 @@ from ensemble.errors import InputError, quote
 
 MAX_COMPRESSION = 100
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # a terminal obeys them
+# a terminal obeys them; those of the second row turn the direction of what follows
+CONTROL = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
+    r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)
 # what zipfile raises of a damaged or lying directory
 UNREADABLE_ZIP = (
     zipfile.BadZipFile,

@@ -8,6 +8,7 @@ and its scores stay. Nothing here is pickled or unpickled.
 import hashlib
 import io
 import tokenize
+import warnings
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +33,10 @@ from ensemble.files import read_json, write_json, written_whole
 from ensemble.training.backbones import build_model
 from ensemble.training.config import TrialConfig, explain_validation
 from ensemble.training.loop import Epoch
+
+# what numpy's parser raises of a damaged header
+UNREADABLE_ARRAY = (ValueError, TypeError, EOFError, MemoryError, RecursionError,
+                    tokenize.TokenError)  # fmt: skip
 
 
 class MemberRecord(BaseModel):
@@ -99,9 +104,11 @@ class Member:
             InputError: The file is damaged.
         """
         path = self._checked(self.record.scores_file, self.record.scores_sha256)
+        content = io.BytesIO(path.read_bytes())
         try:
-            margins = np.lib.format.read_array(io.BytesIO(path.read_bytes()), allow_pickle=False)
-        except (ValueError, EOFError, MemoryError, RecursionError, tokenize.TokenError) as error:
+            with warnings.catch_warnings(action="ignore"):  # of headers that Python 2 wrote
+                margins = np.lib.format.read_array(content, allow_pickle=False)
+        except UNREADABLE_ARRAY as error:
             raise InputError(f"{path}: damaged member ({error})") from None
         right = margins.shape == (self.record.num_val_tiles,) and margins.dtype == np.float32
         if not right or not np.isfinite(margins).all():
@@ -148,7 +155,7 @@ def save_member(
     initial_weights_digest: str,
     weights: tuple[str, str] | None = None,
 ) -> None:
-    """Write the model as it is after `epoch` in place of an earlier epoch; see `write_member`."""
+    """Write the model as it is after `epoch`; see `write_member`."""
     write_member(
         folder,
         model,
@@ -181,20 +188,8 @@ def write_member(
     """Write a member's three files, then remove those of the member that was there.
 
     Weights and scores carry part of their digest in their names, so that a new member never touches
-    a file of the old one before its own record is in place.
-
-    Args:
-        folder: Of the member; made where it is missing.
-        model: The network.
-        config: That it was trained with.
-        epoch: Its number.
-        metrics: Of that epoch.
-        val_margins: (N,) logit differences of the validation tiles.
-        precision: In which they were scored.
-        trial: Its number.
-        split_digest: Of the split.
-        initial_weights_digest: Of what it started from.
-        weights: As `write_weights` named them, if they are written already.
+    a file of the old one before its own record is in place. The arguments are the record's fields,
+    and `weights`, as `write_weights` named them, if they are written already.
     """
     folder.mkdir(parents=True, exist_ok=True)
     scores = io.BytesIO()

@@ -80,7 +80,8 @@ def make_initial_state(backbone: str, weights: str | Path, *, seed: int) -> Init
         InputError: There is no network, there are no such weights, or the file does not fit.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(seed, "initial weights", backbone))
+        # torch.manual_seed would seed devices that nothing is drawn on, and keep a stack for each
+        torch.default_generator.manual_seed(derive_seed(seed, "initial weights", backbone))
         model = build_model(backbone)
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     if weights == "none":
