@@ -174,7 +174,7 @@ def measure_peer(plan: Plan, name: str, folder: Path, precision: str) -> dict[st
         )
     if done.returncode:
         raise RuntimeError(f"{name} failed:\n{log.read_text()[-3000:]}")
-    if "Failed to stop PlacementGroupCleaner" in log.read_text():
+    if "Failed to stop PlacementGroupCleaner" in log.read_text() and not plan.small:
         raise RuntimeError(
             f"{name} waited for Ray's PlacementGroupCleaner, which another Ray on this machine "
             "confuses: its time would not be fair; run it with no other Ray around"
