@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import hashlib
 import json
 import os
 import tomllib
@@ -35,8 +36,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     try:
         with room_for(path):
             yield temporary
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
+            sync_file(temporary)
             temporary.replace(path)
             sync_folder(path.parent)
     finally:
@@ -60,6 +60,12 @@ def room_for(path: Path) -> Iterator[None]:
         raise
 
 
+def sync_file(path: Path) -> None:
+    """Make what was written to `path` survive a power cut."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames in `folder` survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
@@ -67,6 +73,22 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def write_named(folder: Path, stem: str, suffix: str, data: bytes) -> tuple[str, str]:
+    """Write `data` to a file of `folder` that is named by what it holds.
+
+    Returns:
+        The file's name, `<stem>-<8 digits of the digest>.<suffix>`, and the SHA-256.
+
+    Raises:
+        DiskFullError: There is no room.
+    """
+    sha256 = hashlib.sha256(data).hexdigest()
+    name = f"{stem}-{sha256[:8]}.{suffix}"
+    with written_whole(folder / name) as path:
+        path.write_bytes(data)
+    return name, sha256
 
 
 def write_text(path: Path, text: str) -> None:
@@ -127,6 +149,28 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} is missing") from None
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a readable TOML file ({error})") from None
+
+
+def find_toml(given: str, folder: Path, *, what: str) -> Path:
+    """A TOML file by its path, or by its name in `folder`.
+
+    Args:
+        given: Path or name, without the suffix.
+        folder: Whose files have names.
+        what: Was given, for the message: an option, or what the file is.
+
+    Raises:
+        InputError: There is no such file, or it cannot be looked at.
+    """
+    try:
+        if Path(given).is_file():
+            return Path(given)
+    except OSError as error:
+        raise InputError(f"{what} {given}: cannot be read ({error.strerror})") from None
+    known = sorted(path.stem for path in folder.glob("*.toml"))
+    if given not in known:
+        raise InputError(f"{what} {given}: no such file, nor one of {', '.join(known)}")
+    return folder / f"{given}.toml"
 
 
 def read_table(

@@ -29,7 +29,7 @@ from pydantic import (
 from torch import nn
 
 from ensemble.errors import InputError
-from ensemble.files import read_json, write_json, written_whole
+from ensemble.files import read_json, write_json, write_named
 from ensemble.training.backbones import build_model
 from ensemble.training.config import TrialConfig, explain_validation
 from ensemble.training.loop import Epoch
@@ -195,9 +195,7 @@ def write_member(
     scores = io.BytesIO()
     np.lib.format.write_array(scores, val_margins.astype(np.float32), allow_pickle=False)
     weights_file, weights_sha256 = weights or write_weights(folder, model, epoch)
-    scores_file, scores_sha256 = _write_named(
-        folder, f"epoch-{epoch}-val", "npy", scores.getvalue()
-    )
+    scores_file, scores_sha256 = write_named(folder, f"epoch-{epoch}-val", "npy", scores.getvalue())
     record = MemberRecord(
         trial=trial,
         config=config,
@@ -225,16 +223,7 @@ def write_weights(folder: Path, model: nn.Module, epoch: int) -> tuple[str, str]
         The file's name and its SHA-256.
     """
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
-    return _write_named(folder, f"epoch-{epoch}", "safetensors", safetensors.torch.save(tensors))
-
-
-def _write_named(folder: Path, stem: str, suffix: str, data: bytes) -> tuple[str, str]:
-    """Write `data` and return the file's name and its SHA-256."""
-    sha256 = hashlib.sha256(data).hexdigest()
-    name = f"{stem}-{sha256[:8]}.{suffix}"
-    with written_whole(folder / name) as path:
-        path.write_bytes(data)
-    return name, sha256
+    return write_named(folder, f"epoch-{epoch}", "safetensors", safetensors.torch.save(tensors))
 
 
 def drop_weights(folder: Path) -> None:

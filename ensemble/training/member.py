@@ -116,6 +116,7 @@ def train_member(
                         save_state(folder, epoch, files.tensors(), identity=identity)
                     if epoch.improved:
                         save_member(folder, model, epoch, config, **about, weights=files.weights())
+                    files.drop()
                     if each_epoch is not None:
                         each_epoch(model, epoch)
                 yield epoch
@@ -135,7 +136,6 @@ class _Files:
 
     def write(self, number: int, optimizer_state: dict[str, Tensor]) -> None:
         """Begin with those of an epoch."""
-        self._drop()
         self._tensors = self._thread.submit(
             write_tensors, self._folder, self._model, number, optimizer_state
         )
@@ -151,7 +151,7 @@ class _Files:
         weights, self._weights = self._weights, None
         return weights.result() if weights else None
 
-    def _drop(self) -> None:
+    def drop(self) -> None:
         """Remove weights that became no member's."""
         if self._weights is not None:
             with suppress(DiskFullError):
@@ -164,7 +164,7 @@ class _Files:
     def __exit__(self, *_: object) -> None:
         self._thread.shutdown(cancel_futures=True)
         with suppress(CancelledError):
-            self._drop()
+            self.drop()
 
 
 @contextmanager

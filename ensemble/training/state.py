@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from ensemble.errors import InputError
-from ensemble.files import read_json, write_json, written_whole
+from ensemble.files import read_json, write_json, write_named
 from ensemble.training.config import TrialConfig
 from ensemble.training.loop import Epoch
 
@@ -120,11 +120,7 @@ def write_tensors(
     data = safetensors.torch.save(
         {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     )
-    sha256 = hashlib.sha256(data).hexdigest()
-    name = f"state-{number}-{sha256[:8]}.safetensors"
-    with written_whole(folder / name) as path:
-        path.write_bytes(data)
-    return name, sha256
+    return write_named(folder, f"state-{number}", "safetensors", data)
 
 
 def save_state(folder: Path, epoch: Epoch, tensors: tuple[str, str], *, identity: str) -> None:
