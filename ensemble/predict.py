@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -25,12 +24,14 @@ from ensemble.choice import Choice, open_choice
 from ensemble.data.batches import place_tiles
 from ensemble.data.decode import UNREADABLE, explain_unreadable
 from ensemble.data.pictures import Picture, list_pictures, read_picture
+from ensemble.data.progress import progress_bar
 from ensemble.errors import InputError, run_command
 from ensemble.files import read_object, write_text, written_whole
 from ensemble.members import choose_device, find_run, score_tiles
 from ensemble.mosaic import OVERLAY_PX, Box, cut_tile, draw_overlay, lay_grid
 from ensemble.training.checkpoint import Member
 from ensemble.training.memory import keep_freed_memory
+from ensemble.wording import plural
 
 LOT_BYTES = 128 * 2**20  # pixels scored at a time: 682 tiles of 256 px
 NUM_LISTED = 10
@@ -108,7 +109,7 @@ def predict(
     print_summary(tiles, unreadable, console)
     console.print(f"written: {csv}", markup=False)
     if num_overlays:
-        console.print(f"written: {overlays} ({num_overlays:,} overlays)", markup=False)
+        console.print(f"written: {overlays} ({plural(num_overlays, 'overlay')})", markup=False)
     return tiles
 
 
@@ -152,15 +153,8 @@ def score_pictures(
     """
     lot_size = max(1, LOT_BYTES // (3 * tile_size[0] * tile_size[1]))
     tiles = _cut_pictures(pictures, tile_size, unreadable)
-    console, device, tables = Console(stderr=True), choose_device(), []
-    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f}%")
-    with Progress(
-        *columns,
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as progress:
+    device, tables = choose_device(), []
+    with progress_bar() as progress:
         task = progress.add_task("looking for cracks", total=len(pictures))
         while lot := list(itertools.islice(tiles, lot_size)):
             pixels = np.stack([tile for *_, tile in lot])  # (N, H, W, 3)
@@ -181,7 +175,9 @@ def score_pictures(
             progress.update(task, completed=lot[-1][2])
     if not tables:
         name, reason = next(iter(unreadable.items()))
-        raise InputError(f"none of {len(pictures):,} pictures can be read ({name}: {reason})")
+        raise InputError(
+            f"none of {plural(len(pictures), 'picture')} can be read ({name}: {reason})"
+        )
     return pd.concat(tables, ignore_index=True)
 
 
@@ -249,8 +245,8 @@ def print_summary(tiles: pd.DataFrame, unreadable: dict[str, str], console: Cons
     )
     cracked = pictures[pictures["cracked"] > 0]
     console.print(
-        f"{len(pictures):,} pictures, {len(tiles):,} tiles; cracked: {cracked['cracked'].sum():,} "
-        f"tiles in {len(cracked):,} pictures"
+        f"{plural(len(pictures), 'picture')}, {plural(len(tiles), 'tile')}; cracked: "
+        f"{plural(int(cracked['cracked'].sum()), 'tile')} in {plural(len(cracked), 'picture')}"
     )
     if not cracked.empty:
         shown = cracked.head(NUM_LISTED)
@@ -264,7 +260,7 @@ def print_summary(tiles: pd.DataFrame, unreadable: dict[str, str], console: Cons
             table.add_row(Text(str(name)), *cells)
         console.print(table)
     if unreadable:
-        console.print(f"skipped, cannot be read: {len(unreadable):,} pictures")
+        console.print(f"skipped, cannot be read: {plural(len(unreadable), 'picture')}")
         for name, reason in unreadable.items():
             console.print(f"  {name}: {reason}", markup=False)
 

@@ -19,9 +19,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from ensemble.data.pack import Pack, open_pack, pack, verify_pack
+from ensemble.data.pack import Pack, open_pack, pack
 from ensemble.data.sources import Source, open_source
 from ensemble.data.split import SPLITS, digest_split
+from ensemble.data.verify import digest_pack, verify_pack
 from ensemble.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -480,15 +481,17 @@ def digest(path: Path) -> str:
 
 @pytest.fixture
 def copied(packed: Packed, tmp_path: Path) -> tuple[Path, str]:
-    """A copy of the pack that a test may damage, and the digest of its `pack.json`."""
+    """A copy of the pack that a test may damage, and the digest of its `digests.json`."""
+    digest_pack(packed.pack)
     folder = Path(shutil.copytree(packed.pack.folder, tmp_path / "copy"))
-    return folder, digest(folder / "pack.json")
+    return folder, digest(folder / "digests.json")
 
 
 def test_every_file_of_a_pack_is_recorded_with_its_digest(packed: Packed) -> None:
-    paths = [path for path in packed.pack.folder.iterdir() if path.name != "pack.json"]
-    assert packed.pack.about["files"] == {path.name: digest(path) for path in paths}
-    assert {"train.npy", "val.csv", "test.npy", "samples.png"} <= packed.pack.about["files"].keys()
+    digests = digest_pack(packed.pack)
+    paths = [path for path in packed.pack.folder.iterdir() if path.name != "digests.json"]
+    assert digests == {path.name: digest(path) for path in paths}
+    assert {"pack.json", "train.npy", "val.csv", "test.npy", "samples.png"} <= digests.keys()
 
 
 def test_copy_of_a_pack_is_verified_and_opened(packed: Packed, copied: tuple[Path, str]) -> None:
@@ -497,7 +500,7 @@ def test_copy_of_a_pack_is_verified_and_opened(packed: Packed, copied: tuple[Pat
         assert verify_pack(folder, sha256=sha256).about == packed.pack.about
 
 
-@pytest.mark.parametrize("name", ["train.npy", "val.npy", "test.csv", "samples.png"])
+@pytest.mark.parametrize("name", ["train.npy", "val.npy", "test.csv", "samples.png", "pack.json"])
 @pytest.mark.parametrize("used_before", [False, True])
 def test_flipped_byte_of_a_copy_is_noticed(
     name: str, used_before: bool, copied: tuple[Path, str]
@@ -543,7 +546,7 @@ def test_later_use_of_a_copy_reads_only_what_changed(
 
     monkeypatch.setattr(hashlib, "file_digest", note)
     verify_pack(folder, sha256=sha256)
-    assert read == ["pack.json", "val.npy"]
+    assert read == ["digests.json", "val.npy"]
 
 
 # Other processes

@@ -310,7 +310,9 @@ def test_second_use_reads_no_array_again(packed: Pack, tmp_path: Path) -> None:
     ],
     ids=["flipped byte", "missing", "truncated", "empty"],
 )
-@pytest.mark.parametrize("file", ["train.npy", "val.csv", "pack.json", ".verified.json"])
+@pytest.mark.parametrize(
+    "file", ["train.npy", "val.csv", "pack.json", "digests.json", ".verified.json"]
+)
 def test_damaged_local_pack_is_mended(
     damage: Callable[[Path], object], file: str, packed: Pack, tmp_path: Path
 ) -> None:
@@ -326,7 +328,7 @@ def test_damaged_local_pack_is_mended(
             assert (folder / path.name).read_bytes() == path.read_bytes()
 
 
-@pytest.mark.parametrize("file", ["train.npy", "pack.json"])
+@pytest.mark.parametrize("file", ["train.npy", "digests.json"])
 def test_pack_that_is_damaged_in_the_storage_is_an_error(
     file: str, packed: Pack, tmp_path: Path
 ) -> None:

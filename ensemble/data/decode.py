@@ -8,22 +8,24 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 import numpy as np
 import pandas as pd
 from PIL import Image
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ensemble.data.progress import progress_bar
 from ensemble.data.sources import Reader, Source
 from ensemble.errors import InputError, escape
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")  # no format that needs another program
 MAX_TILE_PIXELS = 4096 * 4096
 TIFF_TILE_SIDES = (322, 323)
+CHUNK = 32  # tiles that a thread takes at a time
+TILES_PER_FLUSH = 256
 MAX_SCANS = 100  # of a JPEG; cameras write 1, progressive ones have about 10
 UNREADABLE = (
     OSError,
@@ -93,11 +95,18 @@ def decode_tiles(
             data, place = data[written:], place + written
         return None
 
-    with path.open("rb+") as file:
+    with path.open("rb+") as file, ThreadPoolExecutor(1) as disk:
         os.posix_fallocate(file.fileno(), 0, path.stat().st_size)  # a full disk is known at once
-        for tile, reason in _in_parallel(decode, list(row_of), f"packing {path.stem}"):
+        flushes: list[Future[None]] = []
+        decoded = _in_parallel(decode, list(row_of), f"packing {path.stem}")
+        for number, (tile, reason) in enumerate(decoded):
             if reason is not None:
                 bad[tile] = reason
+            # the disk is as slow as the decoder: it works beside it, not after it
+            if number % TILES_PER_FLUSH == 0 and all(flush.done() for flush in flushes):
+                flushes.append(disk.submit(os.fdatasync, file.fileno()))
+        for flush in flushes:
+            flush.result()  # the kernel tells of a disk's error once
 
 
 def decode_picture(data: bytes) -> Image.Image:
@@ -107,7 +116,8 @@ def decode_picture(data: bytes) -> Image.Image:
         One of `UNREADABLE`: It cannot be decoded.
     """
     with _open_image(data) as image:
-        return image.convert("RGB")
+        image.load()
+        return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _open_image(data: bytes) -> Image.Image:
@@ -155,24 +165,17 @@ def _in_parallel(
     work: Callable[[str], Result], tiles: list[str], title: str
 ) -> Iterator[tuple[str, Result]]:
     """Yield (tile, work(tile)) in order, from a thread for each core (decoders free the GIL)."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    console = Console(stderr=True)
+    # handing over tiles one by one costs half as much as reading them
+    chunks = [tiles[first : first + CHUNK] for first in range(0, len(tiles), CHUNK)]
     with (
         warnings.catch_warnings(),
-        Progress(
-            *columns,
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,  # set later, its thread would stay for ever
-        ) as progress,
+        progress_bar() as progress,
         ThreadPoolExecutor(os.cpu_count()) as threads,
     ):
         warnings.simplefilter("ignore")  # of damaged metadata, which nothing here depends on
         try:
-            results = threads.map(work, tiles)
-            yield from progress.track(
-                zip(tiles, results, strict=True), total=len(tiles), description=title
-            )
+            results = threads.map(lambda chunk: [(tile, work(tile)) for tile in chunk], chunks)
+            done = chain.from_iterable(results)
+            yield from progress.track(done, total=len(tiles), description=title)
         finally:
             threads.shutdown(cancel_futures=True)

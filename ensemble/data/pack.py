@@ -1,21 +1,19 @@
 """Decode once: a source → one uint8 array file a split, each with its table.
 
 A pack is a folder: `train.npy`, `val.npy`, `test.npy` of shape (N, H, W, 3), their tables
-`train.csv` …, `samples.png` and `pack.json` (counts, what was left out, the split's digest, the
-SHA-256 of each file). Every process of a node maps the same file, so the pixels are in memory once.
-The test split is a file of its own: only `ensemble.evaluate` opens it.
+`train.csv` …, `samples.png` and `pack.json` (counts, what was left out, the split's digest). Every
+process of a node maps the same file, so the pixels are in memory once. The test split is a file of
+its own: only `ensemble.evaluate` opens it.
 
 The folder gets its final name when it is complete; an interrupted one is thrown away by the next.
 """
 
 import fcntl
 import hashlib
-import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,10 +34,9 @@ from ensemble.data.split import (
     drop_duplicates,
 )
 from ensemble.errors import InputError
-from ensemble.files import read_json, room_for, write_json
+from ensemble.files import read_json, room_for, sync_file, write_json
 
 FORMAT = 2
-VERIFIED = ".verified.json"  # in a copy: size and time of each file whose digest was right
 
 
 @dataclass(frozen=True)
@@ -76,47 +73,6 @@ def open_pack(folder: Path) -> Pack:
             f"{folder}: not a pack of this version; delete the folder and search again"
         )
     return Pack(folder, about)
-
-
-def verify_pack(folder: Path, *, sha256: str, without: Collection[str] = ()) -> Pack:
-    """Open a copy of a pack, sure that it is the one that was sent.
-
-    All is read at the first use; later only files whose size or time of change is another one.
-
-    Args:
-        folder: The copy.
-        sha256: Of its `pack.json`.
-        without: Files that need not be there, as the test split's on a node that trains.
-
-    Raises:
-        InputError: A file is missing or differs.
-    """
-    about = folder / "pack.json"
-    if about.is_file() and _digest(about) != sha256:
-        raise InputError(f"{folder}: another pack, or damaged (the digest of its pack.json)")
-    packed = open_pack(folder)
-    marker = folder / VERIFIED
-    seen: dict[str, list[int]] = {}
-    with suppress(InputError):
-        seen = read_json(marker)
-    stamps: dict[str, list[int]] = {}
-    for name, digest in packed.about["files"].items():
-        path = folder / name
-        if name in without:
-            continue
-        if not path.is_file():
-            raise InputError(f"{path} is missing: a damaged pack; delete its folder")
-        stamps[name] = [path.stat().st_size, path.stat().st_mtime_ns]
-        if seen.get(name) != stamps[name] and _digest(path) != digest:
-            raise InputError(f"{path}: damaged (its digest is not that of pack.json); delete it")
-    if stamps != seen:
-        write_json(marker, stamps)
-    return packed
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def pack(
@@ -159,8 +115,8 @@ def pack(
             try:
                 with room_for(folder):
                     about = _write(source, partial, plan, max_bad_tiles)
-                    rest = [p for p in sorted(partial.iterdir()) if p.name not in about["files"]]
-                    about["files"] |= {path.name: _digest(path) for path in rest}
+                    for path in partial.iterdir():
+                        sync_file(path)
                 write_json(partial / "pack.json", {"format": FORMAT, "key": key, **about})
                 partial.rename(folder)
             finally:
@@ -200,13 +156,10 @@ def _write(
         tiles["row"] = tiles.groupby("split").cumcount()
         height, width = Counter(tiles["size"]).most_common(1)[0][0]
         _check_room(folder, len(tiles) * height * width * 3)
-        files = {}
-        with ThreadPoolExecutor(1) as thread:  # digests of a split while the next is decoded
-            for split in SPLITS:
-                part, path = tiles[tiles["split"] == split], folder / f"{split}.npy"
-                decode_tiles(part, reader, path, (height, width), bad)
-                _check_bad_tiles(bad, max_bad_tiles)
-                files[path.name] = thread.submit(_sync_and_digest, path)
+        for split in SPLITS:
+            part = tiles[tiles["split"] == split]
+            decode_tiles(part, reader, folder / f"{split}.npy", (height, width), bad)
+            _check_bad_tiles(bad, max_bad_tiles)
     finally:
         reader.close()
     tiles = tiles[~tiles["tile"].isin(bad)]
@@ -240,14 +193,7 @@ def _write(
         "duplicates": copies,
         "contradictory_tiles": contradictory,
         "bad_tiles": bad,
-        "files": {name: digest.result() for name, digest in files.items()},
     }
-
-
-def _sync_and_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-    return _digest(path)
 
 
 def _check_bad_tiles(bad: dict[str, str], max_bad_tiles: int) -> None:

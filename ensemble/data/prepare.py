@@ -11,6 +11,7 @@ from typing import Any
 from ensemble.data.pack import Pack, pack
 from ensemble.data.sources import open_source
 from ensemble.data.synthetic import draw_dataset
+from ensemble.wording import plural
 
 
 def prepare_data(
@@ -42,7 +43,10 @@ def prepare_data(
         path = _draw_synthetic(packs, int(data.partition(":")[2] or 0), say)
     source = open_source(path, positive=positive)
     cracked, uncracked = ", ".join(source.cracked_folders), ", ".join(source.uncracked_folders)
-    say(f"{source.path}: {len(source.tiles):,} tiles; cracked = {cracked}, uncracked = {uncracked}")
+    say(
+        f"{source.path}: {plural(len(source.tiles), 'tile')}; "
+        f"cracked = {cracked}, uncracked = {uncracked}"
+    )
     packed = pack(
         source,
         under=packs,
@@ -66,7 +70,7 @@ def describe_pack(about: dict[str, Any]) -> Iterator[str]:
     """What was split and left out, a line each."""
     for split, tiles in about["num_tiles"].items():
         photographs = about["num_photographs"][split]
-        of = f" of {photographs} photographs" if photographs else ""
+        of = f" of {plural(photographs, 'photograph')}" if photographs else ""
         yield f"  {split:5} {tiles:6,} tiles{of}, {about['num_cracked'][split]:,} cracked"
     yield f"  split by {about['split_by']}, digest {about['split_digest'][:12]}"
     if about["leaky_split"]:
@@ -90,7 +94,7 @@ def describe_pack(about: dict[str, Any]) -> Iterator[str]:
             yield f"  {len(found)} {what}: {textwrap.shorten(named, 200, placeholder=' …')}"
     if about["resized_tiles"]:
         size = f"{about['width_px']} × {about['height_px']} px"
-        yield f"  {about['resized_tiles']} tiles of another size were resized to {size}"
+        yield f"  {plural(about['resized_tiles'], 'tile')} of another size resized to {size}"
 
 
 def _draw_synthetic(packs: Path, seed: int, say: Callable[[str], None]) -> Path:

@@ -25,7 +25,7 @@ from ensemble.report.plots import (
     draw,
     legend_above,
 )
-from ensemble.report.wording import percent
+from ensemble.wording import percent, plural
 
 LEAST_EPOCHS = 3  # of fewer, a course cannot be told from noise
 LEAST_RISE = 0.05  # of the validation loss above its lowest, to speak of overfitting
@@ -72,7 +72,7 @@ def describe_learning(epochs: pd.DataFrame, trial: int, *, planned_epochs: int) 
     verdict: Verdict
     if len(rows) < LEAST_EPOCHS:
         verdict = "too short"
-        says = f"ran {len(rows)} of {planned_epochs} epochs, too few to tell"
+        says = f"ran {len(rows)} of {plural(planned_epochs, 'epoch')}, too few to tell"
     elif rise >= max(LEAST_RISE, wobble) and train_loss[-1] < train_loss[lowest]:
         verdict = "overfits"
         says = (
@@ -133,17 +133,16 @@ def learning_curve(
     def paint(figure: Figure) -> None:
         panels = figure.subplots(2, sharex=True)
         for axes, what in zip(panels, ("loss", "accuracy"), strict=True):
-            x, y = _one_line(behind, f"val_{what}")
-            axes.plot(
-                x,
-                y,
-                color=MEMBER,
-                linewidth=0.8,
-                alpha=0.55,
-                marker=".",
-                markersize=3,
-                label="validation, other trials",
-            )
+            if len(behind):
+                axes.plot(
+                    *_one_line(behind, f"val_{what}"),
+                    color=MEMBER,
+                    linewidth=0.8,
+                    alpha=0.55,
+                    marker=".",
+                    markersize=3,
+                    label="validation, other trials",
+                )
             axes.plot(
                 rows["epoch"],
                 rows[f"train_{what}"],
@@ -167,7 +166,9 @@ def learning_curve(
             margin = max(0.15 * np.ptp(own), 0.01)
             axes.set_ylim(own.min() - margin, own.max() + margin)
         panels[-1].set_xlabel("epoch")
-        panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+        last = max([*rows["epoch"], *behind["epoch"]])
+        panels[-1].set_xlim(0.5, last + 0.5)
+        panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         legend_above(figure, panels[0])
 
     last = rows.iloc[-1]

@@ -20,7 +20,7 @@ from ensemble.report import sections, summary
 from ensemble.report.data_urls import embed_picture
 from ensemble.report.run_files import Run, read_run
 from ensemble.report.search_plots import short_name
-from ensemble.report.wording import minus, percent, plural
+from ensemble.wording import capitalize_first, minus, percent, plural
 
 PAGE = Path(__file__).parent
 SUSPECTS_SHOWN, PHOTOGRAPHS_SHOWN, TILES_NAMED = 20, 15, 10
@@ -68,7 +68,7 @@ def render(run: Run) -> str:
     )
     environment.filters |= {
         "number": _number,
-        "capitalize_first": _capitalize_first,
+        "capitalize_first": capitalize_first,
         "share": percent,
     }
     members = [member["trial"] for member in run.choice["members"]] if run.choice else []
@@ -119,12 +119,18 @@ def _provenance(run: Run) -> Iterator[tuple[str, str]]:
     for backbone, weights in (about.get("weights") or {}).items():
         yield f"{backbone} starts from", f"{weights['origin']} (digest {weights['digest']})"
     for member in (run.choice or {}).get("members", []):
-        yield f"trial {member['trial']}, weights", f"SHA-256 {member['weights_sha256']}"
+        yield (
+            f"{run.describe_trial(member['trial'])}, weights",
+            f"SHA-256 {member['weights_sha256']}",
+        )
     for when, source in (("", about), (" of the evaluation", metrics)):
         for what in ("versions", "hardware"):
             if source.get(what) and (not when or source[what] != about.get(what)):
                 yield what + when, _words(source[what])
-    yield "search began", str(about.get("started_at", "–"))
+    yield (
+        "search began" if run.recipe is None else "training began",
+        str(about.get("started_at", "–")),
+    )
     if metrics:
         yield "evaluated", metrics["evaluated_at"]
     yield "tiles were packed in", str(about.get("pack_folder", "–"))
@@ -135,10 +141,6 @@ def _words(values: dict[str, Any]) -> str:
         f"{name} {', '.join(map(str, value)) or 'none' if isinstance(value, list) else value}"
         for name, value in values.items()
     )
-
-
-def _capitalize_first(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def _number(value: Any, form: str = ".3f") -> str:

@@ -8,8 +8,18 @@ import pandas as pd
 
 from ensemble.errors import InputError
 from ensemble.files import read_object, read_table, read_toml
+from ensemble.result_table import names_of
 
-TEXT_COLUMNS = ("tile", "photograph", "surface", "reason", "trials", "method", "threshold_rule")
+TEXT_COLUMNS = (
+    "name",
+    "tile",
+    "photograph",
+    "surface",
+    "reason",
+    "trials",
+    "method",
+    "threshold_rule",
+)
 
 
 @dataclass(frozen=True)
@@ -29,6 +39,17 @@ class Run:
     suspects: pd.DataFrame | None
     relabelled: pd.DataFrame | None
     ledger: pd.DataFrame | None
+
+    @property
+    def recipe(self) -> str | None:
+        """The name of the recipe that trained the run; None for a search."""
+        recipe = self.about.get("recipe")
+        return str(recipe["name"]) if isinstance(recipe, dict) and "name" in recipe else None
+
+    def describe_trial(self, trial: int) -> str:
+        """A trial as a person calls it: by the name that a recipe gave it, and its number."""
+        name = names_of(self.trials).get(trial)
+        return f"trial {trial}" if name is None else f"{name} (trial {trial})"
 
 
 def read_run(folder: Path) -> Run:

@@ -21,8 +21,8 @@ from ensemble.report.plots import (
     draw,
     legend_above,
 )
-from ensemble.report.wording import percent
 from ensemble.training.metrics import confusion_counts, f_beta
+from ensemble.wording import percent
 
 MOST_POINTS = 400  # of a curve; more cannot be seen
 

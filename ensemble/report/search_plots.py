@@ -21,7 +21,7 @@ from ensemble.report.plots import (
     draw,
     legend_above,
 )
-from ensemble.report.wording import percent
+from ensemble.wording import percent, plural
 
 FINISHED = ("COMPLETE", "PRUNED")
 
@@ -66,7 +66,7 @@ def history(trials: pd.DataFrame, members: Sequence[int]) -> Drawing:
                 label="failed (no score)",
             )
         axes.set(xlabel="trial", ylabel="validation F1")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         legend_above(figure, axes)
 
     top = int(f1.argmax())
@@ -74,7 +74,8 @@ def history(trials: pd.DataFrame, members: Sequence[int]) -> Drawing:
         "history",
         paint,
         title="Validation F1 by trial",
-        label=f"Validation F1 of {len(f1)} trials; the best is {f1[top]:.3f}, trial {number[top]}",
+        label=f"Validation F1 of {plural(len(f1), 'trial')}; the best is {f1[top]:.3f}, "
+        f"trial {number[top]}",
         caption="Each dot is a trial, in the order in which they began. Where the line still rises "
         "at its right end, more trials might help; a long flat end says that the search found "
         "what it could.",
@@ -101,7 +102,7 @@ def epochs_spent(trials: pd.DataFrame, full: np.ndarray) -> Drawing:
         axes.set(xlabel="trial", ylabel="epochs")
         axes.grid(False, axis="x")
         for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_locator(MaxNLocator(integer=True))
+            axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         legend_above(figure, axes)
 
     spent, whole = int(trials["epochs"].sum()), int(full.sum())
@@ -204,7 +205,8 @@ def parallel_coordinates(
         "parallel",
         paint,
         title="Settings of all trials",
-        label=f"Settings of {len(scored)} trials along {len(names)} parameters and validation F1",
+        label=f"Settings of {plural(len(scored), 'trial')} along "
+        f"{plural(len(names), 'parameter')} and validation F1",
         caption="Each line is a trial, from its settings down to its validation F1; the blue ones "
         "are in the ensemble. A parameter matters where the blue lines meet in one place; where "
         "they scatter, it hardly did. A line breaks at a parameter that its trial did not have.",

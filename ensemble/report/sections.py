@@ -23,7 +23,9 @@ from ensemble.report.search_plots import (
     parallel_coordinates,
     parameter_columns,
 )
+from ensemble.result_table import only_member
 from ensemble.search.importance import Importance, find_importance
+from ensemble.wording import capitalize_first
 
 BEST_SHOWN = 10
 SDNET_SURFACES = {"D": "D, bridge deck", "P": "P, pavement", "W": "W, wall"}
@@ -98,10 +100,17 @@ def search_section(run: Run, members: list[int]) -> dict[str, Any]:
     full = pd.Series(run.about["epochs"], index=trials.index)
     if "optimisation.epochs" in trials:
         full = trials["optimisation.epochs"].fillna(full)
-    found = find_importance(run.folder / "study.db") if len(finished) else Importance()
+    found = Importance()
+    if len(finished) and run.recipe is None:
+        found = find_importance(run.folder / "study.db")
     drawings: list[Drawing | None] = []
     sentences = []
-    if len(finished):
+    if len(finished) and run.recipe is not None:
+        # nothing was searched, and a further epoch of a variant was trained with it
+        trained = ended[ended["epochs"] > 0]
+        drawings.append(epochs_spent(trained, full[trained.index].to_numpy()))
+        sentences.append(f"Epochs trained: {int(trained['epochs'].sum()):,}.")
+    elif len(finished):
         drawings.append(history(trials, members))
         drawings.append(epochs_spent(ended, full[ended.index].to_numpy()))
         if found.shares:
@@ -122,6 +131,7 @@ def search_section(run: Run, members: list[int]) -> dict[str, Any]:
         "drawings": [drawing for drawing in drawings if drawing is not None],
         "no_importance": found.reason,
         "sentences": sentences,
+        "names": {trial: run.describe_trial(trial) for trial in trials["trial"]},
         "num_trials": len(trials),
         "num_finished": len(finished),
         "seconds": float(trials["seconds"].sum()),
@@ -147,7 +157,9 @@ def learning_section(run: Run, members: list[int]) -> dict[str, Any]:
         learning_curve(
             run.epochs,
             note.trial,
-            title=f"Trial {note.trial}, {_backbone(run, note.trial)}",
+            title=capitalize_first(
+                f"{run.describe_trial(note.trial)}, {_backbone(run, note.trial)}"
+            ),
             caption=note.sentence,
             faint=everyone,
         )
@@ -199,6 +211,7 @@ def ensemble_section(run: Run) -> dict[str, Any] | None:
         "members": [
             {
                 **member,
+                "name": run.describe_trial(member["trial"]),
                 "backbone": _backbone(run, member["trial"]),
                 "val_f1": scores.get(member["trial"]),
             }
@@ -215,11 +228,33 @@ def result_section(run: Run) -> dict[str, Any] | None:
     if metrics is None or predictions is None:
         return None
     single = metrics["best_single"]["trial"]
-    rows = [("ensemble", metrics["ensemble"])]
-    rows += [(f"trial {member['trial']}", member) for member in metrics["members"]]
+    only = only_member(metrics)
+    rows = [("ensemble", metrics["ensemble"])] if only is None else []
+    rows += [(run.describe_trial(member["trial"]), member) for member in metrics["members"]]
     trials = [m["trial"] for m in metrics["members"] if f"trial_{m['trial']}" in predictions]
     rule = summary.describe_rule(metrics["choice"]["threshold_rule"])
     verdicts = "Rows are the labels, columns the verdicts; percentages are shares of the row. "
+    drawings = [
+        precision_recall(predictions, metrics, trials),
+        roc(predictions, metrics, trials),
+        reliability(predictions, trials),
+        f_against_threshold(predictions, metrics["ensemble"]["threshold"], rule),
+        confusion(
+            "confusion-ensemble",
+            metrics["ensemble"]["confusion_matrix"],
+            title="Confusion matrix of the ensemble",
+            caption=verdicts + "Below left are the false alarms, above right the misses.",
+        ),
+    ]
+    if only is None:
+        drawings.append(
+            confusion(
+                "confusion-single",
+                metrics["best_single"]["confusion_matrix"],
+                title=f"Confusion matrix of {run.describe_trial(single)}, the best single member",
+                caption=verdicts + "At its own threshold, chosen on validation by the same rule.",
+            )
+        )
     return {
         "columns": RESULT_COLUMNS,
         "rows": rows,
@@ -227,28 +262,11 @@ def result_section(run: Run) -> dict[str, Any] | None:
         "gain": {
             name: row
             for name, row in metrics["gain_over_best_single"].items()
-            if row["difference"] is not None
+            if row["difference"] is not None and only is None
         },
         "calibrated": summary.calibration_sentence(metrics["ensemble"]),
         "intervals": f1_intervals(rows),
-        "drawings": [
-            precision_recall(predictions, metrics, trials),
-            roc(predictions, metrics, trials),
-            reliability(predictions, trials),
-            f_against_threshold(predictions, metrics["ensemble"]["threshold"], rule),
-            confusion(
-                "confusion-ensemble",
-                metrics["ensemble"]["confusion_matrix"],
-                title="Confusion matrix of the ensemble",
-                caption=verdicts + "Below left are the false alarms, above right the misses.",
-            ),
-            confusion(
-                "confusion-single",
-                metrics["best_single"]["confusion_matrix"],
-                title=f"Confusion matrix of trial {single}, the best single member",
-                caption=verdicts + "At its own threshold, chosen on validation by the same rule.",
-            ),
-        ],
+        "drawings": drawings,
     }
 
 
@@ -275,6 +293,8 @@ def errors_by_photograph(run: Run) -> list[dict[str, Any]]:
 
 
 def _backbone(run: Run, trial: int) -> str:
-    if run.epochs.empty or not (run.epochs["trial"] == trial).any():
-        return "backbone not recorded"
-    return str(run.epochs.loc[run.epochs["trial"] == trial, "backbone"].iloc[0])
+    for table in (run.epochs, run.trials):  # a further epoch of a variant has no rows of its own
+        for row in [] if table.empty else table[table["trial"] == trial].to_dict("records"):
+            if pd.notna(row["backbone"]):
+                return str(row["backbone"])
+    return "backbone not recorded"

@@ -4,7 +4,8 @@ from typing import Any
 
 import pandas as pd
 
-from ensemble.report.wording import minus, percent, plural
+from ensemble.result_table import only_member
+from ensemble.wording import minus, percent, plural
 
 LEAK = "LEAKY SPLIT: shows what leakage is worth, no result"
 
@@ -22,7 +23,7 @@ def result_sentences(metrics: dict[str, Any], leak: str = "") -> list[str]:
         metrics: Of the evaluation.
         leak: The mark of a leaky split; empty for a split that can give a result.
     """
-    figures, choice, single = metrics["ensemble"], metrics["choice"], metrics["best_single"]
+    figures, choice = metrics["ensemble"], metrics["choice"]
     counts = figures["confusion_matrix"]
     cracked = counts["true_positive"] + counts["false_negative"]
     called = counts["true_positive"] + counts["false_positive"]
@@ -45,14 +46,20 @@ def result_sentences(metrics: dict[str, Any], leak: str = "") -> list[str]:
         f"{percent(figures['recall'])}); of the {plural(called, 'tile')} that it calls cracked, "
         f"{counts['false_positive']:,} {'is' if counts['false_positive'] == 1 else 'are'} not "
         f"(precision {percent(figures['precision'])}).",
-        *comparison_sentences(metrics["gain_over_best_single"]["f1"], single),
+        *comparison_sentences(metrics),
         f"On validation, where members and threshold were chosen, its F1 was "
         f"{choice['val_metrics']['f1']:.3f}. {drop}",
     ]
 
 
-def comparison_sentences(gain: dict[str, Any], single: dict[str, Any]) -> list[str]:
+def comparison_sentences(metrics: dict[str, Any]) -> list[str]:
     """The ensemble against the member that was best by itself on validation."""
+    gain, single = metrics["gain_over_best_single"]["f1"], metrics["best_single"]
+    if only_member(metrics) is not None:
+        return [
+            f"Trial {single['trial']} ({single['backbone']}) is its only member, so there is "
+            "nothing to compare it with."
+        ]
     if gain["difference"] is None:
         return []
     bounds = _interval(gain, "; 95 % interval {} to {}", sign="+")
@@ -130,10 +137,10 @@ def agrees(metrics: dict[str, Any], predictions: pd.DataFrame) -> bool:
 def early_stopping_sentence(spent: int, full: int, num_pruned: int, num_finished: int) -> str:
     """What early stopping saved."""
     if not num_pruned:
-        return f"No trial was stopped early: {spent:,} epochs were trained."
+        return f"No trial was stopped early; epochs trained: {spent:,}."
     return (
         f"Early stopping ended {num_pruned} of {plural(num_finished, 'finished trial')}. They "
-        f"trained {spent:,} epochs together, where all would have had {full:,}: "
+        f"trained {plural(spent, 'epoch')} together, where all would have had {full:,}: "
         f"{percent(1 - spent / full, 0)} of the epochs were saved. What the stopped trials "
         "would have reached is not known."
     )

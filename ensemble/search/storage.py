@@ -23,7 +23,8 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 import fsspec
 from pyarrow import ArrowException, fs
 
-from ensemble.data.pack import Pack, verify_pack
+from ensemble.data.pack import Pack
+from ensemble.data.verify import DIGESTS, digest_pack, verify_pack
 from ensemble.errors import InputError
 from ensemble.files import written_whole
 
@@ -213,17 +214,16 @@ def _mirror(source: _Folder, target: _Folder, *, is_fetch: bool = False) -> bool
 def push_pack(storage: Storage, pack: Pack) -> tuple[str, str]:
     """Send the files of a pack that are not there yet, without the test split's.
 
-    Returns:
-        Its name there, which says what it holds, so that several searches may send it, and the
-        SHA-256 of its `pack.json`.
+    Returns its name there (several searches may send it) and the SHA-256 of its `digests.json`.
     """
-    sha256 = hashlib.sha256((pack.folder / "pack.json").read_bytes()).hexdigest()
+    files = [*sorted(digest_pack(pack).keys() - STAY), DIGESTS]
+    sha256 = hashlib.sha256((pack.folder / DIGESTS).read_bytes()).hexdigest()
     name = f"{pack.folder.name}-{sha256[:8]}"
 
     def send() -> None:
         target = storage._folder(f"packs/{name}")
         there = target.sizes()
-        for file in (*(pack.about["files"].keys() - STAY), "pack.json"):
+        for file in files:
             if there.get(file) != (pack.folder / file).stat().st_size:
                 target.copy(file, _local(pack.folder))
 
@@ -235,7 +235,7 @@ def local_pack(storage: Storage, name: str, cache: Path, *, sha256: str) -> Path
     """The node's own verified copy, `cache/<name>`, of what `push_pack` sent under that name.
 
     The processes of a node take turns, so it is fetched once; what is damaged is fetched again.
-    `sha256` is what `push_pack` returned; `cache` is a local folder, made if missing.
+    `sha256` is as `push_pack` returned it; the folder `cache` is made if missing.
 
     Raises:
         InputError: It is not there, damaged there, or the disk is full.

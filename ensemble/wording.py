@@ -1,4 +1,4 @@
-"""Numbers as a page writes them."""
+"""Numbers as commands and the report write them."""
 
 
 def plural(count: int, noun: str) -> str:
@@ -14,3 +14,8 @@ def minus(value: float, form: str) -> str:
 def percent(share: float, decimals: int = 1) -> str:
     """A share as a percentage, with a space that does not break."""
     return f"{100 * share:.{decimals}f}\N{NO-BREAK SPACE}%"
+
+
+def capitalize_first(text: str) -> str:
+    """The text with a capital letter at its beginning."""
+    return text[:1].upper() + text[1:]
