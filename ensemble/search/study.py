@@ -140,7 +140,13 @@ class StudySearcher(Searcher):
         self._times_lost: Counter[int] = Counter()
         self._before_end, self._after_end = before_end, after_end
         self._running: dict[str, optuna.Trial] = {}
-        self._reported: dict[str, set[int]] = {}
+        # what the study says, kept here: each look at it reads its file
+        self._num_finished = count_finished(study)
+        self._reported: dict[int, set[int]] = {  # epochs, by the trial's number
+            trial.number: set(trial.intermediate_values)
+            for trial in study.get_trials(deepcopy=False)
+            if not trial.state.is_finished()
+        }
 
     @property
     def gave_up(self) -> bool:
@@ -149,7 +155,7 @@ class StudySearcher(Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next trial's task, None while all slots are taken, or that the search is over."""
-        wanted = self._num_trials - count_finished(self._study) - len(self._running)
+        wanted = self._num_trials - self._num_finished - len(self._running)
         if wanted <= 0 or self._stopping.request is not None or self.gave_up:
             return None if self._running else Searcher.FINISHED
         if len(self._running) >= self._max_concurrent_trials:
@@ -157,15 +163,15 @@ class StudySearcher(Searcher):
         trial = self._study.ask()
         config = self._space.ask(trial, seed=self._seed)
         self._running[trial_id] = trial
-        earlier = self._study.get_trials(deepcopy=False)[trial.number]
-        self._reported[trial_id] = set(earlier.intermediate_values)
         return self._make_task(trial.number, config)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Report the best F1 so far, once an epoch."""
-        if "best_val_f1" in result and result["epoch"] not in self._reported[trial_id]:
-            self._running[trial_id].report(result["best_val_f1"], step=result["epoch"])
-            self._reported[trial_id].add(result["epoch"])
+        trial = self._running[trial_id]
+        reported = self._reported.setdefault(trial.number, set())
+        if "best_val_f1" in result and result["epoch"] not in reported:
+            trial.report(result["best_val_f1"], step=result["epoch"])
+            reported.add(result["epoch"])
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -191,10 +197,12 @@ class StudySearcher(Searcher):
             self.num_failures += 1
             trial.set_user_attr("reason", reason)
             self._study.tell(trial, state=TrialState.FAIL)
-        elif result.get("last"):
-            self._study.tell(trial, result["best_val_f1"])
         else:
-            self._study.tell(trial, state=TrialState.PRUNED)
+            self._num_finished += 1
+            if result.get("last"):
+                self._study.tell(trial, result["best_val_f1"])
+            else:
+                self._study.tell(trial, state=TrialState.PRUNED)
         self._after_end(trial.number)
 
     def save_to_dir(self, *_: Any, **__: Any) -> None:
