@@ -1,17 +1,19 @@
 """Searches on real clusters of several nodes, and what a Ray of our own shows to the network."""
 
 import os
+import re
 import socket
 import subprocess
 import threading
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from nodes import RAY, cluster, processes_of_session
 from person import ROOT, SEARCH, TINY, type_in
+from talkative import COMPLAINS, make_talkative
 
 from ensemble.errors import InputError
 from ensemble.search.cluster import Head, find_head, prepare_environment
@@ -20,9 +22,13 @@ TOKEN = "5" * 64
 
 
 @pytest.fixture(scope="module")
-def two_nodes():
-    """Two nodes of one core, to which jobs can be submitted."""
-    with cluster(2, dashboard=True) as made:
+def two_nodes(tmp_path_factory):
+    """Two nodes of one core, to which jobs can be submitted; trials print on them."""
+    with ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            talkative = make_talkative(tmp_path_factory.mktemp("path") / "talkative")
+            patch.setenv("PYTHONPATH", talkative, prepend=os.pathsep)
+            made = stack.enter_context(cluster(2, dashboard=True))
         yield made
 
 
@@ -85,7 +91,12 @@ def test_trials_run_on_all_nodes_of_the_cluster(how, two_nodes, folder):
     assert f"joined the Ray cluster at {two_nodes.address} ({how})" in said
     assert "2 trials at a time, 1 thread each" in said
     assert watch.nodes == {node.ip for node in two_nodes.nodes}
-    check_finished(folder / "results" / how.strip("-"), 40)
+    run = folder / "results" / how.strip("-")
+    check_finished(run, 40)
+    marks = re.findall(rf"\((.*pid=\d+.*)\) {COMPLAINS}", (run / "ray.log").read_text())
+    assert any(f", ip={two_nodes.nodes[1].ip}" in mark for mark in marks), marks
+    assert any(", ip=" not in mark for mark in marks), marks  # of the node that the driver is on
+    assert COMPLAINS not in said
 
 
 @pytest.mark.long

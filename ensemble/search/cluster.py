@@ -22,12 +22,12 @@ from typing import Any
 from ensemble.errors import InputError
 from ensemble.search.budget import Node
 from ensemble.search.guard import guarded
+from ensemble.search.ray_log import hush
 
 # Read when Ray is imported; the processes of a local cluster inherit them.
 ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # with RunConfig(verbose=0): no tables and final lines of Tune's
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # no FutureWarning from the driver
-    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # else deaths of workers are printed in spite of the above
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # under `uv run`: no new environment for each worker
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # one process fewer for each trial on workers
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # a trial on workers ends that much sooner
@@ -100,8 +100,6 @@ def check_wait(minutes: float | None, head: Head | None) -> None:
         return
     if head is None:
         raise InputError(f"--wait {minutes:g}: there is nothing to wait for without --address")
-    if not 0 < minutes < float("inf"):
-        raise InputError(f"--wait {minutes:g}: must be a positive number")
 
 
 def prepare_environment(head: Head | None) -> None:
@@ -178,15 +176,15 @@ def joined(head: Head) -> Iterator[None]:
 @contextmanager
 def _initialised(**settings: Any) -> Iterator[None]:
     ray: Any = importlib.import_module("ray")
+    hush()
     try:
-        ray.init(**settings, log_to_driver=False, logging_level=logging.CRITICAL)
+        ray.init(**settings, log_to_driver=True, logging_level=logging.INFO)
     except OSError as error:
         if "AF_UNIX" not in str(error):
             raise
         raise InputError(
             f"TMPDIR {tempfile.gettempdir()}: too long a path for Ray's sockets; set TMPDIR=/tmp"
         ) from None
-    logging.getLogger("ray").setLevel(logging.CRITICAL)
     try:
         yield
     finally:

@@ -1,7 +1,6 @@
 """scripts/search.py: from the command line to a run's folder; bad input is refused first."""
 
 import argparse
-import math
 import os
 import shlex
 import sys
@@ -14,6 +13,7 @@ from rich.console import Console
 
 from ensemble.data.prepare import is_synthetic, prepare_data
 from ensemble.errors import InputError
+from ensemble.files import find_toml
 from ensemble.recipe import load_recipe
 from ensemble.run_folder import alone_in, begin_run, check_same_run, run_folder, shown
 from ensemble.search.budget import Budget, Node, plan_budget, wait_for_room
@@ -28,11 +28,13 @@ from ensemble.search.cluster import (
     started,
 )
 from ensemble.search.options import build_parser
+from ensemble.search.ray_log import recorded
 from ensemble.search.run_folder import check_disk, identify_run, share_run
 from ensemble.search.space_file import load_space
 from ensemble.search.start import start_from
 from ensemble.search.storage import Storage
 from ensemble.training.weights import make_initial_state, parse_weights
+from ensemble.wording import plural
 
 SPACES = Path(__file__).parents[2] / "search_spaces"
 
@@ -40,7 +42,6 @@ SPACES = Path(__file__).parents[2] / "search_spaces"
 def main(arguments: list[str] | None = None) -> None:
     """Search as the command line says."""
     options = build_parser().parse_args(arguments)
-    _check_numbers(options)
     head = find_head(options.address)
     check_wait(options.wait, head)
     prepare_environment(head)
@@ -48,27 +49,10 @@ def main(arguments: list[str] | None = None) -> None:
         _search(options, head)
 
 
-def _check_numbers(options: argparse.Namespace) -> None:
-    for option, value, least in (
-        ("--trials", options.trials, 1),
-        ("--seed", options.seed, 0),
-        ("--keep", options.keep, 1),
-        ("--max-failures", options.max_failures, 0),
-    ):
-        if value < least:
-            raise InputError(f"{option} {value}: must be at least {least}")
-    for option, amount in (
-        ("--trial-timeout", options.trial_timeout),
-        ("--max-hours", options.max_hours),
-    ):
-        if amount is not None and not 0 < amount < math.inf:
-            raise InputError(f"{option} {amount:g}: must be a positive number")
-
-
 def _search(options: argparse.Namespace, head: Head | None) -> None:
     """Prepare, search, say what came out; connected to the cluster at `head` if there is one."""
     console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
-    space = load_space(_find_space(options.space))
+    space = load_space(find_toml(options.space, SPACES, what="--space"))
     if options.start_from is not None:
         space, how = start_from(space, load_recipe(options.start_from))
         console.print(how)
@@ -134,7 +118,7 @@ def _search(options: argparse.Namespace, head: Head | None) -> None:
     ):
         budget = plan_now()  # on a cluster the nodes may be others by now
         # these import Ray, which reads its environment then
-        from ensemble.search.run import Settings, run_search
+        from ensemble.search.run import Search, Settings
         from ensemble.search.study import count_finished, find_best
         from ensemble.search.trackers import make_trackers
 
@@ -142,10 +126,10 @@ def _search(options: argparse.Namespace, head: Head | None) -> None:
         begin_run(folder, identity, packed, states, asked={"space.toml": space.path})
         for backbone, state in states.items():
             console.print(f"{backbone} starts from {state.origin}")
-        console.print(f"searching {options.trials} trials: {budget}")
+        console.print(f"searching {plural(options.trials, 'trial')}: {budget}")
         console.print(check_disk(folder, space, packed, budget, options.keep, options.trials))
         shared = share_run(storage, folder, packed) if storage else None
-        study, stopped = run_search(
+        search = Search(
             folder,
             space,
             budget,
@@ -163,6 +147,8 @@ def _search(options: argparse.Namespace, head: Head | None) -> None:
             trackers=trackers,
             console=console,
         )
+        with recorded(folder / "ray.log"):
+            study, stopped = search.run()
     finished = count_finished(study)
     if finished:
         number, f1 = find_best(study)
@@ -170,7 +156,7 @@ def _search(options: argparse.Namespace, head: Head | None) -> None:
     console.print(f"run: {folder}")
     if stopped is not None:
         how = (
-            f"{finished} of {options.trials} trials are finished; the same command with "
+            f"{finished} of {plural(options.trials, 'trial')} are finished; the same command with "
             f"--name {shlex.quote(name)} goes on"
         )
         if stopped.exit_code == 2:
@@ -178,16 +164,6 @@ def _search(options: argparse.Namespace, head: Head | None) -> None:
         console.print(f"stopped ({stopped.words}): {how}")
         sys.exit(stopped.exit_code)
     console.print(f"next: python -m ensemble.evaluate {shown(folder)}")
-
-
-def _find_space(given: str) -> Path:
-    path = Path(given)
-    if path.suffix == ".toml" or path.exists():
-        return path
-    known = sorted(file.stem for file in SPACES.glob("*.toml"))
-    if given not in known:
-        raise InputError(f"--space {given}: no such file, nor one of {', '.join(known)}")
-    return SPACES / f"{given}.toml"
 
 
 def _cores_and_gpus_here() -> tuple[int, int]:

@@ -67,18 +67,25 @@ class Settings:
     max_seconds: float | None
 
 
-def run_search(
-    folder: Path,
-    space: Space,
-    budget: Budget,
-    settings: Settings,
-    *,
-    pack_folder: Path,
-    shared: Shared | None,
-    trackers: list[tune.Callback],
-    console: Console,
-) -> tuple[optuna.Study, StopRequest | None]:
-    """Run or continue the search in `folder`, on the Ray cluster we are connected to.
+@contextmanager
+def _full_disk_is_said() -> Iterator[None]:
+    """A full disk met by the search's own process, which Tune and Optuna wrap in their errors."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            is_full = getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+            if is_full or isinstance(cause, DiskFullError) or "disk is full" in str(cause):
+                raise DiskFullError("no room on the disk for the run's tables and study") from None
+            cause = cause.__cause__ or cause.__context__
+        raise
+
+
+class Search:
+    """A search in its folder, on the Ray cluster we are connected to; continues what is there.
 
     Args:
         folder: Of the run; holds `initial/` already.
@@ -90,32 +97,26 @@ def run_search(
         trackers: Callbacks that show the run in other tools.
         console: Of the person.
 
-    Returns:
-        The study, and why it ended before it had all its trials, if it did: what was finished is
-        written, the rest waits in the study.
-
     Raises:
-        InputError: More trials failed than may be replaced, or the disk is full.
-        KeyboardInterrupt: A second Ctrl-C.
+        InputError: The disk is full.
     """
-    with _full_disk_is_said():
-        search = _Search(folder, space, budget, settings, pack_folder, shared, console)
-        return search.run(trackers)
 
-
-class _Search:
+    @_full_disk_is_said()
     def __init__(
         self,
         folder: Path,
         space: Space,
         budget: Budget,
         settings: Settings,
+        *,
         pack_folder: Path,
         shared: Shared | None,
+        trackers: list[tune.Callback],
         console: Console,
     ):
         self._folder, self._space, self._budget = folder, space, budget
         self._settings, self._pack_folder, self._shared = settings, pack_folder, shared
+        self._trackers = trackers
         self._storage = Storage(shared.url) if shared else None
         self._study = open_study(
             folder / "study.db", space, sampler=settings.sampler, seed=settings.seed
@@ -156,7 +157,18 @@ class _Search:
             after_end=self._end,
         )
 
-    def run(self, trackers: list[tune.Callback]) -> tuple[optuna.Study, StopRequest | None]:
+    @_full_disk_is_said()
+    def run(self) -> tuple[optuna.Study, StopRequest | None]:
+        """Train until the study has its trials, or something asks to stop.
+
+        Returns:
+            The study, and why it ended before it had all its trials, if it did: what was finished
+            is written, the rest waits in the study.
+
+        Raises:
+            InputError: More trials failed than may be replaced, or the disk is full.
+            KeyboardInterrupt: A second Ctrl-C.
+        """
         for trial in self._study.get_trials(deepcopy=False):  # a killed search may not have
             if trial.state.is_finished():
                 self._forget(trial.number)
@@ -177,7 +189,7 @@ class _Search:
                     name="tune",
                     storage_path=str(scratch),
                     verbose=0,
-                    callbacks=[self._progress, self._watch, *trackers],
+                    callbacks=[self._progress, self._watch, *self._trackers],
                     stop=StopTrials(self._stopping, self._watch.is_idle),
                     failure_config=tune.FailureConfig(max_failures=ATTEMPTS - 1),
                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
@@ -237,20 +249,3 @@ class _Search:
             failed=[trial.number for trial in trials if trial.state == TrialState.FAIL],
         )
         self._tables.write_trials(self._study)
-
-
-@contextmanager
-def _full_disk_is_said() -> Iterator[None]:
-    """A full disk met by the search's own process, which Tune and Optuna wrap in their errors."""
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None:
-            is_full = getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
-            if is_full or isinstance(cause, DiskFullError) or "disk is full" in str(cause):
-                raise DiskFullError("no room on the disk for the run's tables and study") from None
-            cause = cause.__cause__ or cause.__context__
-        raise
