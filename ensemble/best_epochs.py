@@ -10,9 +10,8 @@ from typing import Any
 
 from torch import nn
 
-from ensemble.files import write_json, written_whole
 from ensemble.members import member_folder
-from ensemble.training.checkpoint import Member, open_member, remove_member, save_member
+from ensemble.training.checkpoint import Member, open_member, save_member, write_member
 from ensemble.training.config import TrialConfig
 from ensemble.training.loop import Epoch
 
@@ -50,14 +49,19 @@ class BestEpochs:
         made = []
         for number, waiting in zip(self._numbers, self._ranked()[1:], strict=False):
             folder = member_folder(self._run, number)
-            folder.mkdir(parents=True, exist_ok=True)
-            remove_member(folder)  # of a run that was cut here
-            record = waiting.record.model_copy(update={"trial": number})
-            for name in (record.weights_file, record.scores_file):
-                assert name is not None
-                with written_whole(folder / name) as path:
-                    shutil.copyfile(waiting.folder / name, path)
-            write_json(folder / "member.json", record.model_dump(mode="json"))
+            record = waiting.record
+            write_member(
+                folder,
+                waiting.load_model(),
+                record.config,
+                epoch=record.epoch,
+                metrics=record.metrics,
+                val_margins=waiting.val_margins(),
+                precision=record.precision,
+                trial=number,
+                split_digest=record.split_digest,
+                initial_weights_digest=record.initial_weights_digest,
+            )
             made.append(open_member(folder))
         return made
 

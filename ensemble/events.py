@@ -13,7 +13,9 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.summary import hparams
 
+from ensemble.training.config import TrialConfig
 from ensemble.training.loop import Epoch
+from ensemble.training.settings import flatten
 
 FIGURES = (  # of an epoch's row, beside those of the validation split
     "train_loss",
@@ -36,13 +38,8 @@ def epoch_figures(row: dict[str, Any]) -> dict[str, float]:
 
 def hyperparameters(config: dict[str, Any]) -> dict[str, float | str]:
     """A `TrialConfig` as nested dictionaries → `section.name: value`; unset ones are left out."""
-    flat: dict[str, float | str] = {}
-    for name, value in config.items():
-        if isinstance(value, dict):
-            flat |= {f"{name}.{key}": inner for key, inner in hyperparameters(value).items()}
-        elif value is not None:
-            flat[name] = value
-    return flat
+    settings = flatten(TrialConfig.model_validate(config))
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 class TrialEvents:

@@ -28,7 +28,7 @@ import torch
 from pydantic import Field, ValidationError
 
 from ensemble.errors import InputError, quote
-from ensemble.files import read_toml
+from ensemble.files import find_toml, read_toml
 from ensemble.training.backbones import build_model, choose_trainable
 from ensemble.training.config import (
     Backbone,
@@ -185,7 +185,7 @@ def load_recipe(given: str) -> Recipe:
     Raises:
         InputError: The file is missing or no TOML, or a key, type or value is wrong.
     """
-    path = _find(given)
+    path = find_toml(given, RECIPES, what="recipe")
     try:
         file = _File.model_validate(read_toml(path))
     except ValidationError as error:
@@ -207,18 +207,6 @@ def load_recipe(given: str) -> Recipe:
             variants=tuple(variants),
         )
     )
-
-
-def _find(given: str) -> Path:
-    path = Path(given)
-    if path.suffix == ".toml" or path.is_file():
-        if not path.is_file():
-            raise InputError(f"recipe {given}: no such file")
-        return path
-    known = sorted(file.stem for file in RECIPES.glob("*.toml"))
-    if given not in known:
-        raise InputError(f"recipe {given}: no such file, nor one of {', '.join(known)}")
-    return RECIPES / f"{given}.toml"
 
 
 def _change(variant: _Variant, earlier: list[Variant], path: Path) -> Variant:

@@ -18,6 +18,7 @@ import numpy as np
 from bench.plan import ROOT
 from bench.row import Row
 from ensemble.members import member_folder
+from ensemble.search.options import build_parser
 from ensemble.search.retention import Retention
 from ensemble.search.space_file import load_space
 from ensemble.search.stopping import Stopping
@@ -30,7 +31,7 @@ from ensemble.training.config import TrialConfig, parse_config
 PART = "searcher"
 SPACE = ROOT / "search_spaces" / "sdnet2018.toml"
 EPOCHS = 6
-KEEP = 10  # the search's default
+KEEP = build_parser().get_default("keep")
 AT_A_TIME = 10  # trials in whose middle a point is taken
 
 
