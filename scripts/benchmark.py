@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
 import torch
 
 from bench import (
@@ -31,12 +31,12 @@ from bench import (
     training,
 )
 from bench.plan import ROOT, Plan
+from bench.report import Report
 from bench.row import Row
 from ensemble.data.pack import pack
 from ensemble.data.prepare import is_synthetic, prepare_data
 from ensemble.data.sources import Reader, open_source
 from ensemble.errors import InputError, run_command
-from ensemble.files import write_json, write_text
 from ensemble.provenance import describe_code_and_machine
 
 PARTS = ("training", "choices", "packing", "selection", "searcher", "memory", "gpu", "accuracy",
@@ -47,30 +47,28 @@ def main() -> None:
     """Measure, print a row as soon as it is known, write the files."""
     options = _parse()
     parts = options.part or PARTS
+    path = options.out / f"{options.name or f'{datetime.now(UTC):%Y-%m-%d}'}.csv"
     with tempfile.TemporaryDirectory(prefix="crack-bench-", dir=options.scratch) as scratch:
         plan = _plan(options, Path(scratch))
-        rows: list[Row] = []
+        report = Report(path, PARTS, _describe(plan))
         for row in _measure(plan, parts, options):
             row = replace(row, binds=plan.binds)
-            rows.append(row)
+            report.add(row)
             told = f"{row.target} {row.verdict}".strip()
             print(f"{row.part:10} {row.what:75} {row.value:10.4g} {row.unit:9} {told}", flush=True)
-    options.out.mkdir(parents=True, exist_ok=True)
-    table = pd.DataFrame([{**asdict(row), "verdict": row.verdict} for row in rows])
-    path = options.out / f"{options.name or f'{datetime.now(UTC):%Y-%m-%d}'}.csv"
-    write_text(path, table.to_csv(index=False))
-    about = {
+    print(f"written: {path}, .json and .md")
+
+
+def _describe(plan: Plan) -> dict[str, Any]:
+    """What is measured on."""
+    inner = ("scratch", "pack_folder", "source", "weights")
+    return {
         "command": shlex.join(Path(word).name if "/" in word else word for word in sys.argv),
-        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "plan": {k: v for k, v in asdict(plan).items() if k not in ("scratch", "pack_folder",
-                                                                    "source", "weights")},
+        "plan": {name: value for name, value in asdict(plan).items() if name not in inner},
         "weights": plan.weights.name if plan.weights else "none",
         "targets_bind": plan.binds,
         **describe_code_and_machine(),
-    }  # fmt: skip
-    write_json(path.with_suffix(".json"), about)
-    write_text(path.with_suffix(".md"), _markdown(rows))
-    print(f"written: {path}, .json and .md")
+    }
 
 
 def _parse() -> argparse.Namespace:
@@ -175,16 +173,6 @@ def _subset(source: Path, folder: Path, photographs: int) -> Path:
         path.write_bytes(reader.read(tile))
     reader.close()
     return folder
-
-
-def _markdown(rows: Sequence[Row]) -> str:
-    """The rows as a table for people."""
-    lines = ["| what | measured | target |", "| --- | --- | --- |"]
-    for row in rows:
-        unit = "" if row.unit == "ratio" else f" {row.unit}"
-        asked = row.target.replace(">=", "≥").replace("<=", "≤")
-        lines.append(f"| {row.part}: {row.what} | {row.value:.3g}{unit} | {asked} {row.verdict} |")
-    return "\n".join(lines) + "\n"
 
 
 def _quiet(line: str) -> None:
