@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from sklearn.metrics import classification_report
 
 from ensemble.data.batches import Tiles
@@ -23,6 +24,7 @@ from ensemble.files import read_table, write_text, written_whole
 from ensemble.gallery import draw_worst
 from ensemble.members import rank_members, read_validation, score_tiles
 from ensemble.recipe import Recipe
+from ensemble.result_table import print_widest
 from ensemble.run_folder import shown
 from ensemble.training.checkpoint import Member
 from ensemble.training.member import TrainingData
@@ -33,21 +35,26 @@ from ensemble.training.metrics import (
     margins_to_probabilities,
     threshold_metrics,
 )
+from ensemble.wording import plural
 
 MEASURED_TRAINING_TILES = 2000
-SHOWN = {
-    "name": "",
+SHOWN = {  # what does not fit is left out from the end
+    "name": "variant",
     "best_epoch": "epoch",
-    "train_loss": "training loss",
-    "train_accuracy": "accuracy",
-    "val_loss": "validation loss",
-    "val_accuracy": "accuracy ",
-    "val_precision": "precision",
-    "val_recall": "recall",
-    "val_f1": "F1",
-    "loss_gap": "loss gap",
-    "accuracy_gap": "accuracy gap",
+    "train_loss": "train\nloss",
+    "train_accuracy": "train\naccuracy",
+    "val_loss": "val\nloss",
+    "val_accuracy": "val\naccuracy",
+    "val_f1": "val\nF1",
+    "val_precision": "val\nprecision",
+    "val_recall": "val\nrecall",
+    "loss_gap": "loss\ngap",
+    "accuracy_gap": "accuracy\ngap",
 }
+ALWAYS_SHOWN = 5
+VALIDATION: dict[str, Any] = {"marker": "o"}
+TRAINING: dict[str, Any] = {"marker": "s", "markersize": 4, "linestyle": "--"}
+KEPT: dict[str, Any] = {"marker": "*", "markersize": 15, "linestyle": "none"}
 
 
 def write_comparison(
@@ -85,7 +92,9 @@ def write_comparison(
         "val_accuracy",
     )
     epochs = read_table(run / "epochs.csv", columns=needed)
-    draw_curves(epochs, members, starts, run / "curves.png")
+    with written_whole(run / "curves.png") as temporary, mpl.rc_context():
+        mpl.rcdefaults()  # nobody's own settings
+        plot_curves(epochs, members, starts).savefig(temporary, format="png")
     best = rank_members(list(members.values()))[0]
     name = next(name for name, member in members.items() if member is best)
     draw_worst(
@@ -120,7 +129,7 @@ def compare(
     ]
     if checkpoints:
         together = [next(iter(members.values())), *checkpoints]
-        name = f"mean of {len(together)} checkpoints"
+        name = f"mean of {plural(len(together), 'checkpoint')}"
         rows.append({"name": name, **_compare(together, tiles, data.val)})
     return pd.DataFrame(rows)
 
@@ -188,18 +197,28 @@ def report_validation(name: str, member: Member, data: TrainingData) -> str:
 
 
 def print_comparison(table: pd.DataFrame, num_training_tiles: int, console: Console) -> None:
-    """Print the table."""
-    titled = Table(
-        title=f"On validation, and on {num_training_tiles:,} training tiles without augmentation",
-        title_justify="left",
-        title_style="bold",
+    """Print as much of the table as fits."""
+    title = (
+        f"On validation, and on {plural(num_training_tiles, 'training tile')} without augmentation"
     )
-    for column, title in SHOWN.items():
-        titled.add_column(title, justify="left" if column == "name" else "right")
-    for row in table.to_dict("records"):
-        cells = [row["name"], "" if pd.isna(row["best_epoch"]) else f"{row['best_epoch']:.0f}"]
-        titled.add_row(*cells, *(f"{row[column]:.3f}" for column in list(SHOWN)[2:]))
-    for_tables(console).print(titled)
+
+    def draw(num_columns: int) -> Table:
+        titled = Table(title=title, title_justify="left", title_style="bold")
+        shown = list(SHOWN.items())[:num_columns]
+        for column, header in shown:
+            titled.add_column(header, justify="left" if column == "name" else "right")
+        for row in table.to_dict("records"):
+            epoch = "" if pd.isna(row["best_epoch"]) else f"{row['best_epoch']:.0f}"
+            figures = (f"{row[column]:.3f}" for column, _ in shown[2:])
+            titled.add_row(Text(row["name"]), epoch, *figures)
+        return titled
+
+    counts = range(len(SHOWN), ALWAYS_SHOWN - 1, -1)
+    printed = print_widest((draw(count) for count in counts), for_tables(console))
+    left_out = list(SHOWN.values())[len(printed.columns) :]
+    if left_out:
+        named = ", ".join(header.replace("\n", " ") for header in left_out)
+        console.print(f"not shown here: {named}; all are in variants.csv")
 
 
 def for_tables(console: Console) -> Console:
@@ -207,13 +226,10 @@ def for_tables(console: Console) -> Console:
     return console if console.is_terminal else Console(width=170, highlight=False)
 
 
-def draw_curves(
-    epochs: pd.DataFrame,
-    members: Mapping[str, Member],
-    starts: Mapping[str, str | None],
-    path: Path,
-) -> None:
-    """Draw losses, validation F1 and accuracies of all variants by epoch, into one figure.
+def plot_curves(
+    epochs: pd.DataFrame, members: Mapping[str, Member], starts: Mapping[str, str | None]
+) -> Figure:
+    """Losses, validation F1 and accuracies of all variants by epoch, in one figure.
 
     A variant that starts from another one begins behind the epoch whose weights it got.
 
@@ -221,34 +237,39 @@ def draw_curves(
         epochs: As in `epochs.csv`.
         members: By the name of their variant.
         starts: Name → the variant it starts from.
-        path: The .png to write.
     """
     offsets = dict.fromkeys(members, 0)
     for name in members:  # a variant stands behind the one that it starts from
         start = starts[name]
         if start is not None:
             offsets[name] = offsets[start] + members[start].record.epoch
-    with mpl.rc_context():
-        mpl.rcdefaults()  # nobody's own settings
-        figure = Figure(figsize=(7.5, 9), layout="constrained", dpi=120)
-        panels = figure.subplots(3, sharex=True)
-        for axes, what in zip(panels, ("loss", "f1", "accuracy"), strict=True):
-            for number, (name, member) in enumerate(members.items()):
-                rows = epochs[epochs["trial"] == member.trial].sort_values("epoch")
-                x, colour = rows["epoch"] + offsets[name], f"C{number % 10}"
-                axes.plot(x, rows[f"val_{what}"], marker="o", color=colour, label=name)
-                if f"train_{what}" in rows:
-                    axes.plot(x, rows[f"train_{what}"], linestyle="--", marker=".", color=colour)
-                kept = rows["epoch"] == member.record.epoch
-                axes.plot(x[kept], rows.loc[kept, f"val_{what}"], "*", color=colour, markersize=15)
-            axes.set_ylabel("F1 on validation" if what == "f1" else what)
-            axes.grid(alpha=0.3)
-        panels[0].set_title(
-            "validation solid, training dashed (augmented, under dropout); stars: kept epochs",
-            fontsize=10,
-        )
-        panels[0].legend()
-        panels[-1].set_xlabel("epoch")
-        panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
-        with written_whole(path) as temporary:
-            figure.savefig(temporary, format="png")
+    figure = Figure(figsize=(7.5, 9), layout="constrained", dpi=120)
+    panels = figure.subplots(3, sharex=True)
+    last = 1
+    for axes, what in zip(panels, ("loss", "f1", "accuracy"), strict=True):
+        for number, (name, member) in enumerate(members.items()):
+            rows = epochs[epochs["trial"] == member.trial].sort_values("epoch")
+            x, colour = rows["epoch"] + offsets[name], f"C{number % 10}"
+            last = max([last, *x])
+            axes.plot(x, rows[f"val_{what}"], color=colour, label=name, **VALIDATION)
+            if f"train_{what}" in rows:
+                axes.plot(x, rows[f"train_{what}"], color=colour, **TRAINING)
+            kept = rows["epoch"] == member.record.epoch
+            axes.plot(x[kept], rows.loc[kept, f"val_{what}"], color=colour, **KEPT)
+        axes.set_ylabel("F1 on validation" if what == "f1" else what)
+        axes.grid(alpha=0.3)
+        if what != "loss":
+            low, high = axes.get_ylim()
+            axes.set_ylim(max(low, -0.01), min(high, 1.01))  # there is nothing outside 0 to 1
+    for what, style in (  # of every variant, and of single points, which have no line
+        ("validation", VALIDATION),
+        ("training (augmented, under dropout)", TRAINING),
+        ("kept epoch", KEPT),
+    ):
+        panels[0].plot([], [], color="grey", label=what, **style)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=2)
+    panels[-1].set_xlabel("epoch")
+    panels[-1].set_xlim(0.5, last + 0.5)
+    panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    return figure

@@ -39,12 +39,15 @@ from ensemble.members import (
     score_tiles,
 )
 from ensemble.mistakes import find_errors, read_labels, relabelled_figures, suspect_labels
+from ensemble.options import positive_number, whole_number
 from ensemble.provenance import describe_code_and_machine
-from ensemble.result_table import print_result
+from ensemble.result_table import print_result, read_names
+from ensemble.run_folder import shown
 from ensemble.selection import METHODS, average_probabilities, choose_ensemble
 from ensemble.training.checkpoint import Member
 from ensemble.training.memory import keep_freed_memory
 from ensemble.training.metrics import check_both_classes, margins_to_probabilities
+from ensemble.wording import plural
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -57,7 +60,12 @@ def main(arguments: list[str] | None = None) -> None:
     add = parser.add_argument
     add("run", nargs="?", help="name under --out, or a path (default: the last run)")
     add("--method", choices=METHODS, default="mean", help="how members are chosen (default: mean)")
-    add("--top-k", type=int, metavar="K", help="members of mean (default: 5, or all if fewer)")
+    add(
+        "--top-k",
+        type=whole_number("--top-k", least=1),
+        metavar="K",
+        help="members of mean (default: 5, or all if fewer)",
+    )
     add(
         "--threshold",
         choices=("f1", "f2", "0.5"),
@@ -65,7 +73,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     add(
         "--min-recall",
-        type=float,
+        type=positive_number("--min-recall", most=1),
         metavar="R",
         help="in place of --threshold: the highest threshold with this validation recall, 0 to 1",
     )
@@ -77,11 +85,10 @@ def main(arguments: list[str] | None = None) -> None:
         raise InputError("--min-recall and --threshold exclude each other; give one")
     rule = options.threshold or "f1"
     if options.min_recall is not None:
-        if not 0 < options.min_recall <= 1:
-            raise InputError(f"--min-recall {options.min_recall:g}: must be above 0, at most 1")
         rule = f"recall={options.min_recall}"
     keep_freed_memory()
     run = find_run(options.run, under=options.out)
+    names = read_names(run)
     metrics = evaluate(
         run,
         method=options.method,
@@ -90,15 +97,16 @@ def main(arguments: list[str] | None = None) -> None:
         tta=options.tta,
         labels_file=options.labels,
     )
-    print_result(metrics, Console(width=None if Console().is_terminal else 150))
+    print_result(metrics, names, Console(width=None if Console().is_terminal else 240))
     candidates, finished = metrics["num_candidates"], metrics["num_finished_trials"]
     if candidates < finished:
-        print(f"chosen from the {candidates} of {finished} finished trials that kept their weights")
+        of = plural(finished, "finished trial")
+        print(f"chosen from the {candidates} of {of} that kept their weights")
     print(f"written: {run / 'ensemble.json'}, which ensemble.predict uses from now on")
     for path in sorted((run / "evaluation").iterdir()):
         print(f"written: {path}")
-    print(f"next: python -m ensemble.report {run.name}")
-    print(f"      python -m ensemble.predict {run.name} PICTURE …")
+    print(f"next: python -m ensemble.report {shown(run)}")
+    print(f"      python -m ensemble.predict {shown(run)} PICTURE …")
 
 
 def evaluate(

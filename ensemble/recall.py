@@ -5,7 +5,6 @@ further members of the same run, and tabulates them on validation. Nothing opens
 """
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from rich.table import Table
 from ensemble.comparison import for_tables
 from ensemble.errors import InputError, quote, run_command
 from ensemble.files import read_object, write_text
+from ensemble.interruption import goes_on
 from ensemble.members import choose_device, find_run
 from ensemble.recipe import BASE
 from ensemble.recipe_run import RecipeRun
@@ -57,16 +57,12 @@ def main(arguments: list[str] | None = None) -> None:
     keep_freed_memory()
     device = torch.device("cpu") if options.gpus == 0 else choose_device()
     console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
-    try:
+    how = f"python -m ensemble.recall {shown(run)} goes on after the last finished epoch"
+    with goes_on(how, console.print):
         table = answer_recall(run, device, console)
-    except KeyboardInterrupt:
-        console.print(
-            f"interrupted: python -m ensemble.recall {shown(run)} goes on after the last finished "
-            "epoch"
-        )
-        sys.exit(130)
     print_recall(table, console)
     console.print(f"written: {shown(run)}/recall.csv")
+    console.print(f"next: python -m ensemble.evaluate {shown(run)}")
 
 
 def answer_recall(run: Path, device: torch.device, console: Console) -> pd.DataFrame:
@@ -90,8 +86,7 @@ def answer_recall(run: Path, device: torch.device, console: Console) -> pd.DataF
         if data.split_digest != about["split_digest"]:
             raise InputError(f"{about['pack_folder']} holds another split than the run's")
         labels = data.train.labels.cpu().numpy()
-        check_both_classes(labels, what="the training tiles")
-        check_both_classes(data.val.labels.cpu().numpy(), what="the validation tiles")
+        check_both_classes(labels, what="the training tiles")  # the weight is their ratio
         trained = RecipeRun(run, data, console.print)
         found = trained.finished_among(range(1))
         if not found or found[0].record.config != base:
@@ -162,9 +157,8 @@ def tabulate(members: dict[str, Member], labels: np.ndarray) -> pd.DataFrame:
 def print_recall(table: pd.DataFrame, console: Console) -> None:
     """Print the table."""
     titled = Table(title="On validation", title_justify="left", title_style="bold")
-    titles = ("", "epoch", "threshold", "", "recall", "precision", "F1")
-    for position, title in enumerate(titles):
-        titled.add_column(title, justify="right" if position in (1, 3, 4, 5, 6) else "left")
+    for title in ("trained with", "epoch", "rule", "threshold", "recall", "precision", "F1"):
+        titled.add_column(title, justify="left" if title in ("trained with", "rule") else "right")
     for row in table.to_dict("records"):
         figures = [f"{row[key]:.3f}" for key in ("threshold", "val_recall", "val_precision")]
         titled.add_row(

@@ -1,11 +1,20 @@
-"""The result of a test as a table on the terminal."""
+"""The result of a test as a table on the terminal, as many columns of it as fit there."""
 
-from typing import Any
+from collections.abc import Iterable, Mapping
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import pandas as pd
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-COLUMNS = {
+from ensemble.errors import escape
+from ensemble.files import read_table
+from ensemble.wording import plural
+
+COLUMNS = {  # what does not fit is left out from the end
     "f1": "F1",
     "precision": "precision",
     "recall": "recall",
@@ -14,43 +23,71 @@ COLUMNS = {
     "accuracy": "accuracy",
     "loss": "loss",
 }
+ALWAYS_SHOWN = 3
 WITH_INTERVAL = ("f1", "average_precision")
+NARROW_TITLE = 22  # characters, where a row has two lines
 
 
-def print_result(metrics: dict[str, Any], console: Console) -> None:
-    """Print ensemble, members and surfaces, a row each, and what the comparison says."""
+class Row(NamedTuple):
+    """A row: what was tested, more about it, its figures; `group` 1 stands below a line."""
+
+    title: str
+    about: list[str]
+    figures: dict[str, Any]
+    group: int = 0
+
+
+def read_names(run: Path) -> dict[int, str]:
+    """Trial → the name that a recipe gives it; empty for a run of a search.
+
+    Raises:
+        InputError: `trials.csv` is damaged.
+    """
+    path = run / "trials.csv"
+    return names_of(read_table(path, text=("name",))) if path.exists() else {}
+
+
+def names_of(trials: pd.DataFrame) -> dict[int, str]:
+    """Trial → name, from the rows of `trials.csv`; empty where they have none."""
+    if not {"trial", "name"} <= set(trials.columns):
+        return {}
+    named = trials[trials["name"].notna() & (trials["name"] != "")]
+    return {row["trial"]: escape(str(row["name"])) for row in named.to_dict("records")}
+
+
+def only_member(metrics: dict[str, Any]) -> dict[str, Any] | None:
+    """The figures of the member that is the whole ensemble; None where there is more to tell.
+
+    With flips and turns, or as a soup, one member can differ from what it is by itself.
+    """
+    if len(metrics["members"]) > 1:
+        return None
+    (member,) = metrics["members"]
+    both = [
+        [_number(figures[key]) for key in ("threshold", *COLUMNS)]
+        for figures in (member, metrics["ensemble"])
+    ]
+    return member if both[0] == both[1] else None
+
+
+def print_result(metrics: dict[str, Any], names: Mapping[int, str], console: Console) -> None:
+    """Print ensemble, members and surfaces, a row each, and what the comparison says.
+
+    Args:
+        metrics: As in `metrics.json`.
+        names: Trial → name, of those that have one.
+        console: Its width decides how many columns there are.
+    """
     photographs = metrics["num_test_photographs"]
-    of = f" of {photographs} photographs" if photographs else ""
-    table = Table(
-        title=f"Test split: {metrics['num_test_tiles']:,} tiles{of}",
-        title_justify="left",
-        title_style="bold",
-    )
-    table.add_column("")
-    for name in ("threshold", "val F1", *COLUMNS.values()):
-        table.add_column(name, justify="right", no_wrap=True)
-
-    def add(name: str, figures: dict[str, Any], style: str | None = None) -> None:
-        cells = [_number(figures["threshold"]), _number(figures.get("val_f1"))]
-        for metric in COLUMNS:
-            bounds = figures["intervals"][metric]
-            cell = _number(figures[metric])
-            if metric in WITH_INTERVAL and bounds["low"] is not None:
-                cell += f" [{bounds['low']:.2f}, {bounds['high']:.2f}]"
-            cells.append(cell)
-        table.add_row(name, *cells, style=style)
-
+    of = f" of {plural(photographs, 'photograph')}" if photographs else ""
+    title = f"Test split: {plural(metrics['num_test_tiles'], 'tile')}{of}"
+    rows, most = _rows(metrics, names), len(COLUMNS)
+    stacked = (_draw(title, rows, n, stacked=True) for n in range(most, ALWAYS_SHOWN - 1, -1))
+    table = print_widest(chain([_draw(title, rows, most, stacked=False)], stacked), console)
+    left_out = list(COLUMNS.values())[len(table.columns) - 3 :]
+    if left_out:
+        console.print(f"not shown here: {', '.join(left_out)}; all are in metrics.json")
     choice = metrics["choice"]
-    add(f"ensemble ({choice['method']} of {_count(choice)})", metrics["ensemble"], "bold")
-    for member in metrics["members"]:
-        single = member["trial"] == metrics["best_single"]["trial"]
-        note = ", best single" if single else ""
-        add(f"trial {member['trial']} ({member['backbone']}{note})", member)
-    if len(metrics["surfaces"]) > 1:
-        table.add_section()
-        for surface, figures in metrics["surfaces"].items():
-            add(f"ensemble on surface {surface}", figures)
-    console.print(table)
     reached = choice["val_metrics"]
     console.print(
         f"threshold by {choice['threshold_rule']}: precision {reached['precision']:.3f} and recall "
@@ -71,7 +108,7 @@ def print_result(metrics: dict[str, Any], console: Console) -> None:
             highlight=False,
         )
     gain = metrics["gain_over_best_single"]["f1"]
-    if gain["difference"] is not None:
+    if gain["difference"] is not None and only_member(metrics) is None:
         span = "" if gain["low"] is None else f" [{gain['low']:+.3f}, {gain['high']:+.3f}]"
         line = f"F1 minus the best single member's: {gain['difference']:+.3f}{span}"
         console.print(f"{line}, {gain['verdict']}", highlight=False, markup=False)
@@ -88,8 +125,70 @@ def print_result(metrics: dict[str, Any], console: Console) -> None:
             "be ruled out",
             style="bold",
         )
-    openings = metrics["num_test_openings"]
-    console.print(f"the test split of this run was opened {openings} time{'s' * (openings > 1)}")
+    openings = plural(metrics["num_test_openings"], "time")
+    console.print(f"the test split of this run was opened {openings}")
+
+
+def _rows(metrics: dict[str, Any], names: Mapping[int, str]) -> list[Row]:
+    """The ensemble first; its only member stands for it where the two are the same."""
+    choice, only = metrics["choice"], only_member(metrics)
+    rows = []
+    if only is None:
+        about = [f"{choice['method']} of {_count(choice)}"]
+        rows.append(Row("ensemble", about, metrics["ensemble"]))
+    for member in metrics["members"]:
+        trial, name = f"trial {member['trial']}", names.get(member["trial"])
+        about = [member["backbone"] if name is None else f"{trial}, {member['backbone']}"]
+        if only is not None:
+            about.append("the only member")
+        elif member["trial"] == metrics["best_single"]["trial"]:
+            about.append("best single")
+        rows.append(Row(name or trial, about, member))
+    if len(metrics["surfaces"]) > 1:
+        for surface, figures in metrics["surfaces"].items():
+            rows.append(Row(f"ensemble on surface {escape(surface)}", [], figures, group=1))
+    return rows
+
+
+def print_widest(tables: Iterable[Table], console: Console) -> Table:
+    """Print the first table that fits, or the last of all, and return it.
+
+    Args:
+        tables: The widest first.
+        console: Its width decides.
+    """
+    unbounded = console.options.update_width(10_000)
+    for table in tables:  # the last one stays
+        if console.measure(table, options=unbounded).maximum <= console.width:
+            break
+    console.print(table)
+    return table
+
+
+def _draw(title: str, rows: list[Row], num_shown: int, *, stacked: bool) -> Table:
+    """The table with the first figures; stacked, intervals stand below theirs and cost no width."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("tested", max_width=NARROW_TITLE if stacked else None, overflow="fold")
+    shown = dict(list(COLUMNS.items())[:num_shown])
+    for name in ("threshold", "val F1", *shown.values()):
+        table.add_column(name, justify="right", no_wrap=True)
+    for number, row in enumerate(rows):
+        figures = row.figures
+        cells = [_number(figures["threshold"]), _number(figures.get("val_f1"))]
+        for metric in shown:
+            bounds = figures["intervals"][metric]
+            cell = _number(figures[metric])
+            if metric in WITH_INTERVAL and bounds["low"] is not None:
+                low, high = f"{bounds['low']:.2f}", f"{bounds['high']:.2f}"
+                cell += f"\n{low}–{high}" if stacked else f" [{low}, {high}]"
+            cells.append(cell)
+        if row.group != rows[number - 1].group and number:
+            table.add_section()
+        name = "\n".join([row.title, *row.about])
+        if not stacked and row.about:
+            name = f"{row.title} ({', '.join(row.about)})"
+        table.add_row(*map(Text, (name, *cells)), style=None if number else "bold")
+    return table
 
 
 def _count(choice: dict[str, Any]) -> int:

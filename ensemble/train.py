@@ -6,7 +6,6 @@ is evaluated, used and reported like any other. Needs neither Ray nor Optuna.
 
 import argparse
 import shlex
-import sys
 from datetime import datetime
 from pathlib import Path
 
@@ -18,7 +17,9 @@ from ensemble.data.pack import Pack
 from ensemble.data.prepare import is_synthetic, prepare_data
 from ensemble.errors import InputError
 from ensemble.export import export_member
+from ensemble.interruption import goes_on
 from ensemble.members import choose_device, rank_members
+from ensemble.options import EPOCHS, IMAGE_SIZE, SEED, data_options
 from ensemble.recipe import RECIPES, Recipe, load_recipe
 from ensemble.recipe_run import RecipeRun, train_recipe
 from ensemble.run_folder import (
@@ -53,27 +54,8 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="NAME|FILE",
         help=f"a TOML file, or a name in search_spaces/recipes/: {known}",
     )
-    add(
-        "--data",
-        default="synthetic",
-        metavar="PATH",
-        help="folder or .zip of tiles in class folders (default: synthetic, drawn concrete)",
-    )
-    add("--positive", metavar="FOLDER", help="folder of the cracked tiles, if no name tells")
-    add(
-        "--split-seed",
-        type=int,
-        default=0,
-        metavar="N",
-        help="of the split; keep it: it decides which photographs are held out (default: 0)",
-    )
-    add(
-        "--max-bad-tiles",
-        type=int,
-        default=10,
-        metavar="N",
-        help="unreadable tiles to leave out before it is an error (default: 10)",
-    )
+    for flag, settings in data_options(default="synthetic").items():
+        add(flag, **settings)
     add(
         "--backbone",
         choices=Backbone.__args__,  # type: ignore[attr-defined]
@@ -88,14 +70,14 @@ def build_parser() -> argparse.ArgumentParser:
         help="what it starts from: imagenet, none, or FILE (.safetensors or a state dict of "
         "torch's) (default: the recipe's)",
     )
-    add("--epochs", type=int, metavar="N", help="of each configuration (default: the recipe's)")
+    add("--epochs", type=EPOCHS, metavar="N", help="of each configuration (default: the recipe's)")
     add(
         "--image-size",
-        type=int,
+        type=IMAGE_SIZE,
         metavar="PX",
         help="side of the square input in pixels (default: the recipe's)",
     )
-    add("--seed", type=int, default=0, metavar="N", help="head, order, augmentation (default: 0)")
+    add("--seed", type=SEED, default=0, metavar="N", help="head, order, augmentation (default: 0)")
     add(
         "--gpus",
         type=int,
@@ -122,8 +104,6 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> None:
     """Train as the command line says."""
     options = build_parser().parse_args(arguments)
-    if not 0 <= options.seed < 2**63:
-        raise InputError(f"--seed {options.seed}: must be a whole number from 0 on")
     recipe = load_recipe(options.recipe).changed(
         backbone=options.backbone,
         epochs=options.epochs,
@@ -144,19 +124,21 @@ def main(arguments: list[str] | None = None) -> None:
     device = torch.device("cpu") if options.gpus == 0 else choose_device()
     weights = parse_weights(options.weights, {recipe.backbone: recipe.weights})[recipe.backbone]
     console.print(f"{recipe.name}: {recipe.what}")
-    if weights == "imagenet":
-        console.print(f"{recipe.backbone}: ImageNet weights, downloaded unless they are here")
-    state = make_initial_state(recipe.backbone, weights, seed=options.seed)
-    packed = prepare_data(
-        options.data,
-        positive=options.positive,
-        split_seed=options.split_seed,
-        leaky_split=False,
-        max_bad_tiles=options.max_bad_tiles,
-        packs=options.out.resolve() / "packs",
-        say=console.print,
-    )
-    try:
+    console.print(f"run: {shown(folder)}")
+    how = f"the same command with --name {shlex.quote(name)} goes on after the last finished epoch"
+    with goes_on(how, console.print):
+        if weights == "imagenet":
+            console.print(f"{recipe.backbone}: ImageNet weights, downloaded unless they are here")
+        state = make_initial_state(recipe.backbone, weights, seed=options.seed)
+        packed = prepare_data(
+            options.data,
+            positive=options.positive,
+            split_seed=options.split_seed,
+            leaky_split=False,
+            max_bad_tiles=options.max_bad_tiles,
+            packs=options.out.resolve() / "packs",
+            say=console.print,
+        )
         train(
             folder,
             recipe,
@@ -167,12 +149,6 @@ def main(arguments: list[str] | None = None) -> None:
             export=options.export or recipe.export,
             console=console,
         )
-    except KeyboardInterrupt:
-        console.print(
-            f"interrupted: the same command with --name {shlex.quote(name)} goes on after the last "
-            "finished epoch"
-        )
-        sys.exit(130)
     console.print(f"run: {folder}")
     console.print(f"next: python -m ensemble.evaluate {shown(folder)}")
 

@@ -68,7 +68,12 @@ def test_answers_are_members_of_the_run_and_are_not_trained_twice(answered, monk
     monkeypatch.chdir(answered.parents[1])
     before = (answered / "epochs.csv").read_bytes()
     recall.main(["run", "--gpus", "0"])
-    assert capsys.readouterr().out.count("finished before") == 3
+    said = capsys.readouterr().out
+    assert said.count("finished before") == 3
+    assert said.splitlines()[-1] == "next: python -m ensemble.evaluate results/run"
+    (header,) = [line for line in said.splitlines() if line.startswith("┃")]
+    assert header.strip("┃ ").split(" ┃ ")[0].strip() == "trained with"
+    assert all(title.strip() for title in header.strip("┃").split("┃"))
     train.main(WORDS)
     assert (answered / "epochs.csv").read_bytes() == before
     trials = pd.read_csv(answered / "trials.csv")
@@ -96,6 +101,20 @@ def test_recall_goes_on_where_it_was_interrupted(answered, tmp_path):
     assert (member_folder(run, 2) / "state.json").exists()
     table = recall.answer_recall(run, torch.device("cpu"), Console(quiet=True))
     pd.testing.assert_frame_equal(table, pd.read_csv(answered / "recall.csv"), check_dtype=False)
+
+
+def test_a_training_split_of_one_class_is_refused_with_its_reason(answered, tmp_path):
+    """The weight would be a division by nothing."""
+    run = tmp_path / "run"
+    shutil.copytree(answered, run)
+    about = json.loads((run / "run.json").read_text())
+    pack = tmp_path / "pack"
+    shutil.copytree(about["pack_folder"], pack)
+    table = pd.read_csv(pack / "train.csv")
+    table[table["label"] == 0].to_csv(pack / "train.csv", index=False)
+    (run / "run.json").write_text(json.dumps(about | {"pack_folder": str(pack)}))
+    with pytest.raises(InputError, match="the training tiles are all uncracked: a network"):
+        recall.answer_recall(run, torch.device("cpu"), Console(quiet=True))
 
 
 def test_a_run_of_a_search_is_refused(answered, tmp_path):

@@ -17,16 +17,19 @@ import pytest
 import safetensors.torch
 import torch
 from person import ROOT, type_in
+from rich.console import Console
 from sklearn import metrics as reference
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ensemble import train
+from ensemble.comparison import plot_curves, print_comparison
 from ensemble.errors import InputError
 from ensemble.evaluate import evaluate
 from ensemble.members import member_folder, open_members, read_validation, score_tiles
 from ensemble.recipe import RECIPES, load_recipe
 from ensemble.recipe_run import RecipeRun, train_recipe
 from ensemble.report.page import main as report
+from ensemble.result_table import read_names
 from ensemble.training.checkpoint import open_member
 from ensemble.training.config import Backbone
 from ensemble.training.loop import predict_margins
@@ -179,9 +182,55 @@ def test_an_epoch_is_one_line_that_says_all(augmented):
 
 def test_a_run_of_a_recipe_is_reported_like_a_search(here, augmented):
     run, _ = augmented
-    evaluate(run, top_k=5)
+    metrics = evaluate(run, top_k=6)
     report(["augmented"])
-    assert "Crack ensemble: the run augmented" in (run / "report.html").read_text()
+    page = (run / "report.html").read_text()
+    assert "Crack ensemble: the run augmented" in page
+    assert "Trained by the recipe mobilenetv2-augmented 2" in page
+    for name in ("base (trial 0)", "more dropout (trial 1)", "base, epoch"):
+        assert f'<th scope="row">{name}' in page
+    for word in ("Searched", "The search", "more trials might help", "study.db", "not recorded"):
+        assert word not in page
+    assert "further epoch" in page
+    names = read_names(run)
+    assert sorted(names) == sorted(member["trial"] for member in metrics["members"])
+    assert names[2] == "more regularisation"
+
+
+def test_the_name_of_a_run_is_told_before_anything_is_trained(here, capsys):
+    words = ["--recipe", "small-cnn", *QUICK, "--data", "tiles", "--epochs", "1"]
+    train.main([*words, "--out", "unnamed"])
+    said = capsys.readouterr().out.splitlines()
+    (run,) = Path("unnamed").glob("small-cnn-*")
+    assert said[1] == f"run: unnamed/{run.name}"
+
+
+@pytest.mark.parametrize(("num_epochs", "ticks"), [(1, [1]), (4, [1, 2, 3, 4])])
+def test_curves_of_any_length_have_whole_epochs_and_say_what_is_what(augmented, num_epochs, ticks):
+    run, _ = augmented
+    epochs = pd.read_csv(run / "epochs.csv").query("epoch <= @num_epochs")
+    members = {"base": open_member(member_folder(run, 0))}
+    figure = plot_curves(epochs, members, {"base": None})
+    low, high = figure.axes[-1].get_xlim()
+    shown = [tick for tick in figure.axes[-1].get_xticks() if low <= tick <= high]
+    assert shown == ticks
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "base", "validation", "training (augmented, under dropout)", "kept epoch",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [80, 100, 170])
+def test_the_comparison_is_never_wider_than_the_terminal_and_breaks_no_number(augmented, width):
+    run, _ = augmented
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    table = pd.read_csv(run / "variants.csv")
+    print_comparison(table, 100, console)
+    said = console.file.getvalue()
+    assert max(map(len, said.splitlines())) <= width
+    assert "…" not in said
+    assert f"{table.loc[0, 'val_loss']:.3f}" in said
+    assert ("not shown here" in said) == (width < 170)
 
 
 def test_the_best_epochs_of_base_are_members_and_no_epoch_is_there_twice(augmented):
@@ -302,9 +351,11 @@ def test_a_damaged_member_is_trained_again(here, tmp_path):
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_with_how_to_go_on_and_the_same_command_does(work):
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_end_with_how_to_go_on_and_the_same_command_does(work, stop):
     words = [*TRAIN, "--recipe", "small-cnn", *QUICK, "--data", "tiles", "--epochs", "300"]
-    words += ["--name", "stopped"]
+    name = f"stopped-{stop.name}"
+    words += ["--name", name]
     with subprocess.Popen(
         words, cwd=work, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
@@ -313,12 +364,12 @@ def test_ctrl_c_ends_with_how_to_go_on_and_the_same_command_does(work):
     ) as running:  # fmt: skip
         assert running.stdout is not None
         assert any("base epoch 2/300" in line for line in running.stdout)
-        running.send_signal(signal.SIGINT)
+        running.send_signal(stop)
         said, errors = running.communicate(timeout=60)
-    assert running.returncode == 130, errors
-    assert "--name stopped goes on after the last finished epoch" in said
+    assert running.returncode == 128 + stop, errors
+    assert f"--name {name} goes on after the last finished epoch" in said
     assert "Traceback" not in errors
-    done = pd.read_csv(work / "results" / "stopped" / "epochs.csv")["epoch"].max()
+    done = pd.read_csv(work / "results" / name / "epochs.csv")["epoch"].max()
     assert 2 <= done < 300
 
 
@@ -348,8 +399,9 @@ def test_a_name_that_is_taken_by_another_run_is_refused(here, augmented, changed
         (["--data", "nowhere"], "nowhere: no such folder or .zip"),
         (["--name", "../x"], "--name"),
         (["--seed", "-1"], "--seed -1"),
-        (["--epochs", "0"], "optimisation.epochs"),
-        (["--image-size", "8"], "data.image_size_px"),
+        (["--epochs", "0"], "--epochs 0: must be from 1 to 10000"),
+        (["--image-size", "8"], "--image-size 8: must be from 16 to 1024"),
+        (["--max-bad-tiles", "-1"], "--max-bad-tiles -1: must be at least 0"),
         (["--weights", "resnet99=x.pth"], "unknown backbone"),
         (["--weights", "resnet18=none"], "not in use here"),
         (["--weights", "x.pth"], "x.pth: no such file"),

@@ -19,7 +19,7 @@ from ensemble.errors import InputError
 from ensemble.figures import compare, coverage_note, ensemble_figures, figures, surface_figures
 from ensemble.mistakes import find_errors, relabelled_figures, suspect_labels
 from ensemble.report.data_urls import embed_picture
-from ensemble.report.learning import describe_learning
+from ensemble.report.learning import describe_learning, learning_curve
 from ensemble.report.page import main, write_report
 from ensemble.search.importance import LEAST_TRIALS, find_importance
 
@@ -549,6 +549,30 @@ def curve(train: list[float], val: list[float]) -> pd.DataFrame:
             "val_f1": 0.5,
         }
     )
+
+
+@pytest.mark.parametrize("num_epochs", [1, 2, 4])
+def test_a_learning_curve_of_any_length_has_whole_epochs_and_a_legend(num_epochs: int):
+    losses = [0.9, 0.5, 0.4, 0.3][:num_epochs]
+    svg = learning_curve(curve(losses, losses), 0, title="t", caption="c", faint=[0]).svg
+    texts = re.findall(r"<text[^>]*>([^<]*)</text>", svg)
+    ticks = texts[: texts.index("epoch")][-num_epochs:]
+    assert ticks == [str(epoch) for epoch in range(1, num_epochs + 1)]
+    assert {"training", "validation", "kept epoch"} <= set(texts)
+    assert "validation, other trials" not in texts
+
+
+def test_an_ensemble_of_one_member_has_one_row_and_no_comparison(evaluated: Path, tmp_path: Path):
+    metrics = json.loads((evaluated / "evaluation" / "metrics.json").read_text())
+    single = metrics["best_single"]
+    page = Page(
+        change(evaluated, tmp_path, ensemble=metrics["ensemble"] | single, members=[single])
+    )
+    assert [row[0] for row in page.rows("table-results")] == ["trial 2small_cnn, best single"]
+    assert page.rows("table-gain") == []
+    assert "figure-confusion-single" not in {f["attrs"]["id"] for f in page.find("figure")}
+    told = " ".join(e["text"] for e in page.find("p"))
+    assert "Trial 2 (small_cnn) is its only member" in told
 
 
 @pytest.mark.parametrize(

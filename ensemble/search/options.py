@@ -4,30 +4,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ensemble.options import EPOCHS, IMAGE_SIZE, SEED, data_options, positive_number, whole_number
+
 OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "data": {
-        "--data": {
-            "required": True,
-            "metavar": "PATH",
-            "help": "folder or .zip of tiles in class folders, or 'synthetic': drawn concrete",
-        },
-        "--positive": {
-            "metavar": "FOLDER",
-            "help": "folder of the cracked tiles (default: told by its name, such as Cracked, "
-            "Positive, or SDNET2018's C?)",
-        },
-        "--max-bad-tiles": {
-            "type": int,
-            "default": 10,
-            "metavar": "N",
-            "help": "unreadable tiles to leave out before it is an error (default: 10)",
-        },
-        "--split-seed": {
-            "type": int,
-            "default": 0,
-            "metavar": "N",
-            "help": "of the split; keep it: it decides which photographs are held out (default: 0)",
-        },
+        **data_options(default=None),
         "--leaky-split": {
             "action": "store_true",
             "help": "split tiles, not photographs, only to show what leakage is worth; the results "
@@ -46,14 +27,14 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
             "is trial 0 and the default of the space, which is widened to hold it",
         },
         "--trials": {
-            "type": int,
+            "type": whole_number("--trials", least=1),
             "default": 20,
             "metavar": "N",
             "help": "trials in all, finished or stopped early (default: 20)",
         },
-        "--epochs": {"type": int, "metavar": "N", "help": "of a trial (default: the space's)"},
+        "--epochs": {"type": EPOCHS, "metavar": "N", "help": "of a trial (default: the space's)"},
         "--image-size": {
-            "type": int,
+            "type": IMAGE_SIZE,
             "metavar": "PX",
             "help": "side of the square input in pixels (default: the space's)",
         },
@@ -65,7 +46,7 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
             "a state dict of torch's); repeatable (default: the space's)",
         },
         "--seed": {
-            "type": int,
+            "type": SEED,
             "default": 0,
             "metavar": "N",
             "help": "of the study: sampler, heads, order, augmentation (default: 0)",
@@ -77,20 +58,20 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
             "sequence (default: tpe; random with the same --trials shows what the search is worth)",
         },
         "--max-hours": {
-            "type": float,
+            "type": positive_number("--max-hours"),
             "metavar": "H",
             "help": "after so many hours no trial starts and running ones stop; the same command "
             "goes on (default: no limit)",
         },
         "--trial-timeout": {
-            "type": float,
+            "type": positive_number("--trial-timeout"),
             "default": 60.0,
             "metavar": "MINUTES",
             "help": "end a trial that reports nothing for so long; longer than its longest epoch "
             "(default: 60)",
         },
         "--max-failures": {
-            "type": int,
+            "type": whole_number("--max-failures", least=0),
             "default": 10,
             "metavar": "N",
             "help": "failed trials to replace before giving up (default: 10)",
@@ -98,23 +79,23 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "machine": {
         "--gpus": {
-            "type": int,
+            "type": whole_number("--gpus", least=0),
             "metavar": "N",
             "help": "GPUs to use in all; 0 trains on the CPU (default: all there are)",
         },
         "--cpus": {
-            "type": int,
+            "type": whole_number("--cpus", least=1),
             "metavar": "N",
             "help": "workers at a time where no GPU is used (default: one a core)",
         },
         "--workers-per-trial": {
-            "type": int,
+            "type": whole_number("--workers-per-trial", least=1),
             "metavar": "N",
             "help": "data-parallel workers of each trial; above 1 on Ray Train (default: the "
             "space's)",
         },
         "--trials-per-gpu": {
-            "type": int,
+            "type": whole_number("--trials-per-gpu", least=1),
             "default": 1,
             "metavar": "N",
             "help": "trials that share a GPU (default: 1)",
@@ -125,7 +106,7 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
             "(default: Ray on this machine alone)",
         },
         "--wait": {
-            "type": float,
+            "type": positive_number("--wait"),
             "metavar": "MINUTES",
             "help": "on a cluster: wait that long until --gpus or --cpus can be placed, and ask it "
             "to grow where it can (default: what cannot be placed is refused)",
@@ -138,7 +119,7 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "output": {
         "--keep": {
-            "type": int,
+            "type": whole_number("--keep", least=1),
             "default": 20,
             "metavar": "N",
             "help": "best members that keep their weights; of the others the scores stay "

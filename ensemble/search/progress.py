@@ -15,6 +15,7 @@ from ensemble.events import epoch_figures
 from ensemble.search.forecast import Forecast
 from ensemble.search.stopping import Stopping
 from ensemble.search.tables import RunTables
+from ensemble.wording import plural
 
 NUM_BEST = 5
 
@@ -158,7 +159,7 @@ class Progress(tune.Callback):
         left = self._left()
         self._log(
             f"trial {running.number} {words}{after}{best_f1} "
-            f"[{done}/{self._num_trials} trials{f', {left}' if left else ''}]"
+            f"[{done}/{plural(self._num_trials, 'trial')}{f', {left}' if left else ''}]"
         )
 
     def _left(self) -> str:
@@ -189,7 +190,8 @@ class Progress(tune.Callback):
         used = _clock(time.monotonic() - self._started)
         if self._max_seconds is not None:
             used += f" of {_clock(self._max_seconds)}"
-        head = f"{used}  {len(self._running)} running, {counts}, of {self._num_trials} trials"
+        of = plural(self._num_trials, "trial")
+        head = f"{used}  {len(self._running)} running, {counts}, of {of}"
         if forecast := self._left():
             head += f"; {forecast}"
         best = "  ".join(f"{-f1:.3f} (trial {n}, {name})" for f1, n, name in self._best)

@@ -14,6 +14,7 @@ from ray import tune
 from ensemble.search.orphans import release_orphans
 from ensemble.search.stopping import Stopping
 from ensemble.search.workers import WorkersLostError
+from ensemble.wording import plural
 
 WORKERS_LOST = WorkersLostError.__name__
 ATTEMPTS = 3  # of a trial whose processes die
@@ -113,7 +114,7 @@ class Watch(tune.Callback):
         trial = self._trials.get(trial_id)
         if trial is None or trial.num_failures < ATTEMPTS:
             return None
-        return f"{_why_it_died(trial)}, {trial.num_failures} times"
+        return f"{_why_it_died(trial)}, {plural(trial.num_failures, 'time')}"
 
     def _end_silent(self, trial_id: str) -> None:
         trial = self._trials[trial_id]

@@ -1,0 +1,101 @@
+"""What options of several commands share: those about data, and numbers checked by their option.
+
+A number that is none or out of its range is refused in the words of the command line, before
+anything is read: the person typed `--epochs`, not `optimisation.epochs`.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from ensemble.errors import InputError, quote
+
+MOST_EPOCHS = 10_000
+LEAST_IMAGE_PX, MOST_IMAGE_PX = 16, 1024
+MOST_SEED = 2**63 - 1
+
+
+def whole_number(option: str, *, least: int, most: int | None = None) -> Callable[[str], int]:
+    """A `type` of argparse: a whole number from `least` to `most`.
+
+    Args:
+        option: As it is typed, for the error.
+        least: Smallest allowed number.
+        most: Largest allowed one.
+    """
+    wanted = f"at least {least}" if most is None else f"from {least} to {most}"
+
+    def parse(given: str) -> int:
+        try:
+            number = int(given)
+        except ValueError:
+            shown = quote(given)
+            raise InputError(f"{option} {shown}: must be a whole number, {wanted}") from None
+        if number < least or (most is not None and number > most):
+            raise InputError(f"{option} {number}: must be {wanted}")
+        return number
+
+    return parse
+
+
+def positive_number(option: str, *, most: float = math.inf) -> Callable[[str], float]:
+    """A `type` of argparse: a finite number above 0.
+
+    Args:
+        option: As it is typed, for the error.
+        most: Largest allowed number.
+    """
+    wanted = "finite and above 0" if most == math.inf else f"above 0, at most {most:g}"
+
+    def parse(given: str) -> float:
+        try:
+            number = float(given)
+        except ValueError:
+            raise InputError(f"{option} {quote(given)}: must be a number, {wanted}") from None
+        if not 0 < number <= most or number == math.inf:
+            raise InputError(f"{option} {number:g}: must be {wanted}")
+        return number
+
+    return parse
+
+
+EPOCHS = whole_number("--epochs", least=1, most=MOST_EPOCHS)
+IMAGE_SIZE = whole_number("--image-size", least=LEAST_IMAGE_PX, most=MOST_IMAGE_PX)
+SEED = whole_number("--seed", least=0, most=MOST_SEED)
+
+
+def data_options(*, default: str | None) -> dict[str, dict[str, Any]]:
+    """The options that say which tiles there are and how they are split, for `add_argument`.
+
+    Args:
+        default: Of `--data`; None where it must be given.
+    """
+    data: dict[str, Any] = {
+        "metavar": "PATH",
+        "help": "folder or .zip of tiles in class folders, or 'synthetic': drawn concrete",
+    }
+    if default is None:
+        data["required"] = True
+    else:
+        data["default"] = default
+        data["help"] += f" (default: {default})"
+    return {
+        "--data": data,
+        "--positive": {
+            "metavar": "FOLDER",
+            "help": "folder of the cracked tiles (default: told by its name, such as Cracked, "
+            "Positive, or SDNET2018's C?)",
+        },
+        "--max-bad-tiles": {
+            "type": whole_number("--max-bad-tiles", least=0),
+            "default": 10,
+            "metavar": "N",
+            "help": "unreadable tiles to leave out before it is an error (default: 10)",
+        },
+        "--split-seed": {
+            "type": whole_number("--split-seed", least=0),
+            "default": 0,
+            "metavar": "N",
+            "help": "of the split; keep it: it decides which photographs are held out (default: 0)",
+        },
+    }

@@ -1,0 +1,114 @@
+"""The table of a test: every width reads, nothing is told twice, names stand where there are."""
+
+import io
+from typing import Any
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from ensemble.result_table import COLUMNS, names_of, only_member, print_result
+from ensemble.wording import plural
+
+NAMES = {0: "base", 3: "class [weights]"}
+
+
+def figures(trial: int | None = None, f1: float = 0.875, **changes: Any) -> dict[str, Any]:
+    found: dict[str, Any] = dict.fromkeys(COLUMNS, 0.625) | {"f1": f1, "threshold": 0.315}
+    found["intervals"] = {key: {"low": 0.34, "high": 0.99} for key in COLUMNS}
+    found["val_f1"] = 0.9
+    if trial is not None:
+        found |= {"trial": trial, "backbone": "mobilenet_v3_small"}
+    return found | changes
+
+
+def metrics(*members: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    return {
+        "ensemble": figures(),
+        "members": list(members),
+        "best_single": members[0],
+        "surfaces": {},
+        "gain_over_best_single": {
+            "f1": {"difference": 0.01, "low": -0.01, "high": 0.02, "verdict": "no difference shown"}
+        },
+        "choice": {
+            "method": "mean",
+            "members": list(members),
+            "ingredients": [],
+            "threshold_rule": "f1",
+            "val_metrics": {"precision": 0.8, "recall": 0.7},
+            "methods": [],
+        },
+        "num_test_tiles": 180,
+        "num_test_photographs": 6,
+        "intervals": "6 photographs are too few for intervals to be trusted",
+        "split_by": "photograph",
+        "leaky_split": False,
+        "num_test_openings": 1,
+    } | changes
+
+
+def printed(found: dict[str, Any], width: int = 240, names: dict[int, str] = NAMES) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    print_result(found, names, console)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("width", [80, 90, 100, 120, 160])
+def test_no_line_is_wider_than_the_terminal_and_no_number_is_broken(width):
+    surfaces = {"D": figures(), "W": figures()}
+    said = printed(metrics(figures(0), figures(3, f1=0.75), surfaces=surfaces), width)
+    assert max(map(len, said.splitlines())) <= width
+    assert "…" not in said
+    for number in ("0.315", "0.900", "0.875", "0.750", "0.34–0.99"):
+        assert number in said
+    for word in ("base", "class [weights]", "mean of 2", "best single", "surface W"):
+        assert word in said
+
+
+def test_columns_that_do_not_fit_are_named():
+    found = metrics(figures(0), figures(3))
+    assert "not shown here: AP, AUC, accuracy, loss; all are in metrics.json" in printed(found, 80)
+    assert "not shown here" not in printed(found)
+
+
+def test_where_there_is_room_a_row_is_one_line():
+    said = printed(metrics(figures(0), figures(3)))
+    assert "│ ensemble (mean of 2) " in said
+    assert "│ base (trial 0, mobilenet_v3_small, best single) " in said
+    assert "│ class [weights] (trial 3, mobilenet_v3_small) " in said
+    assert all(f" {title} ┃" in said for title in COLUMNS.values())
+    assert "0.875 [0.34, 0.99]" in said
+
+
+def test_a_trial_without_a_name_is_called_by_its_number():
+    said = printed(metrics(figures(0), figures(3)), names={})
+    assert "│ trial 3 (mobilenet_v3_small) " in said
+
+
+def test_an_ensemble_that_is_its_only_member_has_one_row():
+    said = printed(metrics(figures(0)))
+    assert said.count("│ ") == 1 + len(COLUMNS) + 2
+    assert "base (trial 0, mobilenet_v3_small, the only member)" in said
+    assert "F1 minus" not in said
+
+
+def test_one_member_that_flips_and_turns_changed_keeps_its_row():
+    found = metrics(figures(0, threshold=0.4))
+    assert only_member(found) is None
+    assert "ensemble (mean of 1)" in printed(found)
+    assert "F1 minus the best single member's: +0.010" in printed(found)
+
+
+def test_names_are_those_of_the_table_of_trials_and_move_no_cursor():
+    trials = pd.DataFrame({"trial": [0, 1, 2], "name": ["base", None, "a\x1b[2Jb"]})
+    assert names_of(trials) == {0: "base", 2: "a\\x1b[2Jb"}
+    assert names_of(trials.drop(columns="name")) == {}
+    assert names_of(pd.DataFrame()) == {}
+
+
+def test_one_is_no_plural():
+    said = printed(metrics(figures(0), num_test_tiles=1, num_test_photographs=1))
+    assert "Test split: 1 tile of 1 photograph\n" in "\n".join(map(str.rstrip, said.split("\n")))
+    assert said.rstrip().endswith("was opened 1 time")
+    assert [plural(n, "epoch") for n in (0, 1, 1000)] == ["0 epochs", "1 epoch", "1,000 epochs"]
