@@ -9,7 +9,7 @@ small_cnn take a maximum over places: their map is what the head would say of ea
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -29,6 +29,10 @@ GAP_PX = 2  # between a tile and the same under its map
 MARGIN_PX = 8
 LINE_PX = 15
 TITLE_PX = 28
+HEADING_PX = 26  # above the tiles of a group that has one
+LEGEND_PX = (600, 22)
+BAR_PX = (110, 14)
+CONCRETE = 180  # grey that the legend's colours lie on
 HEAT = np.array([(255, 235, 60), (255, 140, 0), (215, 0, 20)])  # little, some, most evidence
 HEAT_OPACITY = 0.6  # of the most evidence; none is left clear
 
@@ -103,51 +107,108 @@ def average_maps(
     return np.clip(total, 0, 1).astype(np.float32)
 
 
-def draw_gallery(
-    tiles: np.ndarray,
-    maps: np.ndarray,
-    captions: Sequence[str],
-    path: Path,
-    *,
-    title: str,
-    columns: int = 6,
-) -> None:
-    """Draw every tile twice, plain and under its map as heat, over its caption.
+class Group(NamedTuple):
+    """Tiles of a sheet that belong together.
 
-    Args:
+    Attributes:
+        heading: Stands above them; none where it is empty.
         tiles: (K, H, W, 3) uint8; K may be 0.
         maps: (K, h, w) from 0 (left clear) to 1 (red).
         captions: (K,) wrapped at spaces, line feeds kept.
+    """
+
+    heading: str
+    tiles: np.ndarray
+    maps: np.ndarray
+    captions: Sequence[str]
+
+
+def draw_gallery(path: Path, title: str, groups: Sequence[Group], *, columns: int = 6) -> None:
+    """Draw every tile twice, plain and under its map as heat, over its caption, with a legend.
+
+    Args:
         path: The .png to write.
         title: Stands above.
+        groups: One below another.
         columns: Tiles in a row.
     """
-    if not len(tiles) == len(maps) == len(captions):
-        raise ValueError(
-            "as many tiles as maps and captions must hold, but got "
-            f"{len(tiles)}, {len(maps)} and {len(captions)}"
-        )
-    title_font, font = ImageFont.load_default(16), ImageFont.load_default(12)
-    texts = [_wrap(caption, font, 2 * TILE_PX + GAP_PX) for caption in captions]
+    for _, tiles, maps, captions in groups:
+        if not len(tiles) == len(maps) == len(captions):
+            raise ValueError(
+                "as many tiles as maps and captions must hold, but got "
+                f"{len(tiles)}, {len(maps)} and {len(captions)}"
+            )
+    parts = [_draw_group(group, columns) for group in groups]
+    font = ImageFont.load_default(16)
+    widths = [round(font.getlength(title)) + 2 * MARGIN_PX, *(part.width for part in parts)]
+    top = TITLE_PX
+    if any(group.captions for group in groups):
+        widths.append(LEGEND_PX[0])
+        top += LEGEND_PX[1]
+    height = top + sum(part.height for part in parts) + 2 * MARGIN_PX
+    sheet = Image.new("RGB", (max(widths), height), "white")
+    draw = ImageDraw.Draw(sheet)
+    draw.text((MARGIN_PX, MARGIN_PX), title, "black", font)
+    if any(group.captions for group in groups):
+        _draw_legend(sheet, TITLE_PX)
+    top += MARGIN_PX
+    for part in parts:
+        sheet.paste(part, (0, top))
+        top += part.height
+    with written_whole(path) as temporary:
+        sheet.save(temporary, format="PNG")
+
+
+def _draw_legend(sheet: Image.Image, top: int) -> None:
+    """What the colours say: where in a tile; two tiles' do not compare."""
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    left = MARGIN_PX
+    for piece in (
+        "right of each tile: where signs of a crack were seen, from none",
+        Image.fromarray(draw_heat_bar(*BAR_PX)),
+        "to the most in that tile",
+    ):
+        if isinstance(piece, str):
+            draw.text((left, top + 4), piece, "dimgrey", font)
+            left += round(font.getlength(piece))
+        else:
+            sheet.paste(piece, (left, top + 4))
+            left += piece.width
+        left += MARGIN_PX
+
+
+def draw_heat_bar(width: int, height: int) -> np.ndarray:
+    """The colours of maps from 0 to 1, as they lie on grey concrete: (height, width, 3) uint8."""
+    plain = Image.new("RGB", (width, height), (CONCRETE,) * 3)
+    return np.asarray(_overlay(plain, np.linspace(0, 1, width)[None]))
+
+
+def _draw_group(group: Group, columns: int) -> Image.Image:
+    font = ImageFont.load_default(12)
+    texts = [_wrap(caption, font, 2 * TILE_PX + GAP_PX) for caption in group.captions]
     across = 2 * TILE_PX + GAP_PX + 2 * MARGIN_PX
     down = TILE_PX + MARGIN_PX + LINE_PX * max((len(lines) for lines in texts), default=0)
-    num_columns = max(1, min(columns, len(tiles)))
-    width = max(num_columns * across, round(title_font.getlength(title)) + MARGIN_PX) + MARGIN_PX
-    height = TITLE_PX + -(-len(tiles) // columns) * down + 2 * MARGIN_PX
-    sheet = Image.new("RGB", (width, height), "white")
+    head = HEADING_PX if group.heading else 0
+    heading_font = ImageFont.load_default(14)
+    width = max(
+        MARGIN_PX + max(1, min(columns, len(texts))) * across,
+        round(heading_font.getlength(group.heading)) + 2 * MARGIN_PX,
+    )
+    sheet = Image.new("RGB", (width, head + -(-len(texts) // columns) * down), "white")
     draw = ImageDraw.Draw(sheet)
-    draw.text((MARGIN_PX, MARGIN_PX), title, "black", title_font)
-    for number, (tile, evidence, lines) in enumerate(zip(tiles, maps, texts, strict=True)):
+    draw.text((MARGIN_PX, 4), group.heading, "black", heading_font)
+    for number, (tile, evidence, lines) in enumerate(
+        zip(group.tiles, group.maps, texts, strict=True)
+    ):
         left = MARGIN_PX + number % columns * across
-        top = TITLE_PX + MARGIN_PX + number // columns * down
+        top = head + number // columns * down
         size = (TILE_PX, TILE_PX)
         plain = Image.fromarray(np.asarray(tile)).resize(size, Image.Resampling.BILINEAR)
         sheet.paste(plain, (left, top))
         sheet.paste(_overlay(plain, evidence), (left + TILE_PX + GAP_PX, top))
         for line, text in enumerate(lines):
             draw.text((left, top + TILE_PX + line * LINE_PX), text, "black", font)
-    with written_whole(path) as temporary:
-        sheet.save(temporary, format="PNG")
+    return sheet
 
 
 def _overlay(picture: Image.Image, evidence: np.ndarray) -> Image.Image:

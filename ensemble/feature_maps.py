@@ -20,12 +20,14 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor, nn
 
-from ensemble.activation import HEAT, HEAT_OPACITY
+from ensemble.activation import HEAT, HEAT_OPACITY, draw_heat_bar
 from ensemble.files import written_whole
 
 NUM_CHANNELS = 16  # shown of a convolution
 CELL_PX, GAP_PX, MARGIN_PX = 72, 4, 16
 TILE_PX = 200
+CAPTION_PX = 34  # below the tile: what it and the colours are
+BAR_PX = (100, 12)
 LINE_PX = 18
 NAME_PX, NUMBER_PX = 40, 16  # above a convolution's filters, and between them and its maps
 HEAT_MAP = LinearSegmentedColormap.from_list("heat", HEAT / 255)
@@ -167,7 +169,7 @@ def draw_sheet(
     """
     width = 2 * MARGIN_PX + NUM_CHANNELS * (CELL_PX + GAP_PX) - GAP_PX
     band = NAME_PX + 2 * CELL_PX + NUMBER_PX
-    height = 2 * MARGIN_PX + TILE_PX + len(found) * band
+    height = 2 * MARGIN_PX + TILE_PX + CAPTION_PX + len(found) * band
     with mpl.rc_context(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # the font lacks a letter of a name
         mpl.rcdefaults()  # nobody's own settings
@@ -190,6 +192,15 @@ def draw_sheet(
             Image.fromarray(evidence).resize((TILE_PX, TILE_PX), Image.Resampling.BILINEAR)
         )
         put(HEAT_MAP(heat, alpha=HEAT_OPACITY * heat), beside, MARGIN_PX)
+        below = MARGIN_PX + TILE_PX + GAP_PX
+        write("the tile", MARGIN_PX, below, size=11, color="dimgrey")
+        if evidence.any():
+            write("where it sees signs of a crack:", beside, below, size=11, color="dimgrey")
+            write("none", beside, below + LINE_PX, size=11, color="dimgrey")
+            put(draw_heat_bar(*BAR_PX), beside + 34, below + LINE_PX + 1)
+            write("most", beside + 34 + BAR_PX[0] + 6, below + LINE_PX, size=11, color="dimgrey")
+        else:
+            write("no place in it speaks for a crack", beside, below, size=11, color="dimgrey")
         left, top = beside + TILE_PX + MARGIN_PX, MARGIN_PX
         for line in title:
             write(line, left, top, size=12, weight="bold" if line is title[0] else "normal")
@@ -197,7 +208,7 @@ def draw_sheet(
         for line in LEGEND:
             top += LINE_PX
             write(line, left, top, size=11, color="dimgrey")
-        top = MARGIN_PX + TILE_PX
+        top = MARGIN_PX + TILE_PX + CAPTION_PX
         for name, convolution in found.items():
             write(f"{name}  {_describe(convolution)}", MARGIN_PX, top + NAME_PX - 20, size=12)
             top += NAME_PX

@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ensemble.activation import average_maps, draw_gallery
+from ensemble.activation import Group, average_maps, draw_gallery
 from ensemble.choice import Choice
 from ensemble.data.batches import Tiles, make_batch
+from ensemble.errors import escape
 from ensemble.mistakes import find_errors
 from ensemble.training.checkpoint import Member
 from ensemble.training.metrics import best_threshold
@@ -30,31 +31,24 @@ def draw_galleries(
         tiles: That were judged.
     """
     errors = find_errors(predictions, choice.threshold)
-    for kind, name, title in (
-        ("miss", "misses.png", "cracks that were missed, the surest first"),
-        ("false alarm", "false_alarms.png", "false alarms, the surest first"),
-    ):
-        worst = errors[errors["kind"] == kind].head(NUM_SHOWN)
-        captions = [
-            f"{Path(tile).stem} {surface}\ncalibrated {probability:.2f}"
-            for tile, surface, probability in worst[["tile", "surface", "calibrated"]].to_numpy()
-        ]
-        total = int((errors["kind"] == kind).sum())
-        _draw(
-            folder / name,
-            _find(worst["tile"], predictions["tile"]),
-            captions,
-            f"{len(worst)} of {total} {title}",
-            members,
-            choice.weights,
-            tiles,
+    for kind, name in (("miss", "misses.png"), ("false alarm", "false_alarms.png")):
+        of_kind = errors[errors["kind"] == kind]
+        worst = of_kind.head(NUM_SHOWN)
+        title = (
+            f"{len(worst)} of {_describe(kind, len(of_kind))}, the surest first "
+            f"(calibrated probability, cracked from {choice.calibrated_threshold:.3f})"
         )
+        group = _gather("", worst, predictions, members, choice.weights, tiles)
+        draw_gallery(folder / name, title, [group])
 
 
 def draw_worst(
     path: Path, predictions: pd.DataFrame, member: Member, tiles: Tiles, *, name: str
 ) -> None:
     """Draw the tiles that a member by itself got most wrong, at its own best threshold.
+
+    Misses and false alarms have rows of their own: at a low threshold a false alarm is further off
+    than any miss can be, and would leave no room for them.
 
     Args:
         path: The .png to write.
@@ -67,40 +61,46 @@ def draw_worst(
     probability = predictions["probability"]
     threshold, _ = best_threshold(predictions["label"].to_numpy(), probability.to_numpy())
     judged = predictions.assign(ensemble=probability, calibrated=probability)
-    errors = find_errors(judged, threshold).sort_values("margin", ascending=False, kind="stable")
-    worst = errors.head(NUM_SHOWN)
-    captions = [
-        f"{kind}: {Path(tile).stem} {surface}\nprobability {value:.3f}"
-        for kind, tile, surface, value in worst[["kind", "tile", "surface", "ensemble"]].to_numpy()
-    ]
-    _draw(
-        path,
-        _find(worst["tile"], predictions["tile"]),
-        captions,
-        f"{len(worst)} of {len(errors)} validation tiles that {name} got wrong, the worst first",
-        [member],
-        np.ones(1),
-        tiles,
+    errors = find_errors(judged, threshold)
+    groups, counts = [], []
+    for kind in ("miss", "false alarm"):
+        of_kind = errors[errors["kind"] == kind]
+        worst = of_kind.head(NUM_SHOWN // 2)
+        counts.append(_describe(kind, len(of_kind)))
+        heading = f"{len(worst)} of {counts[-1]}, the worst first" if len(worst) else ""
+        groups.append(_gather(heading, worst, predictions, [member], np.ones(1), tiles))
+    title = (
+        f"{name} on {len(predictions):,} validation tiles, cracked from a probability of "
+        f"{threshold:.3f}: {' and '.join(counts)}"
     )
+    draw_gallery(path, title, groups)
 
 
-def _find(names: pd.Series, among: pd.Series) -> torch.Tensor:
-    place = {tile: i for i, tile in enumerate(among)}
-    return torch.tensor([place[tile] for tile in names], dtype=torch.int64)
+def _describe(kind: str, count: int) -> str:
+    """How many of them, in words that a newcomer takes rightly."""
+    if kind == "miss":
+        return f"{count:,} {'miss' if count == 1 else 'misses'} (cracks called uncracked)"
+    return f"{count:,} false {'alarm' if count == 1 else 'alarms'} (uncracked called cracked)"
 
 
-def _draw(
-    path: Path,
-    index: torch.Tensor,
-    captions: list[str],
-    title: str,
+def _gather(
+    heading: str,
+    worst: pd.DataFrame,
+    predictions: pd.DataFrame,
     members: list[Member],
     weights: Sequence[float] | np.ndarray,
     tiles: Tiles,
-) -> None:
-    maps = _maps(members, weights, tiles, index)
+) -> Group:
+    """The pixels, maps and captions of some of the errors."""
+    place = {tile: i for i, tile in enumerate(predictions["tile"])}
+    index = torch.tensor([place[tile] for tile in worst["tile"]], dtype=torch.int64)
     rows = tiles.rows[index.to(tiles.rows.device)]
-    draw_gallery(tiles.pixels[rows].cpu().numpy(), maps, captions, path, title=title)
+    captions = [
+        f"{escape(tile)}\nprobability {value:.3f}"
+        for tile, value in zip(worst["tile"], worst["calibrated"], strict=True)
+    ]
+    maps = _maps(members, weights, tiles, index)
+    return Group(heading, tiles.pixels[rows].cpu().numpy(), maps, captions)
 
 
 def _maps(

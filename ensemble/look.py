@@ -8,6 +8,8 @@ activation map beside the tile.
 import argparse
 import os
 import re
+import zipfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,9 +17,11 @@ import numpy as np
 import torch
 
 from ensemble.activation import class_activation_map
+from ensemble.data.archive import list_members
 from ensemble.data.batches import make_batch, place_tiles
 from ensemble.data.decode import UNREADABLE, explain_unreadable
-from ensemble.data.pictures import read_picture
+from ensemble.data.pictures import Picture, read_picture
+from ensemble.data.sources import MAX_TILE_BYTES
 from ensemble.errors import InputError, escape, run_command
 from ensemble.feature_maps import draw_sheet, find_feature_maps
 from ensemble.files import read_object
@@ -26,7 +30,6 @@ from ensemble.mosaic import cut_tile, lay_grid
 from ensemble.predict import read_tile_size
 from ensemble.training.checkpoint import Member, open_member
 
-RUNS = Path("results")
 NUM_CONVOLUTIONS = 12
 LONGEST_NAME = 60  # characters of a picture's
 
@@ -49,20 +52,23 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "member",
         metavar="MEMBER",
-        help=f"its folder, RUN/TRIAL, or RUN for its best one; a run by path or name in {RUNS}",
+        help="its folder, RUN/TRIAL, or RUN for its best one; a run by name under --out, or a path",
     )
     parser.add_argument(
         "tile",
-        type=Path,
         metavar="TILE",
-        help="a picture; of a photograph of several tiles, the one likeliest to be cracked",
+        help="a picture (of a photograph of several tiles, the one likeliest to be cracked), or a "
+        "tile of the run's data set by its name there, as in validation.csv or errors.csv",
     )
     parser.add_argument(
-        "--out",
+        "--png",
         type=Path,
         metavar="FILE",
         default=Path("look.png"),
-        help="an older file is replaced (default: look.png)",
+        help="what is drawn; an older file is replaced (default: look.png)",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("results"), help="folder of the runs (default: results)"
     )
     parser.add_argument(
         "--all",
@@ -70,16 +76,20 @@ def main(arguments: list[str] | None = None) -> None:
         help=f"every convolution (default: {NUM_CONVOLUTIONS}, spread over the depth)",
     )
     options = parser.parse_args(arguments)
-    parent = options.out.resolve().parent
-    if options.out.suffix.lower() != ".png" or options.out.is_dir() or not parent.is_dir():
-        raise InputError(f"--out {options.out}: must be a file called ….png in an existing folder")
+    if options.out.suffix.lower() == ".png" and not options.out.is_dir():
+        raise InputError(f"--out {options.out}: is the folder of the runs; give a picture as --png")
+    parent = options.png.resolve().parent
+    if options.png.suffix.lower() != ".png" or options.png.is_dir() or not parent.is_dir():
+        raise InputError(f"--png {options.png}: must be a file called ….png in an existing folder")
     if not os.access(parent, os.W_OK):
-        raise InputError(f"--out {options.out}: its folder cannot be written")
-    member = find_member(options.member, under=RUNS)
+        raise InputError(f"--png {options.png}: its folder cannot be written")
+    member = find_member(options.member, under=options.out)
     run = find_run_of(member)
-    tile = read_tile(options.tile, member, read_tile_size(run))
-    draw_look(member, tile, options.out, run_name=run.name, draws_all=options.all)
-    print(f"written: {options.out}")
+    with ExitStack() as archives:
+        picture = find_picture(options.tile, run, archives)
+        tile = read_tile(picture, member, read_tile_size(run))
+    draw_look(member, tile, options.png, run_name=run.name, draws_all=options.all)
+    print(f"written: {options.png}")
 
 
 def find_member(name: str, *, under: Path) -> Member:
@@ -121,36 +131,86 @@ def find_run_of(member: Member) -> Path:
     )
 
 
-def read_tile(path: Path, member: Member, size: tuple[int, int]) -> ScoredTile:
+def find_picture(name: str, run: Path, archives: ExitStack) -> Picture:
+    """The picture that a person means: a file, or else a tile of the data set of the run.
+
+    Args:
+        name: Path of a file, or of a tile inside the data set.
+        run: A run's folder, which says where the data set was.
+        archives: Closes the .zip that it may lie in.
+
+    Raises:
+        InputError: There is neither, or it is a folder, or the .zip is unsafe.
+    """
+    data = read_object(run / "run.json").get("data")
+    source = Path(data) if isinstance(data, str) else None
+    try:
+        if Path(name).is_dir():
+            raise InputError(f"{name}: is a folder; name one picture in it")
+        if Path(name).is_file():
+            return Picture(Path(name).name, name)
+        is_there = source is not None and source.exists()
+        if source is not None and source.is_dir() and (source / name).is_file():
+            return Picture(name, source / name)
+    except OSError as error:  # too long a name
+        raise InputError(f"{name}: cannot be opened ({error.strerror}); name a picture") from None
+    if (
+        source is not None
+        and source.is_file()
+        and list_members(source, wanted=name.__eq__, max_bytes=MAX_TILE_BYTES)
+    ):
+        return Picture(name, name, archives.enter_context(zipfile.ZipFile(source)))
+    if is_there:
+        raise InputError(
+            f"{name}: no such picture, and no tile of that name in {source}, the data set of "
+            f"{run.name}; give a picture's path, or a tile's name as in {run.name}/validation.csv"
+        )
+    raise InputError(
+        f"{name}: no such picture, and the data set of {run.name} is not in its place "
+        f"({source or 'run.json names none'}) to look for a tile of that name; give a picture's "
+        "path, or put the data set back"
+    )
+
+
+def read_tile(picture: Picture, member: Member, size: tuple[int, int]) -> ScoredTile:
     """A picture as a tile, with the member's probability.
 
     Of a photograph of several tiles it is the one that the member thinks likeliest to be cracked.
 
     Args:
-        path: Of the picture.
+        picture: Of any size.
         member: With its weights.
         size: (height, width) of the tiles that it was trained on.
 
     Raises:
         InputError: The picture cannot be read, or the member's weights cannot.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such picture; name one file")
     try:
-        with path.open("rb") as file:
-            picture = read_picture(file, size)
+        with picture.open() as file:
+            image = read_picture(file, size)
     except UNREADABLE as error:
-        raise InputError(f"{path}: cannot be read ({explain_unreadable(error)})") from None
-    boxes = lay_grid(picture.size, size)
-    pixels = np.stack([cut_tile(picture, box, size) for box in boxes])  # (N, H, W, 3)
+        raise InputError(f"{picture.path}: cannot be read ({explain_unreadable(error)})") from None
+    boxes = lay_grid(image.size, size)
+    pixels = np.stack([cut_tile(image, box, size) for box in boxes])  # (N, H, W, 3)
     labels = np.zeros(len(boxes), dtype=np.int64)  # nobody knows them
     tiles = place_tiles(pixels, np.arange(len(boxes)), labels, torch.device("cpu"))
     scores = score_tiles([member], tiles)[0]  # (N,)
     likeliest = int(scores.argmax())
     part = f", tile {boxes[likeliest].tile} of {len(boxes)}" if len(boxes) > 1 else ""
-    name = escape(path.name)
+    name = escape(picture.name)
     name = name if len(name) <= LONGEST_NAME else f"…{name[-LONGEST_NAME:]}"  # the end tells more
     return ScoredTile(pixels[likeliest], name + part, float(scores[likeliest]))
+
+
+def describe_verdict(probability: float, threshold: float | None) -> str:
+    """What a member says of a tile, and from which probability it calls one cracked, if known."""
+    if threshold is None:
+        return f"probability of a crack {probability:.3f}"
+    called = "cracked" if probability >= threshold else "uncracked"
+    return (
+        f"probability of a crack {probability:.3f}: called {called} (cracked from "
+        f"{threshold:.3f}, best on validation)"
+    )
 
 
 def draw_look(
@@ -182,7 +242,8 @@ def draw_look(
     if len(shown) < len(found):
         what = f"{len(shown)} of {what}, spread over the depth (--all draws every one)"
     title = (
-        f"{tile.name}: probability of a crack {tile.probability:.3f}",
+        tile.name,
+        describe_verdict(tile.probability, member.record.metrics.get("val_threshold")),
         f"trial {member.trial} of {run_name}, epoch {member.record.epoch}",
         f"{config.model.backbone} at {size_px} × {size_px} px; {what}",
     )

@@ -15,8 +15,10 @@ from ensemble.data.pictures import is_one_tile
 
 OVERLAY_PX = 2000  # long side
 LEGEND_PX = (560, 84)  # width and height of the strip under the picture
-RED = np.array([255.0, 20.0, 40.0]) / 255  # a filter: cracks stay dark behind it
-MARGIN_PX, BAR_PX, TEXT_PX = 12, 16, 17
+DARK, LIGHT = (0, 0, 0), (255, 225, 0)  # lines side by side: one of them shows on any concrete
+GRID_STEP = 30  # by which the grid is lighter than dark concrete and darker than bright
+LEAST_TEXT_PX, TEXT_PX = 9, 17
+MARGIN_PX, SAMPLE_PX = 12, 60
 
 
 class Box(NamedTuple):
@@ -66,61 +68,76 @@ def cut_tile(picture: Image.Image, box: Box, tile_size: tuple[int, int]) -> np.n
 
 
 def draw_overlay(picture: Image.Image, tiles: pd.DataFrame, *, threshold: float) -> Image.Image:
-    """The picture, at most 2000 px long, with cracked tiles in red, a grid and a legend.
+    """The picture, at most 2000 px long, with cracked tiles outlined, a grid and a legend.
+
+    Within the outline and its number the pixels stay as they are, so that the crack can be judged.
 
     Args:
         picture: Upright, RGB, of any scale.
-        tiles: All of its tiles: `left_px`, `top_px`, `width_px`, `height_px`, `calibrated` (the
-            redder, the surer) and `verdict`.
+        tiles: All of its tiles: `left_px`, `top_px`, `width_px`, `height_px`, `calibrated` (written
+            into those that are cracked, where there is room) and `verdict`.
         threshold: On the calibrated scale; for the legend.
     """
     right, bottom = tiles["left_px"] + tiles["width_px"], tiles["top_px"] + tiles["height_px"]
     width, height = int(right.max()), int(bottom.max())
     scale = min(1.0, OVERLAY_PX / width, (OVERLAY_PX - LEGEND_PX[1]) / height)
     shown_width, shown_height = max(1, round(width * scale)), max(1, round(height * scale))
-    redness = np.zeros((shown_height, shown_width, 1))
     grid = np.zeros((shown_height, shown_width, 1), dtype=bool)
     edges = np.stack([tiles["left_px"], tiles["top_px"], right, bottom], axis=1) * scale
-    for (x1, y1, x2, y2), probability, verdict in zip(
-        np.rint(edges).astype(int), tiles["calibrated"], tiles["verdict"], strict=True
-    ):
+    boxes = np.rint(edges).astype(int)
+    for x1, y1, x2, y2 in boxes:
         grid[y1:y2, x1] = grid[y1, x1:x2] = True
-        if verdict == "cracked":
-            place = redness[y1:y2, x1:x2]
-            np.maximum(place, _redness(probability), out=place)
     resized = picture.resize(
         (shown_width, shown_height), Image.Resampling.BILINEAR, reducing_gap=2.0
     )
-    pixels = np.asarray(resized, dtype=np.float64)
-    pixels *= 1 - redness * (1 - RED)
-    pixels = np.where(grid, pixels * 0.75 + 255 * 0.25, pixels)
+    pixels = np.asarray(resized).astype(np.int16)  # (H, W, 3)
+    step = np.where(pixels.mean(axis=2, keepdims=True) < 128, GRID_STEP, -GRID_STEP)
+    pixels = np.where(grid, pixels + step, pixels).clip(0, 255)
     sheet_size = max(shown_width, LEGEND_PX[0]), shown_height + LEGEND_PX[1]
     sheet = Image.new("RGB", sheet_size, "white")
-    sheet.paste(Image.fromarray(np.rint(pixels).astype(np.uint8)), (0, 0))
-    _draw_legend(sheet, shown_height, threshold)
+    sheet.paste(Image.fromarray(pixels.astype(np.uint8)), (0, 0))
+    draw = ImageDraw.Draw(sheet)
+    cracked = (tiles["verdict"] == "cracked").to_numpy()
+    probabilities = tiles["calibrated"].to_numpy()
+    for place in np.argsort(probabilities, kind="stable"):  # the surest on top
+        if cracked[place]:
+            _mark(draw, boxes[place].tolist(), f"{probabilities[place]:.2f}")
+    _draw_legend(draw, shown_height, threshold)
     return sheet
 
 
-def _redness(probability: float) -> float:
-    return 0.2 + 0.5 * probability
+def _mark(draw: ImageDraw.ImageDraw, box: list[int], text: str) -> None:
+    """Outline a tile, dark outside and light inside, and write its probability in a corner."""
+    x1, y1, x2, y2 = box
+    side = min(x2 - x1, y2 - y1)
+    line = max(1, round(side / 64))
+    if side <= 4 * line:
+        draw.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), fill=LIGHT)
+        return
+    draw.rectangle((x1, y1, x2 - 1, y2 - 1), outline=DARK, width=line)
+    inner = x1 + line, y1 + line, x2 - 1 - line, y2 - 1 - line
+    draw.rectangle(inner, outline=LIGHT, width=line)
+    size = min(TEXT_PX, side // 4)
+    if size < LEAST_TEXT_PX:
+        return
+    font = ImageFont.load_default(size)
+    left, top = x1 + 2 * line, y1 + 2 * line
+    length = math.ceil(draw.textlength(text, font))
+    draw.rectangle((left, top, left + length + 4, top + size + 3), fill=DARK)
+    draw.text((left + 2, top + 1 + size // 2), text, LIGHT, font, anchor="lm")
 
 
-def _draw_legend(sheet: Image.Image, top: int, threshold: float) -> None:
-    """A bar from 0 to 1, painted as tiles are on grey concrete, with the threshold marked."""
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(TEXT_PX)
-    draw.text((MARGIN_PX, top + 4), "probability of a crack, calibrated", "black", font)
-    left, length, bar_top = MARGIN_PX, LEGEND_PX[0] - 2 * MARGIN_PX, top + 30
-    for x in range(length):
-        probability = x / (length - 1)
-        redness = _redness(probability) if probability >= threshold else 0.0
-        colour = np.rint(180 * (1 - redness * (1 - RED))).astype(int)
-        draw.line((left + x, bar_top, left + x, bar_top + BAR_PX), tuple(colour.tolist()))
-    place = left + round(threshold * (length - 1))
-    draw.line((place, bar_top - 3, place, bar_top + BAR_PX + 3), "black", 2)
-    text_top = bar_top + BAR_PX + 6
-    draw.text((left, text_top), "0", "black", font)
-    draw.text((left + length, text_top), "1", "black", font, anchor="ra")
-    label = f"cracked from {threshold:.3g}"
-    half = draw.textlength(label, font) / 2
-    middle = min(max(place, left + 24 + half), left + length - 24 - half)
-    draw.text((middle, text_top), label, "black", font, anchor="ma")
+def _draw_legend(draw: ImageDraw.ImageDraw, top: int, threshold: float) -> None:
+    """A tile as it is marked, and what the mark and the lines say."""
+    font = ImageFont.load_default(TEXT_PX)
+    sample = [MARGIN_PX, top + MARGIN_PX, MARGIN_PX + SAMPLE_PX, top + MARGIN_PX + SAMPLE_PX]
+    draw.rectangle((sample[0], sample[1], sample[2] - 1, sample[3] - 1), fill=(150, 150, 150))
+    _mark(draw, sample, "0.87")
+    for number, line in enumerate(
+        (
+            f"called cracked, with its calibrated probability (from {threshold:.3f})",
+            "thin lines alone: called uncracked",
+        )
+    ):
+        place = 2 * MARGIN_PX + SAMPLE_PX, top + MARGIN_PX + 6 + 26 * number
+        draw.text(place, line, "black", font)

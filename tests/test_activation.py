@@ -11,15 +11,19 @@ from torch import Tensor, nn
 
 from ensemble.activation import (
     GAP_PX,
+    HEADING_PX,
     HEAT,
+    LEGEND_PX,
     LINE_PX,
     MAP_PX,
     MARGIN_PX,
     TILE_PX,
     TITLE_PX,
+    Group,
     average_maps,
     class_activation_map,
     draw_gallery,
+    draw_heat_bar,
 )
 from ensemble.training.backbones import build_model
 from ensemble.training.config import Backbone
@@ -29,6 +33,7 @@ SIDES = {
     "small_cnn_deep": 4,
     "squeezenet1_1": 3,
 }  # of the map of 64 pixels; 2 in all others
+TOP_PX = TITLE_PX + LEGEND_PX[1] + MARGIN_PX  # of a gallery's first group
 
 
 def make_images(count: int = 2, side: int = 64) -> Tensor:
@@ -187,46 +192,79 @@ def test_a_gallery_shows_each_tile_plain_and_under_its_heat(tmp_path: Path) -> N
     maps = np.zeros((7, 4, 4), dtype=np.float32)
     maps[1] = 1.0
     path = tmp_path / "gallery.png"
-    draw_gallery(tiles, maps, [f"tile {n}" for n in range(7)], path, title="Tiles", columns=3)
+    draw_gallery(
+        path, "Tiles", [Group("", tiles, maps, [f"tile {n}" for n in range(7)])], columns=3
+    )
     across = 2 * TILE_PX + GAP_PX + 2 * MARGIN_PX
     down = TILE_PX + MARGIN_PX + LINE_PX
     with Image.open(path) as sheet:
         assert sheet.format == "PNG"
-        assert sheet.size == (3 * across + MARGIN_PX, TITLE_PX + 3 * down + 2 * MARGIN_PX)
+        assert sheet.size == (3 * across + MARGIN_PX, TOP_PX + 3 * down + MARGIN_PX)
         pixels = np.asarray(sheet)
     assert [file.name for file in tmp_path.iterdir()] == ["gallery.png"]
-    middle = TITLE_PX + MARGIN_PX + TILE_PX // 2
+    middle = TOP_PX + TILE_PX // 2
     plain, heat = MARGIN_PX + TILE_PX // 2, MARGIN_PX + TILE_PX // 2 + TILE_PX + GAP_PX
     assert pixels[middle, plain].tolist() == [100] * 3
     assert pixels[middle, heat].tolist() == [100] * 3  # no evidence leaves the tile clear
     assert pixels[middle, across + plain].tolist() == [100] * 3
     assert pixels[middle, across + heat].tolist() == (0.4 * 100 + 0.6 * HEAT[2]).round().tolist()
-    assert (pixels[TITLE_PX + MARGIN_PX + TILE_PX :][:LINE_PX] < 128).any()  # a caption's ink
+    assert (pixels[TOP_PX + TILE_PX :][:LINE_PX] < 128).any()  # a caption's ink
+
+
+def test_a_gallery_says_what_its_colours_mean(tmp_path: Path) -> None:
+    bar = draw_heat_bar(110, 14)
+    assert bar[0, 0].tolist() == [180] * 3  # none of a colour lies on what has no evidence
+    assert bar[0, -1].tolist() == (0.4 * 180 + 0.6 * HEAT[2]).round().tolist()
+    group = Group("", np.zeros((1, 8, 8, 3), np.uint8), np.zeros((1, 2, 2)), ["a"])
+    draw_gallery(tmp_path / "a.png", "One", [group])
+    with Image.open(tmp_path / "a.png") as sheet:
+        legend = np.asarray(sheet)[TITLE_PX : TITLE_PX + LEGEND_PX[1]]
+    (left,) = np.flatnonzero((legend[10] == bar[0, -1]).all(axis=1))[:1]
+    assert (legend[4:18, left - 109 : left + 1] == bar).all()
+    for words in (legend[:, : left - 109], legend[:, left + 1 : LEGEND_PX[0] - 1]):
+        assert (words < 128).any()  # a word before the bar and one behind it
+    assert (legend[:, LEGEND_PX[0] - 1 :] == 255).all()  # none is cut off
+
+
+def test_groups_lie_one_below_another_each_under_its_heading(tmp_path: Path) -> None:
+    groups = [
+        Group("dark", np.full((2, 8, 8, 3), 50, np.uint8), np.zeros((2, 2, 2)), ["a", "b"]),
+        Group("", np.zeros((0, 8, 8, 3), np.uint8), np.zeros((0, 2, 2)), []),
+        Group("bright", np.full((1, 8, 8, 3), 170, np.uint8), np.zeros((1, 2, 2)), ["c"]),
+    ]
+    draw_gallery(tmp_path / "a.png", "Two", groups)
+    with Image.open(tmp_path / "a.png") as sheet:
+        pixels = np.asarray(sheet)
+    down = HEADING_PX + TILE_PX + MARGIN_PX + LINE_PX
+    assert len(pixels) == TOP_PX + 2 * down + MARGIN_PX
+    for number, grey in enumerate((50, 170)):
+        top = TOP_PX + number * down
+        assert (pixels[top : top + HEADING_PX] < 128).any()
+        assert (pixels[top + HEADING_PX :][:TILE_PX, MARGIN_PX : MARGIN_PX + TILE_PX] == grey).all()
 
 
 def test_long_captions_are_wrapped_and_stay_below_their_tile(tmp_path: Path) -> None:
     tiles = np.zeros((1, 8, 8, 3), dtype=np.uint8)
     caption = "D/CD/" + 90 * "7" + "-12.jpg false alarm, p = 0.93\nlabel uncracked"
-    draw_gallery(tiles, np.zeros((1, 2, 2)), [caption], tmp_path / "one.png", title="One")
+    draw_gallery(tmp_path / "one.png", "One", [Group("", tiles, np.zeros((1, 2, 2)), [caption])])
     with Image.open(tmp_path / "one.png") as sheet:
         assert sheet.size == (
-            2 * TILE_PX + GAP_PX + 3 * MARGIN_PX,
-            TITLE_PX + TILE_PX + 3 * LINE_PX + 3 * MARGIN_PX,
+            LEGEND_PX[0],
+            TOP_PX + TILE_PX + 3 * LINE_PX + 2 * MARGIN_PX,
         )
-        assert (np.asarray(sheet)[:, -MARGIN_PX:] == 255).all()
+        right_of_the_tile = np.asarray(sheet)[TOP_PX:, MARGIN_PX + 2 * TILE_PX + GAP_PX :]
+        assert (right_of_the_tile == 255).all()
 
 
 def test_a_gallery_of_nothing_is_its_title(tmp_path: Path) -> None:
-    draw_gallery(
-        np.zeros((0, 8, 8, 3), np.uint8), np.zeros((0, 2, 2)), [], tmp_path / "a.png", title="None"
-    )
+    nothing = Group("", np.zeros((0, 8, 8, 3), np.uint8), np.zeros((0, 2, 2)), [])
+    draw_gallery(tmp_path / "a.png", "None", [nothing])
     with Image.open(tmp_path / "a.png") as sheet:
         assert sheet.height == TITLE_PX + 2 * MARGIN_PX
 
 
 def test_every_tile_needs_a_map_and_a_caption(tmp_path: Path) -> None:
+    group = Group("", np.zeros((1, 8, 8, 3), np.uint8), np.zeros((1, 2, 2)), [])
     with pytest.raises(ValueError, match="got 1, 1 and 0"):
-        draw_gallery(
-            np.zeros((1, 8, 8, 3), np.uint8), np.zeros((1, 2, 2)), [], tmp_path / "a.png", title=""
-        )
+        draw_gallery(tmp_path / "a.png", "", [group])
     assert not list(tmp_path.iterdir())

@@ -1,8 +1,11 @@
 """Facts about looking into a member: whose maps are drawn, how, of which tile, what is refused."""
 
+import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,17 +16,31 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from ensemble.activation import draw_heat_bar
 from ensemble.data.batches import Tiles
 from ensemble.errors import InputError
 from ensemble.feature_maps import (
+    BAR_PX,
+    CAPTION_PX,
+    MARGIN_PX,
     NUM_CHANNELS,
+    TILE_PX,
     Convolution,
     filter_pictures,
     find_feature_maps,
     map_levels,
 )
-from ensemble.files import write_json
-from ensemble.look import find_member, find_run_of, main, read_tile
+from ensemble.files import read_object, write_json
+from ensemble.look import (
+    ScoredTile,
+    describe_verdict,
+    draw_look,
+    find_member,
+    find_picture,
+    find_run_of,
+    main,
+    read_tile,
+)
 from ensemble.training.backbones import build_model
 from ensemble.training.checkpoint import Member, drop_weights, open_member
 from ensemble.training.config import Backbone, TrialConfig
@@ -251,12 +268,17 @@ def test_best_member_is_one_that_kept_its_weights(
         find_member(str(tmp_path), under=tmp_path)
 
 
+def look_at(name: str, member: Member, run: Path = Path("results/one")) -> ScoredTile:
+    with ExitStack() as archives:
+        return read_tile(find_picture(name, run, archives), member, TILE)
+
+
 def test_of_a_photograph_the_likeliest_tile_is_taken() -> None:
     member = open_member(Path("results/one/members/0003"))
-    tile = read_tile(Path("photograph.png"), member, TILE)
+    tile = look_at("photograph.png", member)
     assert tile.name == "photograph.png, tile r2-c3 of 6"
     assert (tile.pixels == BRIGHT).all()
-    alone = read_tile(Path("bright.png"), member, TILE)
+    alone = look_at("bright.png", member)
     assert alone.name == "bright.png"
     assert alone.probability == pytest.approx(tile.probability)
     assert tile.probability > 0.5
@@ -264,18 +286,104 @@ def test_of_a_photograph_the_likeliest_tile_is_taken() -> None:
 
 def test_picture_of_another_size_is_made_a_tile() -> None:
     Image.new("RGB", (40, 24), (DARK,) * 3).save("other.png")
-    tile = read_tile(Path("other.png"), open_member(Path("results/one/members/0003")), TILE)
+    tile = look_at("other.png", open_member(Path("results/one/members/0003")))
     assert tile.pixels.shape == (*TILE, 3)
     assert tile.probability < 0.5
 
 
+@pytest.fixture(params=["folder", ".zip"])
+def run(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A copy of the run, whose data set has `D/CD/7001-1.png`, a bright tile."""
+    data = tmp_path / "tiles"
+    (data / "D" / "CD").mkdir(parents=True)
+    shutil.copy("bright.png", data / "D" / "CD" / "7001-1.png")
+    if request.param == ".zip":
+        with zipfile.ZipFile(tmp_path / "tiles.zip", "w") as archive:
+            archive.write(data / "D" / "CD" / "7001-1.png", "D/CD/7001-1.png")
+        shutil.rmtree(data)
+        data = tmp_path / "tiles.zip"
+    run = tmp_path / "of-data"
+    shutil.copytree("results/one", run)
+    write_json(run / "run.json", {**read_object(run / "run.json"), "data": str(data)})
+    return run
+
+
+def test_tile_of_the_data_set_is_found_by_its_name_there(run: Path, tmp_path: Path) -> None:
+    main([f"{run}/3", "D/CD/7001-1.png", "--png", str(tmp_path / "by-name.png")])
+    member = open_member(run / "members" / "0003")
+    tile = look_at("D/CD/7001-1.png", member, run)
+    assert tile.name == "D/CD/7001-1.png"
+    assert (tile.pixels == BRIGHT).all()
+    assert tile.probability == look_at("bright.png", member).probability
+
+
+def test_file_of_that_name_goes_before_the_tile_of_the_data_set(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("D/CD").mkdir(parents=True)
+    Image.new("RGB", TILE, (DARK,) * 3).save("D/CD/7001-1.png")
+    tile = look_at("D/CD/7001-1.png", open_member(run / "members" / "0003"), run)
+    assert (tile.pixels == DARK).all()
+
+
+def test_tile_that_is_nowhere_is_refused_with_where_it_was_looked_for(run: Path) -> None:
+    message = refusal(f"{run}/3", "D/CD/7001-2.png")
+    data = read_object(run / "run.json")["data"]
+    assert f"D/CD/7001-2.png: no such picture, and no tile of that name in {data}" in message
+    assert message.endswith("give a picture's path, or a tile's name as in of-data/validation.csv")
+
+
+def test_tile_of_a_data_set_that_is_gone_is_refused_with_the_place_it_had(run: Path) -> None:
+    data = Path(read_object(run / "run.json")["data"])
+    data.rename(data.with_name("elsewhere"))
+    message = refusal(f"{run}/3", "D/CD/7001-1.png")
+    assert f"the data set of of-data is not in its place ({data})" in message
+    assert message.endswith("give a picture's path, or put the data set back")
+
+
 def test_picture_shows_the_tile_and_three_convolutions(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["one/3", "bright.png", "--out", "three.png"])
+    main(["one/3", "bright.png", "--png", "three.png"])
     assert capsys.readouterr().out == "written: three.png\n"
     with Image.open("three.png") as image:
         picture = np.asarray(image.convert("RGB"))
     assert (picture[20:200, 20:200] == BRIGHT).all()
     assert not [path for path in Path().iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize(
+    ("probability", "threshold", "verdict"),
+    [
+        (0.4, 0.4, ": called cracked (cracked from 0.400, best on validation)"),
+        (0.399, 0.4, ": called uncracked (cracked from 0.400, best on validation)"),
+        (0.4, None, ""),
+    ],
+)
+def test_verdict_is_told_with_the_members_own_threshold(
+    probability: float, threshold: float | None, verdict: str
+) -> None:
+    said = describe_verdict(probability, threshold)
+    assert said == f"probability of a crack {probability:.3f}{verdict}"
+
+
+def test_colours_of_the_map_are_explained_where_there_are_any(
+    tmp_path: Path, write_member: Callable[..., Member]
+) -> None:
+    """A head of zeros finds no evidence anywhere; one that adds up all channels does."""
+    bar = draw_heat_bar(*BAR_PX)
+    tile = ScoredTile(np.full((*TILE, 3), BRIGHT, np.uint8), "tile", 0.5)
+    for weight in (0.0, 1.0):
+        model = build_model("small_cnn")
+        head = model.get_submodule("classifier.1")
+        assert isinstance(head, nn.Linear)
+        head.weight.data.zero_()[1] = weight
+        member = write_member(tmp_path / str(weight), model=model)
+        draw_look(member, tile, tmp_path / "look.png", run_name="one")
+        with Image.open(tmp_path / "look.png") as image:
+            below = np.asarray(image.convert("RGB"))[MARGIN_PX + TILE_PX :][:CAPTION_PX]
+        (places,) = np.nonzero((below == bar[0, -1]).all(axis=2).any(axis=0))
+        assert len(places) == (0 if weight == 0 else 1)
+        assert (below < 128).any()  # words in any case
 
 
 def test_deep_network_is_drawn_in_twelve_convolutions_or_in_all(
@@ -289,10 +397,10 @@ def test_deep_network_is_drawn_in_twelve_convolutions_or_in_all(
     (member / "member.json").write_text(record.replace('_px": 16', '_px": 64'))
     heights = {}
     for count, more in ((12, []), (26, ["--all"])):
-        main([str(member), "bright.png", "--out", f"{count}.png", *more])
+        main([str(member), "bright.png", "--png", f"{count}.png", *more])
         with Image.open(f"{count}.png") as image:
             heights[count] = image.height
-    main(["one", "bright.png", "--out", "3.png"])
+    main(["one", "bright.png", "--png", "3.png"])
     with Image.open("3.png") as image:
         above = image.height - 3 * (heights[26] - heights[12]) / 14
     assert heights[12] - above == pytest.approx(12 * (heights[26] - heights[12]) / 14)
@@ -302,7 +410,7 @@ def test_name_of_any_length_in_any_script_is_drawn() -> None:
     name = "裂缝 $x_1$ " + "a" * 200 + ".png"
     Image.new("RGB", TILE).save(name)
     for tile in (name, "bright.png"):
-        main(["one", tile, "--out", f"of {tile[:6]}.png"])
+        main(["one", tile, "--png", f"of {tile[:6]}.png"])
     with Image.open("of bright.png") as image, Image.open(f"of {name[:6]}.png") as other:
         assert other.size == image.size
 
@@ -313,12 +421,15 @@ def test_name_of_any_length_in_any_script_is_drawn() -> None:
         (["two", "bright.png"], "two: no run of that name in results"),
         (["one/7", "bright.png"], "no such member (there is 0000, 0003, 0012)"),
         (["results/one/members", "bright.png"], "no run of that name"),
-        (["one", "none.png"], "none.png: no such picture"),
-        (["one", "results"], "results: no such picture; name one file"),
+        (["one", "none.png"], "(run.json names none) to look for a tile of that name"),
+        (["one", "results"], "results: is a folder; name one picture in it"),
+        (["one", "a" * 300], "cannot be opened (File name too long); name a picture"),
         (["one", "text.png"], "text.png: cannot be read (no JPEG"),
         (["one", "small.png"], "small.png: cannot be read (4 × 4 px is too small"),
-        (["one", "bright.png", "--out", "look.jpg"], "--out look.jpg: must be a file called"),
-        (["one", "bright.png", "--out", "none/look.png"], "in an existing folder"),
+        (["one", "bright.png", "--png", "look.jpg"], "--png look.jpg: must be a file called"),
+        (["one", "bright.png", "--png", "none/look.png"], "in an existing folder"),
+        (["one", "bright.png", "--out", "look.png"], "is the folder of the runs; give a picture"),
+        (["one", "bright.png", "--out", "none"], "one: no run of that name in none"),
         (["alone", "bright.png"], "alone: lies in no run"),
     ],
 )
@@ -344,4 +455,5 @@ def test_command_ends_with_2_and_one_line_where_it_refuses() -> None:
     words = [sys.executable, "-m", "ensemble.look", "one", "none.png"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.splitlines() == ["error: none.png: no such picture; name one file"]
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: none.png: no such picture, and the data set of one is not in")

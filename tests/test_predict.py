@@ -25,7 +25,7 @@ from ensemble.data.batches import Tiles, place_tiles
 from ensemble.data.pictures import list_pictures, read_picture
 from ensemble.errors import InputError
 from ensemble.files import write_json
-from ensemble.mosaic import LEGEND_PX, cut_tile, draw_overlay, lay_grid
+from ensemble.mosaic import DARK, LEGEND_PX, LIGHT, cut_tile, draw_overlay, lay_grid
 from ensemble.predict import main
 from ensemble.training.backbones import build_model
 from ensemble.training.checkpoint import Member
@@ -338,7 +338,7 @@ def test_a_zip_bomb_is_refused():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["text.jpg"], r"none of 1 pictures can be read \(text.jpg: no JPEG"),
+        (["text.jpg"], r"none of 1 picture can be read \(text.jpg: no JPEG"),
         (["nowhere"], "nowhere: no such picture"),
         (["empty"], "empty: no pictures"),
         (["tile.png", "--csv", "tile.png"], "--csv tile.png: must be"),
@@ -381,21 +381,60 @@ def test_a_run_without_a_tile_size_is_refused(run: Path, tmp_path: Path, size: o
 # overlays and the command
 
 
-def test_the_overlay_is_red_where_the_bright_tile_lies_and_nowhere_else(run: Path):
+def test_the_overlay_outlines_the_bright_tile_and_leaves_all_else_but_the_grid(run: Path):
     save(mosaic(), "photos/wall.png")
     found = predict(run, "photos")
     assert found.loc[found["verdict"] == "cracked", "tile"].tolist() == ["r2-c3"]
     with Image.open("predictions-overlays/wall.png") as overlay:
-        pixels = np.asarray(overlay).astype(int)
+        pixels = np.asarray(overlay)
     assert pixels.shape == (96 + LEGEND_PX[1], LEGEND_PX[0], 3)
-    change = pixels[:96, :128] - mosaic()
-    inside = np.zeros((96, 128), dtype=bool)
-    inside[33:64, 65:96] = True  # without the grid's lines
+    outline = np.zeros((96, 128), dtype=bool)
+    outline[32:64, 64:96] = True
+    outline[34:62, 66:94] = False
     lines = np.zeros((96, 128), dtype=bool)
     lines[::32] = lines[:, ::32] = True
-    assert (change[inside][:, 0] == 0).all()
-    assert (change[inside][:, 1:] < -40).all()
-    assert (change[~inside & ~lines] == 0).all()
+    same = (pixels[:96, :128] == mosaic()).all(axis=2)
+    assert same[~outline & ~lines].all()
+    assert not same[outline].any()
+    assert (pixels[32, 64:96] == DARK).all()
+    assert (pixels[33, 65:95] == LIGHT).all()
+
+
+@pytest.mark.parametrize("grey", [0, 20, 127, 128, 235, 255])
+@pytest.mark.parametrize("size_px", [40, 256])
+def test_mark_grid_and_number_show_on_concrete_of_any_brightness(grey: int, size_px: int):
+    boxes = pd.DataFrame(lay_grid((3 * size_px, 2 * size_px), (size_px, size_px)))
+    tiles = boxes.assign(calibrated=0.9, verdict="uncracked")
+    tiles.loc[4, "verdict"] = "cracked"  # the second of the second row
+    picture = Image.new("RGB", (3 * size_px, 2 * size_px), (grey,) * 3)
+    overlay = draw_overlay(picture, tiles, threshold=0.5).convert("L")
+    change = np.abs(np.asarray(overlay).astype(int)[: 2 * size_px, : 3 * size_px] - grey)
+    tile = change[size_px:, size_px : 2 * size_px]
+    middle, edge = size_px // 2, max(2, size_px // 20)
+    for side in (tile[middle, :edge], tile[middle, -edge:], tile[-edge:, middle]):
+        assert side.max() > 90  # the dark line or the light one
+    assert (tile[edge : size_px // 4, edge : size_px // 3] > 90).any()  # the number's box
+    assert (tile[middle:-edge, edge:-edge] == 0).all()  # and the crack is left to be seen
+    assert (change[10, ::size_px] >= 25).all()  # the grid
+    assert (change[:size_px, 1:size_px][1:] == 0).all()  # a tile that is not cracked
+
+
+def test_tiles_too_small_for_a_number_are_marked_without_one():
+    for side in (1, 2, 4, 8, 20):
+        boxes = pd.DataFrame(lay_grid((6 * side, 6 * side), (side, side)))
+        tiles = boxes.assign(calibrated=0.9, verdict="cracked")
+        overlay = np.asarray(draw_overlay(Image.new("RGB", (6 * side,) * 2), tiles, threshold=0.5))
+        assert (overlay[: 6 * side, : 6 * side] == LIGHT).all(axis=2).any()
+
+
+def test_the_legend_shows_the_mark_and_fits_its_strip():
+    boxes = pd.DataFrame(lay_grid((64, 32), (32, 32)))
+    tiles = boxes.assign(calibrated=0.9, verdict="uncracked")
+    overlay = np.asarray(draw_overlay(Image.new("RGB", (64, 32)), tiles, threshold=0.5))
+    legend = overlay[32:]
+    assert (legend == LIGHT).all(axis=2).any()
+    assert (legend[:, -4:] == 255).all()
+    assert (legend[-4:] == 255).all()
 
 
 @pytest.mark.parametrize(("width", "height"), [(5000, 1000), (1000, 5000), (300, 200)])
@@ -405,7 +444,7 @@ def test_an_overlay_is_at_most_2000_px_long_and_keeps_proportions(width: int, he
     overlay = draw_overlay(Image.new("RGB", (width, height)), tiles, threshold=0.5)
     assert max(overlay.size) <= 2000
     painted = np.asarray(overlay)[: overlay.height - LEGEND_PX[1]]
-    shown = (painted[:, :, 1] < 200).any(axis=0).sum()
+    shown = (painted < 255).any(axis=(0, 2)).sum()
     assert shown / len(painted) == pytest.approx(width / height, rel=0.01)
 
 
@@ -439,7 +478,7 @@ def test_the_command_runs_elsewhere_without_ray_and_optuna(run: Path, tmp_path: 
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
-    assert "1 pictures, 12 tiles; cracked: 1 tiles in 1 pictures" in done.stdout
+    assert "1 picture, 12 tiles; cracked: 1 tile in 1 picture" in done.stdout
     assert "photos/wall.png" in done.stdout
     assert done.stderr == ""
     assert sorted(path.name for path in tmp_path.iterdir()) == [
