@@ -78,7 +78,7 @@ def record(recipe: Recipe, run: Path, out: Path) -> None:
     old = read_table(table, columns=("recipe",)) if table.exists() else pd.DataFrame()
     others = old[old["recipe"] != recipe.name] if len(old) else old
     new = pd.concat([others, pd.DataFrame(rows)]).sort_values("recipe", kind="stable")
-    write_text(table, new.to_csv(index=False))
+    write_text(table, new.convert_dtypes().to_csv(index=False))  # whole numbers without a point
     known = read_object(provenance) if provenance.exists() else {}
     known[recipe.name] = {
         **{key: metrics[key] for key in PROVENANCE},
