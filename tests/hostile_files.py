@@ -13,11 +13,14 @@ import struct
 import tomllib
 import warnings
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import safetensors.torch
 import torch
+from hypothesis import reject
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -117,7 +120,8 @@ def altered(draw: st.DrawFn, tree: Any, odd: st.SearchStrategy[Any] = ODD_VALUES
             value = tree
             for key in draw(st.sampled_from(known)):
                 value = value[key]
-            holder[last] = copy.deepcopy(value)
+            with rejected_if_too_deep():
+                holder[last] = copy.deepcopy(value)
         elif kind == "remove":
             del holder[last]
         elif isinstance(holder, dict):
@@ -126,7 +130,17 @@ def altered(draw: st.DrawFn, tree: Any, odd: st.SearchStrategy[Any] = ODD_VALUES
 
 
 def as_json(tree: Any) -> bytes:
-    return json.dumps(tree).encode()
+    with rejected_if_too_deep():
+        return json.dumps(tree).encode()
+
+
+@contextmanager
+def rejected_if_too_deep() -> Iterator[None]:
+    """Draw another input where Python cannot make this one; files that are deeper are samples."""
+    try:
+        yield
+    except RecursionError:
+        reject()
 
 
 def json_files(whole: bytes) -> Files:
