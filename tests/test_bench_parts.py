@@ -1,6 +1,7 @@
 """The benchmark's parts at tiny sizes: which rows there are, and that what they count is right."""
 
 import importlib
+import json
 import math
 import sys
 from pathlib import Path
@@ -139,3 +140,24 @@ def test_standard_error_is_that_of_the_regression(bench):
 def test_two_amounts_of_work_have_no_standard_error_and_are_refused(bench):
     with pytest.raises(ValueError, match="three different amounts"):
         bench("growth").fit_power_law([1, 1, 2], [1.0, 1.0, 2.0])
+
+
+def test_a_row_is_written_at_once_and_a_part_measured_again_replaces_only_its_own(bench, tmp_path):
+    row, report = bench("row").Row, bench("report").Report
+    table, parts = tmp_path / "new" / "day.csv", ("a", "b")
+    first = report(table, parts, {"commit": "one"})
+    first.add(row("b", "seconds of b", 1.0, "s", "<= 2"))
+    assert list(pd.read_csv(table)["what"]) == ["seconds of b"]  # and a kill would lose no more
+    first.add(row("a", "a ÷ floor", 0.5, "ratio"))
+    second = report(table, parts, {"commit": "two"})
+    second.add(row("b", "seconds of b", 3.0, "s", "<= 2"))
+    second.add(row("b", "more of b", 4.0, "s"))
+    found = pd.read_csv(table, keep_default_na=False)
+    assert list(zip(found["what"], found["value"], found["verdict"], strict=True)) == [
+        ("a ÷ floor", 0.5, ""),
+        ("seconds of b", 3.0, "missed"),
+        ("more of b", 4.0, ""),
+    ]
+    about = json.loads(table.with_suffix(".json").read_text())
+    assert {part: about[part]["commit"] for part in parts} == {"a": "one", "b": "two"}
+    assert "| b: seconds of b | 3 s | ≤ 2 missed |" in table.with_suffix(".md").read_text()

@@ -66,12 +66,14 @@ class Search:
         search_seconds: From the first trial's first batch to the last trial's end.
         trial_extra_seconds: Beyond a trial's own epochs, from a slot's second trial on; median.
         train_images: Trained, all epochs of all trials.
+        val_share: Of the epochs' time that went into validation.
     """
 
     wall_seconds: float
     search_seconds: float
     trial_extra_seconds: float
     train_images: int
+    val_share: float
 
 
 def measure_search(plan: Plan, name: str, *options: str) -> Search:
@@ -129,6 +131,7 @@ def _read_log(
         search_seconds=max(last.values()) - min(first.values()),
         trial_extra_seconds=sorted(extra)[len(extra) // 2] if extra else float("nan"),
         train_images=_images_per_epoch(plan) * len(epochs),
+        val_share=epochs["val_seconds"].sum() / epochs["seconds"].sum(),
     )
 
 
@@ -202,6 +205,8 @@ def measure(plan: Plan, speeds: Speeds, peers: str) -> list[Row]:
             "ratio", ">= 0.75" if gpu else ">= 0.65"),
         row("images/s ÷ floor, start and imports not included",
             floor_seconds / ours.search_seconds, "ratio", ">= 0.85" if gpu else ">= 0.80"),
+        row("validation's share of the epochs' time, which the floor has not", ours.val_share,
+            "ratio"),
         row("a trial beyond its own epochs, from the second on", ours.trial_extra_seconds, "s",
             "<= 1" if gpu else "<= 0.5"),
     ]  # fmt: skip
