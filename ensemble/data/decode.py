@@ -55,7 +55,10 @@ def read_contents(source: Source, reader: Reader, bad: dict[str, str]) -> pd.Dat
             return explain_unreadable(error)
 
     contents: list[tuple[str, tuple[int, int] | None]] = []
-    for tile, seen in _in_parallel(look, source.tiles["tile"].tolist(), "reading"):
+    names = source.tiles["tile"].tolist()
+    # one file's members are not there sooner by a second thread, which only waits for the GIL
+    num_threads = None if source.path.is_dir() else 1
+    for tile, seen in _in_parallel(look, names, "reading", num_threads=num_threads):
         if isinstance(seen, str):
             bad[tile] = seen
             contents.append(("", None))
@@ -162,7 +165,7 @@ def explain_unreadable(error: BaseException) -> str:
 
 
 def _in_parallel(
-    work: Callable[[str], Result], tiles: list[str], title: str
+    work: Callable[[str], Result], tiles: list[str], title: str, *, num_threads: int | None = None
 ) -> Iterator[tuple[str, Result]]:
     """Yield (tile, work(tile)) in order, from a thread for each core (decoders free the GIL)."""
     # handing over tiles one by one costs half as much as reading them
@@ -170,7 +173,7 @@ def _in_parallel(
     with (
         warnings.catch_warnings(),
         progress_bar() as progress,
-        ThreadPoolExecutor(os.cpu_count()) as threads,
+        ThreadPoolExecutor(num_threads or os.cpu_count()) as threads,
     ):
         warnings.simplefilter("ignore")  # of damaged metadata, which nothing here depends on
         try:
