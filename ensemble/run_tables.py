@@ -22,17 +22,33 @@ class RunTables:
     def __init__(self, folder: Path):
         self._folder = folder
         self._epochs: dict[int, list[dict[Any, Any]]] = {}  # by trial, in their order
+        self._columns: dict[Any, None] = {}
+        self._texts: dict[int, str] = {}  # of the table, by trial: only one changes at a time
         path = folder / "epochs.csv"
         if path.exists():
             for row in read_table(path, columns=("trial", "epoch")).to_dict("records"):
                 self._epochs.setdefault(row["trial"], []).append(row)
+                self._columns |= dict.fromkeys(row)
 
     def add_epoch(self, number: int, backbone: str, row: dict[str, Any]) -> None:
         """Add an epoch; a trial that started again replaces what it had from there on."""
         before = [old for old in self.epochs_of(number) if old["epoch"] < row["epoch"]]
-        self._epochs[number] = [*before, {"trial": number, "backbone": backbone, **row}]
-        rows = [row for trial in sorted(self._epochs) for row in self._epochs[trial]]
-        write_text(self._folder / "epochs.csv", pd.DataFrame(rows).to_csv(index=False))
+        row = {"trial": number, "backbone": backbone, **row}
+        self._epochs[number] = [*before, row]
+        self._texts.pop(number, None)
+        if row.keys() - self._columns.keys():
+            self._columns |= dict.fromkeys(row)
+            self._texts.clear()
+        head = pd.DataFrame(columns=list(self._columns)).to_csv(index=False)
+        text = head + "".join(self._text_of(trial) for trial in sorted(self._epochs))
+        write_text(self._folder / "epochs.csv", text)
+
+    def _text_of(self, number: int) -> str:
+        """The lines of a trial in the table."""
+        if number not in self._texts:
+            rows = pd.DataFrame(self._epochs[number], columns=list(self._columns))
+            self._texts[number] = rows.to_csv(index=False, header=False)
+        return self._texts[number]
 
     def epochs_of(self, number: int) -> list[dict[Any, Any]]:
         """The rows of a trial."""

@@ -11,8 +11,9 @@ def keep_freed_memory() -> None:
     """Let this process keep the memory that it frees, as long as it lives.
 
     PyTorch has no cache for tensors on a CPU, and glibc gives large blocks back at once: each step
-    then has the kernel clear all its activations' pages anew (28 % of the time of SqueezeNet 1.1 at
-    128 px; `make bench`, row keep_freed_memory). The most that was ever needed stays taken instead.
+    then has the kernel clear all its activations' pages anew. Kept, SqueezeNet 1.1 at 128 px trains
+    1.29 times as many images a second (`make bench BENCH="--part choices"`). The most that was ever
+    needed stays taken instead.
     Does nothing where the C library is another one.
     """
     with suppress(OSError, AttributeError):
