@@ -168,7 +168,9 @@ def evaluate(
         "num_candidates": sum(member.has_weights for member in finished),
         "num_test_tiles": len(table),
         "num_test_photographs": photographs,
-        "intervals": coverage_note(len(set(photograph_of(predictions)))),
+        "intervals": coverage_note(
+            len(set(photograph_of(predictions))), unit="photograph" if photographs else "tile"
+        ),
         "split_by": pack.about["split_by"],
         "leaky_split": pack.about["leaky_split"],
         "split_digest": about["split_digest"],

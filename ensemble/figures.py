@@ -25,6 +25,7 @@ from ensemble.training.metrics import (
     ranking_metrics,
     threshold_metrics,
 )
+from ensemble.wording import plural
 
 COMPARED = ("f1", "f2", "precision", "recall", "average_precision", "roc_auc", "brier", "loss")
 
@@ -134,13 +135,14 @@ def flat_row(name: str, found: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def coverage_note(num_photographs: int) -> str:
-    """What simulation says of 95 % intervals from that many photographs."""
-    f1 = measured_coverage("f1", num_photographs)
+def coverage_note(count: int, *, unit: str = "photograph") -> str:
+    """What simulation says of 95 % intervals from that many photographs, or tiles without one."""
+    f1 = measured_coverage("f1", count)
     if f1 is None:
-        return f"{num_photographs} photographs are too few for intervals to be trusted"
+        are = "is" if count == 1 else "are"
+        return f"{plural(count, unit)} {are} too few for intervals to be trusted"
     return (
-        f"95 % intervals resample {num_photographs} photographs; in simulation such an interval "
+        f"95 % intervals resample {plural(count, unit)}; in simulation such an interval "
         f"held the true F1 in {f1:.1%} of cases"
     )
 

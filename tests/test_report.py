@@ -622,3 +622,10 @@ def test_pictures_are_made_small_enough(tmp_path: Path):
     (tmp_path / "broken.png").write_bytes(b"\x89PNG broken")
     assert embed_picture(tmp_path / "broken.png") is None
     assert embed_picture(tmp_path / "missing.png") is None
+
+
+def test_the_note_on_intervals_names_what_was_resampled():
+    assert coverage_note(300).startswith("95 % intervals resample 300 photographs;")
+    assert coverage_note(300, unit="tile").startswith("95 % intervals resample 300 tiles;")
+    assert coverage_note(6) == "6 photographs are too few for intervals to be trusted"
+    assert coverage_note(1, unit="tile") == "1 tile is too few for intervals to be trusted"
