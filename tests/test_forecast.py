@@ -3,6 +3,7 @@
 import pytest
 
 from ensemble.search.forecast import Forecast
+from ensemble.search.progress import RunningTrial
 
 
 class Clock:
@@ -63,3 +64,11 @@ def test_a_finished_search_has_nothing_left():
     forecast.report("a", 1)
     forecast.end("a", counts=True)
     assert forecast.seconds_left() == 0
+
+
+def test_the_time_left_of_a_trial_falls_while_its_next_epoch_runs():
+    trial = RunningTrial(number=0, backbone="small_cnn", num_epochs=6)
+    assert trial.seconds_left(now=70.0) is None
+    trial.epoch, trial.epoch_seconds, trial.reported_at = 2, 10.0, 100.0
+    assert [trial.seconds_left(now) for now in (100.0, 104.0, 109.0)] == [40.0, 36.0, 31.0]
+    assert trial.seconds_left(now=200.0) == 0.0

@@ -21,20 +21,25 @@ NUM_BEST = 5
 
 
 @dataclass
-class _Running:
+class RunningTrial:
+    """A row of the live table."""
+
     number: int
     backbone: str
     num_epochs: int
-    started: float
     epoch: int = 0
+    epoch_seconds: float = 0.0
+    reported_at: float = 0.0
     images_per_second: float | None = None
     val_f1: float | None = None
     best_val_f1: float | None = None
 
-    def seconds_left(self) -> float | None:
+    def seconds_left(self, now: float) -> float | None:
+        """Until its last epoch ends, if all take as long as the last one did."""
         if not self.epoch:
             return None
-        return (time.monotonic() - self.started) / self.epoch * (self.num_epochs - self.epoch)
+        whole = self.epoch_seconds * (self.num_epochs - self.epoch)
+        return max(0.0, whole - (now - self.reported_at))
 
 
 class Progress(tune.Callback):
@@ -72,7 +77,7 @@ class Progress(tune.Callback):
             num_finished=num_finished,
             max_concurrent_trials=max_concurrent_trials,
         )
-        self._running: dict[str, _Running] = {}
+        self._running: dict[str, RunningTrial] = {}
         self._best: list[tuple[float, int, str]] = []
         self._started = time.monotonic()
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=2)
@@ -104,7 +109,8 @@ class Progress(tune.Callback):
         if "epoch" not in result:
             return
         running = self._running[trial.trial_id]
-        running.epoch = result["epoch"]
+        running.epoch, running.reported_at = result["epoch"], time.monotonic()
+        running.epoch_seconds = result["train_seconds"] + result["val_seconds"]
         running.images_per_second = result["images_per_second"]
         running.val_f1, running.best_val_f1 = result["val_f1"], result["best_val_f1"]
         self._forecast.report(trial.trial_id, running.epoch)
@@ -176,7 +182,7 @@ class Progress(tune.Callback):
         for name in ("trial", "backbone", "epoch", "images/s", "val F1", "best", "left"):
             table.add_column(name, justify="left" if name == "backbone" else "right")
         for running in list(self._running.values()):
-            left = running.seconds_left()
+            left = running.seconds_left(time.monotonic())
             table.add_row(
                 str(running.number),
                 running.backbone,
@@ -198,13 +204,12 @@ class Progress(tune.Callback):
         return Group(table, Text(head), Text(f"best val F1: {best}" if best else ""))
 
 
-def _describe(trial: Any) -> _Running:
+def _describe(trial: Any) -> RunningTrial:
     config = trial.config["config"]
-    return _Running(
+    return RunningTrial(
         number=trial.config["number"],
         backbone=config["model"]["backbone"],
         num_epochs=config["optimisation"]["epochs"],
-        started=time.monotonic(),
     )
 
 
