@@ -14,6 +14,7 @@ from ensemble.errors import escape
 from ensemble.mistakes import find_errors
 from ensemble.training.checkpoint import Member
 from ensemble.training.metrics import best_threshold
+from ensemble.wording import plural
 
 NUM_SHOWN = 24
 
@@ -70,7 +71,7 @@ def draw_worst(
         heading = f"{len(worst)} of {counts[-1]}, the worst first" if len(worst) else ""
         groups.append(_gather(heading, worst, predictions, [member], np.ones(1), tiles))
     title = (
-        f"{name} on {len(predictions):,} validation tiles, cracked from a probability of "
+        f"{name} on {plural(len(predictions), 'validation tile')}, cracked from a probability of "
         f"{threshold:.3f}: {' and '.join(counts)}"
     )
     draw_gallery(path, title, groups)
@@ -80,7 +81,7 @@ def _describe(kind: str, count: int) -> str:
     """How many of them, in words that a newcomer takes rightly."""
     if kind == "miss":
         return f"{count:,} {'miss' if count == 1 else 'misses'} (cracks called uncracked)"
-    return f"{count:,} false {'alarm' if count == 1 else 'alarms'} (uncracked called cracked)"
+    return f"{plural(count, 'false alarm')} (uncracked called cracked)"
 
 
 def _gather(

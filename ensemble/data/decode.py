@@ -106,7 +106,7 @@ def decode_tiles(
             if reason is not None:
                 bad[tile] = reason
             # the disk is as slow as the decoder: it works beside it, not after it
-            if number % TILES_PER_FLUSH == 0 and all(flush.done() for flush in flushes):
+            if number % TILES_PER_FLUSH == 0 and (not flushes or flushes[-1].done()):
                 flushes.append(disk.submit(os.fdatasync, file.fileno()))
         for flush in flushes:
             flush.result()  # the kernel tells of a disk's error once
