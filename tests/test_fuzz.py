@@ -57,10 +57,11 @@ from test_report import make_choice
 
 from ensemble.choice import open_choice
 from ensemble.data.archive import list_members
-from ensemble.data.decode import UNREADABLE, decode_tiles, explain_unreadable, read_contents
+from ensemble.data.decode import UNREADABLE, explain_unreadable
 from ensemble.data.pack import open_pack
 from ensemble.data.pictures import list_pictures, read_picture
 from ensemble.data.sources import Reader, Source, open_source
+from ensemble.data.tiles import decode_tiles, digest_tiles, find_common_size
 from ensemble.errors import InputError, run_command
 from ensemble.members import open_members
 from ensemble.mistakes import read_labels
@@ -69,6 +70,8 @@ from ensemble.report.run_files import read_run
 from ensemble.search.space_file import load_space
 from ensemble.training.backbones import build_model
 from ensemble.training.checkpoint import Member, open_member
+from ensemble.training.loop import Epoch
+from ensemble.training.state import load_state, save_state, write_tensors
 from ensemble.training.weights import make_initial_state, read_tensors
 
 SPACES = sorted((Path(__file__).parents[1] / "search_spaces").glob("*.toml"))
@@ -161,9 +164,11 @@ def check_reason(reason: str) -> None:
 def decode_source(source: Source, folder: Path) -> None:
     bad: dict[str, str] = {}
     with contextlib.closing(Reader(source.path)) as reader:
-        tiles = read_contents(source, reader, bad)
-        tiles["row"] = np.arange(len(tiles))
-        decode_tiles(tiles, reader, folder / "pixels.npy", (8, 12), bad)
+        names = source.tiles["tile"].tolist()
+        digest_tiles(names, reader, bad, max_bad_tiles=len(names))
+        find_common_size(names, reader)
+        tiles = source.tiles.assign(split="train", row=np.arange(len(names)))
+        decode_tiles(tiles, reader, folder, (8, 12), bad, max_bad_tiles=len(names))
     for name, reason in bad.items():
         kinds = {unicodedata.category(character) for character in name}
         assert not kinds & {"Cc", "Cf", "Cs", "Zl", "Zp"}, name
@@ -232,6 +237,23 @@ def load_weights(path: Path) -> None:
     agreeing(path, "weights").load_model()
 
 
+def continue_from_state(path: Path) -> None:
+    for identity in ("this run", "another"):
+        state = load_state(path.parent, identity=identity)
+        assert state is None or set(state.weights) == {"weight"}
+
+
+def continue_from_tensors(path: Path) -> None:
+    """With a record that holds the digest of what is in the file now."""
+    record = json.loads((path.parent / "state.json").read_text())
+    record["tensors_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    agreeing = path.parent / "agreeing"
+    agreeing.mkdir(exist_ok=True)
+    (agreeing / "state.json").write_text(json.dumps(record))
+    (agreeing / path.name).write_bytes(path.read_bytes())
+    load_state(agreeing, identity="this run")
+
+
 def open_all_members(path: Path) -> None:
     open_members(path.parent, split_digest="split")
 
@@ -277,6 +299,8 @@ PARSERS = {
     "ensemble": Parser("run/ensemble.json", json_files, read_choice_and_members),
     "member": Parser("run/members/0000/member.json", json_files, read_all_of_member),
     "weights of a member": Parser("run/members/0000/*.saf*", safetensors_files, load_weights),
+    "state of a trial": Parser("state/state.json", json_files, continue_from_state),
+    "tensors of a state": Parser("state/*.saf*", safetensors_files, continue_from_tensors),
     "scores of a member": Parser("run/members/0000/*.npy", npy_files, read_scores),
     "members of a run": Parser("run/trials.csv", csv_files, open_all_members),
     "pack": Parser("pack.json", json_files, lambda path: open_pack(path.parent)),
@@ -300,9 +324,17 @@ TEXTS = {
 
 
 @pytest.fixture(scope="module")
-def sent(tmp_path_factory: pytest.TempPathFactory, write_member: Callable[..., Member]) -> Path:
+def sent(
+    tmp_path_factory: pytest.TempPathFactory,
+    write_member: Callable[..., Member],
+    make_epoch: Callable[..., Epoch],
+) -> Path:
     """A folder with a whole file, or several, for each parser."""
     sent = tmp_path_factory.mktemp("sent")
+    (sent / "state").mkdir()
+    momentum = {"step": torch.zeros(1)}
+    tensors = write_tensors(sent / "state", torch.nn.Linear(2, 2, bias=False), 1, momentum)
+    save_state(sent / "state", make_epoch(margins=[0.5]), tensors, identity="this run")
     member = write_member(sent / "run" / "members" / "0000")
     choice = make_choice({0: str(member.record.weights_sha256)})
     about = {"data_summary": {"num_tiles": {"val": 2}}, "epochs": 3, "seed": 0, "weights": {}}
@@ -427,10 +459,10 @@ def test_picture_that_costs_more_than_it_shows_is_not_decoded(
 ) -> None:
     (tmp_path / "1.jpg").write_bytes(content)
     (tmp_path / "2.jpg").write_bytes(JPEG)
-    table = pd.DataFrame({"tile": ["1.jpg", "2.jpg"], "label": 1})
+    tiles = pd.DataFrame({"tile": ["1.jpg", "2.jpg"], "split": "train", "row": [0, 1]})
     bad: dict[str, str] = {}
     with contextlib.closing(Reader(tmp_path)) as reader:
-        read_contents(Source(tmp_path, table, (), (), False, ""), reader, bad)
+        decode_tiles(tiles, reader, tmp_path, (8, 12), bad, max_bad_tiles=1)
     assert list(bad) == ["1.jpg"]
     assert bad["1.jpg"].startswith(reason)
     with pytest.raises(ValueError):

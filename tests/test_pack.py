@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import zipfile
+from collections import Counter
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
@@ -19,8 +20,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from ensemble.data import tiles as all_tiles
 from ensemble.data.pack import Pack, open_pack, pack
-from ensemble.data.sources import Source, open_source
+from ensemble.data.sources import Reader, Source, open_source
 from ensemble.data.split import SPLITS, digest_split
 from ensemble.data.verify import digest_pack, verify_pack
 from ensemble.errors import InputError
@@ -210,6 +212,30 @@ def test_duplicate_is_counted_once_and_named(tmp_path: Path) -> None:
     assert sum(about["num_tiles"].values()) == NUM_TILES
 
 
+def test_only_tiles_that_may_have_copies_are_read_before_they_are_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The directory of a .zip has sums of the bytes; by content alone all must be compared."""
+    monkeypatch.setattr(all_tiles, "TILES_TO_LOOK_AT", 1)
+    folder = draw_tiles(tmp_path / "tiles")
+    shutil.copy(folder / "D/CD/70-0.png", folder / "D/CD/70-9.png")
+    source = open_source(Path(shutil.make_archive(str(tmp_path / "tiles"), "zip", folder)))
+    read: Counter[str] = Counter()
+    read_tile = Reader.read
+
+    def note(reader: Reader, tile: str) -> bytes:
+        read[tile] += 1
+        return read_tile(reader, tile)
+
+    monkeypatch.setattr(Reader, "read", note)
+    pack(source, under=tmp_path / "packs")
+    once = {"D/CD/70-9.png", *source.tiles["tile"]} - {"D/CD/70-0.png"}
+    assert read == {"D/CD/70-0.png": 3, **dict.fromkeys(once, 1)}  # the first tells the size, too
+    read.clear()
+    pack(source, under=tmp_path / "packs", leaky_split=True)
+    assert read.total() == 1 + (NUM_TILES + 1) + NUM_TILES
+
+
 def test_equal_bytes_in_both_classes_are_left_out_and_named(tmp_path: Path) -> None:
     folder = draw_tiles(tmp_path / "tiles")
     shutil.copy(folder / "D/CD/70-0.png", folder / "D/UD/70-9.png")
@@ -218,12 +244,20 @@ def test_equal_bytes_in_both_classes_are_left_out_and_named(tmp_path: Path) -> N
     assert not {"D/CD/70-0.png", "D/UD/70-9.png"} & set(everything(result)["tile"])
 
 
-def test_sizes_become_the_most_common_one_and_are_counted(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "looked_at", [all_tiles.TILES_TO_LOOK_AT, 1], ids=["most", "the exception"]
+)
+def test_sizes_become_the_most_common_one_and_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looked_at: int
+) -> None:
+    """Where those that are looked at first are exceptions, it is noticed."""
+    monkeypatch.setattr(all_tiles, "TILES_TO_LOOK_AT", looked_at)
     folder = draw_tiles(tmp_path / "tiles")
     larger, wider = noise(900, 24), noise(901, 20).crop((0, 0, 20, 10))
     larger.save(folder / "D/CD/70-0.png")
     wider.save(folder / "W/UW/75-1.png")
     result = pack(open_source(folder), under=tmp_path / "packs")
+    assert (result.about["height_px"], result.about["width_px"]) == (16, 16)
     assert result.about["resized_tiles"] == 2
     for tile, image in (("D/CD/70-0.png", larger), ("W/UW/75-1.png", wider)):
         expected = np.asarray(image.resize((16, 16), Image.Resampling.BILINEAR))
@@ -268,10 +302,9 @@ def test_grey_of_16_bits_is_never_silently_white(tmp_path: Path) -> None:
 # Unreadable tiles
 
 
-def spoil(folder: Path, kind: str) -> str:
+def spoil(folder: Path, kind: str, name: str = "D/CD/70-8.jpg", seed: int = 99) -> str:
     """Put one unreadable tile into `folder`; its name."""
-    name = "D/CD/70-8.jpg"
-    noise(99).save(folder / name, quality=95)
+    noise(seed).save(folder / name, quality=95)
     if kind == "truncated":
         cut_short(folder / name)
     elif kind == "text":
@@ -315,6 +348,49 @@ def test_more_unreadable_tiles_than_allowed_are_an_error_and_leave_nothing(
     with pytest.raises(InputError, match=f"1 unreadable tiles, more than .*0.*{name}: "):
         pack(open_source(folder), under=tmp_path / "packs", max_bad_tiles=0)
     assert only_lock_in(tmp_path / "packs")
+
+
+@pytest.mark.parametrize("folders", ["C", "CU"], ids=["one class", "both"])
+def test_equal_unreadable_tiles_are_neither_copies_nor_contradictions(
+    tmp_path: Path, folders: str
+) -> None:
+    """As a download that broke off leaves them: many files of no bytes."""
+    folder = draw_tiles(tmp_path / "tiles")
+    names = [f"D/{folders[n % len(folders)]}D/{70 + n}-9.png" for n in range(4)]
+    for name in names:
+        (folder / name).touch()
+    about = pack(open_source(folder), under=tmp_path / "packs").about
+    assert set(about["bad_tiles"]) == set(names)
+    assert (about["duplicates"], about["contradictory_tiles"]) == ([], [])
+    with pytest.raises(InputError, match=r"4 unreadable tiles, more than .*3"):
+        pack(open_source(folder), under=tmp_path / "packs", max_bad_tiles=3)
+
+
+@pytest.mark.parametrize("leaky", [False, True])
+@pytest.mark.parametrize("kind", ["truncated", "text"])
+def test_unreadable_tiles_have_no_say_in_the_split(tmp_path: Path, kind: str, leaky: bool) -> None:
+    """It is that of the same tiles without them, wherever it is noticed that they are bad."""
+    folder = tmp_path / "tiles"
+    for number in range(20 * TILES):  # so many photographs that their order decides
+        photograph, tile = divmod(number, TILES)
+        name = folder / "D" / ("CD" if tile < 1 + photograph % 3 else "UD")
+        name.mkdir(parents=True, exist_ok=True)
+        noise(number).save(name / f"{70 + photograph}-{tile}.png")
+    plan: dict[str, Any] = {"leaky_split": leaky, "split_seed": 1}
+    before = pack(open_source(folder), under=tmp_path / "packs", **plan)
+    for number in range(6):
+        spoil(folder, kind, f"D/CD/{75 + number}-8.jpg", seed=1000 + number)
+    after = pack(open_source(folder), under=tmp_path / "packs", **plan)
+    assert len(after.about["bad_tiles"]) == 6
+    assert after.about["split_digest"] == before.about["split_digest"]
+    for split in SPLITS:
+        tables = [packed.table(split) for packed in (before, after)]
+        assert tables[0].drop(columns="row").equals(tables[1].drop(columns="row"))
+        pixels = [
+            packed.pixels(split)[table["row"]]
+            for packed, table in zip((before, after), tables, strict=True)
+        ]
+        np.testing.assert_array_equal(*pixels)
 
 
 def test_limit_of_unreadable_tiles_holds_for_a_pack_that_is_there(tmp_path: Path) -> None:
@@ -446,15 +522,16 @@ def test_no_room_is_an_input_error_before_decoding_and_leaves_nothing(
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT], ids=["full", "quota"])
+@pytest.mark.parametrize("call", ["posix_fallocate", "pwrite"])
 def test_disk_that_fills_up_while_packing_is_an_input_error(
-    packed: Packed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+    packed: Packed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, call: str
 ) -> None:
-    """A quota is not in what `disk_usage` says, so the first to know is the allocation."""
+    """A quota is not in what `disk_usage` says; some file systems tell only when it is written."""
 
     def refuse(*_: int) -> NoReturn:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    monkeypatch.setattr(os, call, refuse)
     with pytest.raises(InputError, match="no room on the disk"):
         pack(packed.source, under=tmp_path)
     assert only_lock_in(tmp_path)
@@ -561,13 +638,13 @@ def start(packed: Packed, under: Path, before: str = "") -> "subprocess.Popen[st
 def test_killed_call_leaves_no_pack_and_the_next_starts_over(
     packed: Packed, tmp_path: Path
 ) -> None:
-    """Killed, as by the kernel's memory killer, when the second array is about to be filled."""
+    """Killed, as by the kernel's memory killer, when the arrays are half full."""
     before = (
-        "allocate, calls = os.posix_fallocate, []\n"
-        "def kill_at_second(*args):\n"
+        "write, calls = os.pwrite, []\n"
+        "def kill_in_the_middle(*args):\n"
         "    calls.append(args)\n"
-        "    return allocate(*args) if len(calls) < 2 else os.kill(os.getpid(), signal.SIGKILL)\n"
-        "os.posix_fallocate = kill_at_second"
+        "    return write(*args) if len(calls) < 16 else os.kill(os.getpid(), signal.SIGKILL)\n"
+        "os.pwrite = kill_in_the_middle"
     )
     with start(packed, tmp_path, before) as process:
         process.communicate(timeout=60)

@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ensemble.data.decode import decode_tiles, read_contents
 from ensemble.data.samples import draw_samples
 from ensemble.data.sources import Reader, Source
 from ensemble.data.split import (
@@ -29,10 +28,10 @@ from ensemble.data.split import (
     SPLITS,
     Fractions,
     assign_splits,
-    check_classes,
     digest_split,
     drop_duplicates,
 )
+from ensemble.data.tiles import check_bad_tiles, decode_tiles, digest_tiles, find_common_size
 from ensemble.errors import InputError
 from ensemble.files import read_json, room_for, sync_file, write_json
 
@@ -122,7 +121,7 @@ def pack(
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
             packed = open_pack(folder)
-    _check_bad_tiles(packed.about["bad_tiles"], max_bad_tiles)
+    check_bad_tiles(packed.about["bad_tiles"], max_bad_tiles)
     return packed
 
 
@@ -149,22 +148,28 @@ def _write(
     reader = Reader(source.path)
     bad: dict[str, str] = {}
     try:
-        tiles = read_contents(source, reader, bad)
-        _check_bad_tiles(bad, max_bad_tiles)
-        tiles, copies, contradictory = drop_duplicates(tiles)
-        tiles["split"] = assign_splits(tiles, **plan)
-        tiles["row"] = tiles.groupby("split").cumcount()
-        height, width = Counter(tiles["size"]).most_common(1)[0][0]
-        _check_room(folder, len(tiles) * height * width * 3)
-        for split in SPLITS:
-            part = tiles[tiles["split"] == split]
-            decode_tiles(part, reader, folder / f"{split}.npy", (height, width), bad)
-            _check_bad_tiles(bad, max_bad_tiles)
+        size = find_common_size(source.tiles["tile"].tolist(), reader)
+        tiles, copies, contradictory = _count_once(
+            source, reader, bad, by_content=plan["leaky"], max_bad_tiles=max_bad_tiles
+        )
+        splits = assign_splits(tiles, **plan)
+        while True:
+            tiles["split"] = splits
+            tiles["row"] = tiles.groupby("split").cumcount()
+            for wrong in folder.glob("*.npy"):
+                wrong.unlink()
+            _check_room(folder, len(tiles) * size[0] * size[1] * 3)
+            tiles = decode_tiles(tiles, reader, folder, size, bad, max_bad_tiles=max_bad_tiles)
+            # once more where tiles are missing now, or the few that were looked at are exceptions
+            splits = assign_splits(tiles, **plan)
+            [(common_size, _)] = Counter(tiles["size"]).most_common(1)
+            if common_size == size and splits.equals(tiles["split"]):
+                break
+            size = common_size
     finally:
         reader.close()
-    tiles = tiles[~tiles["tile"].isin(bad)]
-    check_classes(tiles["label"], tiles["split"])
-    num_resized = sum(size != (height, width) for size in tiles["size"])
+    height, width = size
+    num_resized = sum(had != size for had in tiles["size"])
     tiles = tiles.drop(columns="size")
     tables = {split: tiles[tiles["split"] == split] for split in SPLITS}
     for split, table in tables.items():
@@ -196,13 +201,25 @@ def _write(
     }
 
 
-def _check_bad_tiles(bad: dict[str, str], max_bad_tiles: int) -> None:
-    if len(bad) > max_bad_tiles:
-        named = "; ".join(f"{tile}: {reason}" for tile, reason in list(bad.items())[:3])
-        raise InputError(
-            f"{len(bad)} unreadable tiles, more than --max-bad-tiles {max_bad_tiles} ({named}); "
-            "mend or remove them, or allow more"
-        )
+def _count_once(
+    source: Source, reader: Reader, bad: dict[str, str], *, by_content: bool, max_bad_tiles: int
+) -> tuple[pd.DataFrame, list[str], list[str]]:
+    """`drop_duplicates` of the source's tiles, of which only those are read that may have copies.
+
+    The others have their names for `content`, unless it is by content that they are split.
+    """
+    tiles = source.tiles
+    read = tiles["copy_key"].duplicated(keep=False) | by_content | (not source.has_photographs)
+    digests = digest_tiles(
+        tiles.loc[read, "tile"].tolist(),
+        reader,
+        bad,
+        max_bad_tiles=max_bad_tiles,
+        # one file's members are not there sooner by a second thread, which only waits for the GIL
+        num_threads=None if source.path.is_dir() else 1,
+    )
+    tiles = tiles.assign(content=[digests.get(tile, tile) for tile in tiles["tile"]])
+    return drop_duplicates(tiles[~tiles["tile"].isin(bad)].drop(columns="copy_key"))
 
 
 def _check_room(folder: Path, needed_bytes: int) -> None:

@@ -14,6 +14,7 @@ import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -37,7 +38,7 @@ class Reader:
     """Reads the bytes of one tile by its name; safe to use from several threads."""
 
     def __init__(self, path: Path):
-        self._folder = path
+        self.path = path
         self._zip = None if path.is_dir() else zipfile.ZipFile(path)
 
     def read(self, tile: str) -> bytes:
@@ -49,7 +50,7 @@ class Reader:
         """
         if self._zip is not None:
             return read_member(self._zip, tile)
-        path = self._folder / tile
+        path = self.path / tile
         if path.stat().st_size > MAX_TILE_BYTES:
             raise ValueError(f"larger than {MAX_TILE_BYTES >> 20} MiB")
         return path.read_bytes()
@@ -68,7 +69,7 @@ class Source:
         path: The folder or .zip.
         tiles: One row a tile, sorted by name: `tile` (path inside the source), `photograph`
             (empty where names carry none), `surface` (empty where there is one), `label`
-            (1 = cracked).
+            (1 = cracked), `copy_key` (equal for tiles whose bytes may be equal).
         cracked_folders: The folders that were taken for the crack class.
         uncracked_folders: The folders that were taken for the other class.
         has_photographs: Whether tiles can be grouped by the photograph they were cut from.
@@ -104,7 +105,7 @@ def open_source(path: Path, *, positive: str | None = None) -> Source:
         listing = _list_zip(path)
     else:
         raise InputError(f"--data {path}: no such folder or .zip")
-    listing = {name: stamp for name, stamp in listing.items() if _is_tile(name)}
+    listing = {name: entry for name, entry in listing.items() if _is_tile(name)}
     if not listing:
         raise InputError(
             f"--data {path}: no tiles found; expected pictures in class folders, "
@@ -127,11 +128,12 @@ def open_source(path: Path, *, positive: str | None = None) -> Source:
             "photograph": [s[1] if s and has_photographs else "" for s in stems],
             "surface": _surfaces(names, folders),
             "label": [int(folder in cracked) for folder in folders],
+            "copy_key": [listing[name].copy_key for name in names],
         }
     )
     digest = hashlib.sha256()
     for name in names:
-        digest.update(f"{name}\0{listing[name]}\n".encode())
+        digest.update(f"{name}\0{listing[name].stamp}\n".encode())
     return Source(path, tiles, cracked, uncracked, has_photographs, digest.hexdigest())
 
 
@@ -141,7 +143,14 @@ def _is_tile(name: str) -> bool:
     return len(parts) >= 2 and not hidden and PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
 
 
-def _list_folder(folder: Path) -> dict[str, str]:
+class _Entry(NamedTuple):
+    """What a listing says of a file: changes with it, and is equal for files that may be equal."""
+
+    stamp: str
+    copy_key: str
+
+
+def _list_folder(folder: Path) -> dict[str, _Entry]:
     listing = {}
     for parent, _, files in os.walk(folder):
         for file in files:
@@ -150,13 +159,14 @@ def _list_folder(folder: Path) -> dict[str, str]:
                 continue
             stat = path.stat()
             name = path.relative_to(folder).as_posix()
-            listing[name] = f"{stat.st_size} {stat.st_mtime_ns}"
+            listing[name] = _Entry(f"{stat.st_size} {stat.st_mtime_ns}", f"{stat.st_size}")
     return listing
 
 
-def _list_zip(path: Path) -> dict[str, str]:
+def _list_zip(path: Path) -> dict[str, _Entry]:
     members = list_members(path, wanted=_is_tile, max_bytes=MAX_TILE_BYTES)
-    return {member.filename: f"{member.file_size} {member.CRC:08x}" for member in members}
+    sums = {member.filename: f"{member.file_size} {member.CRC:08x}" for member in members}
+    return {name: _Entry(of_bytes, of_bytes) for name, of_bytes in sums.items()}
 
 
 def _tell_classes(

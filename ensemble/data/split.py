@@ -31,7 +31,7 @@ def drop_duplicates(tiles: pd.DataFrame) -> tuple[pd.DataFrame, list[str], list[
     """Count each content once; leave out contents that carry both labels.
 
     Args:
-        tiles: One row a tile with at least `tile`, `label` and `content` (a digest of the bytes).
+        tiles: One row a tile with at least `tile`, `label` and `content` (equal for equal bytes).
 
     Returns:
         The tiles kept (the first by name of each content), the names of the copies dropped, and the

@@ -158,7 +158,10 @@ def load_state(folder: Path, *, identity: str) -> State | None:
         return None
     if record.identity != identity or hashlib.sha256(data).hexdigest() != record.tensors_sha256:
         return None
-    tensors = safetensors.torch.load(data)
+    try:
+        tensors = safetensors.torch.load(data)
+    except safetensors.SafetensorError:
+        return None
     epoch = Epoch(
         **record.epoch.model_dump(),
         val_margins=np.array(record.val_margins, np.float32),
