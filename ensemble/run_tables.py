@@ -54,6 +54,11 @@ class RunTables:
         """The rows of a trial."""
         return self._epochs.get(number, [])
 
+    def backbone_of(self, number: int) -> str:
+        """The backbone of a trial that has an epoch; "" of another one."""
+        epochs = self.epochs_of(number)
+        return str(epochs[0]["backbone"]) if epochs else ""
+
     def describe_trial(
         self, number: int, state: str, *, reason: str, settings: dict[str, Any]
     ) -> dict[str, Any]:
@@ -68,7 +73,7 @@ class RunTables:
             "epochs": len(epochs),
             "seconds": sum(row["train_seconds"] + row["val_seconds"] for row in epochs),
             "reason": reason,
-            "backbone": epochs[0]["backbone"] if epochs else None,
+            "backbone": self.backbone_of(number) or None,
             **settings,
         }
 

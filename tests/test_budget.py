@@ -76,6 +76,17 @@ def test_gpus_are_used_where_there_are_some_and_the_cpu_where_there_are_none():
     assert plan().num_gpus == 0
 
 
+def test_a_budget_is_told_in_one_line():
+    assert str(plan()) == "8 slots: 8 trials at a time, 1 thread each"
+    assert str(plan(cpus=1, nodes=[(1, 0)])) == "1 slot: 1 trial at a time, 1 thread each"
+    four = {"gpus": 4, "nodes": [(64, 4)]}
+    shared = "8 slots on 4 GPUs: 8 trials at a time, 0.5 GPU and 8 threads each"
+    assert str(plan(**four, trials_per_gpu=2)) == shared
+    assert str(plan(**four, workers_per_trial=4)) == (
+        "4 slots on 4 GPUs: 1 trial at a time, on 4 Ray Train workers of 1 GPU and 16 threads each"
+    )
+
+
 def test_fewer_slots_than_cores_get_more_threads_each():
     budget = plan(cpus=2)
     assert budget.max_concurrent_trials == 2

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,12 +17,17 @@ from hypothesis import strategies as st
 from ensemble import evaluate
 from ensemble.choice import Calibration, Choice, ChosenMember, open_choice
 from ensemble.data.batches import Tiles
+from ensemble.data.pack import Pack
 from ensemble.data.prepare import prepare_data
 from ensemble.data.synthetic import draw_dataset
 from ensemble.errors import InputError
 from ensemble.files import write_json
 from ensemble.members import member_folder
+from ensemble.search.budget import Node, plan_budget
+from ensemble.search.command import SPACES
 from ensemble.search.retention import BYTES_PER_RUN, Retention, forecast_disk
+from ensemble.search.run_folder import check_disk
+from ensemble.search.space_file import load_space
 from ensemble.training import checkpoint
 from ensemble.training.checkpoint import Member, open_member
 from ensemble.training.config import TrialConfig
@@ -375,6 +381,41 @@ def test_the_forecast_counts_the_largest_backbone_and_no_more_members_than_trial
     assert round(forecast(keep=1000, num_trials=10) / 1e9) == 6 + 4 * 8
     assert round(forecast(num_trials=2) / 1e9) == 2 * 8
     assert forecast(num_trials=200) - forecast(num_trials=100) < 100 * 100_000
+
+
+def test_a_search_that_cannot_fit_on_the_disk_is_refused_with_the_ways_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    initial = tmp_path / "initial" / "small_cnn.safetensors"
+    initial.parent.mkdir()
+    initial.write_bytes(bytes(10**7))
+    space = load_space(SPACES / "demo.toml")
+    packed = Pack(tmp_path, {"num_tiles": {"val": 100}})
+    budget = plan_budget(
+        gpus=0, cpus=1, workers_per_trial=1, trials_per_gpu=1, nodes=[Node("here", 1, 0)]
+    )
+
+    def check(free: int) -> str:
+        usage = shutil.disk_usage(tmp_path)
+        with monkeypatch.context() as patch:
+            patch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=free))
+            return check_disk(tmp_path, space, packed, budget, keep=3, num_trials=10)
+
+    # three networks, and of the running trial its member and its state, twice each
+    assert check(10**9).startswith("disk: at most 1")
+    assert check(10**9).endswith("1000 MB are free")
+    for free in (10**6, 10**7):
+        with pytest.raises(InputError, match=r"may need 1\d\d MB more, .*--out.*--keep 3"):
+            check(free)
+    with pytest.raises(InputError) as refused:
+        check(10**6)
+    kept = member_folder(tmp_path, 0) / "epoch-1.safetensors"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(bytes(10**7))
+    with pytest.raises(InputError) as refused_again:
+        check(10**6)
+    before, now = (int(re.findall(r"(\d+) MB", str(e.value))[0]) for e in (refused, refused_again))
+    assert before - now == 10  # what is there already is not needed once more
 
 
 # --- what comes after

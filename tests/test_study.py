@@ -1,16 +1,28 @@
 """The searcher: what Tune is told to run, and what the study says afterwards."""
 
+import shutil
+import sqlite3
+from contextlib import closing
 from types import SimpleNamespace
 
 import optuna
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
+from ensemble.errors import InputError
 from ensemble.search.early_stopping import make_early_stopping
 from ensemble.search.space_file import load_space
 from ensemble.search.stopping import Stopping
-from ensemble.search.study import StudySearcher, count_finished, find_best, open_study
+from ensemble.search.study import (
+    StudySearcher,
+    count_finished,
+    find_best,
+    make_durable,
+    open_study,
+)
 
 SPACE = """
 question = "?"
@@ -179,6 +191,99 @@ def test_optuna_itself_can_open_the_study(tmp_path):
     Search(tmp_path).searcher.suggest("a")
     study = optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path / 'study.db'}")
     assert len(study.trials) == 1
+
+
+def test_a_study_made_durable_is_whole_in_its_file_alone(tmp_path):
+    """What SQLite keeps beside it, in the log, may be lost when the power is cut."""
+    search = Search(tmp_path)
+    search.searcher.suggest("a")
+    search.searcher.on_trial_complete("a", result(1, 0.5, last=True))
+    copies = []
+    for name in ("before", "after"):
+        copies.append(tmp_path / name / "study.db")
+        copies[-1].parent.mkdir()
+        shutil.copy(tmp_path / "study.db", copies[-1])
+        make_durable(tmp_path / "study.db")
+    finished = []
+    for copy in copies:
+        with closing(sqlite3.connect(copy)) as connection:
+            [row] = connection.execute("SELECT count(*) FROM trials WHERE state = 'COMPLETE'")
+        finished += row
+    assert finished == [0, 1]
+
+
+def test_a_damaged_study_is_refused_in_one_line_that_names_it(tmp_path):
+    search = Search(tmp_path)
+    search.searcher.suggest("a")
+    make_durable(tmp_path / "study.db")
+    whole = (tmp_path / "study.db").read_bytes()
+    other = tmp_path / "other"
+    other.mkdir()
+    for content in (
+        b"no database",
+        whole[: len(whole) // 2],
+        whole[:100] + bytes(len(whole) - 100),
+    ):
+        (other / "study.db").write_bytes(content)
+        with pytest.raises(InputError, match=r"other/study\.db cannot be used .* another --name"):
+            open_study(other / "study.db", search.space, sampler="tpe", seed=0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DELETE FROM trial_intermediate_values",
+        "UPDATE trial_params SET distribution_json = '{'",
+        'UPDATE trial_params SET distribution_json = \'{"name": "Odd", "attributes": {}}\'',
+        "UPDATE version_info SET schema_version = 1",
+        "DROP TABLE trial_params",
+        "UPDATE trial_user_attributes SET value_json = 'x'",
+        "UPDATE trials SET state = 'ODD'",
+        "UPDATE studies SET study_name = 'other'",
+    ],
+)
+def test_a_study_whose_rows_were_changed_is_refused_or_opened(tmp_path, change):
+    search = Search(tmp_path)
+    search.searcher.suggest("a")
+    search.searcher.on_trial_complete("a", result(1, 0.5, last=True))
+    search.searcher.suggest("b")
+    search.searcher.on_trial_complete("b", result(1, 0.5), error=True)
+    with closing(sqlite3.connect(tmp_path / "study.db")) as connection, connection:
+        connection.execute(change)
+    try:
+        study = open_study(tmp_path / "study.db", search.space, sampler="tpe", seed=0)
+    except InputError as error:
+        assert "study.db cannot be used" in str(error)  # noqa: PT017
+    else:
+        assert count_finished(study) == (0 if "studies" in change else 1)
+
+
+@settings(
+    max_examples=40,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(places=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=30))
+def test_a_study_with_other_bytes_is_refused_or_opened(places, tmp_path):
+    whole = tmp_path / "whole"
+    if not whole.exists():
+        whole.mkdir()
+        search = Search(whole)
+        search.searcher.suggest("a")
+        search.searcher.on_trial_complete("a", result(1, 0.5, last=True))
+        make_durable(whole / "study.db")
+    data = bytearray((whole / "study.db").read_bytes())
+    for place, byte in places:
+        data[int(place * (len(data) - 1))] = byte
+    for old in tmp_path.glob("study.db*"):
+        old.unlink()
+    (tmp_path / "study.db").write_bytes(data)
+    space = load_space(whole / "space.toml")
+    try:
+        open_study(tmp_path / "study.db", space, sampler="tpe", seed=0)
+    except InputError as error:
+        assert "study.db cannot be used" in str(error)  # noqa: PT017
 
 
 def test_best_trial_may_be_one_that_was_stopped_early(tmp_path):

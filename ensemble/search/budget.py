@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ensemble.errors import InputError
+from ensemble.wording import plural
 
 UNIT = 10_000  # Ray counts in ten-thousandths and rounds: six times 0.1667 would not fit into one
 
@@ -50,15 +51,16 @@ class Budget:
     threads_per_worker: int
 
     def __str__(self) -> str:
-        threads = f"{self.threads_per_worker} thread{'s' * (self.threads_per_worker > 1)}"
+        threads = plural(self.threads_per_worker, "thread")
         if self.gpus_per_worker:
-            each = f"{self.gpus_per_worker:g} GPU{'s' * (self.gpus_per_worker > 1)} and {threads}"
+            part = f"{self.gpus_per_worker:g} GPU{'s' * (self.gpus_per_worker > 1)}"
+            where, each = f" on {plural(self.num_gpus, 'GPU')}", f"{part} and {threads}"
         else:
-            each = threads
-        trials = f"{self.max_concurrent_trials} trial{'s' * (self.max_concurrent_trials > 1)}"
-        if self.workers_per_trial == 1:
-            return f"{trials} at a time, {each} each"
-        return f"{trials} at a time, on {self.workers_per_trial} Ray Train workers of {each} each"
+            where, each = "", threads
+        if self.workers_per_trial > 1:
+            each = f"on {self.workers_per_trial} Ray Train workers of {each}"
+        trials = plural(self.max_concurrent_trials, "trial")
+        return f"{plural(self.num_slots, 'slot')}{where}: {trials} at a time, {each} each"
 
 
 class TooLittleError(InputError):

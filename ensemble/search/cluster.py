@@ -29,9 +29,6 @@ ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # with RunConfig(verbose=0): no tables and final lines of Tune's
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # no FutureWarning from the driver
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # under `uv run`: no new environment for each worker
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # one process fewer for each trial on workers
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # a trial on workers ends that much sooner
-    "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the run's tables are ours
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a failure is a result without figures

@@ -89,7 +89,8 @@ def _search(options: argparse.Namespace, head: Head | None) -> None:
 
     if head is not None:
         console.print(f"joined the Ray cluster at {head.address} ({head.origin})")
-    plan_now()  # what cannot be placed is refused before anything is read
+    planned = plan_now()  # what cannot be placed is refused before anything is read
+    console.print(f"budget: {planned}")
     if not is_synthetic(options.data) and not Path(options.data).exists():
         raise InputError(f"--data {options.data}: no such folder or .zip")
     storage = Storage.parse(options.storage) if options.storage else None
@@ -126,7 +127,8 @@ def _search(options: argparse.Namespace, head: Head | None) -> None:
         begin_run(folder, identity, packed, states, asked={"space.toml": space.path})
         for backbone, state in states.items():
             console.print(f"{backbone} starts from {state.origin}")
-        console.print(f"searching {plural(options.trials, 'trial')}: {budget}")
+        now = "" if budget == planned else f"; the budget is now {budget}"
+        console.print(f"searching {plural(options.trials, 'trial')}{now}")
         console.print(check_disk(folder, space, packed, budget, options.keep, options.trials))
         shared = share_run(storage, folder, packed) if storage else None
         search = Search(

@@ -1,7 +1,7 @@
 """What the person at the terminal sees: a live table, or a plain line an epoch in a log file."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +42,16 @@ class RunningTrial:
         return max(0.0, whole - (now - self.reported_at))
 
 
+@dataclass(frozen=True)
+class Finished:
+    """A trial that an earlier search of the run finished."""
+
+    number: int
+    backbone: str
+    best_val_f1: float
+    stopped_early: bool
+
+
 class Progress(tune.Callback):
     """Shows and records what Tune's trials report.
 
@@ -51,7 +61,7 @@ class Progress(tune.Callback):
         stopping: Once it is asked, trials that end will go on another time.
         explain_death: Tune's trial id → why its processes died; None if it is tried again.
         num_trials: Finished trials that the run is to have.
-        num_finished: Those it has already.
+        stored: Those it has already.
         max_concurrent_trials: Trials at a time.
         max_seconds: That the search may take, if there is a limit.
     """
@@ -64,21 +74,25 @@ class Progress(tune.Callback):
         explain_death: Callable[[str], str | None],
         *,
         num_trials: int,
-        num_finished: int,
+        stored: Sequence[Finished],
         max_concurrent_trials: int,
         max_seconds: float | None,
     ):
         self._tables, self._console, self._stopping = tables, console, stopping
         self._explain_death = explain_death
-        self._num_trials, self._counts = num_trials, {"finished": num_finished}
+        num_stopped = sum(trial.stopped_early for trial in stored)
+        self._num_trials, self._counts = num_trials, {"finished": len(stored) - num_stopped}
+        if num_stopped:
+            self._counts["stopped early"] = num_stopped
         self._max_seconds = max_seconds
         self._forecast = Forecast(
             num_trials=num_trials,
-            num_finished=num_finished,
+            num_finished=len(stored),
             max_concurrent_trials=max_concurrent_trials,
         )
         self._running: dict[str, RunningTrial] = {}
-        self._best: list[tuple[float, int, str]] = []
+        self._best = sorted((-one.best_val_f1, one.number, one.backbone) for one in stored)
+        del self._best[NUM_BEST:]
         self._started = time.monotonic()
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=2)
 

@@ -22,7 +22,7 @@ from ensemble.files import DiskFullError
 from ensemble.members import member_folder
 from ensemble.search.budget import Budget
 from ensemble.search.early_stopping import make_early_stopping
-from ensemble.search.progress import Progress
+from ensemble.search.progress import Finished, Progress
 from ensemble.search.retention import Retention
 from ensemble.search.scratch import scratch_folder
 from ensemble.search.space import Space
@@ -34,11 +34,12 @@ from ensemble.search.study import (
     StudySearcher,
     count_finished,
     let_running_wait,
+    make_durable,
     open_study,
 )
 from ensemble.search.tables import RunTables
 from ensemble.search.task import Shared, Task
-from ensemble.search.trial import Trial, trial_resources
+from ensemble.search.trial import Trial, trial_resources, workers_resources
 from ensemble.search.watch import ATTEMPTS, Watch
 from ensemble.training.config import TrialConfig
 from ensemble.training.state import remove_state
@@ -130,7 +131,7 @@ class Search:
             say,
             trial_timeout_seconds=settings.trial_timeout_seconds,
             max_seconds=settings.max_seconds,
-            has_workers=budget.workers_per_trial > 1,
+            workers_need=workers_resources(budget) if budget.workers_per_trial > 1 else {},
         )
         self._progress = Progress(
             self._tables,
@@ -138,7 +139,7 @@ class Search:
             self._stopping,
             self._watch.explain,
             num_trials=settings.num_trials,
-            num_finished=count_finished(self._study),
+            stored=self._stored(),
             max_concurrent_trials=budget.max_concurrent_trials,
             max_seconds=settings.max_seconds,
         )
@@ -209,6 +210,18 @@ class Search:
         is_done = count_finished(self._study) >= self._settings.num_trials
         return self._study, None if is_done else self._stopping.request
 
+    def _stored(self) -> list[Finished]:
+        """The finished trials that the study holds already."""
+        return [
+            Finished(
+                number=trial.number,
+                backbone=self._tables.backbone_of(trial.number),
+                best_val_f1=max(trial.intermediate_values.values()),
+                stopped_early=trial.state == TrialState.PRUNED,
+            )
+            for trial in self._study.get_trials(deepcopy=False, states=FINISHED_STATES)
+        ]
+
     def _make_task(self, number: int, config: TrialConfig) -> dict[str, Any]:
         budget = self._budget
         task = Task(
@@ -232,6 +245,7 @@ class Search:
 
     def _end(self, number: int) -> None:
         """The study knows how a trial ended."""
+        make_durable(self._folder / "study.db")  # before what it could go on from is removed
         self._forget(number)
         self._settle()
 

@@ -5,9 +5,11 @@ that failed is FAIL with its `reason`; one that was interrupted waits, and is ta
 the same parameters under the same number. The study is one SQLite file that optuna-dashboard opens.
 """
 
+import sqlite3
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +18,7 @@ import sqlalchemy
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
+from ensemble.errors import InputError
 from ensemble.search.space import Space
 from ensemble.search.stopping import Stopping
 from ensemble.training.config import TrialConfig
@@ -23,6 +26,32 @@ from ensemble.training.seeds import derive_seed
 
 FINISHED_STATES = (TrialState.COMPLETE, TrialState.PRUNED)
 Sampler = Literal["tpe", "random", "gp", "qmc"]
+# what Optuna and SQLAlchemy raise over a file whose bytes or rows are not as they wrote them
+DAMAGED = (
+    sqlite3.Error,
+    sqlalchemy.exc.SQLAlchemyError,
+    optuna.exceptions.OptunaError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+
+@contextmanager
+def _damage_is_said(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except DAMAGED as error:
+        if "disk is full" in str(error):
+            raise
+        reason = (str(getattr(error, "orig", None) or error).splitlines() or [""])[0]
+        raise InputError(
+            f"{path} cannot be used ({reason or type(error).__name__}); put back a copy, or search "
+            "under another --name"
+        ) from None
 
 
 def open_study(path: Path, space: Space, *, sampler: Sampler, seed: int) -> optuna.Study:
@@ -33,8 +62,21 @@ def open_study(path: Path, space: Space, *, sampler: Sampler, seed: int) -> optu
         space: Gives the start points.
         sampler: Which of Optuna's samplers asks.
         seed: Of the study; a continued one goes on with another seed derived from it.
+
+    Raises:
+        InputError: The file is damaged.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with _damage_is_said(path):
+        return _open_study(path, space, sampler, seed)
+
+
+def _open_study(path: Path, space: Space, sampler: Sampler, seed: int) -> optuna.Study:
+    if path.exists():
+        with closing(sqlite3.connect(path)) as connection:
+            [(verdict,)] = connection.execute("PRAGMA quick_check(1)")
+        if verdict != "ok":
+            raise ValueError(verdict)
     storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
     # ten times quicker than SQLite's defaults with one writer, and safe against a crash of it
     sqlalchemy.event.listen(storage.engine, "connect", _set_pragmas)
@@ -45,6 +87,9 @@ def open_study(path: Path, space: Space, *, sampler: Sampler, seed: int) -> optu
     num_asked = 0 if sampler == "qmc" else len(study.trials)  # QMC's sequence is one for all
     study.sampler = _make_sampler(sampler, derive_seed(seed, "sampler", num_asked) % 2**32)
     let_running_wait(study)
+    for trial in study.get_trials(deepcopy=False, states=FINISHED_STATES):
+        if not trial.intermediate_values:
+            raise ValueError(f"trial {trial.number} is finished without a figure")
     for point in space.start_points():
         study.enqueue_trial(point, skip_if_exists=True)
     return study
@@ -68,6 +113,12 @@ def _make_sampler(sampler: Sampler, seed: int) -> optuna.samplers.BaseSampler:
 def _set_pragmas(connection: Any, _: Any) -> None:
     for pragma in ("journal_mode = WAL", "synchronous = NORMAL"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def make_durable(path: Path) -> None:
+    """Make what a study's file says survive a power cut; until then a crash of ours only."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(FULL)").fetchall()
 
 
 def let_running_wait(study: optuna.Study) -> None:

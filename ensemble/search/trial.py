@@ -102,7 +102,12 @@ def trial_resources(budget: Budget) -> dict[str, float]:
     """
     if budget.workers_per_trial > 1:
         return {"memory": 1}  # a byte: Ray refuses a request for nothing
-    resources = {"CPU": budget.cpus_per_worker}
+    return workers_resources(budget)
+
+
+def workers_resources(budget: Budget) -> dict[str, float]:
+    """What all workers of one trial ask of Ray together."""
+    resources = {"CPU": budget.workers_per_trial * budget.cpus_per_worker}
     if budget.gpus_per_worker:
-        resources["GPU"] = budget.gpus_per_worker
+        resources["GPU"] = budget.workers_per_trial * budget.gpus_per_worker
     return resources

@@ -18,8 +18,8 @@ from ensemble.wording import plural
 
 WORKERS_LOST = WorkersLostError.__name__
 ATTEMPTS = 3  # of a trial whose processes die
-ORPHANS_EVERY_SECONDS = 2.0
-REMIND_EVERY_SECONDS = 60.0
+LOOK_EVERY_SECONDS = 2.0
+REMIND_EVERY_SECONDS = 30.0
 
 
 class Watch(tune.Callback):
@@ -30,7 +30,8 @@ class Watch(tune.Callback):
         say: Takes a line for the person.
         trial_timeout_seconds: A trial that reports nothing for so long is ended.
         max_seconds: No trial starts after so long, running ones stop; None is without limit.
-        has_workers: Whether trials run on Ray Train workers.
+        workers_need: Resources that the Ray Train workers of a trial need together; nothing where
+            trials have none.
     """
 
     def __init__(
@@ -40,11 +41,11 @@ class Watch(tune.Callback):
         *,
         trial_timeout_seconds: float,
         max_seconds: float | None,
-        has_workers: bool,
+        workers_need: dict[str, float],
     ):
         self._stopping, self._say = stopping, say
         self._timeout, self._max_seconds = trial_timeout_seconds, max_seconds
-        self._has_workers = has_workers
+        self._workers_need, self._lacks_nodes = workers_need, False
         self._trials: dict[str, Any] = {}  # Tune's, also of those that ended
         self._last_news: dict[str, float] = {}  # of those that have a process
         self._silent: set[str] = set()
@@ -92,12 +93,16 @@ class Watch(tune.Callback):
             hours = f"{self._max_seconds / 3600:g}"
             self._stopping.ask(f"--max-hours {hours} are over", exit_code=0)
         for trial_id, last in list(self._last_news.items()):
-            if now - last > self._timeout:
+            if self._lacks_nodes:
+                self._last_news[trial_id] = now  # it waits, and not by its own fault
+            elif now - last > self._timeout:
                 self._end_silent(trial_id)
-        if self._has_workers and now - self._last_look > ORPHANS_EVERY_SECONDS:
+        if self._workers_need and now - self._last_look > LOOK_EVERY_SECONDS:
             release_orphans()
+            there = ray.cluster_resources()
+            self._lacks_nodes = any(there.get(k, 0) < n for k, n in self._workers_need.items())
             self._last_look = now
-        if self._last_news:
+        if self._last_news and not self._lacks_nodes:
             self._last_busy = now
         elif now - self._last_busy > REMIND_EVERY_SECONDS:
             self._last_busy = now

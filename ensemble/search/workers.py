@@ -10,7 +10,7 @@ Where something else kills one of its processes, the group is of no further use;
 reserved is given back by `orphans`, from the search's own process.
 """
 
-import asyncio
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -23,11 +23,20 @@ from ray import train
 from ray.exceptions import RayActorError, RayError
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
+from ensemble.search.mailbox import Mailbox
 from ensemble.search.scratch import scratch_folder
 from ensemble.search.task import CANNOT_SAVE, Task, explain_failure, open_task_data, run_task
 from ensemble.training.loop import DivergedError
 
 READY = {"ready": True}
+# Read by Train where `fit` is called, on whatever node that is, and handed on from there.
+TRAIN_ENVIRONMENT = {
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # one process fewer for each trial
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # a trial ends that much sooner
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    # it would give up after a minute without a place; the search waits and says so
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "1000000",
+}
 
 
 class TrainingFailedError(RuntimeError):
@@ -36,31 +45,6 @@ class TrainingFailedError(RuntimeError):
 
 class WorkersLostError(RuntimeError):
     """A process of the group died; another group can go on from the last saved epoch."""
-
-
-class Mailbox:
-    """Carries rank 0's messages to the group's owner and the answers back."""
-
-    def __init__(self) -> None:
-        self._messages: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
-        self._answers: asyncio.Queue[Any] = asyncio.Queue()
-
-    async def report(self, message: dict[str, Any]) -> Any:
-        """Rank 0: hand over a message, wait for its answer."""
-        await self._messages.put(message)
-        return await self._answers.get()
-
-    async def next_message(self) -> dict[str, Any] | None:
-        """The owner: the next message, None when the group has ended."""
-        return await self._messages.get()
-
-    async def answer(self, answer: Any) -> None:
-        """The owner: answer the last message."""
-        await self._answers.put(answer)
-
-    async def end(self) -> None:
-        """No further message will come."""
-        await self._messages.put(None)
 
 
 class WorkerGroup:
@@ -80,6 +64,8 @@ class WorkerGroup:
         resources = {"CPU": task.cpus_per_worker}
         if task.gpus_per_worker:
             resources["GPU"] = task.gpus_per_worker
+        for name, value in TRAIN_ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
         try:
             with scratch_folder() as scratch:
                 _Trainer(
