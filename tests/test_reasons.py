@@ -38,26 +38,15 @@ def worker_failed(**failures):
     )
 
 
-def wrapped(cause):
-    """As Train wraps an exception of a worker's own code."""
-    error = RuntimeError("wrapped")
-    error._base_exc = cause
-    return error
-
-
 def test_the_exception_of_one_worker_is_the_reason_and_not_the_broken_connection_of_the_other():
-    error = worker_failed(
-        rank0=wrapped(RuntimeError("Connection reset by peer")), rank1=wrapped(ValueError("odd"))
-    )
+    error = worker_failed(rank0=RuntimeError("Connection reset by peer"), rank1=ValueError("odd"))
     explained = explain_train_error(error)
     assert isinstance(explained, TrainingFailedError)
     assert str(explained) == "ValueError: odd"
 
 
 def test_a_worker_that_died_is_a_loss_that_is_tried_again():
-    error = worker_failed(
-        rank0=wrapped(RuntimeError("Connection reset by peer")), rank1=ActorDiedError()
-    )
+    error = worker_failed(rank0=RuntimeError("Connection reset by peer"), rank1=ActorDiedError())
     explained = explain_train_error(error)
     assert isinstance(explained, WorkersLostError)
     assert str(explained) == "worker 1 died (killed, or out of memory)"
@@ -65,7 +54,7 @@ def test_a_worker_that_died_is_a_loss_that_is_tried_again():
 
 def test_a_worker_that_cannot_save_says_so():
     full = DiskFullError("no room on the disk for it")
-    assert explain_train_error(worker_failed(rank0=wrapped(full))) is full
+    assert explain_train_error(worker_failed(rank0=full)) is full
 
 
 def test_the_death_of_the_leading_process_is_a_loss():

@@ -184,11 +184,10 @@ def explain_train_error(error: BaseException | None) -> Exception:
         return TrainingFailedError(explain_failure(inner))
     lost = "the workers lost each other"
     for rank, failure in sorted(failures.items()):
-        cause = getattr(failure, "_base_exc", None)  # of Train's UserExceptionWithTraceback
-        if cause is None:
+        if isinstance(failure, CANNOT_SAVE):
+            return failure
+        if type(failure).__module__.startswith("ray."):  # of Ray's core or of Train itself
             lost = f"worker {rank} died (killed, or out of memory)"
-        elif isinstance(cause, CANNOT_SAVE):
-            return cause
-        elif not isinstance(cause, RayError) and "onnection" not in str(cause):
-            return TrainingFailedError(explain_failure(cause))
+        elif "onnection" not in str(failure):
+            return TrainingFailedError(explain_failure(failure))
     return WorkersLostError(lost)
