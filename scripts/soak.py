@@ -3,7 +3,8 @@
 Ten kills of one driver, twenty data-parallel trials beside a second Ray without a dashboard, and
 10,000 inputs for each parser; `make test-all` does the same with smaller counts. Each part writes
 results/evidence/soak_<part>.csv, a row a test with the code it was measured with, and what the last
-run was measured on beside it. `--again` runs only what did not pass, and replaces its rows.
+run was measured on beside it. `--again` runs only tests that did not pass or are new, and replaces
+their rows; rows of tests that are gone go, too.
 """
 
 import argparse
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,9 @@ def main() -> None:
                 option, dest=name, type=int, default=default, metavar="N", help=what
             )
     parser.add_argument(
-        "--again", action="store_true", help="only what did not pass; the counts must be the same"
+        "--again",
+        action="store_true",
+        help="only what did not pass or is new; the counts must be the same",
     )
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "evidence")
     options = parser.parse_args()
@@ -118,7 +121,7 @@ def soak(
         names: Of the files in `tests/`.
         counts: By the variables that the tests read.
         table: To write.
-        earlier: What it holds already: then only its tests that did not pass are run.
+        earlier: What it holds already: then only other tests, and those that did not pass, are run.
         root: The folder that `tests/` is in.
 
     Returns:
@@ -128,8 +131,14 @@ def soak(
         InputError: pytest could not run these tests; the table is as it was.
     """
     wanted = [f"tests/{name}" for name in names]
+    environment = {**os.environ, **{name: str(count) for name, count in counts.items()}}
+    old: list[Row] = []
     if earlier is not None:
-        wanted = _list_tests(row for row in earlier.rows if row["outcome"] != "passed")
+        there = collect_tests(wanted, environment, root)
+        old = [row for row in earlier.rows if _name_test(row) in there]
+        bad = {_name_test(row) for row in old if row["outcome"] != "passed"}
+        passed = {_name_test(row) for row in old} - bad
+        wanted = [test for test in there if test not in passed]
         if not wanted:
             print(f"{table}: all passed, nothing to run again")
             return True
@@ -139,7 +148,7 @@ def soak(
         done = subprocess.run(
             [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}", *wanted],
             cwd=root,
-            env={**os.environ, **{name: str(count) for name, count in counts.items()}},
+            env=environment,
         )
         cases = list(ElementTree.parse(report).iter("testcase")) if report.exists() else []
     rows = [{**_row(case), "commit": about["commit"]} for case in cases]
@@ -149,12 +158,7 @@ def soak(
             f"pytest ran no test (exit code {done.returncode}); see what it says above"
         )
     if earlier is not None:
-        if set(_list_tests(rows)) != set(wanted):
-            raise InputError(
-                f"--again: pytest ran other tests than those of {table} that did not pass; measure "
-                "all of it anew without --again"
-            )
-        rows = merge_rows(earlier.rows, rows)
+        rows = merge_rows(old, rows)
         wall_seconds += earlier.wall_seconds
     write_text(table, pd.DataFrame(rows).to_csv(index=False))
     write_json(
@@ -164,8 +168,26 @@ def soak(
     return done.returncode == 0
 
 
+def collect_tests(wanted: Sequence[str], environment: dict[str, str], root: Path) -> list[str]:
+    """The tests in these files, as pytest names them.
+
+    Raises:
+        InputError: pytest cannot read them.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", "-q", *wanted],
+        cwd=root,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise InputError(f"--again: pytest cannot read the tests: {done.stdout.strip()[-300:]}")
+    return [line for line in done.stdout.splitlines() if line.startswith("tests/")]
+
+
 def merge_rows(rows: Sequence[Row], new: Sequence[Row]) -> list[Row]:
-    """`rows`, and in the place of those of a test that is in `new` what it has there."""
+    """`rows`, with what `new` has of a test in the place of its rows, and new tests at the end."""
     by_test: dict[str, list[Row]] = {}
     for row in new:
         by_test.setdefault(_name_test(row), []).append(row)
@@ -175,12 +197,7 @@ def merge_rows(rows: Sequence[Row], new: Sequence[Row]) -> list[Row]:
         merged += by_test.get(test, [row])
         if test in by_test:
             by_test[test] = []  # a test that fails and cannot be cleared away has two rows
-    return merged
-
-
-def _list_tests(rows: Iterable[Row]) -> list[str]:
-    """Each test once, as pytest names it."""
-    return list(dict.fromkeys(_name_test(row) for row in rows))
+    return merged + [row for of_test in by_test.values() for row in of_test]
 
 
 def _name_test(row: Row) -> str:

@@ -50,12 +50,17 @@ class LiveSearch:
 
     def _find_family(self) -> None:
         """Ray changes the names of its processes, and some live on without their parents."""
-        roots = [psutil.Process(self.process.pid)]
+        driver = psutil.Process(self.process.pid)
         while not self._is_over:
-            for known in [*roots, *self._family.values()]:
-                with suppress(psutil.Error):
-                    for child in known.children(recursive=True):
-                        self._family.setdefault(child.pid, child)
+            # one look at the machine: children() of each would be one for each, and cost a core
+            children: dict[int, list[psutil.Process]] = {}
+            for process in psutil.process_iter(["ppid"]):
+                children.setdefault(process.info["ppid"], []).append(process)
+            left = [known.pid for known in [driver, *self._family.values()] if known.is_running()]
+            while left:
+                for child in children.pop(left.pop(), []):
+                    self._family[child.pid] = child
+                    left.append(child.pid)
             time.sleep(0.2)
 
     def __enter__(self) -> "LiveSearch":

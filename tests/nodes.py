@@ -157,6 +157,18 @@ def processes_of_session(session: int) -> list[int]:
     return found
 
 
+def trains(pid: int) -> bool:
+    """Whether a process is Tune's actor for trials, whatever it does just now."""
+    return title(pid).startswith(("ray::Trial", "ray::ResourceTrainable"))
+
+
+def title(pid: int) -> str:
+    """What a process calls itself; "" once it is gone."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    return ""
+
+
 def free_ip() -> str:
     """An address of the loopback that no other cluster of this host has, in all likelihood."""
     return "127." + ".".join(str(1 + byte % 254) for byte in os.urandom(3))

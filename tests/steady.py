@@ -1,5 +1,6 @@
 """A search whose trials last as long as a test wants, and what must be true of it in the end."""
 
+import re
 from pathlib import Path
 
 import optuna
@@ -56,6 +57,12 @@ def words(
         *SEARCH, "--data", "tiles", "--gpus", "0", "--cpus", "2", "--space", f"{name}.toml",
         "--name", name, "--trials", str(trials), *more,
     ]  # fmt: skip
+
+
+def count_repeats(said: str) -> int:
+    """Epochs that a search told of more than once, of all its trials."""
+    told = re.findall(r"trial \d+ epoch \d+/", said)
+    return len(told) - len(set(told))
 
 
 def check_study(run: Path, *, finished: int, failed: int = 0) -> pd.DataFrame:

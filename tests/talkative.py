@@ -11,6 +11,7 @@ def talk():
         time.sleep(0.05)
     print("a trial says: \\033[31mred")
     print("a trial complains", file=sys.stderr)
+    print("the package is " + sys.modules["ensemble"].__file__)
 
 if any("default_worker.py" in word for word in sys.orig_argv):
     threading.Thread(target=talk, daemon=True).start()

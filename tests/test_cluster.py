@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from nodes import RAY, cluster, processes_of_session
+from nodes import RAY, cluster, processes_of_session, title, trains
 from person import ROOT, SEARCH, TINY, type_in
 from talkative import COMPLAINS, make_talkative
 
@@ -62,17 +62,6 @@ class Watch:
         self._thread.join()
 
 
-def trains(pid):
-    """Whether a process is Tune's actor for trials, whatever it does just now."""
-    return title(pid).startswith(("ray::Trial", "ray::ResourceTrainable"))
-
-
-def title(pid):
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_text()
-    return ""
-
-
 def check_finished(run, num_trials):
     trials = pd.read_csv(run / "trials.csv")
     assert len(trials) == num_trials
@@ -94,6 +83,9 @@ def test_trials_run_on_all_nodes_of_the_cluster(how, two_nodes, folder):
     run = folder / "results" / how.strip("-")
     check_finished(run, 40)
     marks = re.findall(rf"\((.*pid=\d+.*)\) {COMPLAINS}", (run / "ray.log").read_text())
+    packages = re.findall(r"\(.*pid=\d+.*\) the package is (.*)", (run / "ray.log").read_text())
+    assert packages
+    assert all("/py_modules_files/" in package for package in packages), packages
     assert any(f", ip={two_nodes.nodes[1].ip}" in mark for mark in marks), marks
     assert any(", ip=" not in mark for mark in marks), marks  # of the node that the driver is on
     assert COMPLAINS not in said

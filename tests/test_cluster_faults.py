@@ -12,9 +12,9 @@ import pandas as pd
 import psutil
 import pytest
 from live_search import LiveSearch, wait_until
-from nodes import Cluster, cluster, processes_of_session
+from nodes import Cluster, cluster, processes_of_session, trains
 from s3_server import s3_server
-from steady import WORKERS, check_study, words
+from steady import WORKERS, check_study, count_repeats, words
 
 pytestmark = pytest.mark.long
 
@@ -58,6 +58,17 @@ def kill_dashboard(made: Cluster) -> None:
                     process.kill()
                     killed.append(command)
     assert killed
+
+
+def test_early_stopping_never_hangs_beside_a_second_ray_that_is_not_ours(folder):
+    """On one machine, where each search has a Ray of its own."""
+    with second_rays() as ended:
+        command = words(folder, "own", *WORKERS, trials=4, epochs=8, grace_epochs=1)
+        with LiveSearch(folder, command) as search:
+            search.wait_for(r" stopped after epoch")
+            search.finish()
+        assert ended
+    check_study(folder / "results" / "own", finished=4)
 
 
 @pytest.mark.parametrize(
@@ -109,6 +120,7 @@ def test_a_killed_node_loses_no_finished_trial_and_the_rest_ends_on_the_other(
             made.nodes[1].kill()
             search.wait_for(r"died; it goes on from its last epoch")
             said = search.finish()
+        assert count_repeats(said) <= 1
         assert "Geheim" not in said
         assert "Geheim" not in (run / "run.json").read_text()
     check_study(run, finished=8)
@@ -116,3 +128,45 @@ def test_a_killed_node_loses_no_finished_trial_and_the_rest_ends_on_the_other(
     assert trials["reason"].isna().all()
     for member in before:
         assert (run / "members" / member / "member.json").exists()
+
+
+def test_workers_that_lost_a_node_wait_for_another_one_and_say_so(folder):
+    with cluster(2) as made:
+        command = [
+            *words(folder, "shrunk", *WORKERS, trials=1, epochs=60),
+            "--address", made.address,
+        ]  # fmt: skip
+        with LiveSearch(folder, command, HOME=str(made.home)) as search:
+            search.wait_for(r"trial 0 epoch 3/")
+            made.nodes[1].kill()
+            search.wait_for(r"attempt 2 of 3")
+            for count in (1, 2, 3):  # for longer than Train would by itself
+                line = r"waiting for a place for a trial; Ray has .* of 1 CPUs free"
+                search.wait_for(line, count=count)
+            made.add_node()
+            said = search.finish()
+    assert count_repeats(said) <= 1
+    check_study(folder / "results" / "shrunk", finished=1)
+
+
+def test_a_killed_driver_leaves_no_trial_on_a_cluster_and_the_search_goes_on(folder):
+    with cluster(2) as made:
+        command = [*words(folder, "gone", trials=2, epochs=150), "--address", made.address]
+        with LiveSearch(folder, command, HOME=str(made.home)) as search:
+            for number in (0, 1):
+                search.wait_for(rf"trial {number} epoch 3/")
+            search.kill_driver()
+            wait_until(
+                lambda: (
+                    not any(
+                        trains(pid) for node in made.nodes for pid in processes_of_session(node.pid)
+                    )
+                    or None
+                ),
+                what="end of the trials",
+                seconds=10,
+            )
+        with LiveSearch(folder, command, HOME=str(made.home)) as search:
+            said = search.finish()
+    assert "epoch 1/" not in said  # both go on from where they were
+    check_study(folder / "results" / "gone", finished=2)

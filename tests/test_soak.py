@@ -112,14 +112,24 @@ def test_where_all_passed_nothing_is_run_again(tiny, tmp_path, capsys):
     assert {path: path.read_bytes() for path in before} == before
 
 
-@pytest.mark.parametrize(
-    "tests", [TESTS.replace("test_of(", "test_of_other("), "1 / 0"], ids=["renamed", "broken"]
-)
-def test_tests_that_are_not_found_again_leave_the_table_as_it_was(tests, tiny, tmp_path):
+def test_tests_that_are_new_are_run_and_rows_of_those_that_are_gone_go(tiny, tmp_path):
+    (tmp_path / "mended").touch()
+    tiny()
+    (tmp_path / "runs").unlink()
+    renamed = TESTS.replace("test_of(", "test_of_other(")
+    (tmp_path / "tests" / "test_tiny.py").write_text(renamed)
+    passed, table = tiny(again=True)
+    assert passed
+    assert (tmp_path / "runs").read_text() == "of of of of "
+    names = [name.partition("[")[0] for name in table["test"]]
+    assert names == ["test_good", "test_of_a_fixture", *["test_of_other"] * 4]
+
+
+def test_tests_that_cannot_be_read_leave_the_table_as_it_was(tiny, tmp_path):
     tiny()
     before = (tmp_path / "soak_tiny.csv").read_bytes()
-    (tmp_path / "tests" / "test_tiny.py").write_text(tests)
-    with pytest.raises(InputError, match="pytest ran"):
+    (tmp_path / "tests" / "test_tiny.py").write_text("1 / 0")
+    with pytest.raises(InputError, match=r"pytest cannot read the tests: .*ZeroDivisionError"):
         tiny(again=True)
     assert (tmp_path / "soak_tiny.csv").read_bytes() == before
 
@@ -146,9 +156,3 @@ def test_what_was_never_measured_cannot_be_measured_again(tmp_path):
     write_earlier(tmp_path, "faults", {"DRIVER_KILLS": 10, "WORKER_TRIALS": 20}, "passed")
     printed = type_in(tmp_path, *SOAK, "--again", "--out", str(tmp_path), code=2)
     assert "soak_inputs.csv is missing" in printed
-
-
-def test_a_table_without_failures_is_left_alone(tmp_path):
-    write_earlier(tmp_path, "inputs", {"FUZZ_EXAMPLES": 10_000}, "passed")
-    printed = type_in(tmp_path, *SOAK, "--again", "--part", "inputs", "--out", str(tmp_path))
-    assert "nothing to run again" in printed
