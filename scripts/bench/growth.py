@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from bench.row import Row
 from bench.searcher import run_trials
@@ -256,6 +257,11 @@ def draw_steps(steps: list[Step], path: Path) -> None:
             axes.loglog(work, middle * work**exponent, "-", color="0.5", linewidth=1)
             axes.set_title(f"{step.name}\nexponent {exponent:.2f} ± {error:.2f}", fontsize=10)
             axes.set(xlabel=step.unit, ylabel="seconds")
+            axes.set_xticks(step.work, [f"{amount:,}" for amount in step.work], fontsize=8)
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter("{x:g}")
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set_minor_locator(NullLocator())
             axes.grid(which="major", linewidth=0.5)
         with written_whole(path) as temporary:
             figure.savefig(temporary, format="png", dpi=120)
