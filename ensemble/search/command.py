@@ -90,12 +90,12 @@ def _search(options: argparse.Namespace, head: Head | None) -> None:
     if head is not None:
         console.print(f"joined the Ray cluster at {head.address} ({head.origin})")
     planned = plan_now()  # what cannot be placed is refused before anything is read
-    console.print(f"budget: {planned}")
     if not is_synthetic(options.data) and not Path(options.data).exists():
         raise InputError(f"--data {options.data}: no such folder or .zip")
     storage = Storage.parse(options.storage) if options.storage else None
     if storage is not None:
         storage.check()
+    console.print(f"budget: {planned}")
     states = {}
     for backbone, what in weights.items():
         if what == "imagenet":
