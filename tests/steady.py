@@ -59,6 +59,13 @@ def words(
     ]  # fmt: skip
 
 
+def trial_in(line: str) -> int:
+    """The number of the trial that a line of a search is about."""
+    found = re.search(r"trial (\d+)", line)
+    assert found, line
+    return int(found[1])
+
+
 def count_repeats(said: str) -> int:
     """Epochs that a search told of more than once, of all its trials."""
     told = re.findall(r"trial \d+ epoch \d+/", said)

@@ -16,7 +16,7 @@ import pytest
 from live_search import LiveSearch, wait_until
 from nodes import Cluster, cluster, processes_of_session, trains
 from s3_server import s3_server
-from steady import WORKERS, check_study, count_repeats, words
+from steady import WORKERS, check_study, count_repeats, trial_in, words
 
 pytestmark = pytest.mark.long
 
@@ -156,7 +156,7 @@ def test_a_driver_killed_on_a_cluster_leaves_no_trial_there_and_what_was_finishe
     with cluster(2) as made:
         command = [*words(folder, "gone", trials=3, epochs=60), "--address", made.address]
         with LiveSearch(folder, command, HOME=str(made.home)) as search:
-            finished = search.wait_for(r"trial \d+ finished").split(" trial ")[1].split()[0]
+            finished = trial_in(search.wait_for(r"trial \d+ finished"))
             search.wait_for(r"trial 2 epoch 3/")
             search.kill_driver()
             shutil.copy(run / "study.db", tmp_path)  # without its log, as a power cut may leave it
@@ -174,6 +174,6 @@ def test_a_driver_killed_on_a_cluster_leaves_no_trial_there_and_what_was_finishe
             said = search.finish()
     with closing(sqlite3.connect(tmp_path / "study.db")) as database:
         known = dict(database.execute("SELECT number, state FROM trials"))
-    assert known[int(finished)] == "COMPLETE"
+    assert known[finished] == "COMPLETE"
     assert "epoch 1/" not in said  # all go on from where they were
     check_study(run, finished=3)

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from live_search import LiveSearch, wait_until
 from person import type_in
-from steady import TRIAL, WORKERS, check_study, count_repeats, words
+from steady import TRIAL, WORKERS, check_study, count_repeats, trial_in, words
 
 from ensemble.training.checkpoint import open_member
 
@@ -29,13 +29,13 @@ def test_a_killed_trial_goes_on_from_its_last_epoch_and_the_other_is_untouched(f
         first.kill()
         died = time.monotonic()
         line = search.wait_for(r"its process died; it goes on from its last epoch \(attempt 2 of 3")
-        number = line.split(":")[0].split()[-1]
+        number = trial_in(line)
         search.wait_for(rf"trial {number} starts", count=2)
         assert time.monotonic() - died < 120
         said = search.finish()
     check_study(folder / "results" / "killed", finished=2)
     assert count_repeats(said) <= 1  # the last saved epoch is told again
-    assert said.count(f"trial {1 - int(number)} starts:") == 1
+    assert said.count(f"trial {1 - number} starts:") == 1
 
 
 def test_after_three_deaths_a_trial_is_failed_with_its_reason_and_replaced(folder):
@@ -208,7 +208,7 @@ def test_a_full_disk_ends_the_search_cleanly_and_it_goes_on_with_room(folder, mo
             "--out", str(disk),
         ]  # fmt: skip
         with LiveSearch(folder, command) as search:
-            number = search.wait_for(r"trial \d+ finished").split(" trial ")[1].split()[0]
+            number = trial_in(search.wait_for(r"trial \d+ finished"))
             search.wait_for(r"trial 2 starts" if not more else r"trial 1 starts")
             filler = disk / "filler"
             with filler.open("wb", buffering=0) as file, suppress(OSError):
@@ -217,9 +217,9 @@ def test_a_full_disk_ends_the_search_cleanly_and_it_goes_on_with_room(folder, mo
             said = search.finish(code=2)
             assert search.seconds_until_gone() < 10
         assert "error: no room on the disk" in said.splitlines()[-1]
-        open_member(disk / name / "members" / f"{int(number):04}").load_model()
+        open_member(disk / name / "members" / f"{number:04}").load_model()
         trials = pd.read_csv(disk / name / "trials.csv", index_col="trial")
-        assert trials["state"][int(number)] == "COMPLETE"
+        assert trials["state"][number] == "COMPLETE"
         filler.unlink()
         said = type_in(folder, *command)
         check_study(disk / name, finished=3)

@@ -147,10 +147,11 @@ def _write(
 ) -> dict[str, Any]:
     reader = Reader(source.path)
     bad: dict[str, str] = {}
+    by_photograph = source.has_photographs and not plan["leaky"]
     try:
         size = find_common_size(source.tiles["tile"].tolist(), reader)
         tiles, copies, contradictory = _count_once(
-            source, reader, bad, by_content=plan["leaky"], max_bad_tiles=max_bad_tiles
+            source, reader, bad, compare_all=not by_photograph, max_bad_tiles=max_bad_tiles
         )
         splits = assign_splits(tiles, **plan)
         while True:
@@ -184,7 +185,7 @@ def _write(
         "height_px": height,
         "width_px": width,
         "resized_tiles": num_resized,
-        "split_by": "photograph" if source.has_photographs and not plan["leaky"] else "content",
+        "split_by": "photograph" if by_photograph else "content",
         "leaky_split": plan["leaky"],
         "split_seed": plan["seed"],
         "fractions": plan["fractions"]._asdict(),
@@ -202,14 +203,14 @@ def _write(
 
 
 def _count_once(
-    source: Source, reader: Reader, bad: dict[str, str], *, by_content: bool, max_bad_tiles: int
+    source: Source, reader: Reader, bad: dict[str, str], *, compare_all: bool, max_bad_tiles: int
 ) -> tuple[pd.DataFrame, list[str], list[str]]:
     """`drop_duplicates` of the source's tiles, of which only those are read that may have copies.
 
-    The others have their names for `content`, unless it is by content that they are split.
+    The others have their names for `content`; with `compare_all` there are no others.
     """
     tiles = source.tiles
-    read = tiles["copy_key"].duplicated(keep=False) | by_content | (not source.has_photographs)
+    read = tiles["copy_key"].duplicated(keep=False) | compare_all
     digests = digest_tiles(
         tiles.loc[read, "tile"].tolist(),
         reader,
