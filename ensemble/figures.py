@@ -24,6 +24,7 @@ from ensemble.training.metrics import (
     log_loss,
     ranking_metrics,
     threshold_metrics,
+    trivial_f1,
 )
 from ensemble.wording import plural
 
@@ -52,6 +53,7 @@ def figures(predictions: pd.DataFrame, column: str, threshold: float) -> dict[st
         **ranking_metrics(labels, probabilities),
         "brier": brier_score(labels, probabilities),
         **{name: found[name].value for name in METRICS if name not in ("loss", "brier")},
+        "trivial_f1": trivial_f1(labels),
         "threshold": threshold,
     }
     return {

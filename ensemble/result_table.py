@@ -29,7 +29,7 @@ NARROW_TITLE = 22  # characters, where a row has two lines
 
 
 class Row(NamedTuple):
-    """A row: what was tested, more about it, its figures; `group` 1 stands below a line."""
+    """A row: what was tested, more about it, its figures; another `group` stands below a line."""
 
     title: str
     about: list[str]
@@ -70,6 +70,37 @@ def only_member(metrics: dict[str, Any]) -> dict[str, Any] | None:
     return member if both[0] == both[1] else None
 
 
+def trivial_sentences(metrics: dict[str, Any]) -> list[str]:
+    """What is said first of an ensemble that is no better than calling every tile cracked.
+
+    With a share p of cracked tiles, that reaches an F1 of 2p / (1 + p) without any network.
+
+    Args:
+        metrics: As in `metrics.json`.
+    """
+    found, counts = metrics["ensemble"], metrics["ensemble"]["confusion_matrix"]
+    sentences = []
+    if counts["false_negative"] + counts["true_negative"] == 0:
+        tiles = plural(sum(counts.values()), "test tile")
+        sentences.append(f"The ensemble calls all of {tiles} cracked: it tells nothing apart.")
+    elif found["f1"] <= found["trivial_f1"]:
+        sentences.append(
+            f"The ensemble is no better than calling every tile cracked: its F1 is "
+            f"{_number(found['f1'])}, and that alone reaches {_number(found['trivial_f1'])}."
+        )
+    worse = [
+        f"{escape(surface)} ({_number(part['f1'])} against {_number(part['trivial_f1'])})"
+        for surface, part in metrics["surfaces"].items()
+        if part["f1"] <= part["trivial_f1"] and 0 < part["trivial_f1"] < 1  # has both classes
+    ]
+    if worse and not sentences and len(metrics["surfaces"]) > 1:
+        sentences.append(
+            "By F1 the ensemble is no better than calling every tile cracked on surface "
+            f"{', '.join(worse)}."
+        )
+    return sentences
+
+
 def print_result(metrics: dict[str, Any], names: Mapping[int, str], console: Console) -> None:
     """Print ensemble, members and surfaces, a row each, and what the comparison says.
 
@@ -78,6 +109,8 @@ def print_result(metrics: dict[str, Any], names: Mapping[int, str], console: Con
         names: Trial → name, of those that have one.
         console: Its width decides how many columns there are.
     """
+    for line in trivial_sentences(metrics):
+        console.print(line, style="bold", highlight=False, markup=False)
     photographs = metrics["num_test_photographs"]
     of = f" of {plural(photographs, 'photograph')}" if photographs else ""
     title = f"Test split: {plural(metrics['num_test_tiles'], 'tile')}{of}"
@@ -144,10 +177,22 @@ def _rows(metrics: dict[str, Any], names: Mapping[int, str]) -> list[Row]:
         elif member["trial"] == metrics["best_single"]["trial"]:
             about.append("best single")
         rows.append(Row(name or trial, about, member))
+    rows.append(_trivial_row(metrics["ensemble"]))
     if len(metrics["surfaces"]) > 1:
         for surface, figures in metrics["surfaces"].items():
-            rows.append(Row(f"ensemble on surface {escape(surface)}", [], figures, group=1))
+            about = [f"all cracked: F1 {_number(figures['trivial_f1'])}"]
+            rows.append(Row(f"ensemble on surface {escape(surface)}", about, figures, group=2))
     return rows
+
+
+def _trivial_row(figures: dict[str, Any]) -> Row:
+    """What calling every tile cracked would reach, to hold every F1 against."""
+    counts = figures["confusion_matrix"]
+    share = (counts["true_positive"] + counts["false_negative"]) / sum(counts.values())
+    known = {"f1": figures["trivial_f1"], "precision": share, "recall": 1.0, "accuracy": share}
+    nothing: dict[str, float | None] = dict.fromkeys(("threshold", *COLUMNS))
+    bounds = {name: {"low": None, "high": None} for name in COLUMNS}
+    return Row("every tile cracked", [], {**nothing, **known, "intervals": bounds}, group=1)
 
 
 def print_widest(tables: Iterable[Table], console: Console) -> Table:

@@ -18,6 +18,7 @@ from ensemble.training.metrics import (
     margins_to_probabilities,
     ranking_metrics,
     threshold_metrics,
+    trivial_f1,
     validation_metrics,
 )
 
@@ -119,6 +120,12 @@ def test_counts_and_figures_by_hand() -> None:
         "recall": 2 / 3,
         "f1": 2 / 3,
     }
+
+
+@pytest.mark.parametrize("labels", [[1, 0, 0, 0], [1, 1, 0], [0, 1]])
+def test_trivial_f1_is_that_of_calling_every_tile_cracked(labels: list[int]) -> None:
+    everything = threshold_metrics(np.array(labels), np.ones(len(labels)), 0.5)
+    assert trivial_f1(np.array(labels)) == pytest.approx(everything["f1"])
 
 
 def test_figures_are_zero_where_nothing_is_counted() -> None:

@@ -17,6 +17,13 @@ def figures(trial: int | None = None, f1: float = 0.875, **changes: Any) -> dict
     found: dict[str, Any] = dict.fromkeys(COLUMNS, 0.625) | {"f1": f1, "threshold": 0.315}
     found["intervals"] = {key: {"low": 0.34, "high": 0.99} for key in COLUMNS}
     found["val_f1"] = 0.9
+    found["trivial_f1"] = 0.5
+    found["confusion_matrix"] = {
+        "true_positive": 54,
+        "false_positive": 6,
+        "false_negative": 6,
+        "true_negative": 114,
+    }
     if trial is not None:
         found |= {"trial": trial, "backbone": "mobilenet_v3_small"}
     return found | changes
@@ -88,7 +95,7 @@ def test_a_trial_without_a_name_is_called_by_its_number():
 
 def test_an_ensemble_that_is_its_only_member_has_one_row():
     said = printed(metrics(figures(0)))
-    assert said.count("│ ") == 1 + len(COLUMNS) + 2
+    assert said.count("│ ") == 2 * (1 + len(COLUMNS) + 2)  # its row, and that of every tile cracked
     assert "base (trial 0, mobilenet_v3_small, the only member)" in said
     assert "F1 minus" not in said
 
@@ -112,3 +119,35 @@ def test_one_is_no_plural():
     assert "Test split: 1 tile of 1 photograph\n" in "\n".join(map(str.rstrip, said.split("\n")))
     assert said.rstrip().endswith("was opened 1 time")
     assert [plural(n, "epoch") for n in (0, 1, 1000)] == ["0 epochs", "1 epoch", "1,000 epochs"]
+
+
+def test_what_calling_every_tile_cracked_reaches_stands_beside_every_f1():
+    surfaces = {"D": figures(trivial_f1=0.25), "W": figures(trivial_f1=0.125)}
+    said = printed(metrics(figures(0), figures(3), surfaces=surfaces))
+    row = next(line for line in said.splitlines() if "every tile cracked" in line)
+    assert [cell.strip() for cell in row.split("│")[4:7]] == ["0.500", "0.333", "1.000"]
+    assert "ensemble on surface D (all cracked: F1 0.250)" in said
+    assert "ensemble on surface W (all cracked: F1 0.125)" in said
+    assert "no better" not in said
+
+
+def test_an_ensemble_no_better_than_calling_every_tile_cracked_is_said_first():
+    found = metrics(figures(0), figures(3), ensemble=figures(f1=0.5))
+    first = printed(found).splitlines()[0]
+    assert first == (
+        "The ensemble is no better than calling every tile cracked: its F1 is 0.500, and that "
+        "alone reaches 0.500."
+    )
+    counts = {"true_positive": 9, "false_positive": 21, "false_negative": 0, "true_negative": 0}
+    found = metrics(figures(0), figures(3), ensemble=figures(f1=0.5, confusion_matrix=counts))
+    first = printed(found).splitlines()[0]
+    assert first == "The ensemble calls all of 30 test tiles cracked: it tells nothing apart."
+
+
+def test_a_surface_on_which_calling_every_tile_cracked_is_as_good_is_named_first():
+    surfaces = {"D": figures(), "W": figures(f1=0.25, trivial_f1=0.375)}
+    first = printed(metrics(figures(0), figures(3), surfaces=surfaces)).splitlines()[0]
+    assert first == (
+        "By F1 the ensemble is no better than calling every tile cracked on surface W "
+        "(0.250 against 0.375)."
+    )
