@@ -21,8 +21,9 @@ from typing import Any
 
 from ensemble.errors import InputError
 from ensemble.search.budget import Node
-from ensemble.search.guard import guarded
+from ensemble.search.guard import RAY, guarded
 from ensemble.search.ray_log import hush
+from ensemble.search.scratch import scratch_folder
 
 # Read when Ray is imported; the processes of a local cluster inherit them.
 ENVIRONMENT = {
@@ -141,10 +142,16 @@ def started(*, num_cpus: int, num_gpus: int) -> Iterator[None]:
         num_cpus: Its cores.
         num_gpus: Its GPUs.
     """
+    base = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
     with (
-        guarded(),
+        scratch_folder(under=base) as folder,
+        guarded(folder),
         _initialised(
-            address="local", num_cpus=num_cpus, num_gpus=num_gpus, include_dashboard=False
+            address="local",
+            num_cpus=num_cpus,
+            num_gpus=num_gpus,
+            include_dashboard=False,
+            _temp_dir=str(folder / RAY),
         ),
     ):
         yield

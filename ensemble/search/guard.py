@@ -1,9 +1,9 @@
-"""Ends what a search's own Ray leaves behind: `python -m ensemble.search.guard PID` stands by.
+"""Ends what a search's own Ray leaves behind: `python -m ensemble.search.guard FOLDER` stands by.
 
 Ray's processes end with their driver in most cases; killed at a bad moment, its agents and single
 workers stay for minutes. This process reads its standard input, which only the search holds: it
-ends with the search, however that ended. Then what still writes into the logs of that search's Ray
-session is killed.
+ends with the search, however that ended. Then what still writes into the folder of that search's
+Ray is killed, and the folders that nobody owns any more are removed.
 """
 
 import os
@@ -11,19 +11,27 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ensemble.search.scratch import PREFIX, remove_abandoned
+
 GRACE_SECONDS = 3.0
+RAY = "r"  # Ray's folder within the scratch folder: Ray opens its own to everybody
 
 
 @contextmanager
-def guarded() -> Iterator[None]:
-    """Have the Ray that this process starts within the block ended with this process."""
+def guarded(folder: Path) -> Iterator[None]:
+    """Have the Ray that this process starts within the block ended with this process.
+
+    Args:
+        folder: Scratch folder of this process in which that Ray keeps its session.
+    """
     with subprocess.Popen(
-        [sys.executable, "-m", __name__, str(os.getpid())],
+        [sys.executable, "-m", __name__, str(folder)],
         cwd=Path(__file__).parents[2],
         stdin=subprocess.PIPE,
         start_new_session=True,  # Ctrl-C is not for it
@@ -35,15 +43,15 @@ def guarded() -> Iterator[None]:
             process.stdin.close()
 
 
-def processes_of_session(driver: int) -> list[int]:
-    """Processes, without the driver itself, that write into the Ray session which it started."""
-    log = re.compile(rf"/session_[^/]*_{driver}/")
+def processes_of(folder: Path) -> set[int]:
+    """The processes that have files below a folder open for writing."""
     found = set()
     for link in Path("/proc").glob("[0-9]*/fd/*"):
         with suppress(OSError):  # it is gone, or of somebody else
-            if log.search(os.readlink(link)) and _is_for_writing(link):  # noqa: PTH115
+            file = os.readlink(link)  # noqa: PTH115
+            if file.startswith(f"{folder}/") and _is_for_writing(link):
                 found.add(int(link.parts[2]))
-    return sorted(found - {driver})
+    return found
 
 
 def _is_for_writing(link: Path) -> bool:
@@ -55,14 +63,16 @@ def _is_for_writing(link: Path) -> bool:
 
 def main() -> None:
     """Wait for the search to end, then for its Ray, then end that."""
-    driver = int(sys.argv[1])
+    folder, driver = Path(sys.argv[1]), os.getppid()
     sys.stdin.buffer.read()
     end = time.monotonic() + GRACE_SECONDS
-    while (left := processes_of_session(driver)) and time.monotonic() < end:
+    while (left := processes_of(folder / RAY) - {driver}) and time.monotonic() < end:
         time.sleep(0.1)
     for pid in left:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+    for base in {folder.parent, Path(tempfile.gettempdir())}:
+        remove_abandoned(base.glob(f"{PREFIX}*"))
 
 
 if __name__ == "__main__":
