@@ -1,6 +1,6 @@
 """A TOML file → one way of training as people build it today: a configuration and its variants.
 
-what = "…"                         # for people: what the system is
+what = "…"                         # for people: how it trains; the rest is told from what ran
 stated = "…"                       # what those who built it say that it reached
 data = "metu"                      # or "sdnet2018": what it was built on
 weights = "imagenet"               # or "none"; --weights overrides it
@@ -84,7 +84,7 @@ class Recipe:
 
     Attributes:
         path: Of the file.
-        what: The system, for people.
+        what: How it trains, for people; what the command line can change is not in it.
         stated: What the original states.
         data: What the original was built on.
         weights: What it starts from: `imagenet` or `none`.

@@ -17,6 +17,7 @@ from ensemble.data.pack import Pack
 from ensemble.data.prepare import is_synthetic, prepare_data
 from ensemble.errors import InputError
 from ensemble.export import export_member
+from ensemble.headline import describe_changes, describe_run, name_weights
 from ensemble.interruption import goes_on
 from ensemble.members import choose_device, rank_members
 from ensemble.options import EPOCHS, IMAGE_SIZE, SEED, data_options
@@ -104,7 +105,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> None:
     """Train as the command line says."""
     options = build_parser().parse_args(arguments)
-    recipe = load_recipe(options.recipe).changed(
+    asked = load_recipe(options.recipe)
+    recipe = asked.changed(
         backbone=options.backbone,
         epochs=options.epochs,
         image_size_px=options.image_size,
@@ -123,7 +125,7 @@ def main(arguments: list[str] | None = None) -> None:
     keep_freed_memory()
     device = torch.device("cpu") if options.gpus == 0 else choose_device()
     weights = parse_weights(options.weights, {recipe.backbone: recipe.weights})[recipe.backbone]
-    console.print(f"{recipe.name}: {recipe.what}")
+    console.print(f"{recipe.name}: {_headline(asked, recipe, weights, options.data)}")
     console.print(f"run: {shown(folder)}")
     how = f"the same command with --name {shlex.quote(name)} goes on after the last finished epoch"
     with goes_on(how, console.print):
@@ -151,6 +153,14 @@ def main(arguments: list[str] | None = None) -> None:
         )
     console.print(f"run: {folder}")
     console.print(f"next: python -m ensemble.evaluate {shown(folder)}")
+
+
+def _headline(asked: Recipe, recipe: Recipe, weights: str | Path, data: str) -> str:
+    weights, asked_weights = name_weights(weights), name_weights(asked.weights)
+    changes = describe_changes(
+        asked.base, recipe.base, asked_weights=asked_weights, weights=weights
+    )
+    return describe_run(recipe.what, recipe.base, weights=weights, data=data, changes=changes)
 
 
 def train(

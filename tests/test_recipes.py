@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import runpy
 import shutil
 import signal
@@ -25,6 +26,7 @@ from ensemble import train
 from ensemble.comparison import plot_curves, print_comparison
 from ensemble.errors import InputError
 from ensemble.evaluate import evaluate
+from ensemble.headline import describe_changes, describe_run, name_weights
 from ensemble.members import member_folder, open_members, read_validation, score_tiles
 from ensemble.recipe import RECIPES, load_recipe
 from ensemble.recipe_run import RecipeRun, train_recipe
@@ -40,6 +42,10 @@ NAMES = sorted(path.stem for path in RECIPES.glob("*.toml"))
 TRAIN = [sys.executable, str(ROOT / "scripts" / "train.py")]
 AUGMENTED = ["--recipe", "mobilenetv2-augmented", "--backbone", "small_cnn"]
 QUICK = ["--weights", "none", "--gpus", "0", "--image-size", "32"]
+CHANGED = (
+    "(changed from the recipe: mobilenet_v2 → small_cnn, ImageNet weights → random weights, "
+    "160 → 32 px, 10 → 4 epochs)"
+)
 MINIMAL = """
 what = "?"
 stated = "?"
@@ -97,6 +103,24 @@ def test_every_recipe_opens_and_trains_any_backbone(name):
         assert {v.config.optimisation.epochs for v in changed.variants} == {2}
         assert {v.config.data.image_size_px for v in changed.variants} == {64}
         assert {v.config.seed for v in changed.variants} == {3}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_words_of_a_recipe_name_what_the_command_line_can_change(name):
+    named = r"net|imagenet|weights|nothing|convolution|METU|SDNET|surface|\bpx\b|\d epoch|pixel"
+    assert re.search(named, load_recipe(name).what.replace("network", ""), re.IGNORECASE) is None
+
+
+def test_a_recipe_as_its_file_has_it_is_told_without_changes():
+    base = load_recipe("small-cnn").base
+    told = {"weights": "random weights", "data": "/somewhere/SDNET2018.zip"}
+    changes = describe_changes(
+        base, base, asked_weights=name_weights("none"), weights=name_weights("random weights")
+    )
+    line = describe_run("plainly", base, **told, changes=changes)
+    assert line == (
+        "small_cnn from random weights on SDNET2018.zip, 128 × 128 px, 10 epochs: plainly"
+    )
 
 
 def test_the_recipes_are_those_of_the_readme():
@@ -181,7 +205,7 @@ def test_an_epoch_is_one_line_that_says_all(augmented):
 
 
 def test_a_run_of_a_recipe_is_reported_like_a_search(here, augmented):
-    run, _ = augmented
+    run, said = augmented
     metrics = evaluate(run, top_k=6)
     report(["augmented"])
     page = (run / "report.html").read_text()
@@ -192,6 +216,13 @@ def test_a_run_of_a_recipe_is_reported_like_a_search(here, augmented):
     for word in ("Searched", "The search", "more trials might help", "study.db", "not recorded"):
         assert word not in page
     assert "further epoch" in page
+    headline = (
+        "small_cnn from random weights on tiles, 32 × 32 px, at most 4 epochs: all of the network "
+    )
+    assert page.count(headline) == 2  # below the title, and in the section of the recipe
+    assert page.count(CHANGED) == 2
+    assert said.splitlines()[0].startswith(f"mobilenetv2-augmented: {headline}")
+    assert CHANGED in said.splitlines()[0]
     names = read_names(run)
     assert sorted(names) == sorted(member["trial"] for member in metrics["members"])
     assert names[2] == "more regularisation"

@@ -119,6 +119,7 @@ def test_a_search_typed_with_a_start_trains_the_recipe_first(folder):
         "--name", "started",
     )  # fmt: skip
     assert "trial 0 is the recipe small-cnn; widened for it: " in said
+    assert "trial 0 differs from the recipe: 128 → 32 px, 10 → 2 epochs\n" in said
     trials = pd.read_csv(folder / "results" / "started" / "trials.csv")
     base = load_recipe("small-cnn").base
     assert trials.loc[0, "optimisation.learning_rate"] == base.optimisation.learning_rate

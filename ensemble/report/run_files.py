@@ -8,7 +8,9 @@ import pandas as pd
 
 from ensemble.errors import InputError
 from ensemble.files import read_object, read_table, read_toml
+from ensemble.headline import describe_changes, describe_run, name_weights
 from ensemble.result_table import names_of
+from ensemble.training.config import parse_config
 
 TEXT_COLUMNS = (
     "name",
@@ -70,7 +72,7 @@ def read_run(folder: Path) -> Run:
     return Run(
         folder=folder,
         about=about,
-        question=_read_question(folder),
+        question=_read_question(folder, about),
         trials=pd.DataFrame() if trials is None else trials,
         epochs=pd.DataFrame() if epochs is None else epochs,
         validation=_read_table(folder / "validation.csv"),
@@ -94,9 +96,24 @@ def _read_table(path: Path) -> pd.DataFrame | None:
     return read_table(path, text=TEXT_COLUMNS) if path.exists() else None
 
 
-def _read_question(folder: Path) -> str:
-    """The question of the search space, or what the recipe is; empty where there is neither."""
-    for name, key in (("space.toml", "question"), ("recipe.toml", "what")):
-        if (folder / name).exists():
-            return str(read_toml(folder / name).get(key, ""))[:1000]
-    return ""
+def _read_question(folder: Path, about: dict[str, Any]) -> str:
+    """The question of the search space, or what a recipe trained; empty where there is neither."""
+    if (folder / "space.toml").exists():
+        return str(read_toml(folder / "space.toml").get("question", ""))[:1000]
+    if not (folder / "recipe.toml").exists():
+        return ""
+    file = read_toml(folder / "recipe.toml")
+    what = str(file.get("what", ""))[:1000]
+    try:
+        asked = parse_config(file["config"], where=folder / "recipe.toml")
+        base = parse_config(about["recipe"]["variants"]["base"]["config"], where=folder)
+        origin = str(about["weights"][base.model.backbone]["origin"])
+        data = str(about["data"])
+    except (InputError, KeyError, TypeError):  # an older or a damaged one
+        return what
+    weights, asked_weights = (
+        name_weights(origin),
+        name_weights(str(file.get("weights", "imagenet"))),
+    )
+    changes = describe_changes(asked, base, asked_weights=asked_weights, weights=weights)
+    return describe_run(what, base, weights=weights, data=data, changes=changes)

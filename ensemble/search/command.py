@@ -14,6 +14,7 @@ from rich.console import Console
 from ensemble.data.prepare import is_synthetic, prepare_data
 from ensemble.errors import InputError
 from ensemble.files import find_toml
+from ensemble.headline import describe_changes, name_weights
 from ensemble.recipe import load_recipe
 from ensemble.run_folder import alone_in, begin_run, check_same_run, run_folder, shown
 from ensemble.search.budget import Budget, Node, plan_budget, wait_for_room
@@ -53,8 +54,9 @@ def _search(options: argparse.Namespace, head: Head | None) -> None:
     """Prepare, search, say what came out; connected to the cluster at `head` if there is one."""
     console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
     space = load_space(find_toml(options.space, SPACES, what="--space"))
-    if options.start_from is not None:
-        space, how = start_from(space, load_recipe(options.start_from))
+    recipe = load_recipe(options.start_from) if options.start_from is not None else None
+    if recipe is not None:
+        space, how = start_from(space, recipe)
         console.print(how)
     space = space.changed(epochs=options.epochs, image_size_px=options.image_size)
     name = (
@@ -63,6 +65,13 @@ def _search(options: argparse.Namespace, head: Head | None) -> None:
     )
     folder = run_folder(name, under=options.out)
     weights = parse_weights(options.weights, space.initial_weights)
+    if recipe is not None:
+        used = name_weights(weights[recipe.backbone])
+        said = name_weights(recipe.weights)
+        if changes := describe_changes(
+            recipe.base, space.default, asked_weights=said, weights=used
+        ):
+            console.print(f"trial 0 differs from the recipe: {changes}")
     workers = options.workers_per_trial or space.workers_per_trial
     cores, gpus = _cores_and_gpus_here()
 
