@@ -338,7 +338,13 @@ def sent(
     member = write_member(sent / "run" / "members" / "0000")
     choice = make_choice({0: str(member.record.weights_sha256)})
     about = {"data_summary": {"num_tiles": {"val": 2}}, "epochs": 3, "seed": 0, "weights": {}}
-    pack = {"format": 2, "split_digest": "d", "num_tiles": {"test": 1}, "bad_tiles": {}}
+    pack = {
+        "format": 3,
+        "split_digest": "d",
+        "num_tiles": {"test": 1},
+        "bad_tiles": {},
+        "files": {},
+    }
     quick = RECIPE.read_bytes().replace(b"mobilenet_v2", b"small_cnn")
     contents: dict[str, bytes] = {
         **{f"spaces/{path.name}": path.read_bytes() for path in SPACES},

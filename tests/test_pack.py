@@ -11,9 +11,10 @@ import subprocess
 import sys
 import threading
 import zipfile
+import zlib
 from collections import Counter
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -21,10 +22,11 @@ import pytest
 from PIL import Image
 
 from ensemble.data import tiles as all_tiles
+from ensemble.data import verify
 from ensemble.data.pack import Pack, open_pack, pack
 from ensemble.data.sources import Reader, Source, open_source
 from ensemble.data.split import SPLITS, digest_split
-from ensemble.data.verify import digest_pack, verify_pack
+from ensemble.data.verify import PackError
 from ensemble.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -178,11 +180,11 @@ def test_test_split_is_a_file_of_its_own(packed: Packed, tmp_path: Path) -> None
     folder = Path(shutil.copytree(packed.pack.folder, tmp_path / "copy"))
     for path in folder.glob("test.*"):
         path.unlink()
-    result = open_pack(folder)
+    result = open_pack(folder, splits=("train", "val"))
     for split in ("train", "val"):
         table = result.table(split)
         assert len(result.pixels(split)) == len(table) == result.about["num_tiles"][split]
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(PackError, match=r"test\.npy is missing"):
         result.pixels("test")
 
 
@@ -540,7 +542,7 @@ def test_disk_that_fills_up_while_packing_is_an_input_error(
 @pytest.mark.parametrize("content", ["{}", "[]", '{"format": 999}', "{"])
 def test_pack_of_another_format_is_an_input_error(tmp_path: Path, content: str) -> None:
     (tmp_path / "pack.json").write_text(content)
-    with pytest.raises(InputError, match=str(tmp_path)):
+    with pytest.raises(PackError, match=str(tmp_path)):
         open_pack(tmp_path)
 
 
@@ -549,7 +551,7 @@ def test_missing_pack_is_an_input_error(tmp_path: Path) -> None:
         open_pack(tmp_path / "nowhere")
 
 
-# Digests of the files
+# Whether it is still what was packed
 
 
 def digest(path: Path) -> str:
@@ -557,73 +559,117 @@ def digest(path: Path) -> str:
 
 
 @pytest.fixture
-def copied(packed: Packed, tmp_path: Path) -> tuple[Path, str]:
-    """A copy of the pack that a test may damage, and the digest of its `digests.json`."""
-    digest_pack(packed.pack)
-    folder = Path(shutil.copytree(packed.pack.folder, tmp_path / "copy"))
-    return folder, digest(folder / "digests.json")
+def copied(packed: Packed, tmp_path: Path) -> Path:
+    """A copy of the pack that a test may damage."""
+    return Path(shutil.copytree(packed.pack.folder, tmp_path / "copy"))
 
 
-def test_every_file_of_a_pack_is_recorded_with_its_digest(packed: Packed) -> None:
-    digests = digest_pack(packed.pack)
-    paths = [path for path in packed.pack.folder.iterdir() if path.name != "digests.json"]
-    assert digests == {path.name: digest(path) for path in paths}
-    assert {"pack.json", "train.npy", "val.csv", "test.npy", "samples.png"} <= digests.keys()
-
-
-def test_copy_of_a_pack_is_verified_and_opened(packed: Packed, copied: tuple[Path, str]) -> None:
-    folder, sha256 = copied
-    for _ in range(2):
-        assert verify_pack(folder, sha256=sha256).about == packed.pack.about
-
-
-@pytest.mark.parametrize("name", ["train.npy", "val.npy", "test.csv", "samples.png", "pack.json"])
-@pytest.mark.parametrize("used_before", [False, True])
-def test_flipped_byte_of_a_copy_is_noticed(
-    name: str, used_before: bool, copied: tuple[Path, str]
-) -> None:
-    folder, sha256 = copied
-    if used_before:
-        verify_pack(folder, sha256=sha256)
-    data = bytearray((folder / name).read_bytes())
-    data[len(data) // 2] ^= 1
-    (folder / name).write_bytes(data)
-    with pytest.raises(InputError, match=f"{name}: damaged"):
-        verify_pack(folder, sha256=sha256)
-
-
-def test_copy_without_the_test_split_is_whole_only_where_that_is_said(
-    copied: tuple[Path, str],
-) -> None:
-    folder, sha256 = copied
-    for name in ("test.npy", "test.csv"):
-        (folder / name).unlink()
-    verify_pack(folder, sha256=sha256, without=("test.npy", "test.csv"))
-    with pytest.raises(InputError, match=r"test\.\w+ is missing"):
-        verify_pack(folder, sha256=sha256)
-
-
-def test_copy_of_another_pack_is_refused(copied: tuple[Path, str]) -> None:
-    with pytest.raises(InputError, match="another pack"):
-        verify_pack(copied[0], sha256="0" * 64)
-
-
-def test_later_use_of_a_copy_reads_only_what_changed(
-    copied: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder, sha256 = copied
-    verify_pack(folder, sha256=sha256)
-    os.utime(folder / "val.npy")
+def note_files_read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the arrays whose rows are summed from now on."""
     read: list[str] = []
-    file_digest = hashlib.file_digest
+    digest_array = verify._digest_array
 
-    def note(file: BinaryIO, name: str) -> Any:
-        read.append(Path(file.name).name)
-        return file_digest(file, name)
+    def note(path: Path) -> str:
+        read.append(path.name)
+        return digest_array(path)
 
-    monkeypatch.setattr(hashlib, "file_digest", note)
-    verify_pack(folder, sha256=sha256)
-    assert read == ["digests.json", "val.npy"]
+    monkeypatch.setattr(verify, "_digest_array", note)
+    return read
+
+
+def test_every_file_of_a_pack_is_recorded_with_its_size_and_digest(packed: Packed) -> None:
+    folder, files = packed.pack.folder, packed.pack.about["files"]
+    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    assert files.keys() == names - {"pack.json"}
+    assert {"train.npy", "val.csv", "test.npy", "samples.png"} <= files.keys()
+    for name, record in files.items():
+        assert record["bytes"] == (folder / name).stat().st_size
+        if not name.endswith(".npy"):
+            assert record["digest"] == digest(folder / name)
+
+
+def test_the_digest_of_pixels_is_made_of_a_crc_of_each_row(packed: Packed) -> None:
+    pixels = packed.pack.pixels("train")
+    sums = b"".join(zlib.crc32(row.tobytes()).to_bytes(4, "little") for row in pixels)
+    expected = hashlib.sha256(repr(pixels.shape).encode() + sums).hexdigest()
+    assert packed.pack.about["files"]["train.npy"]["digest"] == expected
+
+
+def test_a_new_pack_is_opened_without_reading_its_pixels(
+    packed: Packed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = note_files_read(monkeypatch)
+    assert open_pack(packed.pack.folder).about == packed.pack.about
+    assert read == []
+
+
+def test_pixels_of_a_copy_are_read_once_and_later_only_what_changed(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in copied.iterdir():
+        os.utime(path)
+    read = note_files_read(monkeypatch)
+    open_pack(copied)
+    assert sorted(read) == ["test.npy", "train.npy", "val.npy"]
+    os.utime(copied / "val.npy", (1, 1))
+    open_pack(copied)
+    assert sorted(read) == ["test.npy", "train.npy", "val.npy", "val.npy"]
+
+
+def test_a_copy_that_cannot_be_written_to_is_opened_all_the_same(copied: Path) -> None:
+    (copied / ".verified.json").unlink()
+    (copied / ".verified.json").mkdir()
+    for _ in range(2):
+        assert len(open_pack(copied).table("train"))
+
+
+@pytest.mark.parametrize("name", ["train.npy", "test.npy", "val.csv", "samples.png", "pack.json"])
+@pytest.mark.parametrize("used_before", [False, True])
+def test_flipped_byte_is_noticed(name: str, used_before: bool, copied: Path) -> None:
+    sha256 = digest(copied / "pack.json")
+    if used_before:
+        open_pack(copied, sha256=sha256)
+    data = bytearray((copied / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (copied / name).write_bytes(data)
+    with pytest.raises(PackError, match=f"{name} is damaged .*delete the folder {copied}, then"):
+        open_pack(copied, sha256=sha256)
+
+
+@pytest.mark.parametrize("name", ["train.npy", "test.npy", "test.csv"])
+@pytest.mark.parametrize("left", [0, 60, -1])
+def test_truncated_file_is_noticed_by_whoever_needs_it(name: str, left: int, copied: Path) -> None:
+    data = (copied / name).read_bytes()
+    (copied / name).write_bytes(data[:left])
+    with pytest.raises(PackError, match=rf"{name} is damaged \([\d,]+ bytes, not [\d,]+\)"):
+        open_pack(copied, splits=[name.partition(".")[0]])
+    open_pack(copied, splits=["val"])
+
+
+def test_a_label_edited_in_a_table_is_noticed(copied: Path) -> None:
+    """The figures of an evaluation changed with it, under the same digest of the split."""
+    path = copied / "test.csv"
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    table.loc[0, "label"] = str(1 - int(table["label"][0]))
+    stat = path.stat()
+    table.to_csv(path, index=False)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    with pytest.raises(PackError, match=r"test\.csv is damaged"):
+        open_pack(copied)
+
+
+def test_a_damaged_pack_is_not_used_again_by_packing(packed: Packed, tmp_path: Path) -> None:
+    result = pack(packed.source, under=tmp_path)
+    (result.folder / "train.npy").write_bytes(b"")
+    with pytest.raises(PackError, match=r"train\.npy is damaged .*delete the folder"):
+        pack(packed.source, under=tmp_path)
+    shutil.rmtree(result.folder)
+    assert pack(packed.source, under=tmp_path).about == result.about
+
+
+def test_copy_of_another_pack_is_refused(copied: Path) -> None:
+    with pytest.raises(PackError, match=r"pack\.json is damaged"):
+        open_pack(copied, sha256="0" * 64)
 
 
 # Other processes

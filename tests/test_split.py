@@ -236,32 +236,53 @@ def test_every_tile_is_kept_or_a_copy_or_contradictory(rows: list[tuple[int, str
 # The digest
 
 
-def splits_of(contents: list[str], splits: list[str], **columns: list[str]) -> pd.DataFrame:
-    return pd.DataFrame({"content": contents, "split": splits, **columns})
+def digested(**changes: list[object]) -> str:
+    """The digest of the split of two tiles, with other values in some columns."""
+    columns: dict[str, list[object]] = {
+        "tile": ["1", "2"],
+        "content": ["a", "b"],
+        "split": ["train", "test"],
+        "label": [0, 1],
+        "surface": ["D", "D"],
+        "photograph": ["7", "8"],
+    }
+    return digest_split(pd.DataFrame(columns | changes))
 
 
 def test_digest_is_sha256_of_sorted_lines() -> None:
-    tiles = splits_of(["b", "a"], ["test", "train"])
-    assert digest_split(tiles) == hashlib.sha256(b"a train\nb test").hexdigest()
+    lines = b"a\ttrain\t0\tD\t7\nb\ttest\t1\tD\t8"
+    assert digested() == hashlib.sha256(lines).hexdigest()
 
 
-def test_digest_depends_on_content_and_split_only() -> None:
-    tiles = splits_of(["a", "b"], ["train", "test"], tile=["1", "2"], photograph=["7", "8"])
-    renamed = splits_of(["b", "a"], ["test", "train"], tile=["9", "9"], photograph=["", ""])
-    assert digest_split(tiles) == digest_split(renamed)
+def test_digest_does_not_depend_on_names_and_order_of_tiles() -> None:
+    flipped = {
+        "content": ["b", "a"],
+        "split": ["test", "train"],
+        "label": [1, 0],
+        "photograph": ["8", "7"],
+    }
+    assert digested(tile=["9", "9"]) == digested(**flipped) == digested()
 
 
 @pytest.mark.parametrize(
-    "other",
+    "changes",
     [
-        splits_of(["a", "c"], ["train", "test"]),
-        splits_of(["a", "b"], ["test", "train"]),
-        splits_of(["a"], ["train"]),
+        {"content": ["a", "c"]},
+        {"split": ["test", "train"]},
+        {"label": [1, 1]},
+        {"label": [1, 0]},
+        {"surface": ["D", "W"]},
+        {"photograph": ["7", "7"]},
     ],
-    ids=["other content", "other split", "one less"],
+    ids=["content", "split", "one label", "classes swapped", "surface", "photograph"],
 )
-def test_digest_changes_with_content_or_split(other: pd.DataFrame) -> None:
-    assert digest_split(splits_of(["a", "b"], ["train", "test"])) != digest_split(other)
+def test_digest_changes_with_all_that_decides_what_is_learned(changes: dict[str, list[object]]):
+    assert digested(**changes) != digested()
+
+
+def test_digest_changes_with_one_tile_less() -> None:
+    tiles = table_of([("1", "D", 1, 1)]).assign(split="train")
+    assert digest_split(tiles) != digest_split(tiles[:1])
 
 
 def test_shares_in_the_splits_are_closer_than_by_chance() -> None:

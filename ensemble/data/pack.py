@@ -1,9 +1,9 @@
 """Decode once: a source → one uint8 array file a split, each with its table.
 
 A pack is a folder: `train.npy`, `val.npy`, `test.npy` of shape (N, H, W, 3), their tables
-`train.csv` …, `samples.png` and `pack.json` (counts, what was left out, the split's digest). Every
-process of a node maps the same file, so the pixels are in memory once. The test split is a file of
-its own: only `ensemble.evaluate` opens it.
+`train.csv` …, `samples.png` and `pack.json` (counts, what was left out, the split's digest, size
+and digest of each file). Every process of a node maps the same file, so the pixels are in memory
+once. The test split is a file of its own: only `ensemble.evaluate` opens it.
 
 The folder gets its final name when it is complete; an interrupted one is thrown away by the next.
 """
@@ -11,8 +11,9 @@ The folder gets its final name when it is complete; an interrupted one is thrown
 import fcntl
 import hashlib
 import shutil
+import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,14 +29,16 @@ from ensemble.data.split import (
     SPLITS,
     Fractions,
     assign_splits,
+    digest_columns,
     digest_split,
     drop_duplicates,
 )
 from ensemble.data.tiles import check_bad_tiles, decode_tiles, digest_tiles, find_common_size
+from ensemble.data.verify import PackError, check_files, damaged, digest_rows, record_files
 from ensemble.errors import InputError
-from ensemble.files import read_json, room_for, sync_file, write_json
+from ensemble.files import read_object, room_for, sync_file, write_json
 
-FORMAT = 2
+FORMAT = 3  # since 3 labels are part of the split's digest, and files have digests
 
 
 @dataclass(frozen=True)
@@ -53,24 +56,46 @@ class Pack:
     def table(self, split: str) -> pd.DataFrame:
         """Tiles of a split in order: `row` in the array, `tile`, `photograph`, `surface`, …"""
         text = dict.fromkeys(("tile", "photograph", "surface", "content"), str)
-        return pd.read_csv(self.folder / f"{split}.csv", dtype=text, keep_default_na=False)
+        path = self.folder / f"{split}.csv"
+        try:
+            return pd.read_csv(path, dtype=text, keep_default_na=False)
+        except (OSError, ValueError) as error:
+            raise damaged(path, str(error)) from None
 
     def pixels(self, split: str) -> np.ndarray:
         """All rows of a split, mapped: (rows, H, W, 3) uint8, private to writes."""
-        return np.load(self.folder / f"{split}.npy", mmap_mode="c", allow_pickle=False)
+        path = self.folder / f"{split}.npy"
+        try:
+            return np.load(path, mmap_mode="c", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise damaged(path, str(error)) from None
 
 
-def open_pack(folder: Path) -> Pack:
-    """Open a finished pack.
+def open_pack(folder: Path, *, splits: Collection[str] = SPLITS, sha256: str | None = None) -> Pack:
+    """Open a finished pack, sure that its files are what was packed.
+
+    Args:
+        folder: Folder of the pack.
+        splits: Splits that are needed; files of others may be missing.
+        sha256: SHA-256 of the `pack.json` that is expected, for a copy.
 
     Raises:
-        InputError: There is none, or it is of another format.
+        PackError: There is none, it is of another version, or a file is missing or damaged.
     """
-    about = read_json(folder / "pack.json")
-    if not isinstance(about, dict) or about.get("format") != FORMAT:
-        raise InputError(
-            f"{folder}: not a pack of this version; delete the folder and search again"
+    path = folder / "pack.json"
+    try:
+        about = read_object(path, format=int)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    except (InputError, OSError) as error:
+        raise damaged(path, str(error)) from None
+    if about["format"] != FORMAT:
+        raise PackError(
+            f"{folder}: packed by another version of crack-ensemble; the same command under "
+            "another --name packs the tiles again and begins a new run"
         )
+    if not isinstance(about.get("files"), dict) or digest != (sha256 or digest):
+        raise damaged(path, "its content is not what was packed")
+    check_files(folder, about["files"], splits=splits)
     return Pack(folder, about)
 
 
@@ -171,7 +196,8 @@ def _write(
         reader.close()
     height, width = size
     num_resized = sum(had != size for had in tiles["size"])
-    tiles = tiles.drop(columns="size")
+    arrays = _digest_arrays(tiles, folder, height * width * 3)
+    tiles = tiles.drop(columns=["size", "pixels_sum"])
     tables = {split: tiles[tiles["split"] == split] for split in SPLITS}
     for split, table in tables.items():
         table.drop(columns="split").to_csv(folder / f"{split}.csv", index=False)
@@ -190,6 +216,8 @@ def _write(
         "split_seed": plan["seed"],
         "fractions": plan["fractions"]._asdict(),
         "split_digest": digest_split(tiles),
+        "tiles_digest": digest_columns(tiles, "content"),
+        "labels_digest": digest_columns(tiles, "content", "label"),
         "num_tiles": {split: len(table) for split, table in tables.items()},
         "num_cracked": {split: int(table["label"].sum()) for split, table in tables.items()},
         "num_photographs": {
@@ -199,7 +227,20 @@ def _write(
         "duplicates": copies,
         "contradictory_tiles": contradictory,
         "bad_tiles": bad,
+        "files": record_files(folder, arrays),
     }
+
+
+def _digest_arrays(tiles: pd.DataFrame, folder: Path, row_bytes: int) -> dict[str, str]:
+    """The digest of each split's array; rows of tiles that could not be decoded are zeros."""
+    digests = {}
+    for split, rows in tiles.groupby("split"):
+        path = folder / f"{split}.npy"
+        shape = np.load(path, mmap_mode="r").shape
+        sums = dict.fromkeys(range(shape[0]), zlib.crc32(bytes(row_bytes)))
+        sums |= dict(zip(rows["row"], rows["pixels_sum"], strict=True))
+        digests[path.name] = digest_rows(shape, sums.values())
+    return digests
 
 
 def _count_once(

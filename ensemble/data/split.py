@@ -112,6 +112,15 @@ def _draw(rates: pd.Series, seed: int, fractions: Fractions) -> dict[str, str]:
 
 
 def digest_split(tiles: pd.DataFrame) -> str:
-    """SHA-256 over the sorted pairs of (content, split): equal for equal tiles in equal splits."""
-    pairs = sorted(zip(tiles["content"], tiles["split"], strict=True))
-    return hashlib.sha256("\n".join(f"{c} {s}" for c, s in pairs).encode()).hexdigest()
+    """SHA-256 over what decides what is learned and how it is judged, in any order of the tiles.
+
+    Equal for equal tiles with equal labels, of equal photographs and surfaces, in equal splits,
+    whatever their files are called.
+    """
+    return digest_columns(tiles, "content", "split", "label", "surface", "photograph")
+
+
+def digest_columns(tiles: pd.DataFrame, *columns: str) -> str:
+    """SHA-256 over the sorted rows of some columns of a table of tiles."""
+    rows = sorted(zip(*(tiles[column].astype(str) for column in columns), strict=True))
+    return hashlib.sha256("\n".join("\t".join(row) for row in rows).encode()).hexdigest()

@@ -6,6 +6,7 @@ Tiles that cannot be read are left out, and named with the reason, up to a numbe
 import hashlib
 import os
 import warnings
+import zlib
 from collections import Counter
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -35,6 +36,14 @@ class Unreadable(NamedTuple):
     """A tile that cannot be read, and why."""
 
     reason: str
+
+
+class _Decoded(NamedTuple):
+    """What is known of a tile once its pixels are written."""
+
+    content: str
+    size: tuple[int, int]
+    pixels_sum: int
 
 
 def digest_tiles(
@@ -109,8 +118,8 @@ def decode_tiles(
         max_bad_tiles: Of which there may be so many.
 
     Returns:
-        The tiles that were decoded, with their `content`, BLAKE2b of the bytes, and the `size` that
-        they had.
+        The tiles that were decoded, with their `content`, BLAKE2b of the bytes, the `size` that
+        they had, and `pixels_sum`, CRC-32 of their row.
 
     Raises:
         InputError: There are more bad ones.
@@ -125,14 +134,14 @@ def decode_tiles(
             picture = picture.resize((width, height), Image.Resampling.BILINEAR)
         return _digest(data), size, picture.tobytes()
 
-    def keep(tile: str, seen: tuple[str, tuple[int, int], bytes]) -> tuple[str, tuple[int, int]]:
+    def keep(tile: str, seen: tuple[str, tuple[int, int], bytes]) -> _Decoded:
         content, size, pixels = seen
         file, place = places[tile]
         left = memoryview(pixels)
         while left:  # a disk that is nearly full takes a part
             written = os.pwrite(file, left, place)
             left, place = left[written:], place + written
-        return content, size
+        return _Decoded(content, size, zlib.crc32(pixels))
 
     def flush() -> None:
         for file in files.values():
@@ -157,7 +166,7 @@ def decode_tiles(
         results = stack.enter_context(
             closing(_read_all(decode, list(places), "packing", bad, max_bad_tiles, keep=keep))
         )
-        decoded: dict[str, tuple[str, tuple[int, int]]] = {}
+        decoded: dict[str, _Decoded] = {}
         for tile, seen in results:
             decoded[tile] = seen
             # the disk is as slow as the decoder: it works beside it, not after it
@@ -166,8 +175,9 @@ def decode_tiles(
         for flushed in flushes:
             flushed.result()  # the kernel tells of a disk's error once
     return tiles[tiles["tile"].isin(decoded)].assign(
-        content=[content for content, _ in decoded.values()],
-        size=pd.Series([size for _, size in decoded.values()], dtype=object).to_numpy(),
+        content=[one.content for one in decoded.values()],
+        size=pd.Series([one.size for one in decoded.values()], dtype=object).to_numpy(),
+        pixels_sum=[one.pixels_sum for one in decoded.values()],
     )
 
 

@@ -23,8 +23,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 import fsspec
 from pyarrow import ArrowException, fs
 
-from ensemble.data.pack import Pack
-from ensemble.data.verify import DIGESTS, digest_pack, verify_pack
+from ensemble.data.pack import Pack, open_pack
 from ensemble.errors import InputError
 from ensemble.files import written_whole
 
@@ -214,10 +213,10 @@ def _mirror(source: _Folder, target: _Folder, *, is_fetch: bool = False) -> bool
 def push_pack(storage: Storage, pack: Pack) -> tuple[str, str]:
     """Send the files of a pack that are not there yet, without the test split's.
 
-    Returns its name there (several searches may send it) and the SHA-256 of its `digests.json`.
+    Returns its name there (several searches may send it) and the SHA-256 of its `pack.json`.
     """
-    files = [*sorted(digest_pack(pack).keys() - STAY), DIGESTS]
-    sha256 = hashlib.sha256((pack.folder / DIGESTS).read_bytes()).hexdigest()
+    files = [*sorted(pack.about["files"].keys() - STAY), "pack.json"]
+    sha256 = hashlib.sha256((pack.folder / "pack.json").read_bytes()).hexdigest()
     name = f"{pack.folder.name}-{sha256[:8]}"
 
     def send() -> None:
@@ -246,7 +245,7 @@ def local_pack(storage: Storage, name: str, cache: Path, *, sha256: str) -> Path
         fcntl.flock(lock, fcntl.LOCK_EX)
         for attempt in range(3):
             try:
-                verify_pack(folder, sha256=sha256, without=STAY)
+                open_pack(folder, splits=("train", "val"), sha256=sha256)
                 break
             except InputError as error:
                 if attempt == 2:

@@ -32,7 +32,7 @@ class Shared:
         url: Of the storage.
         run: Folder of the run there; other weights to start from make it another folder.
         pack: Name of the pack there.
-        pack_sha256: Of its `digests.json`.
+        pack_sha256: SHA-256 of its `pack.json`.
     """
 
     url: str

@@ -49,7 +49,7 @@ class TrainingData:
 
 def open_training_data(pack_folder: Path, device: torch.device) -> TrainingData:
     """Map the training and validation tiles of a pack and place them for `device`."""
-    pack = open_pack(pack_folder)
+    pack = open_pack(pack_folder, splits=("train", "val"))
     tiles = {}
     for split in ("train", "val"):
         table = pack.table(split)
