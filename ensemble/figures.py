@@ -11,7 +11,7 @@ import pandas as pd
 
 from ensemble.calibration import brier_score, expected_calibration_error
 from ensemble.statistics import (
-    METRICS,
+    MIN_CONTRIBUTING,
     Interval,
     describe_difference,
     intervals,
@@ -19,13 +19,7 @@ from ensemble.statistics import (
     paired_intervals,
 )
 from ensemble.training.checkpoint import Member
-from ensemble.training.metrics import (
-    confusion_counts,
-    log_loss,
-    ranking_metrics,
-    threshold_metrics,
-    trivial_f1,
-)
+from ensemble.training.metrics import confusion_counts, log_loss, trivial_f1
 from ensemble.wording import plural
 
 COMPARED = ("f1", "f2", "precision", "recall", "average_precision", "roc_auc", "brier", "loss")
@@ -33,31 +27,30 @@ COMPARED = ("f1", "f2", "precision", "recall", "average_precision", "roc_auc", "
 
 def photograph_of(predictions: pd.DataFrame) -> np.ndarray:
     """The unit that is resampled: the photograph, or the tile where the names carry none."""
-    photographs = predictions["photograph"].to_numpy(dtype=str)
-    return photographs if (photographs != "").all() else predictions["tile"].to_numpy(dtype=str)
+    return predictions[unit_of(predictions)].to_numpy(dtype=str)
+
+
+def unit_of(predictions: pd.DataFrame) -> str:
+    """Name of the column that is resampled: `photograph`, or `tile` where the names carry none."""
+    return "photograph" if (predictions["photograph"] != "").all() else "tile"
 
 
 def figures(predictions: pd.DataFrame, column: str, threshold: float) -> dict[str, Any]:
     """All figures of one column of probabilities at a threshold, with 95 % intervals.
 
+    `trivial_f1`, the F1 of calling every tile cracked, stands beside them.
+
     Args:
         predictions: `tile`, `photograph`, `label` and `column`.
-        column: Of probabilities.
+        column: Name of the column of probabilities.
         threshold: "Cracked" where `column >= threshold`.
     """
     labels, probabilities = predictions["label"].to_numpy(), predictions[column].to_numpy()
     found = intervals(labels, probabilities, photograph_of(predictions), threshold=threshold)
-    values: dict[str, Any] = {
-        "loss": log_loss(labels, probabilities),
-        **threshold_metrics(labels, probabilities, threshold),
-        **ranking_metrics(labels, probabilities),
-        "brier": brier_score(labels, probabilities),
-        **{name: found[name].value for name in METRICS if name not in ("loss", "brier")},
+    return {
+        **{name: _or_none(interval.value) for name, interval in found.items()},
         "trivial_f1": trivial_f1(labels),
         "threshold": threshold,
-    }
-    return {
-        **{name: _or_none(value) for name, value in values.items()},
         "confusion_matrix": confusion_counts(labels, probabilities, threshold),
         "intervals": {name: _bounds(interval) for name, interval in found.items()},
     }
@@ -116,7 +109,7 @@ def compare(
         name: {
             "difference": _or_none(interval.value),
             **_bounds(interval),
-            "verdict": describe_difference(name, interval),
+            "verdict": describe_difference(name, interval, unit=unit_of(predictions)),
         }
         for name, interval in found.items()
     }
@@ -138,19 +131,24 @@ def flat_row(name: str, found: dict[str, Any]) -> dict[str, Any]:
 
 
 def coverage_note(count: int, *, unit: str = "photograph") -> str:
-    """What simulation says of 95 % intervals from that many photographs, or tiles without one."""
-    f1 = measured_coverage("f1", count)
-    if f1 is None:
+    """What is known of 95 % intervals from that many photographs, or tiles without one."""
+    if count < MIN_CONTRIBUTING:
         are = "is" if count == 1 else "are"
-        return f"{plural(count, unit)} {are} too few for intervals to be trusted"
-    return (
-        f"95 % intervals resample {plural(count, unit)}; in simulation such an interval "
-        f"held the true F1 in {f1:.1%} of cases"
-    )
+        return f"{plural(count, unit)} {are} too few for intervals: ten is the least"
+    told = f"95 % intervals resample {plural(count, unit)}"
+    coverage = measured_coverage("f1", count) if unit == "photograph" else None
+    if coverage is None:
+        return f"{told}; how often such intervals hold the true value was not measured"
+    return f"{told}; in simulation such an interval held the true F1 in {coverage:.1%} of cases"
 
 
-def _bounds(interval: Interval) -> dict[str, float | None]:
-    return {"low": _or_none(interval.low), "high": _or_none(interval.high)}
+def _bounds(interval: Interval) -> dict[str, Any]:
+    return {
+        "low": _or_none(interval.low),
+        "high": _or_none(interval.high),
+        "method": interval.method,
+        "num_contributing": interval.num_contributing,
+    }
 
 
 def _or_none(value: float) -> float | None:

@@ -1,6 +1,6 @@
 """Measure how often the intervals of `ensemble.statistics` hold the true value: `--help`.
 
-Data sets of 7, 35 and 100 photographs are drawn from a model in which photographs differ as in
+Data sets of 10, 35 and 100 photographs are drawn from a model in which photographs differ as in
 SDNET2018: in their share of cracked tiles, in light and in difficulty. The truth is the figure of
 30,000 photographs. The plain percentile bootstrap on the same resamples is the comparison.
 """
@@ -19,17 +19,12 @@ from rich.progress import track
 
 from ensemble.errors import InputError, run_command
 from ensemble.files import write_json, write_text
+from ensemble.photograph_sums import METRICS, sum_by_photograph, weighted_figures
 from ensemble.provenance import describe_code_and_machine
-from ensemble.statistics import (
-    COVERAGE_PHOTOGRAPHS,
-    METRICS,
-    interval_of,
-    resample,
-    sum_by_photograph,
-    weighted_figures,
-)
+from ensemble.statistics import interval_of, resample
 from ensemble.training.metrics import margins_to_probabilities
 
+NUM_PHOTOGRAPHS = (10, 35, 100)
 THRESHOLD, LEVEL = 0.5, 0.95
 
 
@@ -164,7 +159,7 @@ def main(arguments: list[str] | None = None) -> None:
         simulate(truth, n, options.data_sets, options.resamples, options.seed).assign(
             num_photographs=n
         )
-        for n in COVERAGE_PHOTOGRAPHS
+        for n in NUM_PHOTOGRAPHS
     ]
     table = summarise(pd.concat(runs))
     about = {

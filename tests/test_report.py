@@ -226,7 +226,7 @@ def make_evaluated(run: Path) -> dict[str, Any]:
     predictions = pd.DataFrame(
         {
             "tile": [HOSTILE if i == 0 else f"D/CD/{i}.jpg" for i in range(80)],
-            "photograph": [f"{i // 10:03}" for i in range(80)],
+            "photograph": [f"{i // 5:03}" for i in range(80)],
             "surface": np.where(np.arange(80) < 40, "D", "W"),
             "label": labels.astype(int),
             **{f"trial_{trial}": row for trial, row in scores.items()},
@@ -261,8 +261,8 @@ def make_evaluated(run: Path) -> dict[str, Any]:
         ),
         "choice": choice,
         "num_test_tiles": 80,
-        "num_test_photographs": 8,
-        "intervals": coverage_note(8),
+        "num_test_photographs": 16,
+        "intervals": coverage_note(16),
         "split_by": "photograph",
         "split_digest": "digest",
         "num_test_openings": 1,
@@ -442,7 +442,7 @@ def test_tables_of_search_and_ensemble_are_complete(page: Page):
     assert [row[2] for row in page.rows("table-members")] == ["0.500", "0.500"]
     assert len(page.rows("table-ledger")) == 1
     assert page.rows("table-splits")[0][1:] == ["–", "–", "–", "–"]
-    assert page.rows("table-splits")[2][1:] == ["80", "20", "25.0\N{NO-BREAK SPACE}%", "8"]
+    assert page.rows("table-splits")[2][1:] == ["80", "20", "25.0\N{NO-BREAK SPACE}%", "16"]
 
 
 def test_the_same_run_gives_the_same_page(evaluated: Path, text: str):
@@ -624,8 +624,11 @@ def test_pictures_are_made_small_enough(tmp_path: Path):
     assert embed_picture(tmp_path / "missing.png") is None
 
 
-def test_the_note_on_intervals_names_what_was_resampled():
-    assert coverage_note(300).startswith("95 % intervals resample 300 photographs;")
-    assert coverage_note(300, unit="tile").startswith("95 % intervals resample 300 tiles;")
-    assert coverage_note(6) == "6 photographs are too few for intervals to be trusted"
-    assert coverage_note(1, unit="tile") == "1 tile is too few for intervals to be trusted"
+def test_the_note_on_intervals_names_what_was_resampled_and_claims_what_was_measured():
+    assert coverage_note(300).startswith("95 % intervals resample 300 photographs; in simulation")
+    assert coverage_note(300, unit="tile") == (
+        "95 % intervals resample 300 tiles; how often such intervals hold the true value was not "
+        "measured"
+    )
+    assert coverage_note(9) == "9 photographs are too few for intervals: ten is the least"
+    assert coverage_note(1, unit="tile") == "1 tile is too few for intervals: ten is the least"

@@ -1,6 +1,8 @@
 """Facts about the intervals: against scikit-learn, repeated rows, degenerate data, simulation."""
 
 import math
+import tracemalloc
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,21 +12,24 @@ import sklearn.metrics
 from scipy.stats import binom
 from scipy.stats import norm as normal
 
-from ensemble.statistics import (
+from ensemble.photograph_sums import (
     ALARMS,
+    HIT,
+    METRICS,
+    sum_by_photograph,
+    weighted_figures,
+)
+from ensemble.statistics import (
     COVERAGE,
     COVERAGE_PHOTOGRAPHS,
-    HIT,
     LOWER_IS_BETTER,
-    METRICS,
+    MIN_CONTRIBUTING,
     Interval,
     describe_difference,
     intervals,
     measured_coverage,
     paired_intervals,
     resample,
-    sum_by_photograph,
-    weighted_figures,
 )
 from ensemble.training.metrics import (
     log_loss,
@@ -131,12 +136,12 @@ def test_intervals_hold_their_value_and_stay_within_the_range_of_the_metric():
     for name, found in intervals(*draw(20, seed=5), threshold=0.5, num_resamples=300).items():
         assert 0 <= found.low <= found.value <= found.high
         assert found.high <= 1 or name in ("loss", ALARMS)
-        assert (found.level, found.num_photographs) == (0.95, 20)
+        assert found.num_contributing == 20
 
 
 def test_more_photographs_narrow_an_interval_and_a_higher_level_widens_it():
-    few, many = (intervals(*draw(n, seed=6), threshold=0.5) for n in (12, 120))
-    wide = intervals(*draw(12, seed=6), threshold=0.5, level=0.99)
+    few, many = (intervals(*draw(n, seed=6), threshold=0.5) for n in (15, 120))
+    wide = intervals(*draw(15, seed=6), threshold=0.5, level=0.99)
     for name in METRICS:
         assert many[name].high - many[name].low < few[name].high - few[name].low
         assert wide[name].high - wide[name].low > few[name].high - few[name].low
@@ -164,7 +169,7 @@ def test_a_share_of_photographs_has_wilsons_interval():
 
 @pytest.mark.parametrize("label", [0, 1])
 def test_one_class_gives_no_interval_where_both_are_needed(label):
-    _, probabilities, photographs = draw(8, seed=8)
+    _, probabilities, photographs = draw(14, seed=8)
     labels = np.full(len(probabilities), label)
     found = intervals(labels, probabilities, photographs, threshold=0.5, num_resamples=50)
     for name in ("average_precision", "roc_auc"):
@@ -177,7 +182,7 @@ def test_one_class_gives_no_interval_where_both_are_needed(label):
         assert math.isnan(found["f1"].low)
 
 
-@pytest.mark.parametrize("num_photographs", [1, 4])
+@pytest.mark.parametrize("num_photographs", [1, 9])
 def test_too_few_photographs_give_the_value_without_bounds(num_photographs):
     tiles = draw(num_photographs, seed=9)
     found = intervals(*tiles, threshold=0.5, num_resamples=50)
@@ -185,8 +190,63 @@ def test_too_few_photographs_give_the_value_without_bounds(num_photographs):
     assert all(math.isnan(found[name].low) for name in METRICS if name != HIT)
 
 
+def test_a_ratio_has_bounds_only_where_ten_photographs_count_in_its_denominator():
+    labels, probabilities, photographs = draw(20, seed=15)
+    quiet = np.isin(photographs, [f"D/{i}" for i in range(MIN_CONTRIBUTING - 1, 20)])
+    probabilities = np.where(quiet, np.minimum(probabilities, 0.4), probabilities)
+    found = intervals(labels, probabilities, photographs, threshold=0.5, num_resamples=300)
+    assert found["precision"].num_contributing == MIN_CONTRIBUTING - 1
+    assert math.isnan(found["precision"].low)
+    assert found["recall"].num_contributing == 20
+    assert found["recall"].low > 0
+    assert found["recall"].method == "bootstrap-t, logit"
+    wider = np.where(photographs == "D/19", 0.9, probabilities)
+    again = intervals(labels, wider, photographs, threshold=0.5, num_resamples=300)["precision"]
+    assert again.num_contributing == MIN_CONTRIBUTING
+    assert 0 < again.low < again.value < again.high < 1
+
+
+def test_a_resample_at_the_end_of_the_range_counts_as_infinitely_far_off():
+    """All false alarms lie in one photograph: a third of the resamples have a precision of 1."""
+    labels, probabilities, photographs = draw(12, seed=19)
+    alarms_only_there = (labels == 1) | (photographs == "D/3")
+    probabilities = np.where(alarms_only_there, probabilities, np.minimum(probabilities, 0.4))
+    found = intervals(labels, probabilities, photographs, threshold=0.5)
+    assert found["precision"].num_contributing >= MIN_CONTRIBUTING
+    assert 0 < found["precision"].value < 1
+    assert math.isnan(found["precision"].low)
+    assert found["recall"].low < found["recall"].value
+
+
+def test_a_difference_that_rests_on_one_photograph_is_not_judged():
+    labels, probabilities, photographs = draw(15, seed=16)
+    other = np.where(photographs == "D/3", 0.001, probabilities)
+    found = paired_intervals(
+        labels, probabilities, other, photographs, thresholds=(0.5, 0.5), metrics=["f1"]
+    )["f1"]
+    assert found.value > 0
+    assert describe_difference("f1", found) == "not judged: too few photographs differ"
+    few = paired_intervals(*draw(9, seed=16)[:2], *draw(9, seed=17)[1:], thresholds=(0.5, 0.5))
+    assert describe_difference("f1", few["f1"]) == "not judged: too few photographs"
+    assert describe_difference("f1", few["f1"], unit="tile") == "not judged: too few tiles"
+
+
+def test_all_metrics_together_need_no_more_memory_than_the_largest_one():
+    labels, probabilities, _ = draw(10, seed=18)
+    each_its_own = np.arange(len(labels))
+
+    def peak(metrics: Sequence[str]) -> int:
+        tracemalloc.start()
+        intervals(labels, probabilities, each_its_own, threshold=0.5, metrics=metrics)
+        highest = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return highest
+
+    assert peak(METRICS) < 1.2 * max(peak([metric]) for metric in METRICS)
+
+
 def test_a_perfect_figure_has_no_bounds():
-    labels, _, photographs = draw(8, seed=10)
+    labels, _, photographs = draw(12, seed=10)
     found = intervals(labels, labels * 0.8 + 0.1, photographs, threshold=0.5, num_resamples=50)
     assert found["f1"].value == 1
     assert math.isnan(found["f1"].low)
@@ -200,7 +260,7 @@ def test_what_is_out_of_range_is_refused(label, probability):
 
 
 def test_identical_classifiers_differ_by_exactly_nothing():
-    labels, probabilities, photographs = draw(9, seed=11)
+    labels, probabilities, photographs = draw(12, seed=11)
     found = paired_intervals(
         labels, probabilities, probabilities, photographs, thresholds=(0.4, 0.4), num_resamples=50
     )
@@ -242,13 +302,14 @@ def test_a_paired_interval_is_narrower_than_either_ones():
 @pytest.mark.parametrize("metric", METRICS)
 def test_a_difference_is_described_by_the_direction_of_the_metric(metric):
     def of(low: float, high: float) -> str:
-        interval = Interval((low + high) / 2, low, high, 0.95, "", 7)
+        interval = Interval((low + high) / 2, low, high, "", 12)
         return describe_difference(metric, interval)
 
     above, below = ("worse", "better") if metric in LOWER_IS_BETTER else ("better", "worse")
     assert of(0.1, 0.2) == above
     assert of(-0.2, -0.1) == below
-    assert of(-0.1, 0.1) == of(0.0, 0.1) == of(math.nan, math.nan) == "no difference shown"
+    assert of(-0.1, 0.1) == of(0.0, 0.1) == "no difference shown"
+    assert of(math.nan, math.nan) == "not judged: too few photographs differ"
 
 
 def test_f1_of_35_photographs_is_held_about_as_often_as_said():
@@ -265,7 +326,8 @@ def test_f1_of_35_photographs_is_held_about_as_often_as_said():
 
 def test_coverage_told_is_that_of_the_committed_table():
     table = pd.read_csv(EVIDENCE)
-    shipped = table[table["method"] == "shipped"]
+    sizes = table["num_photographs"].isin(COVERAGE_PHOTOGRAPHS)
+    shipped = table[(table["method"] == "shipped") & sizes]
     assert len(shipped) == len(METRICS) * len(COVERAGE_PHOTOGRAPHS) * 2
     for row in shipped.itertuples():
         told = measured_coverage(
@@ -275,7 +337,9 @@ def test_coverage_told_is_that_of_the_committed_table():
 
 
 def test_coverage_between_measured_sizes_is_that_of_the_smaller_one():
-    assert measured_coverage("f1", 34) == measured_coverage("f1", 7) == COVERAGE["f1"][0][0]
-    assert measured_coverage("f1", 1000) == COVERAGE["f1"][0][2]
-    assert measured_coverage("f1", 6) is None
-    assert measured_coverage("no such metric", 35) is None
+    least, *_, most = COVERAGE_PHOTOGRAPHS
+    first, last = COVERAGE["f1"][0][0], COVERAGE["f1"][0][-1]
+    assert measured_coverage("f1", most - 1) == measured_coverage("f1", least) == first
+    assert measured_coverage("f1", 1000) == last
+    assert measured_coverage("f1", least - 1) is None
+    assert measured_coverage("no such metric", most) is None
