@@ -141,7 +141,7 @@ def evaluate(
     corrected = None if labels_file is None else read_labels(labels_file, table)
     choose_ensemble(run, method=method, top_k=top_k, rule=rule, tta=tta).save(run)
     choice, chosen = open_choice(run)
-    finished = open_members(run, split_digest=about["split_digest"])
+    finished = open_members(run, split_digest=about["split_digest"], say=lambda line: None)
     shown = _shown_members(choice, chosen, finished)
     thresholds = _own_thresholds(run, shown, rule)
 

@@ -1,6 +1,6 @@
 """What a search kept: the run's folder → its members; tiles → probabilities, one row a member."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ensemble.data.batches import Tiles
-from ensemble.errors import InputError
+from ensemble.errors import InputError, one_line
 from ensemble.files import read_table
 from ensemble.training.checkpoint import Member, open_member
 from ensemble.training.loop import predict_margins
@@ -41,29 +41,51 @@ def member_folder(run: Path, trial: int) -> Path:
     return run / "members" / f"{trial:04}"
 
 
-def open_members(run: Path, *, split_digest: str) -> list[Member]:
+def open_members(
+    run: Path, *, split_digest: str, say: Callable[[str], None] = print
+) -> list[Member]:
     """The member of every trial that finished or was stopped early, by trial number.
 
-    Those whose weights were dropped are among them: their scores count, but they cannot be loaded.
+    A member whose files are missing or damaged is left out, and that is said: the others are as
+    good as before. Those whose weights were dropped are among them: their scores count, but they
+    cannot be loaded. Whether weights are the recorded ones is checked when they are loaded.
+
+    Args:
+        run: A run's folder.
+        split_digest: Of the run.
+        say: Takes a line for each member that is left out.
 
     Raises:
-        InputError: A member is damaged, or was trained on another split.
+        InputError: The table of trials is damaged, or a member was trained on another split.
     """
     trials = run / "trials.csv"
-    if not trials.exists():
+    if not trials.exists() or (table := read_table(trials)).empty:
         return []
-    table = read_table(trials, columns=("trial", "state"))
+    for column in ("trial", "state"):
+        if column not in table:
+            raise InputError(f"{trials} has no column {column!r}")
     if not pd.api.types.is_integer_dtype(table["trial"]) or (table["trial"] < 0).any():
         raise InputError(f"{trials}: damaged (a trial is no whole number)")
-    finished = table.loc[table["state"].isin(FINISHED_STATES), "trial"]
-    members = [open_member(member_folder(run, trial)) for trial in finished]
-    for member in members:
+    members = []
+    for trial in sorted(table.loc[table["state"].isin(FINISHED_STATES), "trial"]):
+        folder = member_folder(run, trial)
+        if not folder.is_dir():
+            say(f"{folder} is missing: trial {trial} is left out")
+            continue
+        try:
+            member = open_member(folder)
+            member.check()
+        except InputError as error:
+            say(f"{one_line(str(error))}: trial {trial} is left out")
+            continue
         if member.record.split_digest != split_digest:
             raise InputError(
                 f"{member.folder}: foreign member, trained on split "
-                f"{member.record.split_digest[:12]}, not {split_digest[:12]}"
+                f"{member.record.split_digest[:12]}, not {split_digest[:12]}; move that folder "
+                "away to go on without it"
             )
-    return sorted(members, key=lambda member: member.trial)
+        members.append(member)
+    return members
 
 
 def read_validation(run: Path) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """Facts about choosing members and averaging them: no pixels, stored scores only."""
 
 import os
-import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -259,11 +259,58 @@ def test_member_of_another_split_is_refused(tmp_path: Path, write_member: WriteM
         open_members(tmp_path / "run", split_digest="other")
 
 
-def test_missing_member_is_refused(tmp_path: Path, write_member: WriteMember) -> None:
-    write_run(tmp_path / "run", {0: "COMPLETE"}, write_member)
-    (tmp_path / "run" / "members" / "0000" / "member.json").unlink()
-    with pytest.raises(InputError, match=re.escape("member.json is missing")):
-        open_members(tmp_path / "run", split_digest="split")
+def delete_folder(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+def delete_record(folder: Path) -> None:
+    (folder / "member.json").unlink()
+
+
+def empty_record(folder: Path) -> None:
+    (folder / "member.json").write_text("{}")
+
+
+def delete_scores(folder: Path) -> None:
+    next(folder.glob("*.npy")).unlink()
+
+
+def damage_scores(folder: Path) -> None:
+    next(folder.glob("*.npy")).write_bytes(b"damaged")
+
+
+def delete_weights(folder: Path) -> None:
+    next(folder.glob("*.safetensors")).unlink()
+
+
+DAMAGE = [
+    delete_folder,
+    delete_record,
+    empty_record,
+    delete_scores,
+    damage_scores,
+    delete_weights,
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_lost_or_damaged_member_is_left_out_and_said(
+    tmp_path: Path, write_member: WriteMember, damage: Callable[[Path], None]
+) -> None:
+    run = tmp_path / "run"
+    write_run(run, {0: "COMPLETE", 1: "COMPLETE", 2: "PRUNED"}, write_member)
+    damage(run / "members" / "0001")
+    said: list[str] = []
+    assert trials(open_members(run, split_digest="split", say=said.append)) == [0, 2]
+    (line,) = said
+    assert str(run / "members" / "0001") in line
+    assert line.endswith(": trial 1 is left out")
+
+
+@pytest.mark.parametrize("content", ["", "trial,state\n"])
+def test_before_the_first_trial_ends_there_are_no_members(tmp_path: Path, content: str) -> None:
+    (tmp_path / "trials.csv").write_text(content)
+    assert open_members(tmp_path, split_digest="split") == []
 
 
 def test_run_is_found_by_path_by_name_and_as_the_last_one(

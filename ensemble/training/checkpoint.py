@@ -115,18 +115,28 @@ class Member:
             raise InputError(f"{path}: not the scores of {self.record.num_val_tiles} tiles")
         return margins
 
+    def check(self) -> None:
+        """Raise InputError if scores are missing or damaged, or recorded weights are missing."""
+        self.val_margins()
+        if self.record.weights_file is not None:
+            self._find(self.record.weights_file)
+
+    def weights_path(self) -> Path:
+        """The file of the weights; InputError where they were dropped or are damaged."""
+        if self.record.weights_file is None or self.record.weights_sha256 is None:
+            raise InputError(
+                f"{self.folder}: trial {self.trial} kept no weights (only the best --keep do); "
+                "choose a trial that did"
+            )
+        return self._checked(self.record.weights_file, self.record.weights_sha256)
+
     def load_model(self) -> nn.Module:
         """The network with its weights, in eval mode, on the CPU.
 
         Raises:
             InputError: The weights were dropped, are damaged or of another network.
         """
-        if self.record.weights_file is None or self.record.weights_sha256 is None:
-            raise InputError(
-                f"{self.folder}: trial {self.trial} kept no weights (only the best --keep do); "
-                "choose a trial that did"
-            )
-        path = self._checked(self.record.weights_file, self.record.weights_sha256)
+        path = self.weights_path()
         model = build_model(self.record.config.model.backbone)
         try:
             model.load_state_dict(safetensors.torch.load_file(path))
@@ -135,10 +145,14 @@ class Member:
             raise InputError(f"{path}: damaged or foreign member ({reason[:150]})") from None
         return model.eval()
 
-    def _checked(self, name: str, sha256: str) -> Path:
+    def _find(self, name: str) -> Path:
         path = self.folder / name
         if not path.is_file():
-            raise InputError(f"{path} is missing: a damaged member; run its search again")
+            raise InputError(f"{path} is missing: a damaged member")
+        return path
+
+    def _checked(self, name: str, sha256: str) -> Path:
+        path = self._find(name)
         if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
             raise InputError(f"{path}: damaged member (its digest is not that of member.json)")
         return path
