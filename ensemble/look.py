@@ -20,8 +20,8 @@ from ensemble.activation import class_activation_map
 from ensemble.data.archive import list_members
 from ensemble.data.batches import make_batch, place_tiles
 from ensemble.data.decode import UNREADABLE, explain_unreadable
+from ensemble.data.listing import MAX_TILE_BYTES
 from ensemble.data.pictures import Picture, read_picture
-from ensemble.data.sources import MAX_TILE_BYTES
 from ensemble.errors import InputError, escape, run_command
 from ensemble.feature_maps import draw_sheet, find_feature_maps
 from ensemble.files import read_object

@@ -23,6 +23,7 @@ from ensemble.calibration import apply_temperature
 from ensemble.choice import Choice, open_choice
 from ensemble.data.batches import place_tiles
 from ensemble.data.decode import UNREADABLE, explain_unreadable
+from ensemble.data.listing import describe_passed_over
 from ensemble.data.pictures import Picture, list_pictures, read_picture
 from ensemble.data.progress import progress_bar
 from ensemble.errors import InputError, run_command
@@ -102,11 +103,13 @@ def predict(
     tile_size = read_tile_size(run)
     unreadable: dict[str, str] = {}
     with ExitStack() as archives:
-        pictures = list_pictures(paths, overlays, archives)
+        pictures, passed_over = list_pictures(paths, overlays, archives)
         tiles = score_pictures(pictures, choice, members, tile_size, unreadable)
         write_text(csv, tiles.to_csv(index=False))
         num_overlays = draw_overlays(pictures, tiles, choice, tile_size, overlays)
     print_summary(tiles, unreadable, console)
+    for line in describe_passed_over(passed_over):
+        console.print(line.strip(), markup=False)
     console.print(f"written: {csv}", markup=False)
     if num_overlays:
         console.print(f"written: {overlays} ({plural(num_overlays, 'overlay')})", markup=False)

@@ -33,9 +33,10 @@ from bench import (
 from bench.plan import ROOT, Plan
 from bench.report import Report
 from bench.row import Row
+from ensemble.data.listing import Reader
 from ensemble.data.pack import pack
 from ensemble.data.prepare import is_synthetic, prepare_data
-from ensemble.data.sources import Reader, open_source
+from ensemble.data.sources import open_source
 from ensemble.errors import InputError, run_command
 from ensemble.provenance import describe_code_and_machine
 

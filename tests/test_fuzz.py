@@ -58,9 +58,10 @@ from test_report import make_choice
 from ensemble.choice import open_choice
 from ensemble.data.archive import list_members
 from ensemble.data.decode import UNREADABLE, explain_unreadable
+from ensemble.data.listing import Reader
 from ensemble.data.pack import open_pack
 from ensemble.data.pictures import list_pictures, read_picture
-from ensemble.data.sources import Reader, Source, open_source
+from ensemble.data.sources import Source, open_source
 from ensemble.data.tiles import decode_tiles, digest_tiles, find_common_size
 from ensemble.errors import InputError, run_command
 from ensemble.members import open_members
@@ -201,7 +202,7 @@ def read_tiles_of_zip(path: Path) -> None:
 
 def read_pictures_of_zip(path: Path) -> None:
     with ExitStack() as archives:
-        for picture in list_pictures([path], path.parent / "overlays", archives):
+        for picture in list_pictures([path], path.parent / "overlays", archives).pictures:
             assert picture.name.isprintable()
             view(picture.open)
 

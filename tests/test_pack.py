@@ -23,8 +23,9 @@ from PIL import Image
 
 from ensemble.data import tiles as all_tiles
 from ensemble.data import verify
+from ensemble.data.listing import Reader
 from ensemble.data.pack import Pack, open_pack, pack
-from ensemble.data.sources import Reader, Source, open_source
+from ensemble.data.sources import Source, open_source
 from ensemble.data.split import SPLITS, digest_split
 from ensemble.data.verify import PackError
 from ensemble.errors import InputError

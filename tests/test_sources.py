@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ensemble.data.sources import MAX_TILE_BYTES, Reader, open_source
+from ensemble.data.listing import MAX_TILE_BYTES, Reader
+from ensemble.data.sources import open_source
 from ensemble.errors import InputError
 
 REAL_DATA = Path(__file__).parents[1].parent / "shared" / "data"

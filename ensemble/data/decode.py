@@ -10,7 +10,7 @@ from PIL import Image
 
 from ensemble.errors import escape
 
-FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")  # no format that needs another program
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "JPEG2000")  # no other program is needed
 MAX_TILE_PIXELS = 4096 * 4096
 TIFF_TILE_SIDES = (322, 323)
 MAX_SCANS = 100  # of a JPEG; cameras write 1, progressive ones have about 10

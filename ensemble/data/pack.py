@@ -22,8 +22,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ensemble.data.listing import Reader
 from ensemble.data.samples import draw_samples
-from ensemble.data.sources import Reader, Source
+from ensemble.data.sources import Source
 from ensemble.data.split import (
     DEFAULT_FRACTIONS,
     SPLITS,

@@ -4,22 +4,20 @@ A photograph may be a hundred times a tile; bounds on sizes hold before anything
 """
 
 import io
-import os
 import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from PIL import Image, ImageOps
 
-from ensemble.data.archive import list_members, read_member
+from ensemble.data.archive import read_member
 from ensemble.data.decode import FORMATS, check_effort
-from ensemble.data.sources import IMAGE_SUFFIXES
-from ensemble.errors import InputError, escape
+from ensemble.data.listing import PICTURE_SUFFIXES, explain_nothing, list_files, printable
+from ensemble.errors import InputError
 
-PICTURE_SUFFIXES = {*IMAGE_SUFFIXES, ".avif", ".heic", ".heif"}  # not passed over in silence
 MAX_ZIPPED_BYTES = 640 * 2**20
 MAX_PICTURE_PIXELS = 250_000_000
 ONE_TILE = 1.5  # a picture up to this many tiles wide and high is one tile
@@ -40,52 +38,60 @@ class Picture(NamedTuple):
         return Path(self.path).open("rb")
 
 
-def list_pictures(paths: Sequence[Path], skipped: Path, archives: ExitStack) -> list[Picture]:
-    """Every picture once, in the order of `paths`, by name in each; hidden files are passed over.
+class Found(NamedTuple):
+    """What lies under the paths that a person named.
+
+    Attributes:
+        pictures: Each once, in the order of the paths, by name in each.
+        passed_over: Names of files and folders that are not read, by the reason.
+    """
+
+    pictures: list[Picture]
+    passed_over: dict[str, list[str]]
+
+
+def list_pictures(paths: Sequence[Path], skipped: Path, archives: ExitStack) -> Found:
+    """Find pictures: files by themselves, and those in folders and .zip files.
+
+    Args:
+        paths: Of pictures, folders and .zip files.
+        skipped: Folder of the overlays.
+        archives: Closes the .zip files.
 
     Raises:
-        InputError: A path does not exist or lies in the folder `skipped`, or a .zip is unsafe.
+        InputError: A path does not exist, holds no picture or lies in the folder `skipped`, or a
+            .zip is unsafe.
     """
     skipped = skipped.resolve()
     found: dict[object, Picture] = {}
+    passed_over: dict[str, list[str]] = {}
     for path in paths:
         if path.resolve().is_relative_to(skipped):
             raise InputError(f"{path}: overlays go there; name another folder with --overlays")
-        if path.is_dir():
-            files = [Path(parent, name) for parent, _, names in os.walk(path) for name in names]
-            listed = [
-                Picture(str(file), file)
-                for file in sorted(files)
-                if _is_picture(file.relative_to(path).as_posix())
-                and not file.resolve().is_relative_to(skipped)
-            ]
-        elif path.is_file() and path.suffix.lower() == ".zip":
-            listed = _list_zip(path, archives)
-        elif path.is_file():
-            listed = [Picture(str(path), path)]
-        else:
+        is_zip = path.is_file() and path.suffix.lower() == ".zip"
+        if path.is_dir() or is_zip:
+            listing = list_files(path, max_bytes=MAX_ZIPPED_BYTES, skipped=skipped)
+            if not listing.files:
+                instead = explain_nothing(listing.passed_over)
+                raise InputError(
+                    f"{path}: no pictures ({' '.join(sorted(PICTURE_SUFFIXES))}) in it{instead}"
+                )
+            for reason, names in listing.passed_over.items():
+                passed_over.setdefault(reason, []).extend(f"{path}/{name}" for name in names)
+        elif not path.is_file():
             raise InputError(f"{path}: no such picture, folder or .zip")
-        if not listed:
-            raise InputError(f"{path}: no pictures ({' '.join(sorted(PICTURE_SUFFIXES))}) in it")
+        if is_zip:
+            archive = archives.enter_context(zipfile.ZipFile(path))
+            listed = [Picture(f"{path}/{name}", name, archive) for name in listing.files]
+        elif path.is_dir():
+            listed = [Picture(str(path / name), path / name) for name in listing.files]
+        else:
+            listed = [Picture(str(path), path)]
         for picture in listed:
-            name = escape(os.fsencode(picture.name).decode("utf-8", "backslashreplace"))
             place = path if picture.archive else Path(picture.path)
             key = place.resolve(), picture.archive and picture.path
-            found.setdefault(key, picture._replace(name=name))
-    return list(found.values())
-
-
-def _list_zip(path: Path, archives: ExitStack) -> list[Picture]:
-    members = list_members(path, wanted=_is_picture, max_bytes=MAX_ZIPPED_BYTES)
-    archive = archives.enter_context(zipfile.ZipFile(path))
-    names = (member.filename for member in members)
-    return [Picture(f"{path}/{name}", name, archive) for name in names]
-
-
-def _is_picture(name: str) -> bool:
-    pure = PurePosixPath(name)
-    hidden = any(part.startswith((".", "__MACOSX")) for part in pure.parts)
-    return not hidden and pure.suffix.lower() in PICTURE_SUFFIXES
+            found.setdefault(key, picture._replace(name=printable(picture.name)))
+    return Found(list(found.values()), passed_over)
 
 
 def is_one_tile(picture_size: tuple[int, int], tile_size: tuple[int, int]) -> bool:
@@ -135,7 +141,7 @@ def _open(file: BinaryIO) -> Image.Image:
         check_effort(image, file)
         return image
     except Image.UnidentifiedImageError:
-        raise ValueError("no JPEG, PNG, BMP, TIFF or WebP picture") from None
+        raise ValueError("no JPEG, PNG, BMP, TIFF, WebP, GIF or JPEG 2000") from None
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ensemble.data.listing import describe_passed_over
 from ensemble.data.pack import Pack, pack
 from ensemble.data.sources import open_source
 from ensemble.data.synthetic import draw_dataset
@@ -47,6 +48,8 @@ def prepare_data(
         f"{source.path}: {plural(len(source.tiles), 'tile')}; "
         f"cracked = {cracked}, uncracked = {uncracked}"
     )
+    for line in describe_passed_over(source.passed_over):
+        say(line)
     packed = pack(
         source,
         under=packs,

@@ -1,27 +1,24 @@
 """A folder or a .zip of tiles → one table of tiles, and a way to read their bytes.
 
 Three layouts are known: SDNET2018 as published (`D/CD/7001-12.jpg`) or as its mirrors name it
-(`Decks/Cracked/7001-12.jpg`), METU (`Positive/00001.jpg`), and any two class folders. Nothing is
-unpacked to the disk: a .zip is read member by member, with bounds on names and sizes.
+(`Decks/Cracked/7001-12.jpg`), METU (`Positive/00001.jpg`), and any two class folders.
 
 SDNET2018: Maguire, Dorafshan, Thomas (2018), doi 10.15142/T3TD19.
 METU: Özgenel (2018), doi 10.17632/5y9wdsg2zt.2.
 """
 
 import hashlib
-import os
 import re
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 
 import pandas as pd
 
-from ensemble.data.archive import CONTROL, list_members, read_member
+from ensemble.data.archive import CONTROL
+from ensemble.data.listing import Listing, explain_nothing, list_files
 from ensemble.errors import InputError, quote
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
+NO_CLASS = "pictures outside the class folders"
 CRACKED_FOLDERS = {"cracked", "crack", "cracks", "positive"}
 SDNET_CLASS = re.compile(r"[CU][DPW]")
 SDNET_TILE = re.compile(r"(\d+)-\d+(_\d+)?")
@@ -31,34 +28,6 @@ SURFACES = {
     **dict.fromkeys(("p", "pavement", "pavements"), "P"),
 }
 SPLIT_FOLDERS = {"train", "training", "val", "valid", "validation", "test", "testing"}
-MAX_TILE_BYTES = 64 * 2**20
-
-
-class Reader:
-    """Reads the bytes of one tile by its name; safe to use from several threads."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        self._zip = None if path.is_dir() else zipfile.ZipFile(path)
-
-    def read(self, tile: str) -> bytes:
-        """The file's bytes.
-
-        Raises:
-            OSError, zipfile.BadZipFile: It cannot be read.
-            ValueError: It is larger than a tile can be.
-        """
-        if self._zip is not None:
-            return read_member(self._zip, tile)
-        path = self.path / tile
-        if path.stat().st_size > MAX_TILE_BYTES:
-            raise ValueError(f"larger than {MAX_TILE_BYTES >> 20} MiB")
-        return path.read_bytes()
-
-    def close(self) -> None:
-        """Close the archive."""
-        if self._zip is not None:
-            self._zip.close()
 
 
 @dataclass(frozen=True)
@@ -74,6 +43,7 @@ class Source:
         uncracked_folders: The folders that were taken for the other class.
         has_photographs: Whether tiles can be grouped by the photograph they were cut from.
         fingerprint: Digest of the listing; changes when a file is added, removed or rewritten.
+        passed_over: Names of files and folders that are not read, by the reason.
     """
 
     path: Path
@@ -82,6 +52,7 @@ class Source:
     uncracked_folders: tuple[str, ...]
     has_photographs: bool
     fingerprint: str
+    passed_over: dict[str, list[str]]
 
 
 def open_source(path: Path, *, positive: str | None = None) -> Source:
@@ -99,19 +70,15 @@ def open_source(path: Path, *, positive: str | None = None) -> Source:
         path.exists()
     except (OSError, RuntimeError) as error:  # no such home, a link to itself, too long a name
         raise InputError(f"--data {path}: cannot be opened ({error})") from None
-    if path.is_dir():
-        listing = _list_folder(path)
-    elif path.is_file():
-        listing = _list_zip(path)
-    else:
+    if not path.is_dir() and not path.is_file():
         raise InputError(f"--data {path}: no such folder or .zip")
-    listing = {name: entry for name, entry in listing.items() if _is_tile(name)}
-    if not listing:
+    listing = _list_tiles(path)
+    if not listing.files:
         raise InputError(
-            f"--data {path}: no tiles found; expected pictures in class folders, "
-            "such as D/CD/7001-1.jpg, Cracked/1.jpg or Positive/1.jpg"
+            f"--data {path}: no tiles found; expected pictures in class folders, such as D/CD/"
+            f"7001-1.jpg, Cracked/1.jpg or Positive/1.jpg{explain_nothing(listing.passed_over)}"
         )
-    names = sorted(listing)
+    names = list(listing.files)
     for name in names:
         if CONTROL.search(name):
             raise InputError(
@@ -128,45 +95,30 @@ def open_source(path: Path, *, positive: str | None = None) -> Source:
             "photograph": [s[1] if s and has_photographs else "" for s in stems],
             "surface": _surfaces(names, folders),
             "label": [int(folder in cracked) for folder in folders],
-            "copy_key": [listing[name].copy_key for name in names],
+            "copy_key": [listing.files[name].copy_key for name in names],
         }
     )
     digest = hashlib.sha256()
     for name in names:
-        digest.update(f"{name}\0{listing[name].stamp}\n".encode())
-    return Source(path, tiles, cracked, uncracked, has_photographs, digest.hexdigest())
+        digest.update(f"{name}\0{listing.files[name].stamp}\n".encode())
+    return Source(
+        path,
+        tiles,
+        cracked,
+        uncracked,
+        has_photographs,
+        digest.hexdigest(),
+        listing.passed_over,
+    )
 
 
-def _is_tile(name: str) -> bool:
-    parts = PurePosixPath(name).parts
-    hidden = any(part.startswith((".", "__MACOSX")) for part in parts)
-    return len(parts) >= 2 and not hidden and PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
-
-
-class _Entry(NamedTuple):
-    """What a listing says of a file: changes with it, and is equal for files that may be equal."""
-
-    stamp: str
-    copy_key: str
-
-
-def _list_folder(folder: Path) -> dict[str, _Entry]:
-    listing = {}
-    for parent, _, files in os.walk(folder):
-        for file in files:
-            path = Path(parent, file)
-            if path.suffix.lower() not in IMAGE_SUFFIXES or not path.is_file():
-                continue
-            stat = path.stat()
-            name = path.relative_to(folder).as_posix()
-            listing[name] = _Entry(f"{stat.st_size} {stat.st_mtime_ns}", f"{stat.st_size}")
-    return listing
-
-
-def _list_zip(path: Path) -> dict[str, _Entry]:
-    members = list_members(path, wanted=_is_tile, max_bytes=MAX_TILE_BYTES)
-    sums = {member.filename: f"{member.file_size} {member.CRC:08x}" for member in members}
-    return {name: _Entry(of_bytes, of_bytes) for name, of_bytes in sums.items()}
+def _list_tiles(path: Path) -> Listing:
+    """The pictures that lie in a folder; those beside the class folders have no class."""
+    files, passed_over = list_files(path)
+    loose = [name for name in files if "/" not in name]
+    if loose:
+        passed_over = {**passed_over, NO_CLASS: loose}
+    return Listing({name: files[name] for name in files if "/" in name}, passed_over)
 
 
 def _tell_classes(

@@ -20,8 +20,8 @@ import pandas as pd
 from PIL import Image
 
 from ensemble.data.decode import UNREADABLE, decode_picture, explain_unreadable, open_image
+from ensemble.data.listing import Reader
 from ensemble.data.progress import progress_bar
-from ensemble.data.sources import Reader
 from ensemble.errors import InputError
 
 CHUNK = 32  # tiles that a thread takes at a time

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from bench.row import Row
 from ensemble.data.decode import decode_picture
+from ensemble.data.listing import Reader
 from ensemble.data.pack import pack
-from ensemble.data.sources import Reader, Source, open_source
+from ensemble.data.sources import Source, open_source
 
 PART = "packing"
 ROUNDS = 2
