@@ -22,7 +22,8 @@ from ensemble.training.loop import DivergedError, Epoch
 from ensemble.training.member import TrainingData, train_member
 from ensemble.training.settings import flatten
 from ensemble.training.state import remove_state
-from ensemble.training.weights import digest_tensors, read_tensors
+from ensemble.training.weights import digest_tensors
+from ensemble.training.weights_file import read_tensors
 
 
 class RecipeRun:

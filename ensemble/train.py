@@ -68,8 +68,8 @@ def build_parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="[BACKBONE=]WHAT",
-        help="what it starts from: imagenet, none, or FILE (.safetensors or a state dict of "
-        "torch's) (default: the recipe's)",
+        help="what it starts from: imagenet, none, or FILE (.safetensors, or a state dict or "
+        "checkpoint of torch's) (default: the recipe's)",
     )
     add("--epochs", type=EPOCHS, metavar="N", help="of each configuration (default: the recipe's)")
     add(
@@ -204,7 +204,7 @@ def train(
         check_both_classes(tiles.labels.cpu().numpy(), what=f"the {split} tiles")
     with alone_in(folder, what="command"):
         begin_run(folder, identity, packed, states, asked={"recipe.toml": recipe.path})
-        console.print(f"{recipe.backbone} starts from {state.origin}")
+        console.print(f"{recipe.backbone} starts from {state.describe()}")
         run = RecipeRun(folder, data, console.print)
         members = train_recipe(run, recipe)
         checkpoints = run.finished_among(recipe.checkpoint_numbers)

@@ -353,13 +353,16 @@ def test_missing_tensor_of_the_backbone_is_named(tmp_path: Path) -> None:
     tensors = random_tensors("small_cnn")
     del tensors["features.4.weight"]
     path = save_as(tmp_path / "weights.safetensors", tensors)
-    assert refusal(path) == f"{path}: does not fit small_cnn: it has no 'features.4.weight'"
+    assert refusal(path) == (
+        f"weights file {path}: does not fit small_cnn: it has no 'features.4.weight'; give weights "
+        "of small_cnn in this project's names"
+    )
 
 
 def test_unknown_tensor_is_named(tmp_path: Path) -> None:
     tensors = {**random_tensors("small_cnn"), "extra.weight": torch.zeros(1)}
     path = save_as(tmp_path / "weights.safetensors", tensors)
-    assert "an unknown tensor 'extra.weight'" in refusal(path)
+    assert "it has the unknown 'extra.weight'" in refusal(path)
 
 
 def test_tensor_of_another_shape_is_named_with_both_shapes(tmp_path: Path) -> None:
@@ -414,11 +417,12 @@ def test_truncated_file_is_refused(tmp_path: Path, suffix: str) -> None:
     [
         [torch.zeros(1)],
         torch.zeros(1),
-        {"model": {"features.0.weight": torch.zeros(1)}},
+        {"model": {"features.0.weight": torch.zeros(1)}, "state_dict": {"a": torch.zeros(1)}},
         {"epoch": 3},
         {1: torch.zeros(1)},
+        {},
     ],
-    ids=["list", "tensor", "checkpoint", "numbers", "numbered"],
+    ids=["list", "tensor", "two checkpoints", "numbers", "numbered", "nothing"],
 )
 def test_file_of_something_else_is_refused(tmp_path: Path, loaded: Any) -> None:
     torch.save(loaded, tmp_path / "weights.pt")

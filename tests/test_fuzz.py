@@ -73,7 +73,8 @@ from ensemble.training.backbones import build_model
 from ensemble.training.checkpoint import Member, open_member
 from ensemble.training.loop import Epoch
 from ensemble.training.state import load_state, save_state, write_tensors
-from ensemble.training.weights import make_initial_state, read_tensors
+from ensemble.training.weights import make_initial_state
+from ensemble.training.weights_file import read_tensors
 
 SPACES = sorted((Path(__file__).parents[1] / "search_spaces").glob("*.toml"))
 RECIPE = SPACES[0].parent / "recipes" / "mobilenetv2-finetune.toml"

@@ -135,7 +135,7 @@ def _search(options: argparse.Namespace, head: Head | None) -> None:
         trackers = make_trackers(folder, options.mlflow)
         begin_run(folder, identity, packed, states, asked={"space.toml": space.path})
         for backbone, state in states.items():
-            console.print(f"{backbone} starts from {state.origin}")
+            console.print(f"{backbone} starts from {state.describe()}")
         now = "" if budget == planned else f"; the budget is now {budget}"
         console.print(f"searching {plural(options.trials, 'trial')}{now}")
         console.print(check_disk(folder, space, packed, budget, options.keep, options.trials))

@@ -42,8 +42,8 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
             "action": "append",
             "default": [],
             "metavar": "[BACKBONE=]WHAT",
-            "help": "what backbones start from: imagenet, none, or BACKBONE=FILE (.safetensors or "
-            "a state dict of torch's); repeatable (default: the space's)",
+            "help": "what backbones start from: imagenet, none, or BACKBONE=FILE (.safetensors, or "
+            "a state dict or checkpoint of torch's); repeatable (default: the space's)",
         },
         "--seed": {
             "type": SEED,

@@ -7,13 +7,11 @@ all trials of one backbone start from the same bits, and only the search needs n
 import contextlib
 import hashlib
 import io
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import URLError
 
-import safetensors
 import safetensors.torch
 import torch
 import torchvision
@@ -24,6 +22,7 @@ from ensemble.files import written_whole
 from ensemble.training.backbones import SMALL_CNN_CHANNELS, build_model, head_prefix
 from ensemble.training.config import Backbone
 from ensemble.training.seeds import derive_seed
+from ensemble.training.weights_file import FoundWeights, name_first, read_weights
 
 
 @dataclass(frozen=True)
@@ -34,11 +33,17 @@ class InitialState:
         tensors: Complete state of the network, head included.
         origin: For people: where the weights come from.
         digest: SHA-256 of names, shapes and bytes.
+        note: For people: what of a file was seen through or left out; "" for nothing.
     """
 
     tensors: dict[str, Tensor]
     origin: str
     digest: str
+    note: str = ""
+
+    def describe(self) -> str:
+        """Where the weights come from and what was seen through, for people."""
+        return f"{self.origin} ({self.note})" if self.note else self.origin
 
 
 def parse_weights(given: Sequence[str], defaults: Mapping[str, str]) -> dict[str, str | Path]:
@@ -72,8 +77,8 @@ def make_initial_state(backbone: str, weights: str | Path, *, seed: int) -> Init
     Args:
         backbone: Its name.
         weights: `imagenet` (torchvision's own download), `none`, or a file of tensors in
-            torchvision's names (.safetensors, or a state dict that `torch.load` reads with
-            `weights_only=True`).
+            torchvision's names (.safetensors, or a state dict or checkpoint that `torch.load`
+            reads with `weights_only=True`).
         seed: Of the study; draws the head, and the rest where `weights` is `none`.
 
     Raises:
@@ -84,15 +89,25 @@ def make_initial_state(backbone: str, weights: str | Path, *, seed: int) -> Init
         torch.default_generator.manual_seed(derive_seed(seed, "initial weights", backbone))
         model = build_model(backbone)
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    note = ""
     if weights == "none":
         origin = "random weights"
     elif weights == "imagenet":
         _fit(tensors, _download(backbone), backbone, "torchvision's weights")
         origin = f"ImageNet weights ({torchvision.models.get_model_weights(backbone).DEFAULT})"
     else:
-        _fit(tensors, read_tensors(Path(weights)), backbone, str(weights))
-        origin = f"weights of {weights}"
-    return InitialState(tensors, origin, digest_tensors(tensors))
+        found = read_weights(Path(weights), _needed(tensors, backbone), backbone=backbone)
+        _fit(tensors, found.tensors, backbone, f"weights file {weights}")
+        origin, note = f"weights of {weights}", _describe_found(found)
+    return InitialState(tensors, origin, digest_tensors(tensors), note)
+
+
+def _describe_found(found: FoundWeights) -> str:
+    """What was seen through in a file of weights; "" of a plain one."""
+    told = [f"names without their {found.prefix!r}"] if found.prefix else []
+    if found.left_out:
+        told.append(f"left out: {name_first([quote(name) for name in found.left_out])}")
+    return "; ".join(told)
 
 
 def _download(backbone: str) -> Mapping[str, Tensor]:
@@ -109,58 +124,31 @@ def _download(backbone: str) -> Mapping[str, Tensor]:
         ) from None
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read named tensors without unpickling anything but tensors.
-
-    Raises:
-        InputError: The file is missing or is no file of tensors.
-    """
-    if not path.is_file():
-        raise InputError(f"weights file {path}: no such file")
-    try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        with warnings.catch_warnings():  # of what a strange file makes torch do
-            warnings.simplefilter("ignore")
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise InputError(f"weights file {path}: not readable ({error})") from None
-    except Exception as error:  # torch.load raises whatever its parsers do
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"weights file {path}: not a file of tensors ({reason[:120]})") from None
-    if not isinstance(loaded, dict) or not all(
-        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in loaded.items()
-    ):
-        raise InputError(f"weights file {path}: expected a state dict (names → tensors)")
-    return loaded
-
-
 def _fit(
     tensors: dict[str, Tensor], loaded: Mapping[str, Tensor], backbone: str, where: str
 ) -> None:
     """Put `loaded` into `tensors`; all of the backbone must be there, the head need not."""
     head = head_prefix(backbone) + "."
     unknown = [name for name in loaded if name not in tensors and not name.startswith(head)]
-    missing = [
-        name
-        for name in tensors
-        if name not in loaded
-        and not name.startswith(head)
-        and not name.endswith("num_batches_tracked")
+    missing = [name for name in _needed(tensors, backbone) if name not in loaded]
+    wrong = [
+        f"{name!r} has the shape {tuple(loaded[name].shape)}, expected {tuple(tensor.shape)}"
+        for name, tensor in tensors.items()
+        if name in loaded and not name.startswith(head) and loaded[name].shape != tensor.shape
     ]
-    if unknown or missing:
-        what = f"has no {missing[0]!r}" if missing else f"has an unknown tensor {quote(unknown[0])}"
-        raise InputError(f"{where}: does not fit {backbone}: it {what}")
+    lacks = [f"it has no {name_first([repr(name) for name in missing])}"] if missing else []
+    lacks += (
+        [f"it has the unknown {name_first([quote(name) for name in unknown])}"] if unknown else []
+    )
+    lacks += [name_first(wrong)] if wrong else []
+    if lacks:
+        raise InputError(
+            f"{where}: does not fit {backbone}: {'; '.join(lacks)}; give weights of {backbone} in "
+            f"{'torchvision' if backbone not in SMALL_CNN_CHANNELS else 'this project'}'s names"
+        )
     for name, tensor in loaded.items():
-        if name not in tensors:
-            continue
-        if tensor.shape != tensors[name].shape:
-            if name.startswith(head):
-                continue  # a head for other classes
-            raise InputError(
-                f"{where}: does not fit {backbone}: {name!r} has the shape {tuple(tensor.shape)}, "
-                f"expected {tuple(tensors[name].shape)}"
-            )
+        if name not in tensors or tensor.shape != tensors[name].shape:
+            continue  # of a head for other classes
         try:
             if tensor.is_meta or tensor.is_complex() or tensor.layout != torch.strided:
                 raise TypeError
@@ -170,6 +158,16 @@ def _fit(
         if not torch.isfinite(numbers).all():
             raise InputError(f"{where}: {name!r} holds infinite numbers or none (NaN)")
         tensors[name] = numbers
+
+
+def _needed(tensors: Iterable[str], backbone: str) -> list[str]:
+    """Names that a file must have: all of the backbone but counters that older files lack."""
+    head = head_prefix(backbone) + "."
+    return [
+        name
+        for name in tensors
+        if not name.startswith(head) and not name.endswith("num_batches_tracked")
+    ]
 
 
 def digest_tensors(tensors: Mapping[str, Tensor]) -> str:

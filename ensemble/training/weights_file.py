@@ -1,0 +1,161 @@
+"""A file of weights, as people save them → tensors in the names of a backbone.
+
+DataParallel and DDP put `module.` before every name, Lightning and other trainers a name of their
+own, torch.compile `_orig_mod.`; a checkpoint holds the tensors beside an epoch and an optimizer.
+All of that is seen through. Nothing but tensors, numbers and text is unpickled.
+"""
+
+import re
+import warnings
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from ensemble.errors import InputError, quote
+
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")
+NUM_NAMED = 3
+MOST_WORDS = 8  # of a prefix: _orig_mod.module.model.backbone. and the like
+SAVE = "torch.save(model.state_dict(), 'FILE')"
+# what to do with a file that holds more than tensors; its owner knows whether to trust it
+CONVERT = (
+    "import torch; x = torch.load({path}, map_location='cpu', weights_only=False); "
+    "torch.save(x.get('state_dict', x) if isinstance(x, dict) else x.state_dict(), 'tensors.pth')"
+)
+
+
+@dataclass(frozen=True)
+class FoundWeights:
+    """Tensors of a file.
+
+    Attributes:
+        tensors: In the names that the backbone has; of its last layer whatever the file has.
+        prefix: What stood before each name.
+        left_out: Names of the file that do not begin with `prefix`.
+    """
+
+    tensors: dict[str, Tensor]
+    prefix: str
+    left_out: tuple[str, ...]
+
+
+def read_weights(path: Path, expected: Collection[str], *, backbone: str) -> FoundWeights:
+    """Read the tensors of a network from a file, wherever they stand in it.
+
+    Args:
+        path: .safetensors, a state dict, or a checkpoint that holds one.
+        expected: Names that the network must find; they tell what stands before each name.
+        backbone: Name of the network, for people.
+
+    Raises:
+        InputError: The file is missing, holds more than tensors, or two networks that both fit.
+    """
+    loaded = _unwrap(_load(path), path)
+    prefixes = Counter(
+        prefix
+        for name in loaded
+        for prefix in _prefixes(name)
+        if name.removeprefix(prefix) in expected
+    )
+    whole = [prefix for prefix, count in prefixes.items() if count == len(expected)]
+    if len(whole) > 1:
+        raise InputError(
+            f"weights file {path}: holds {len(whole)} networks that fit {backbone}, with names "
+            f"that begin with {name_first([quote(prefix) for prefix in whole])}; save one of them "
+            f"alone: {SAVE}"
+        )
+    (prefix, count), *_ = prefixes.most_common(1) or [("", 0)]
+    if 2 * count < len(expected):
+        prefix = ""  # another network, which has some of the names by chance
+    return FoundWeights(
+        {name.removeprefix(prefix): t for name, t in loaded.items() if name.startswith(prefix)},
+        prefix,
+        tuple(name for name in loaded if not name.startswith(prefix)),
+    )
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read named tensors without unpickling anything but tensors.
+
+    Raises:
+        InputError: The file is missing or is no file of named tensors.
+    """
+    return _unwrap(_load(path), path)
+
+
+def _prefixes(name: str) -> list[str]:
+    """What may stand before a name of the network: nothing, or its first words."""
+    words = name.split(".", MOST_WORDS)[:-1]
+    return ["".join(f"{word}." for word in words[:count]) for count in range(len(words) + 1)]
+
+
+def name_first(names: Sequence[str]) -> str:
+    """The first three names, and how many more there are."""
+    more = len(names) - NUM_NAMED
+    return ", ".join(names[:NUM_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _load(path: Path) -> Any:
+    if not path.is_file():
+        raise InputError(f"weights file {path}: no such file")
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        with warnings.catch_warnings():  # of what a strange file makes torch do
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise InputError(f"weights file {path}: not readable ({error})") from None
+    except Exception as error:  # torch.load raises whatever its parsers do
+        raise InputError(f"weights file {path}: {_why_not(str(error), path, error)}") from None
+
+
+def _why_not(text: str, path: Path, error: Exception) -> str:
+    """Why torch could not read a file as tensors, and what to do."""
+    if "TorchScript" in text:
+        return (
+            "a TorchScript program, not a file of tensors; where you trust it, save its tensors: "
+            f"torch.save(torch.jit.load({str(path)!r}).state_dict(), 'tensors.pth')"
+        )
+    pickled = re.search(r"GLOBAL (\S{1,100}) was not", text)
+    if pickled:
+        return (
+            f"not a file of tensors alone: it holds a pickled {pickled[1]}, which could run any "
+            f"code and is not loaded; where you trust it, save its tensors in Python: "
+            f"{CONVERT.format(path=repr(str(path)))}"
+        )
+    reason = text.splitlines()[0] if text else type(error).__name__
+    return f"not a file of tensors ({reason[:120]}); save them with {SAVE}"
+
+
+def _unwrap(loaded: Any, path: Path) -> dict[str, Tensor]:
+    """The names and tensors in what was loaded, out of whatever holds them."""
+    for _ in range(len(WRAPPERS)):
+        if not isinstance(loaded, Mapping) or _is_state_dict(loaded):
+            break
+        inner = [key for key in WRAPPERS if isinstance(loaded.get(key), Mapping)]
+        if len(inner) != 1:
+            break
+        loaded = loaded[inner[0]]
+    if not isinstance(loaded, Mapping) or not _is_state_dict(loaded):
+        has = ""
+        if isinstance(loaded, Mapping) and loaded:
+            has = f"; it has {name_first([quote(key) for key in loaded])}"
+        raise InputError(
+            f"weights file {path}: expected a state dict (names → tensors), alone or as "
+            f"'state_dict', 'model_state_dict' or 'model'{has}; save one with {SAVE}"
+        )
+    return dict(loaded)
+
+
+def _is_state_dict(loaded: Mapping[Any, Any]) -> bool:
+    return bool(loaded) and all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in loaded.items()
+    )
