@@ -13,6 +13,7 @@ from scipy.special import logit as unsafe_logit
 
 from ensemble.errors import InputError
 from ensemble.training.metrics import (
+    LEAST_PROBABILITY,
     best_threshold,
     confusion_counts,
     divide_tiles,
@@ -35,26 +36,34 @@ class ThresholdChoice:
 
 
 def logit(probabilities: np.ndarray) -> np.ndarray:
-    """log(p / (1 − p)), finite: 0 counts as the least normal float64, 1 as the last one below 1."""
+    """log(p / (1 − p)), finite: p counts as no nearer to 0 or 1 than `LEAST_PROBABILITY`."""
     probabilities = np.asarray(probabilities, dtype=np.float64)
-    return unsafe_logit(
-        np.clip(probabilities, np.finfo(np.float64).tiny, 1 - np.finfo(np.float64).epsneg)
-    )
+    return unsafe_logit(np.clip(probabilities, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY))
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The T in [0.05, 20] for which sigmoid(logits / T) has the lowest log loss.
+    """The T in [0.05, 20] for which sigmoid(logits / T) has the lowest log loss; above 1: too sure.
 
-    Above 1 the logits were too sure. The loss is convex in 1 / T, so the search over log T meets
-    one minimum only; where the classes are told apart without error it ends at the lower bound.
+    The labels are smoothed as by Platt 1999 ("Probabilistic outputs for support vector machines"),
+    1 to (P + 1) / (P + 2) and 0 to 1 / (U + 2) for P cracked and U uncracked tiles, because so
+    many right verdicts do not make the next one certain. Without that, T would fall without end
+    where 0.5 separates the classes, and probabilities would become 0 and 1. The loss is convex in
+    1 / T, so the search over log T meets one minimum only.
 
     Args:
         logits: (N,) finite: margins (cracked − uncracked), or `logit` of probabilities.
         labels: (N,) of 0 and 1.
     """
-    signed = np.where(labels == 1, logits, -logits)
+    num_cracked = int((labels == 1).sum())
+    num_uncracked = len(labels) - num_cracked
+    targets = np.where(labels == 1, (num_cracked + 1) / (num_cracked + 2), 1 / (num_uncracked + 2))
+
+    def loss(log_temperature: float) -> float:
+        scaled = logits / np.exp(log_temperature)
+        return float((np.logaddexp(0, scaled) - targets * scaled).mean())
+
     found = minimize_scalar(
-        lambda log_temperature: np.logaddexp(0, -signed / np.exp(log_temperature)).mean(),
+        loss,
         bounds=(np.log(LOWEST_TEMPERATURE), np.log(HIGHEST_TEMPERATURE)),
         method="bounded",
         options={"xatol": 1e-6},
@@ -63,7 +72,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """sigmoid(logit(p) / T): no two tiles change places, and 0.5 stays 0.5."""
+    """sigmoid(logit(p) / T): up to rounding no two tiles change places, and 0.5 stays 0.5."""
     if not temperature > 0:
         raise ValueError(f"`temperature > 0` must hold, but got {temperature=}.")
     return expit(logit(probabilities) / temperature)

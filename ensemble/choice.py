@@ -3,7 +3,7 @@
 Whatever uses the ensemble later (testing, predicting, the report) reads these numbers, no others.
 The ensemble's probability is the weighted mean of its members' probabilities; its calibrated
 probability is that mean with a temperature on its logit, a monotone map, so that verdicts are the
-same on either scale.
+same on either scale up to rounding. Verdicts are given on the mean itself.
 """
 
 from pathlib import Path

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_array  # type: ignore[import-untyped]
 
+from ensemble.training.metrics import tile_losses
+
 Arrays = tuple[np.ndarray, np.ndarray]
 HIT = "cracked_photographs_hit"
 ALARMS = "false_alarms_per_photograph"
@@ -50,7 +52,7 @@ def sum_by_photograph(
         return csr_array((np.ones(which.sum()), where), shape=(len(levels), len(ids)))
 
     ratios = {
-        "loss": (total(-np.log(np.maximum(given, np.finfo(np.float64).tiny))), tiles),
+        "loss": (total(tile_losses(labels, probabilities)), tiles),
         "brier": (total((1 - given) ** 2), tiles),
         "accuracy": (tiles - alarms - missed, tiles),
         "precision": (hits, hits + alarms),

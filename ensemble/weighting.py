@@ -13,11 +13,10 @@ import numpy as np
 from scipy.optimize import minimize  # type: ignore[import-untyped]
 
 from ensemble.errors import InputError
-from ensemble.training.metrics import best_threshold, f_beta, log_loss
+from ensemble.training.metrics import LEAST_PROBABILITY, best_threshold, f_beta, log_loss
 
 Method = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 ROWS_AT_ONCE = 16  # candidates sorted together: 16 × 10,000 scores stay in a core's cache
-LEAST_PROBABILITY = 1e-7  # of the true class: a certain error has a finite price, 16 nats
 
 
 @dataclass(frozen=True)

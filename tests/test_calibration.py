@@ -46,15 +46,32 @@ def test_a_known_temperature_is_recovered(temperature: float, seed: int) -> None
     )
 
 
+def smoothed_loss(margins: np.ndarray, labels: np.ndarray, temperature: float) -> float:
+    """Log loss with Platt's targets, written as he has it: t log p + (1 − t) log(1 − p)."""
+    cracked, uncracked = (labels == 1).sum(), (labels == 0).sum()
+    targets = np.where(labels == 1, (cracked + 1) / (cracked + 2), 1 / (uncracked + 2))
+    log_p, log_q = -np.logaddexp(0, [-margins / temperature, margins / temperature])
+    return float(-(targets * log_p + (1 - targets) * log_q).mean())
+
+
 def test_temperature_by_hand() -> None:
-    # Three of four are right at a margin of 2: sigmoid(2 / T) = 3/4, so T = 2 / log(3).
+    # Four cracked tiles, three of them at a margin of 2 and one at -2. Platt's target is 5/6, so
+    # sigmoid(2 / T) = (3 * 5/6 + 1/6) / 4 = 2/3, and T = 2 / log(2).
     margins, labels = np.array([2.0, 2.0, 2.0, -2.0]), np.ones(4)
-    assert fit_temperature(margins, labels) == pytest.approx(2 / np.log(3), rel=1e-4)
+    assert fit_temperature(margins, labels) == pytest.approx(2 / np.log(2), rel=1e-4)
+
+
+@pytest.mark.parametrize("num_tiles", [10, 100, 1000])
+def test_temperature_of_separated_classes_is_that_of_so_many_right_verdicts(num_tiles: int) -> None:
+    # All margins are 1 on the right side: sigmoid(1 / T) = (n + 1) / (n + 2), so T = 1 / log(n + 1)
+    labels = np.arange(2 * num_tiles) % 2
+    temperature = fit_temperature(2.0 * labels - 1, labels)
+    assert temperature == pytest.approx(1 / np.log(num_tiles + 1), rel=1e-4)
 
 
 def test_temperature_ends_at_its_bounds() -> None:
     labels = np.array([0, 1])
-    assert fit_temperature(np.array([-1.0, 1.0]), labels) == pytest.approx(0.05, rel=1e-3)
+    assert fit_temperature(np.array([-1e-3, 1e-3]), labels) == pytest.approx(0.05, rel=1e-3)
     assert fit_temperature(np.array([1.0, -1.0]), labels) == pytest.approx(20, rel=1e-3)
 
 
@@ -62,13 +79,38 @@ def test_temperature_ends_at_its_bounds() -> None:
 @given(st.lists(st.tuples(st.integers(0, 1), st.floats(-30, 30)), min_size=1, max_size=30))
 def test_no_other_temperature_has_a_lower_loss(tiles: list[tuple[int, float]]) -> None:
     labels, margins = as_arrays(tiles)
-
-    def loss(temperature: float) -> float:
-        return float(np.logaddexp(0, (1 - 2 * labels) * margins / temperature).mean())
-
-    lowest = loss(fit_temperature(margins, labels))
+    lowest = smoothed_loss(margins, labels, fit_temperature(margins, labels))
     for temperature in np.geomspace(0.051, 19.9, 40):
-        assert lowest <= loss(temperature) + 1e-4
+        assert lowest <= smoothed_loss(margins, labels, temperature) + 1e-4
+
+
+@pytest.mark.parametrize("rule", ["f1", "f2", "recall=0.9", "0.5", "0.9", "0.05"])
+@pytest.mark.parametrize("gap", [(0.4, 0.6), (0.05, 0.95), (0.6, 0.7), (0.2, 0.3), (0.6, 0.4)])
+def test_verdicts_are_the_same_on_both_scales_also_where_classes_are_apart(
+    gap: tuple[float, float], rule: str
+) -> None:
+    generator = np.random.default_rng(0)
+    labels = np.arange(400) % 2
+    low, high = gap
+    probabilities = np.where(
+        labels == 1, generator.uniform(high, 0.999, 400), generator.uniform(0.001, low, 400)
+    )
+    threshold = choose_threshold(labels, probabilities, rule).threshold
+    temperature = fit_temperature(logit(probabilities), labels)
+    tiles = np.append(probabilities, np.linspace(0.001, 0.999, 9981))
+    tiles = tiles[np.abs(tiles - threshold) > 1e-9]
+    calibrated_threshold = apply_temperature(np.array(threshold), temperature)
+    verdicts = apply_temperature(tiles, temperature) >= calibrated_threshold
+    np.testing.assert_array_equal(verdicts, tiles >= threshold)
+
+
+def test_a_test_tile_on_the_wrong_side_is_not_called_certain_after_separated_validation() -> None:
+    generator = np.random.default_rng(0)
+    labels = np.arange(738) % 2
+    margins = (2 * labels - 1) * generator.uniform(0.5, 4, 738)
+    temperature = fit_temperature(margins, labels)
+    calibrated = apply_temperature(np.array([0.3]), temperature)
+    assert log_loss(np.array([1]), calibrated) < 7  # a certain error would cost 36 nats
 
 
 @quick
@@ -121,8 +163,8 @@ def test_logit_is_finite_and_its_inverse_is_the_logistic_function() -> None:
     assert np.isfinite(logit(np.array([0.0, 1.0]))).all()
     np.testing.assert_allclose(logit(np.array([0.5, 0.75])), [0, np.log(3)], atol=1e-15)
     np.testing.assert_allclose(expit(logit(PROBABILITIES)), PROBABILITIES, rtol=1e-14)
-    below = np.array([0.0, 1e-300, 1e-20, 1 - 1e-10, 1.0])
-    assert (np.diff(logit(below)) > 0).all()
+    assert (np.diff(logit(np.array([0.0, 1e-15, 1e-10, 1 - 1e-10, 1.0]))) > 0).all()
+    np.testing.assert_allclose(logit(np.array([0.0])), -logit(np.array([1.0])), rtol=1e-3)
 
 
 def test_calibration_error_by_hand() -> None:

@@ -15,6 +15,7 @@ from ensemble.training.metrics import (
     best_threshold,
     confusion_counts,
     log_loss,
+    margin_loss,
     margins_to_probabilities,
     ranking_metrics,
     threshold_metrics,
@@ -194,10 +195,24 @@ def test_log_loss_is_scikit_learns(tiles: list[tuple[int, float]]) -> None:
     assert log_loss(labels, probabilities) == pytest.approx(reference)
 
 
-def test_log_loss_of_a_certain_error_is_large_and_finite() -> None:
-    certain = log_loss(np.array([1, 0]), np.array([0.0, 1.0]))
-    assert certain == pytest.approx(-math.log(np.finfo(np.float64).tiny))
-    assert log_loss(np.array([1, 0]), np.array([1.0, 0.0])) == 0
+def test_a_certain_error_costs_the_same_whichever_the_class_is() -> None:
+    for label, probability in ((1, 0.0), (0, 1.0)):
+        cost = log_loss(np.array([label]), np.array([probability]))
+        assert cost == pytest.approx(-math.log(np.finfo(np.float64).eps))  # 36 nats
+        assert log_loss(np.array([label]), np.array([1 - probability])) == 0
+
+
+@pytest.mark.parametrize("margin", [0.0, 3.0, 40.0, 700.0, 1e6])
+def test_the_loss_of_a_wrong_margin_is_that_margin_for_both_classes(margin: float) -> None:
+    for label, signed in ((0, margin), (1, -margin)):
+        cost = margin_loss(np.array([label]), np.array([signed], dtype=np.float32))
+        assert cost == pytest.approx(math.log1p(math.exp(-margin)) + margin)
+
+
+def test_a_saturated_false_alarm_costs_its_margin_in_the_validation_loss() -> None:
+    labels = np.array([1, 0, 1, 0])
+    margins = np.array([40, 40, 40, -40], dtype=np.float32)
+    assert validation_metrics(labels, margins)["loss"] == pytest.approx(10)
 
 
 @quick

@@ -9,6 +9,10 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from ensemble.errors import InputError
 
+# Averages of probabilities reach 0 and 1 in float64, where a logarithm has no value. As in
+# scikit-learn's log_loss; a certain error costs 36 nats, of whichever class the tile is.
+LEAST_PROBABILITY = float(np.finfo(np.float64).eps)
+
 
 def check_both_classes(labels: np.ndarray, *, what: str) -> None:
     """Refuse tiles of one class, on which every figure is a lie: "always the same" has accuracy 1.
@@ -134,11 +138,26 @@ def trivial_f1(labels: np.ndarray) -> float:
     return 2 * share / (1 + share)
 
 
+def tile_losses(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """−log of the probability given to each tile's true class, in nats: (N,), (N,) → (N,)."""
+    given = np.where(labels == 1, probabilities, 1 - probabilities)
+    return -np.log(np.maximum(given, LEAST_PROBABILITY))
+
+
 def log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
     """Mean of −log of the probability given to the true class, in nats."""
-    tiny = np.finfo(np.float64).tiny
-    given = np.where(labels == 1, probabilities, 1 - probabilities)
-    return float(-np.log(np.maximum(given, tiny)).mean())
+    return float(tile_losses(labels, probabilities).mean())
+
+
+def margin_loss(labels: np.ndarray, margins: np.ndarray) -> float:
+    """The log loss of sigmoid(margins), exact however large the margins are.
+
+    Args:
+        labels: (N,) of 0 and 1.
+        margins: (N,) logit differences (cracked − uncracked).
+    """
+    signed = np.where(labels == 1, margins, -np.asarray(margins)).astype(np.float64)
+    return float(np.logaddexp(0, -signed).mean())
 
 
 def ranking_metrics(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
@@ -165,7 +184,7 @@ def validation_metrics(labels: np.ndarray, margins: np.ndarray) -> dict[str, flo
     probabilities = margins_to_probabilities(margins)
     threshold, _ = best_threshold(labels, probabilities)
     return {
-        "loss": log_loss(labels, probabilities),
+        "loss": margin_loss(labels, margins),
         **threshold_metrics(labels, probabilities, threshold),
         "f1_at_half": threshold_metrics(labels, probabilities, 0.5)["f1"],
         **ranking_metrics(labels, probabilities),
