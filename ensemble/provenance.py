@@ -18,6 +18,10 @@ def describe_code_and_machine() -> dict[str, Any]:
 
 
 def _commit() -> str | None:
+    """Commit of the repository that this file belongs to; None where it only lies in one.
+
+    A virtual environment often lies in somebody's repository, whose commit says nothing of ours.
+    """
     here = Path(__file__).parent
 
     def git(*words: str) -> str:
@@ -25,6 +29,7 @@ def _commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)
         changed = git("status", "--porcelain", "--untracked-files=no")
         return git("rev-parse", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):

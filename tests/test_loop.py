@@ -19,6 +19,7 @@ from torch.nn import functional
 from ensemble.data.batches import Tiles
 from ensemble.training.backbones import build_model
 from ensemble.training.config import LossConfig, TrialConfig
+from ensemble.training.data_parallel import share_statistics
 from ensemble.training.loop import DivergedError, fit, predict_margins
 from ensemble.training.losses import class_weights, weighted_loss
 from ensemble.training.metrics import validation_metrics
@@ -418,6 +419,13 @@ def run_among_two(rank: int, folder: Path, *given_to_all: Any) -> None:
     )
     try:
         run_all(*given_to_all, folder / f"{rank}.npz")
+        trained, frozen = norms = nn.Sequential(nn.BatchNorm1d(1), nn.BatchNorm1d(1).eval())
+        for norm in norms:
+            norm.running_mean.fill_(1 + 2 * rank)
+            norm.running_var.fill_(2 + 2 * rank)
+        share_statistics(norms)
+        found = [[norm.running_mean.item(), norm.running_var.item()] for norm in (trained, frozen)]
+        np.save(folder / f"{rank}.npy", found)
     finally:
         dist.destroy_process_group()
 
@@ -451,7 +459,19 @@ def alone_and_two_workers(
     run_among_two(0, folder, *given_to_all)  # this process is the first worker
     while not second.join():
         pass
-    return [dict(np.load(folder / f"{name}.npz")) for name in ("alone", "0", "1")]
+    results = [dict(np.load(folder / f"{name}.npz")) for name in ("alone", "0", "1")]
+    for rank, result in enumerate(results[1:]):
+        result["shared"] = np.load(folder / f"{rank}.npy")
+    return results
+
+
+def test_shared_variance_is_that_within_the_workers_and_between_their_means(
+    alone_and_two_workers: list[dict[str, np.ndarray]],
+) -> None:
+    """Means 1 and 3, variances 2 and 4: the mean is 2, the variance 3 + 1."""
+    _, first, second = alone_and_two_workers
+    assert first["shared"].tolist() == [[2.0, 4.0], [1.0, 2.0]]  # a frozen layer stays as it is
+    assert second["shared"].tolist() == [[2.0, 4.0], [3.0, 4.0]]
 
 
 def test_two_workers_score_every_tile_as_one_does(

@@ -6,7 +6,6 @@ batch, validation batches are dealt out, and every worker gets the scores of all
 figures are computed from the whole, never averaged over workers.
 """
 
-import inspect
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -17,12 +16,12 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from ensemble.data.batches import Tiles, make_batch
 from ensemble.errors import InputError
 from ensemble.training.backbones import choose_trainable
 from ensemble.training.config import TrialConfig
+from ensemble.training.data_parallel import place_among_workers, share_statistics, wrap_model
 from ensemble.training.losses import class_weights, weighted_loss
 from ensemble.training.metrics import check_both_classes, validation_metrics
 from ensemble.training.optimiser import (
@@ -154,7 +153,7 @@ def fit(
         choose_trainable(model, config.model, epoch=number)
         # anew each epoch: DDP wants to know what it synchronises, and it sorts its buckets by the
         # batches it has seen, which must not make an epoch's sums depend on the epochs before
-        module = _wrap(model) if num_workers > 1 else model
+        module = wrap_model(model) if num_workers > 1 else model
         losses = torch.zeros(steps, device=train.device)
         sums = torch.zeros(3, dtype=torch.float64, device=train.device)  # loss, hits, tiles
         for step in range(steps):
@@ -187,7 +186,7 @@ def fit(
                 )
         if num_workers > 1:
             dist.all_reduce(sums)
-            _share_buffers(model)
+            share_statistics(model)
         train_loss, hit_share = (sums[:2] / sums[2]).tolist()
         train_seconds = time.perf_counter() - started
         if not math.isfinite(train_loss):
@@ -257,13 +256,6 @@ def predict_margins(
     return margins.cpu().numpy()
 
 
-def place_among_workers() -> tuple[int, int]:
-    """Rank and number of workers; (0, 1) without a process group."""
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
-    return 0, 1
-
-
 def _agree_on_precision(config: TrialConfig, device: torch.device) -> torch.dtype:
     """One for all workers: where it is tried out, rank 0's."""
     precision = choose_precision(config, device)
@@ -272,22 +264,6 @@ def _agree_on_precision(config: TrialConfig, device: torch.device) -> torch.dtyp
         dist.broadcast(number, src=0)
         precision = list(PRECISIONS.values())[int(number)]
     return precision
-
-
-def _wrap(model: nn.Module) -> DistributedDataParallel:
-    """DDP that leaves each worker its BatchNorm statistics; torch 2.15 renamed the argument."""
-    known = inspect.signature(DistributedDataParallel).parameters
-    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-    options: dict[str, Any] = {name: False}
-    return DistributedDataParallel(model, **options)
-
-
-def _share_buffers(model: nn.Module) -> None:
-    """Average the workers' BatchNorm statistics, so that all validate the same network."""
-    for buffer in model.buffers():
-        if buffer.is_floating_point():
-            dist.all_reduce(buffer)
-            buffer /= dist.get_world_size()
 
 
 def _generator(seed: int, *purpose: object) -> torch.Generator:

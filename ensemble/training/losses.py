@@ -15,7 +15,8 @@ def class_weights(config: LossConfig, labels: Tensor) -> Tensor:
     """
     cracked = labels.double().mean()
     mean = 1 + cracked * (config.crack_weight - 1)
-    return (torch.stack([torch.ones_like(mean), mean * 0 + config.crack_weight]) / mean).float()
+    weights = torch.tensor([1.0, config.crack_weight], dtype=mean.dtype, device=mean.device)
+    return (weights / mean).float()
 
 
 def weighted_loss(logits: Tensor, labels: Tensor, config: LossConfig, weights: Tensor) -> Tensor:

@@ -25,7 +25,8 @@ from ensemble.files import DiskFullError
 from ensemble.training.backbones import build_model
 from ensemble.training.checkpoint import open_member, remove_leftovers, save_member, write_weights
 from ensemble.training.config import TrialConfig
-from ensemble.training.loop import Epoch, fit, place_among_workers
+from ensemble.training.data_parallel import place_among_workers
+from ensemble.training.loop import Epoch, fit
 from ensemble.training.state import State, identify_run, load_state, save_state, write_tensors
 from ensemble.training.weights import digest_tensors
 
