@@ -19,8 +19,8 @@ MAX_COLUMNS = 1000  # pandas takes minutes over a hundred thousand
 MAX_TOML_BYTES = 32 * 1024  # reading a dotted key takes time with the square of its length
 
 
-class DiskFullError(InputError):
-    """A disk is full, or a quota spent."""
+class CannotWriteError(InputError):
+    """What belongs on a disk cannot be written there: no room, no right, no disk any more."""
 
 
 @contextmanager
@@ -30,34 +30,56 @@ def written_whole(path: Path) -> Iterator[Path]:
     On an exception nothing is left and an older `path` stays as it was.
 
     Raises:
-        DiskFullError: There is no room.
+        CannotWriteError: The disk does not take it.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with room_for(path):
+    with writing(path):
+        try:
             yield temporary
             sync_file(temporary)
             temporary.replace(path)
             sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
-def room_for(path: Path) -> Iterator[None]:
-    """Turn a full disk or a spent quota into an error that names `path`.
+def writing(path: Path) -> Iterator[None]:
+    """Turn whatever the system refuses while `path` is written into an error that names it.
 
     Raises:
-        DiskFullError: There is no room.
+        CannotWriteError: There is no room, no right to write, or the disk fails.
     """
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFullError(
-                f"no room on the disk for {path}: make room, then run again"
-            ) from None
-        raise
+            words = f"no room on the disk for {path}: make room, then run again"
+        else:
+            words = (
+                f"{path} cannot be written ({error.strerror or error}); mend that, then run again"
+            )
+        raise CannotWriteError(words) from None
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, unless they are there.
+
+    Raises:
+        CannotWriteError: The disk does not take it.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file, if it is there.
+
+    Raises:
+        CannotWriteError: Its folder takes no change.
+    """
+    with writing(path):
+        path.unlink(missing_ok=True)
 
 
 def sync_file(path: Path) -> None:
@@ -82,7 +104,7 @@ def write_named(folder: Path, stem: str, suffix: str, data: bytes) -> tuple[str,
         The file's name, `<stem>-<8 digits of the digest>.<suffix>`, and the SHA-256.
 
     Raises:
-        DiskFullError: There is no room.
+        CannotWriteError: The disk does not take it.
     """
     sha256 = hashlib.sha256(data).hexdigest()
     name = f"{stem}-{sha256[:8]}.{suffix}"

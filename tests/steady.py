@@ -74,7 +74,7 @@ def count_repeats(said: str) -> int:
 
 def check_study(run: Path, *, finished: int, failed: int = 0) -> pd.DataFrame:
     """The study, the tables and the members tell of the same trials, each once; returns trials."""
-    study = optuna.load_study(study_name=run.name, storage=f"sqlite:///{run}/study.db")
+    study = optuna.load_study(study_name=None, storage=f"sqlite:///{run}/study.db")
     states = [trial.state.name for trial in study.trials if trial.params]
     assert sum(state in ("COMPLETE", "PRUNED") for state in states) == finished
     reasons = [trial.user_attrs["reason"] for trial in study.trials if trial.state.name == "FAIL"]

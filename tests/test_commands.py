@@ -59,7 +59,7 @@ def test_a_run_holds_study_tables_and_members(folder):
     assert trials["state"].isin(["COMPLETE", "PRUNED"]).all()
     assert trials["trial"].tolist() == [0, 1]
     assert len(epochs) == trials["epochs"].sum()
-    study = optuna.load_study(study_name="first", storage=f"sqlite:///{run / 'study.db'}")
+    study = optuna.load_study(study_name=None, storage=f"sqlite:///{run / 'study.db'}")
     for number in (0, 1):
         best = epochs.loc[epochs["trial"] == number, "val_f1"].max()
         assert study.trials[number].last_step == (epochs["trial"] == number).sum()

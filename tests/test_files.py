@@ -3,6 +3,7 @@
 import errno
 import json
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -13,7 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ensemble.errors import InputError, run_command
-from ensemble.files import read_json, read_table, write_json, write_text, written_whole
+from ensemble.files import (
+    CannotWriteError,
+    make_folder,
+    read_json,
+    read_table,
+    remove_file,
+    write_json,
+    write_text,
+    written_whole,
+)
 
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -84,9 +94,28 @@ def test_full_disk_is_an_input_error_and_the_older_file_stays(tmp_path: Path, nu
     assert path.read_text() == "old"
 
 
-def test_other_errors_of_the_disk_keep_their_kind(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="broken"), written_whole(tmp_path / "a.txt"):
-        raise OSError(errno.EIO, "broken")
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EROFS, errno.EACCES])
+def test_a_disk_that_refuses_in_any_way_is_an_input_error_that_says_how(
+    tmp_path: Path, number: int
+) -> None:
+    reason = os.strerror(number)
+    with (
+        pytest.raises(CannotWriteError, match=rf"a\.txt cannot be written \({reason}\)"),
+        written_whole(tmp_path / "a.txt"),
+    ):
+        raise OSError(number, reason)
+    assert names_in(tmp_path) == []
+
+
+def test_a_folder_that_takes_no_change_is_an_input_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for write in (
+        lambda: write_text(tmp_path / "gone" / "a.txt", "text"),
+        lambda: make_folder(tmp_path / "file" / "folder"),
+        lambda: remove_file(tmp_path / "file" / "a.txt"),
+    ):
+        with pytest.raises(CannotWriteError, match=r"cannot be written \((No such file|Not a dir)"):
+            write()
 
 
 @settings(max_examples=12, deadline=None)

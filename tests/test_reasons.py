@@ -8,7 +8,7 @@ from ray.exceptions import ActorDiedError
 from ray.train import ControllerError, WorkerGroupError
 
 from ensemble.errors import InputError
-from ensemble.files import DiskFullError
+from ensemble.files import CannotWriteError
 from ensemble.search.task import explain_failure
 from ensemble.search.watch import _why_it_died
 from ensemble.search.workers import TrainingFailedError, WorkersLostError, explain_train_error
@@ -53,7 +53,7 @@ def test_a_worker_that_died_is_a_loss_that_is_tried_again():
 
 
 def test_a_worker_that_cannot_save_says_so():
-    full = DiskFullError("no room on the disk for it")
+    full = CannotWriteError("no room on the disk for it")
     assert explain_train_error(worker_failed(rank0=full)) is full
 
 

@@ -2,6 +2,8 @@
 
 import shutil
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from types import SimpleNamespace
 
@@ -10,16 +12,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState
+from ray import tune
 from ray.tune.search import Searcher
 
 from ensemble.errors import InputError
+from ensemble.files import CannotWriteError
+from ensemble.search import database
 from ensemble.search.early_stopping import make_early_stopping
+from ensemble.search.searcher import StudySearcher
 from ensemble.search.space_file import load_space
-from ensemble.search.stopping import Stopping
+from ensemble.search.stopping import StopByErrors, Stopping
 from ensemble.search.study import (
-    StudySearcher,
     count_finished,
     find_best,
+    let_running_wait,
     make_durable,
     open_study,
 )
@@ -38,11 +44,29 @@ learning_rate = { low = 1e-4, high = 1e-2, log = true }
 class Search:
     """A searcher on a study in a folder, and the tasks it gave."""
 
-    def __init__(self, folder, *, num_trials=4, at_once=2, max_failures=2, seed=0, sampler="tpe"):
+    def __init__(
+        self,
+        folder,
+        *,
+        num_trials=4,
+        at_once=2,
+        max_failures=2,
+        seed=0,
+        sampler="tpe",
+        before_end=lambda number: None,
+        after_end=lambda number: None,
+    ):
         (folder / "space.toml").write_text(SPACE)
         self.space = load_space(folder / "space.toml")
-        self.study = open_study(folder / "study.db", self.space, sampler=sampler, seed=seed)
         self.said, self.lost = [], set()  # Tune's ids of trials that it gave up too early
+        self.say = self.said.append
+        self.study = open_study(
+            folder / "study.db",
+            self.space,
+            sampler=sampler,
+            seed=seed,
+            say=lambda line: self.say(line),
+        )
         self.stopping = Stopping(self.said.append)
         self.searcher = StudySearcher(
             self.study,
@@ -55,8 +79,8 @@ class Search:
             make_task=lambda number, config: {"number": number, "config": config},
             explain_death=lambda trial_id: None if trial_id in self.lost else f"{trial_id} died",
             max_attempts=3,
-            before_end=lambda number: None,
-            after_end=lambda number: None,
+            before_end=before_end,
+            after_end=after_end,
         )
 
     def state(self, number):
@@ -187,6 +211,138 @@ def test_equal_seeds_give_equal_searches(tmp_path):
     assert configs[0] == configs[1]
 
 
+@pytest.mark.parametrize("how", ["renamed", "copied"])
+def test_a_run_that_was_renamed_or_copied_goes_on_with_its_own_study(tmp_path, how):
+    run, other = tmp_path / "decks", tmp_path / "walls"
+    run.mkdir()
+    search = Search(run)
+    search.searcher.suggest("a")
+    search.searcher.on_trial_complete("a", result(1, 0.5, last=True))
+    make_durable(run / "study.db")
+    run.rename(other) if how == "renamed" else shutil.copytree(run, other)
+    again = Search(other)
+    assert count_finished(again.study) == 1
+    assert again.searcher.suggest("b")["number"] == 1
+
+
+def test_a_study_that_an_earlier_version_named_after_its_folder_is_the_one_that_goes_on(tmp_path):
+    study = optuna.create_study(
+        storage=f"sqlite:///{tmp_path}/study.db", study_name="decks", direction="maximize"
+    )
+    study.add_trial(optuna.trial.create_trial(value=0.5, intermediate_values={1: 0.5}))
+    again = Search(tmp_path)
+    assert count_finished(again.study) == 1
+    assert again.searcher.suggest("a")["number"] == 1
+
+
+def test_a_file_with_two_studies_is_refused_with_their_names(tmp_path):
+    Search(tmp_path)
+    optuna.create_study(storage=f"sqlite:///{tmp_path}/study.db", study_name="decks")
+    with pytest.raises(InputError, match=r"study\.db holds 2 studies \(search, decks\)"):
+        Search(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["what?b", "a#b", "a{b}", "100%25"])
+def test_a_study_is_inside_its_run_whatever_that_is_called(tmp_path, name):
+    run = tmp_path / name
+    run.mkdir()
+    Search(run).searcher.suggest("a")
+    assert (run / "study.db").stat().st_size > 0
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert len(Search(run).study.get_trials(states=[TrialState.WAITING])) == 1
+
+
+def test_a_study_shows_that_its_figure_is_the_validation_f1(tmp_path):
+    assert Search(tmp_path).study.metric_names == ["validation F1"]
+    assert Search(tmp_path).study.metric_names == ["validation F1"]
+
+
+def test_a_study_that_another_program_has_locked_is_waited_for_and_that_is_said(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(database, "SAY_AFTER_SECONDS", 0.0)
+    search = Search(tmp_path)
+    search.searcher.suggest("a")
+    lock = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+    lock += "c.execute('BEGIN EXCLUSIVE'); print('locked', flush=True); input()"
+    words = [sys.executable, "-c", lock, str(tmp_path / "study.db")]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "locked\n"
+
+        def let_go(line):
+            search.said.append(line)
+            other.stdin.close()
+
+        search.say = let_go
+        search.searcher.on_trial_result("a", result(1, 0.5))
+    (line,) = search.said
+    assert f"(process {other.pid}); waiting for it" in line
+    assert search.study.trials[0].intermediate_values == {1: 0.5}
+    assert search.stopping.request is None
+
+
+def test_a_study_that_stays_locked_ends_the_search_and_is_not_called_damaged(tmp_path, monkeypatch):
+    monkeypatch.setattr(database, "PATIENCE_SECONDS", 0.0)
+    search = Search(tmp_path)
+    task = search.searcher.suggest("a")
+    with closing(sqlite3.connect(tmp_path / "study.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        search.searcher.on_trial_result("a", result(1, 0.5))
+        search.searcher.on_trial_complete("a", result(2, 0.6, last=False))
+        with pytest.raises(CannotWriteError, match=r"study\.db has been locked by .*; end that"):
+            Search(tmp_path)
+    assert search.stopping.request.exit_code == 2
+    assert "has been locked by" in search.stopping.request.words
+    again = Search(tmp_path)
+    assert again.state(0) == TrialState.WAITING
+    assert again.searcher.suggest("a") == task
+
+
+@pytest.mark.parametrize("fails", ["before_end", "after_end"])
+def test_what_goes_wrong_at_a_trials_end_stops_the_search_and_never_reaches_tune(tmp_path, fails):
+    def refuse(number):
+        raise CannotWriteError("members/0000 cannot be written (Input/output error)")
+
+    search = Search(tmp_path, **{fails: refuse})
+    search.searcher.suggest("a")
+    search.searcher.suggest("b")
+    search.searcher.on_trial_complete("a", result(1, 0.5, last=True))
+    assert search.stopping.request.exit_code == 2
+    assert search.stopping.request.words.startswith("members/0000 cannot be written")
+    search.searcher.on_trial_complete("b", result(3, 0.5, last=False))
+    let_running_wait(search.study)
+    first = TrialState.WAITING if fails == "before_end" else TrialState.COMPLETE
+    assert [search.state(0), search.state(1)] == [first, TrialState.WAITING]
+    assert search.searcher.num_failures == 0
+
+
+def test_what_a_callback_raises_ends_the_search_with_exit_code_2_and_tune_never_sees_it():
+    class Full(tune.Callback):
+        def on_trial_result(self, iteration, trials, trial, result, **info):
+            raise CannotWriteError(f"no room for epoch {result['epoch']}")
+
+    said = []
+    stopping = Stopping(said.append)
+    stopping.ask("--max-hours 1 are over", exit_code=0)
+    callback = StopByErrors(Full(), stopping)
+    callback.on_trial_result(iteration=1, trials=[], trial=None, result={"epoch": 3})
+    callback.on_step_end(iteration=1, trials=[])
+    assert (stopping.request.words, stopping.request.exit_code) == ("no room for epoch 3", 2)
+    assert said[-1] == "no room for epoch 3"
+    assert stopping.error is None
+
+
+def test_a_fault_of_the_program_in_a_callback_is_kept_with_its_traceback():
+    class Wrong(tune.Callback):
+        def on_trial_start(self, iteration, trials, trial, **info):
+            raise KeyError("odd")
+
+    stopping = Stopping(lambda line: None)
+    StopByErrors(Wrong(), stopping).on_trial_start(iteration=1, trials=[], trial=None)
+    assert isinstance(stopping.error, KeyError)
+    assert stopping.error.__traceback__ is not None
+
+
 def test_optuna_itself_can_open_the_study(tmp_path):
     Search(tmp_path).searcher.suggest("a")
     study = optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path / 'study.db'}")
@@ -255,7 +411,7 @@ def test_a_study_whose_rows_were_changed_is_refused_or_opened(tmp_path, change):
     except InputError as error:
         assert "study.db cannot be used" in str(error)  # noqa: PT017
     else:
-        assert count_finished(study) == (0 if "studies" in change else 1)
+        assert count_finished(study) == 1
 
 
 @settings(
@@ -298,7 +454,7 @@ def test_a_disk_that_takes_nothing_more_ends_the_search_and_fails_no_trial(tmp_p
     search = Search(tmp_path)
     task = search.searcher.suggest("a")
     search.searcher.suggest("b")
-    search.searcher.on_trial_complete("a", {"cannot_save": "no room", "done": True})
+    search.searcher.on_trial_complete("a", {"hindrance": "no room", "done": True})
     assert search.stopping.request.words == "no room"
     assert search.stopping.request.exit_code == 2
     search.searcher.on_trial_complete("b", result(4, 0.5, last=True))  # it was quicker

@@ -355,7 +355,7 @@ def test_optuna_dashboard_opens_the_study_of_a_run(tmp_path):
     study.tell(trial, 0.625)
     app = wsgi(f"sqlite:///{run / 'study.db'}")
     (shown,) = get(app, "/api/studies")["study_summaries"]
-    assert shown["study_name"] == "decks"
+    assert shown["study_name"] == "search"
     (row,) = get(app, f"/api/studies/{shown['study_id']}")["trials"]
     assert (row["number"], row["state"], row["values"]) == (0, "Complete", [0.625])
     points = [(point["step"], point["value"]) for point in row["intermediate_values"]]

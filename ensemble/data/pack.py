@@ -37,7 +37,7 @@ from ensemble.data.split import (
 from ensemble.data.tiles import check_bad_tiles, decode_tiles, digest_tiles, find_common_size
 from ensemble.data.verify import PackError, check_files, damaged, digest_rows, record_files
 from ensemble.errors import InputError
-from ensemble.files import read_object, room_for, sync_file, write_json
+from ensemble.files import read_object, sync_file, write_json, writing
 
 FORMAT = 3  # since 3 labels are part of the split's digest, and files have digests
 
@@ -138,7 +138,7 @@ def pack(
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()
             try:
-                with room_for(folder):
+                with writing(folder):
                     about = _write(source, partial, plan, max_bad_tiles)
                     for path in partial.iterdir():
                         sync_file(path)

@@ -4,9 +4,6 @@ Continuing is the normal way in: the study's file says what is done, and the sam
 from there. Tune's own state is written to a scratch folder, never read, and thrown away.
 """
 
-import errno
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -18,20 +15,25 @@ from ray import tune
 from rich.console import Console
 
 from ensemble.errors import InputError
-from ensemble.files import DiskFullError
 from ensemble.members import member_folder
 from ensemble.search.budget import Budget
 from ensemble.search.early_stopping import make_early_stopping
 from ensemble.search.progress import Finished, Progress
 from ensemble.search.retention import Retention
 from ensemble.search.scratch import scratch_folder
+from ensemble.search.searcher import StudySearcher
 from ensemble.search.space import Space
-from ensemble.search.stopping import Stopping, StopRequest, StopTrials, signals_ask
+from ensemble.search.stopping import (
+    StopByErrors,
+    Stopping,
+    StopRequest,
+    StopTrials,
+    signals_ask,
+)
 from ensemble.search.storage import Storage
 from ensemble.search.study import (
     FINISHED_STATES,
     Sampler,
-    StudySearcher,
     count_finished,
     let_running_wait,
     make_durable,
@@ -68,23 +70,6 @@ class Settings:
     max_seconds: float | None
 
 
-@contextmanager
-def _full_disk_is_said() -> Iterator[None]:
-    """A full disk met by the search's own process, which Tune and Optuna wrap in their errors."""
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None:
-            is_full = getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
-            if is_full or isinstance(cause, DiskFullError) or "disk is full" in str(cause):
-                raise DiskFullError("no room on the disk for the run's tables and study") from None
-            cause = cause.__cause__ or cause.__context__
-        raise
-
-
 class Search:
     """A search in its folder, on the Ray cluster we are connected to; continues what is there.
 
@@ -99,10 +84,10 @@ class Search:
         console: Of the person.
 
     Raises:
-        InputError: The disk is full.
+        InputError: What is there is damaged.
+        CannotWriteError: The disk refuses the run's files.
     """
 
-    @_full_disk_is_said()
     def __init__(
         self,
         folder: Path,
@@ -119,12 +104,13 @@ class Search:
         self._settings, self._pack_folder, self._shared = settings, pack_folder, shared
         self._trackers = trackers
         self._storage = Storage(shared.url) if shared else None
+        say = partial(console.print, highlight=False, soft_wrap=True)
+        self._say = say
         self._study = open_study(
-            folder / "study.db", space, sampler=settings.sampler, seed=settings.seed
+            folder / "study.db", space, sampler=settings.sampler, seed=settings.seed, say=say
         )
         self._tables = RunTables(folder)
         self._retention = Retention(folder, settings.keep)
-        say = partial(console.print, highlight=False, soft_wrap=True)
         self._stopping = Stopping(say)
         self._watch = Watch(
             self._stopping,
@@ -158,7 +144,6 @@ class Search:
             after_end=self._end,
         )
 
-    @_full_disk_is_said()
     def run(self) -> tuple[optuna.Study, StopRequest | None]:
         """Train until the study has its trials, or something asks to stop.
 
@@ -167,7 +152,8 @@ class Search:
             is written, the rest waits in the study.
 
         Raises:
-            InputError: More trials failed than may be replaced, or the disk is full.
+            InputError: More trials failed than may be replaced.
+            CannotWriteError: The disk refuses the run's files.
             KeyboardInterrupt: A second Ctrl-C.
         """
         for trial in self._study.get_trials(deepcopy=False):  # a killed search may not have
@@ -190,7 +176,10 @@ class Search:
                     name="tune",
                     storage_path=str(scratch),
                     verbose=0,
-                    callbacks=[self._progress, self._watch, *self._trackers],
+                    callbacks=[
+                        StopByErrors(each, self._stopping)
+                        for each in (self._progress, self._watch, *self._trackers)
+                    ],
                     stop=StopTrials(self._stopping, self._watch.is_idle),
                     failure_config=tune.FailureConfig(max_failures=ATTEMPTS - 1),
                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
@@ -198,6 +187,8 @@ class Search:
             )
             with self._progress, signals_ask(self._stopping):
                 tuner.fit()
+        if self._stopping.error is not None:
+            raise self._stopping.error
         let_running_wait(self._study)
         self._tables.write_trials(self._study)
         if self._searcher.gave_up:
@@ -245,7 +236,9 @@ class Search:
 
     def _end(self, number: int) -> None:
         """The study knows how a trial ended."""
-        make_durable(self._folder / "study.db")  # before what it could go on from is removed
+        make_durable(
+            self._folder / "study.db", self._say
+        )  # before what it could go on from is removed
         self._forget(number)
         self._settle()
 

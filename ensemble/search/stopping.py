@@ -5,12 +5,15 @@ Running trials are told at their next epoch and end by themselves; nothing is ki
 
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
 from ray import tune
+
+from ensemble.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class StopRequest:
 
 
 class Stopping:
-    """Holds the first request to stop; later ones change nothing.
+    """Holds the request to stop: the first one, or the first of something that went wrong.
 
     Args:
         say: Takes a line for the person.
@@ -37,6 +40,7 @@ class Stopping:
         self._say = say
         self._lock = threading.RLock()  # a signal may come while it is held
         self.request: StopRequest | None = None
+        self.error: Exception | None = None  # a fault of the program, with its traceback
 
     def ask(self, words: str, *, exit_code: int) -> None:
         """Let the search end, because of `words`."""
@@ -44,6 +48,56 @@ class Stopping:
             if self.request is None:
                 self.request = StopRequest(words, exit_code)
                 self._say(f"stopping: {words}; running trials end after this epoch")
+
+    def fail(self, words: str) -> None:
+        """Let the search end with exit code 2, even if it is asked to end already."""
+        with self._lock:
+            if self.request is not None and self.request.exit_code != 2:
+                self._say(words)
+                self.request = StopRequest(words, 2)
+            self.ask(words, exit_code=2)
+
+    @contextmanager
+    def nothing_escapes(self) -> Iterator[None]:
+        """Let what is raised within end the search in order, instead of reaching Tune.
+
+        Tune takes whatever its callbacks raise for the death of a trial's process.
+        """
+        try:
+            yield
+        except InputError as error:
+            self.fail(str(error))
+        except Exception as error:
+            self.error = self.error or error
+            self.fail(f"{type(error).__name__}: {error}")
+
+
+class StopByErrors(tune.Callback):
+    """Hands on to a callback what Tune tells; what that raises ends the search in order.
+
+    Args:
+        callback: Is told everything.
+        stopping: Is asked.
+    """
+
+    def __init__(self, callback: tune.Callback, stopping: Stopping):
+        self._callback, self._stopping = callback, stopping
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its callbacks into a file that is never read."""
+        return {}
+
+
+def _hand_on(hook: str) -> Callable[..., None]:
+    def call(self: StopByErrors, *arguments: Any, **info: Any) -> None:
+        with self._stopping.nothing_escapes():
+            getattr(self._callback, hook)(*arguments, **info)
+
+    return call
+
+
+for _hook in [name for name in dir(tune.Callback) if name.startswith("on_")]:
+    setattr(StopByErrors, _hook, _hand_on(_hook))
 
 
 class StopTrials(tune.Stopper):

@@ -25,7 +25,7 @@ from pyarrow import ArrowException, fs
 
 from ensemble.data.pack import Pack, open_pack
 from ensemble.errors import InputError
-from ensemble.files import written_whole
+from ensemble.files import CannotWriteError, written_whole
 
 PAUSES_SECONDS = (0.5, 2.0)  # before the second and the third attempt
 CONTENT_NAMED = re.compile(r"-([0-9a-f]{8})\.[a-z]+$")  # part of the SHA-256: it never changes
@@ -129,7 +129,7 @@ class Storage:
 
     def _try(self, action: Callable[[], Any]) -> Any:
         for pause in PAUSES_SECONDS:
-            with suppress(OSError, ArrowException):
+            with suppress(OSError, ArrowException, CannotWriteError):
                 return action()
             time.sleep(pause)
         try:

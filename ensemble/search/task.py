@@ -14,14 +14,15 @@ from typing import Any
 import torch
 
 from ensemble.errors import InputError
-from ensemble.files import DiskFullError
+from ensemble.files import CannotWriteError
 from ensemble.search.storage import Storage, StorageError, local_pack
 from ensemble.training.config import TrialConfig
 from ensemble.training.loop import DivergedError
 from ensemble.training.member import TrainingData, open_training_data, train_member
 from ensemble.training.memory import keep_freed_memory
 
-CANNOT_SAVE = (DiskFullError, StorageError)  # these end the search, not only the trial
+# of the machine and not of the trial's configuration: these end the search and fail no trial
+HINDRANCES = (CannotWriteError, StorageError, OSError)
 
 
 @dataclass(frozen=True)
@@ -149,9 +150,12 @@ def node_cache() -> Path:
 
 
 def explain_failure(error: BaseException) -> str:
-    """One line: why a trial failed."""
+    """One line: why a trial failed, or what hinders it."""
     if isinstance(error, InputError | DivergedError):
         return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}; mend that, then run again"
     if isinstance(error, torch.OutOfMemoryError):
         return f"out of GPU memory: {str(error).splitlines()[0]}"
     return f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}"

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from ray import tune
 
-from ensemble.files import DiskFullError, write_text
+from ensemble.files import CannotWriteError, make_folder, write_text
 from ensemble.search.budget import Budget
-from ensemble.search.task import CANNOT_SAVE, Task, explain_failure, open_task_data, run_task
+from ensemble.search.task import HINDRANCES, Task, explain_failure, open_task_data, run_task
 from ensemble.search.workers import TrainingFailedError, WorkerGroup, WorkersLostError
 from ensemble.training.member import TrainingData
 
@@ -25,9 +25,9 @@ from ensemble.training.member import TrainingData
 class Trial(tune.Trainable):
     """Trains what its task says.
 
-    A failure of the training is a last result with its reason, and so is a disk or storage that
-    takes nothing more. Only the death of a process is an exception: Tune then starts another, which
-    goes on from the last saved epoch.
+    A failure of the training is a last result with its reason, and so is what hinders every trial,
+    such as a disk that takes nothing more. Only the death of a process is an exception: Tune then
+    starts another, which goes on from the last saved epoch.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -49,12 +49,12 @@ class Trial(tune.Trainable):
         except WorkersLostError:
             self._workers = None
             raise
-        except CANNOT_SAVE as error:
-            return self._end_with("cannot_save", error)
+        except HINDRANCES as error:
+            return self._end_with("hindrance", error)
         except Exception as error:
             folder = Path(self._task.member_folder)
-            with suppress(OSError, DiskFullError):
-                folder.mkdir(parents=True, exist_ok=True)
+            with suppress(CannotWriteError):
+                make_folder(folder)
                 write_text(folder / "failure.txt", traceback.format_exc())
             return self._end_with("failure", error)
 

@@ -25,7 +25,7 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from ensemble.search.mailbox import Mailbox
 from ensemble.search.scratch import scratch_folder
-from ensemble.search.task import CANNOT_SAVE, Task, explain_failure, open_task_data, run_task
+from ensemble.search.task import HINDRANCES, Task, explain_failure, open_task_data, run_task
 from ensemble.training.loop import DivergedError
 
 READY = {"ready": True}
@@ -96,7 +96,7 @@ class WorkerGroup:
         """Train a task; yields rows like `run_task`.
 
         Raises:
-            DiskFullError or StorageError: A worker could not save.
+            CannotWriteError, StorageError or OSError: A worker is hindered.
             TrainingFailedError: A worker failed.
             WorkersLostError: One of the group's processes died.
         """
@@ -184,7 +184,7 @@ def explain_train_error(error: BaseException | None) -> Exception:
         return TrainingFailedError(explain_failure(inner))
     lost = "the workers lost each other"
     for rank, failure in sorted(failures.items()):
-        if isinstance(failure, CANNOT_SAVE):
+        if isinstance(failure, HINDRANCES):
             return failure
         if type(failure).__module__.startswith("ray."):  # of Ray's core or of Train itself
             lost = f"worker {rank} died (killed, or out of memory)"

@@ -29,7 +29,7 @@ from pydantic import (
 from torch import nn
 
 from ensemble.errors import InputError
-from ensemble.files import read_json, write_json, write_named
+from ensemble.files import make_folder, read_json, remove_file, write_json, write_named
 from ensemble.training.backbones import build_model
 from ensemble.training.config import TrialConfig, explain_validation
 from ensemble.training.loop import Epoch
@@ -205,7 +205,7 @@ def write_member(
     a file of the old one before its own record is in place. The arguments are the record's fields,
     and `weights`, as `write_weights` named them, if they are written already.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     scores = io.BytesIO()
     np.lib.format.write_array(scores, val_margins.astype(np.float32), allow_pickle=False)
     weights_file, weights_sha256 = weights or write_weights(folder, model, epoch)
@@ -258,7 +258,7 @@ def drop_weights(folder: Path) -> None:
 
 def remove_member(folder: Path) -> None:
     """Delete whatever there is of a member, its record first; other files of the folder stay."""
-    (folder / "member.json").unlink(missing_ok=True)
+    remove_file(folder / "member.json")
     _remove_all_but(folder)
 
 
@@ -276,7 +276,7 @@ def _remove_all_but(folder: Path, *names: str) -> None:
     """Delete weights and scores that are not named, and what a killed process began to write."""
     for path in [*folder.glob("epoch-*"), *folder.glob(".*.tmp")]:
         if path.name not in names:
-            path.unlink(missing_ok=True)  # a process that is being killed may still write
+            remove_file(path)  # a process that is being killed may still write
 
 
 def open_member(folder: Path) -> Member:

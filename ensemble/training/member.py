@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ensemble.data.batches import Tiles, place_tiles
 from ensemble.data.pack import open_pack
 from ensemble.errors import InputError
-from ensemble.files import DiskFullError
+from ensemble.files import CannotWriteError, make_folder, remove_file, writing
 from ensemble.training.backbones import build_model
 from ensemble.training.checkpoint import open_member, remove_leftovers, save_member, write_weights
 from ensemble.training.config import TrialConfig
@@ -88,6 +88,7 @@ def train_member(
 
     Raises:
         InputError: Another process is training this member.
+        CannotWriteError: The disk does not take its files.
     """
     initial = safetensors.torch.load_file(initial_weights)
     about: dict[str, Any] = {
@@ -155,8 +156,8 @@ class _Files:
     def drop(self) -> None:
         """Remove weights that became no member's."""
         if self._weights is not None:
-            with suppress(DiskFullError):
-                (self._folder / self._weights.result()[0]).unlink(missing_ok=True)
+            with suppress(CannotWriteError):
+                remove_file(self._folder / self._weights.result()[0])
             self._weights = None
 
     def __enter__(self) -> "_Files":
@@ -174,9 +175,11 @@ def _only_writer(folder: Path) -> Iterator[None]:
 
     A process of a killed search may live on for a while beside its successor.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     give_up_at = time.monotonic() + LOCK_WAIT_SECONDS
-    with (folder / ".lock").open("w") as file:  # no program started from here inherits it
+    with writing(folder / ".lock"):
+        file = (folder / ".lock").open("w")  # no program started from here inherits it
+    with file:
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from ensemble.errors import InputError
-from ensemble.files import read_json, write_json, write_named
+from ensemble.files import read_json, remove_file, write_json, write_named
 from ensemble.training.config import TrialConfig
 from ensemble.training.loop import Epoch
 
@@ -111,7 +111,7 @@ def write_tensors(
         The file's name and its SHA-256.
 
     Raises:
-        InputError: The disk is full.
+        CannotWriteError: The disk does not take it.
     """
     tensors = {
         **{f"model.{name}": tensor for name, tensor in model.state_dict().items()},
@@ -133,7 +133,7 @@ def save_state(folder: Path, epoch: Epoch, tensors: tuple[str, str], *, identity
         identity: Of the run, see `identify_run`.
 
     Raises:
-        InputError: The disk is full.
+        CannotWriteError: The disk does not take it.
     """
     record = StateRecord(
         identity=identity,
@@ -173,14 +173,14 @@ def load_state(folder: Path, *, identity: str) -> State | None:
 
 def remove_state(folder: Path) -> None:
     """Remove the state in `folder`, if there is one; the member stays."""
-    (folder / "state.json").unlink(missing_ok=True)  # first: it never names what is gone
+    remove_file(folder / "state.json")  # first: it never names what is gone
     _remove_tensors(folder)
 
 
 def _remove_tensors(folder: Path, *, but: str | None = None) -> None:
     for path in folder.glob("state-*.safetensors"):
         if path.name != but:
-            path.unlink(missing_ok=True)
+            remove_file(path)
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -20,9 +20,10 @@ from bench.row import Row
 from ensemble.members import member_folder
 from ensemble.search.options import build_parser
 from ensemble.search.retention import Retention
+from ensemble.search.searcher import StudySearcher
 from ensemble.search.space_file import load_space
 from ensemble.search.stopping import Stopping
-from ensemble.search.study import FINISHED_STATES, StudySearcher, open_study
+from ensemble.search.study import FINISHED_STATES, open_study
 from ensemble.search.tables import RunTables
 from ensemble.training.backbones import build_model
 from ensemble.training.checkpoint import write_member

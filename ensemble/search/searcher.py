@@ -1,0 +1,144 @@
+"""An Optuna study behind Tune's Searcher: it asks for trials, reports epochs and tells their ends.
+
+Nothing that is raised in here reaches Tune, which would take it for the death of a trial's process:
+it asks the search to stop, and what the study was not told of waits in it.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+from ray.tune.search import Searcher
+
+from ensemble.search.space import Space
+from ensemble.search.stopping import Stopping
+from ensemble.search.study import count_finished, let_wait
+from ensemble.training.config import TrialConfig
+
+
+class StudySearcher(Searcher):
+    """Gives Tune one trial after another until the study has as many finished ones as wanted.
+
+    Args:
+        study: Of Optuna.
+        space: What is asked.
+        seed: Of the study.
+        num_trials: Finished trials (COMPLETE or PRUNED) the study is to have.
+        max_concurrent_trials: Trials at a time.
+        max_failures: Failed trials that are replaced before the search gives up.
+        stopping: Once it is asked, no new trial starts and running ones shall wait.
+        make_task: Number and configuration of a trial → what its process is told.
+        explain_death: Tune's trial id → why its processes died; None if Tune gave up too early.
+        max_attempts: Times that a trial may be lost in that way before it is FAILED.
+        before_end: Called with a trial's number before its end is written to the study.
+        after_end: Called afterwards.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        space: Space,
+        *,
+        seed: int,
+        num_trials: int,
+        max_concurrent_trials: int,
+        max_failures: int,
+        stopping: Stopping,
+        make_task: Callable[[int, TrialConfig], dict[str, Any]],
+        explain_death: Callable[[str], str | None],
+        max_attempts: int,
+        before_end: Callable[[int], None],
+        after_end: Callable[[int], None],
+    ):
+        super().__init__(metric="best_val_f1", mode="max")
+        self._study, self._space, self._seed = study, space, seed
+        self._num_trials, self._max_concurrent_trials = num_trials, max_concurrent_trials
+        self._max_failures, self.num_failures = max_failures, 0
+        self._stopping, self._make_task = stopping, make_task
+        self._explain_death, self._max_attempts = explain_death, max_attempts
+        self._times_lost: Counter[int] = Counter()
+        self._before_end, self._after_end = before_end, after_end
+        self._running: dict[str, optuna.Trial] = {}
+        # what the study says, kept here: each look at it reads its file
+        self._num_finished = count_finished(study)
+        self._reported: dict[int, set[int]] = {  # epochs, by the trial's number
+            trial.number: set(trial.intermediate_values)
+            for trial in study.get_trials(deepcopy=False)
+            if not trial.state.is_finished()
+        }
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether more trials failed than may be replaced."""
+        return self.num_failures > self._max_failures
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next trial's task, None while all slots are taken, or that the search is over."""
+        wanted = self._num_trials - self._num_finished - len(self._running)
+        if wanted <= 0 or self._stopping.request is not None or self.gave_up:
+            return None if self._running else Searcher.FINISHED
+        if len(self._running) >= self._max_concurrent_trials:
+            return None
+        with self._stopping.nothing_escapes():
+            trial = self._study.ask()
+            config = self._space.ask(trial, seed=self._seed)
+            self._running[trial_id] = trial
+            return self._make_task(trial.number, config)
+        return None
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Report the best F1 so far, once an epoch."""
+        with self._stopping.nothing_escapes():
+            self._report(self._running[trial_id], result)
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Tell the study how the trial ended; Tune brings the result that stopped it only here."""
+        trial = self._running.pop(trial_id)
+        with self._stopping.nothing_escapes():
+            self._report(trial, result or {})
+            self._tell(trial_id, trial, result or {}, error)
+
+    def _report(self, trial: optuna.Trial, result: dict[str, Any]) -> None:
+        reported = self._reported.setdefault(trial.number, set())
+        if "best_val_f1" in result and result["epoch"] not in reported:
+            trial.report(result["best_val_f1"], step=result["epoch"])
+            reported.add(result["epoch"])
+
+    def _tell(
+        self, trial_id: str, trial: optuna.Trial, result: dict[str, Any], error: bool
+    ) -> None:
+        if "hindrance" in result:
+            self._stopping.fail(result["hindrance"])
+        reason = self._explain_death(trial_id) if error else result.get("failure")
+        is_lost = error and reason is None
+        if is_lost:
+            self._times_lost[trial.number] += 1
+            if self._times_lost[trial.number] == self._max_attempts:
+                reason = f"its process could not be started, {self._max_attempts} times"
+        is_cut = self._stopping.request is not None and not result.get("last")
+        if reason is None and (is_cut or is_lost):
+            let_wait(self._study, trial._trial_id)
+            return
+        self._before_end(trial.number)
+        if reason is not None:
+            self.num_failures += 1
+            trial.set_user_attr("reason", reason)
+            self._study.tell(trial, state=TrialState.FAIL)
+        else:
+            self._num_finished += 1
+            if result.get("last"):
+                self._study.tell(trial, result["best_val_f1"])
+            else:
+                self._study.tell(trial, state=TrialState.PRUNED)
+        self._after_end(trial.number)
+
+    def save_to_dir(self, *_: Any, **__: Any) -> None:
+        """Nothing: the study's file is the state, and Tune's pickles are never read."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing, for the same reason."""
+        return {}
