@@ -103,8 +103,8 @@ def test_recall_goes_on_where_it_was_interrupted(answered, tmp_path):
     pd.testing.assert_frame_equal(table, pd.read_csv(answered / "recall.csv"), check_dtype=False)
 
 
-def test_a_training_split_of_one_class_is_refused_with_its_reason(answered, tmp_path):
-    """The weight would be a division by nothing."""
+def test_training_tiles_that_somebody_relabelled_in_the_pack_are_refused(answered, tmp_path):
+    """With one class the weight would be a division by nothing."""
     run = tmp_path / "run"
     shutil.copytree(answered, run)
     about = json.loads((run / "run.json").read_text())
@@ -113,7 +113,7 @@ def test_a_training_split_of_one_class_is_refused_with_its_reason(answered, tmp_
     table = pd.read_csv(pack / "train.csv")
     table[table["label"] == 0].to_csv(pack / "train.csv", index=False)
     (run / "run.json").write_text(json.dumps(about | {"pack_folder": str(pack)}))
-    with pytest.raises(InputError, match="the training tiles are all uncracked: a network"):
+    with pytest.raises(InputError, match=r"train\.csv is damaged"):
         recall.answer_recall(run, torch.device("cpu"), Console(quiet=True))
 
 

@@ -24,6 +24,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from ensemble import train
 from ensemble.comparison import plot_curves, print_comparison
+from ensemble.data.verify import PackError
 from ensemble.errors import InputError
 from ensemble.evaluate import evaluate
 from ensemble.headline import describe_changes, describe_run, name_weights
@@ -558,8 +559,8 @@ def test_validation_on_one_class_is_refused(augmented, tmp_path, label, word):
         run.train(0, "base", recipe.base, start, settings={})
 
 
-def test_a_split_of_one_class_in_the_packed_tiles_is_refused_before_a_run_is_made(here, tmp_path):
-    """Packs are checked when they are made; one that somebody changed is refused all the same."""
+def test_packed_tiles_that_somebody_changed_are_refused_before_a_run_is_made(here, tmp_path):
+    """Their splits have tiles of both classes when they are made, and one class here."""
     words = ["--recipe", "small-cnn", "--data", "tiles", *QUICK, "--epochs", "1"]
     words += ["--out", str(tmp_path)]
     train.main([*words, "--name", "first"])
@@ -568,10 +569,10 @@ def test_a_split_of_one_class_in_the_packed_tiles_is_refused_before_a_run_is_mad
         path = Path(about["pack_folder"]) / f"{split}.csv"
         table = pd.read_csv(path)
         table[table["label"] == 0].to_csv(path, index=False)
-    with pytest.raises(InputError, match="the test tiles are all uncracked: a network that says"):
+    with pytest.raises(PackError, match=r"test\.csv is damaged"):
         evaluate(tmp_path / "first")
     assert not (tmp_path / "first" / "evaluation").exists()
-    with pytest.raises(InputError, match="the validation tiles are all uncracked"):
+    with pytest.raises(PackError, match=r"val\.csv is damaged"):
         train.main([*words, "--name", "second"])
     assert not (tmp_path / "second").exists()
 

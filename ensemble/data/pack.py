@@ -130,7 +130,7 @@ def pack(
     under.mkdir(parents=True, exist_ok=True)
     with _only_one(under / f".{folder.name}.lock", say):
         if (folder / "pack.json").exists():
-            packed = open_pack(folder)
+            packed = open_pack(folder, splits=("train", "val"))  # the test split stays closed
         elif folder.exists():
             raise InputError(f"{folder}: in the way, and not a finished pack; delete it")
         else:
