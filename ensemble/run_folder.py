@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ensemble.data.differences import explain_difference
 from ensemble.data.pack import Pack
 from ensemble.errors import InputError
 from ensemble.files import read_object, write_json, write_text
@@ -58,8 +59,13 @@ def alone_in(folder: Path, *, what: str) -> Iterator[None]:
         yield
 
 
-def check_same_run(folder: Path, identity: dict[str, Any]) -> None:
+def check_same_run(folder: Path, identity: dict[str, Any], packed: Pack) -> None:
     """Refuse to continue a run of something else.
+
+    Args:
+        folder: Folder of the run; it need not exist.
+        identity: What it is to be a run of.
+        packed: Tiles of which it is to be a run.
 
     Raises:
         InputError: `folder` holds another run, or no run.
@@ -72,15 +78,18 @@ def check_same_run(folder: Path, identity: dict[str, Any]) -> None:
     for key, value in identity.items():
         if key == "data" or known.get(key) == value:
             continue  # the same tiles may lie elsewhere today
-        what = {"split_digest": "data", "image_size_px": "image size"}.get(key, key)
-        if isinstance(value, dict) or key == "split_digest":
-            was, now = (known.get("data"), identity["data"]) if key == "split_digest" else ("", "")
-            detail = f" ({was}, now {now})" if was != now else ""
-        else:
-            detail = f" ({known.get(key)}, now {value})"
+        name = {"image_size_px": "image size"}.get(key, key)
+        what = f"with other {name}"
+        if key == "split_digest":
+            read_object(folder / "run.json", data_summary=dict, pack_folder=str)
+            what = explain_difference(known["data_summary"], Path(known["pack_folder"]), packed)
+        elif not isinstance(value, dict):
+            what += f" ({known.get(key)}, now {value})"
+        how = "choose another --name"
+        if key == "split_digest" and "space" in identity:
+            how += f" (--start-from {shown(folder)} makes this run's best trials its first)"
         raise InputError(
-            f"the run {folder.name} exists with other {what}{detail}: choose another --name, or "
-            "give the same options to continue it"
+            f"the run {folder.name} exists {what}: {how}, or give the same options to continue it"
         )
 
 
@@ -102,7 +111,7 @@ def begin_run(
     *,
     asked: dict[str, Path],
 ) -> None:
-    """Make the run's folder, complete or not at all, unless it is there.
+    """Make the run's folder, complete or not at all; one that is there learns where its pack is.
 
     Args:
         folder: Of the run.
@@ -112,6 +121,9 @@ def begin_run(
         asked: Name in the run's folder → the file that says what was asked, of which it keeps one.
     """
     if folder.exists():
+        known = read_object(folder / "run.json")
+        if known.get("pack_folder") != str(packed.folder):
+            write_json(folder / "run.json", known | {"pack_folder": str(packed.folder)})
         return
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     try:

@@ -198,7 +198,7 @@ def train(
         "weights": identify_weights(states),
         "recipe": recipe.describe(),
     }
-    check_same_run(folder, identity)
+    check_same_run(folder, identity, packed)
     data = open_training_data(packed.folder, device)
     for split, tiles in (("training", data.train), ("validation", data.val)):
         check_both_classes(tiles.labels.cpu().numpy(), what=f"the {split} tiles")

@@ -106,6 +106,7 @@ def write_member(
         val_f1: float = 0.75,
         margins: list[float] | None = None,
         model: nn.Module | None = None,
+        config: TrialConfig | None = None,
     ) -> Member:
         if model is None:
             with torch.random.fork_rng(devices=[]):
@@ -115,7 +116,7 @@ def write_member(
             folder,
             model,
             make_epoch(number=number, val_f1=val_f1, margins=margins or [-1.0, 0.5, 2.0]),
-            make_trial_config(),
+            config or make_trial_config(),
             trial=trial,
             split_digest="split",
             initial_weights_digest="initial",

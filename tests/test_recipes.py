@@ -411,7 +411,7 @@ def test_ctrl_c_and_sigterm_end_with_how_to_go_on_and_the_same_command_does(work
         (["--seed", "1"], "exists with other seed (0, now 1)"),
         (["--epochs", "3"], "exists with other epochs (4, now 3)"),
         (["--image-size", "64"], "exists with other image size (32, now 64)"),
-        (["--split-seed", "5"], "exists with other data"),
+        (["--split-seed", "5"], "exists with other split of the same tiles (split seed 0, now 5)"),
         (["--backbone", "small_cnn_deep"], "exists with other weights"),
         (["--recipe", "small-cnn"], "exists with other recipe"),
     ],

@@ -1,4 +1,4 @@
-"""scripts/search.py --start-from: a recipe is trial 0, and the space holds it."""
+"""scripts/search.py --start-from: what it names comes first, and the space holds it."""
 
 from pathlib import Path
 
@@ -8,9 +8,10 @@ import pytest
 from person import ROOT, SEARCH, TINY, type_in
 
 from ensemble.errors import InputError
+from ensemble.files import write_json
 from ensemble.recipe import RECIPES, load_recipe
 from ensemble.search.space_file import load_space
-from ensemble.search.start import start_from
+from ensemble.search.start import start, start_from
 
 SPACES = sorted((ROOT / "search_spaces").glob("*.toml"))
 NAMES = sorted(path.stem for path in RECIPES.glob("*.toml"))
@@ -110,6 +111,42 @@ def test_a_value_that_a_logarithm_cannot_hold_is_named(write):
     space = load_space(ROOT / "search_spaces" / "demo.toml")
     with pytest.raises(InputError, match=r"weight_decay = 0 cannot be .* in the logarithm; give"):
         start_from(space, load_recipe(str(recipe)))
+
+
+@pytest.fixture
+def run(tmp_path, write_member, make_trial_config):
+    """A run of three finished trials, of which the second is the best."""
+    folder = tmp_path / "old"
+    for trial, (val_f1, rate) in enumerate([(0.5, 1e-3), (0.7, 2e-3), (0.6, 5e-4)]):
+        config = make_trial_config(optimisation={"learning_rate": rate})
+        write_member(folder / f"members/{trial:04}", trial=trial, val_f1=val_f1, config=config)
+    write_json(folder / "run.json", {"split_digest": "split"})
+    (folder / "trials.csv").write_text("trial,state\n0,COMPLETE\n1,PRUNED\n2,COMPLETE\n")
+    return folder
+
+
+@pytest.mark.parametrize("by", ["name", "path"])
+def test_the_best_trials_of_a_run_are_the_first_of_a_search(run, by):
+    given = "old" if by == "name" else str(run)
+    space = load_space(ROOT / "search_spaces" / "demo.toml")
+    started, recipe, how = start(space, given, under=run.parent)
+    rates = [config.optimisation.learning_rate for config in trials_of(started, 3)]
+    assert rates == [2e-3, 5e-4, 1e-3]
+    assert recipe is None
+    assert how.startswith("the first 3 trials: those of old with numbers 1, 2, 0; widened for it: ")
+
+
+def test_a_run_without_a_finished_trial_is_no_start(run):
+    (run / "trials.csv").write_text("trial,state\n")
+    space = load_space(ROOT / "search_spaces" / "demo.toml")
+    with pytest.raises(InputError, match="none of its trials is finished; name another run"):
+        start(space, str(run), under=run.parent)
+
+
+def test_a_space_that_lacks_the_network_of_a_run_is_refused(run, write):
+    space = load_space(write("space.toml", SPACE))
+    with pytest.raises(InputError, match=r"the space space lacks the network .* small_cnn; give a"):
+        start(space, str(run), under=run.parent)
 
 
 @pytest.mark.slow

@@ -15,7 +15,6 @@ from ensemble.data.prepare import is_synthetic, prepare_data
 from ensemble.errors import InputError
 from ensemble.files import find_toml
 from ensemble.headline import describe_changes, name_weights
-from ensemble.recipe import load_recipe
 from ensemble.run_folder import alone_in, begin_run, check_same_run, run_folder, shown
 from ensemble.search.budget import Budget, Node, plan_budget, wait_for_room
 from ensemble.search.cluster import (
@@ -32,7 +31,7 @@ from ensemble.search.options import build_parser
 from ensemble.search.ray_log import recorded
 from ensemble.search.run_folder import check_disk, identify_run, share_run
 from ensemble.search.space_file import load_space
-from ensemble.search.start import start_from
+from ensemble.search.start import start
 from ensemble.search.storage import Storage
 from ensemble.training.weights import make_initial_state, parse_weights
 from ensemble.wording import plural
@@ -54,9 +53,9 @@ def _search(options: argparse.Namespace, head: Head | None) -> None:
     """Prepare, search, say what came out; connected to the cluster at `head` if there is one."""
     console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
     space = load_space(find_toml(options.space, SPACES, what="--space"))
-    recipe = load_recipe(options.start_from) if options.start_from is not None else None
-    if recipe is not None:
-        space, how = start_from(space, recipe)
+    recipe = None
+    if options.start_from is not None:
+        space, recipe, how = start(space, options.start_from, under=options.out)
         console.print(how)
     space = space.changed(epochs=options.epochs, image_size_px=options.image_size)
     name = (
@@ -120,7 +119,7 @@ def _search(options: argparse.Namespace, head: Head | None) -> None:
         say=console.print,
     )
     identity = identify_run(space, packed, options.seed, options.sampler, states)
-    check_same_run(folder, identity)
+    check_same_run(folder, identity, packed)
 
     with (
         alone_in(folder, what="search"),

@@ -22,9 +22,9 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
             "help": "search space: a TOML file, or a name in search_spaces/ (default: sdnet2018)",
         },
         "--start-from": {
-            "metavar": "RECIPE",
-            "help": "a recipe, a TOML file or a name in search_spaces/recipes/: its configuration "
-            "is trial 0 and the default of the space, which is widened to hold it",
+            "metavar": "RECIPE|RUN",
+            "help": "a recipe (a TOML file or a name in search_spaces/recipes/), whose base is "
+            "trial 0, or a run, whose best trials are the first; the space is widened to hold it",
         },
         "--trials": {
             "type": whole_number("--trials", least=1),

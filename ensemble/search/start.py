@@ -1,6 +1,10 @@
-"""A recipe as the start of a search: trial 0 is its base, and the space is widened to hold it."""
+"""A recipe or a run as the start of a search: its configurations are the first trials.
+
+The space is widened to hold the first one.
+"""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from optuna.distributions import (
@@ -11,10 +15,38 @@ from optuna.distributions import (
 )
 
 from ensemble.errors import InputError
-from ensemble.recipe import Recipe
-from ensemble.search.space import Parameter, Space
+from ensemble.files import read_object
+from ensemble.members import find_run, open_members, rank_members
+from ensemble.recipe import Recipe, load_recipe
+from ensemble.search.space import Parameter, Space, applies
 from ensemble.search.space_file import check_values
+from ensemble.training.config import TrialConfig
 from ensemble.training.settings import flatten
+from ensemble.wording import plural
+
+NUM_STARTS = 5  # of a run: as many as are averaged by default
+
+
+def start(space: Space, given: str, *, under: Path) -> tuple[Space, Recipe | None, str]:
+    """Start a search from what a person names: a recipe, or a run by its path or name.
+
+    Args:
+        space: To search.
+        given: What `--start-from` says.
+        under: Folder of the runs.
+
+    Returns:
+        The space, the recipe if it is one, and in one line what was changed of the space.
+
+    Raises:
+        InputError: There is neither, or the space cannot hold its configurations.
+    """
+    if any((folder / "run.json").is_file() for folder in (Path(given), under / given)):
+        space, how = start_from_run(space, find_run(given, under=under))
+        return space, None, how
+    recipe = load_recipe(given)
+    space, how = start_from(space, recipe)
+    return space, recipe, how
 
 
 def start_from(space: Space, recipe: Recipe) -> tuple[Space, str]:
@@ -35,9 +67,59 @@ def start_from(space: Space, recipe: Recipe) -> tuple[Space, str]:
         InputError: A range in the logarithm cannot be extended to the recipe's value, or a value
             of the space does not go with the recipe's settings.
     """
-    values = flatten(recipe.base)
+    started, changes = _hold(space, recipe.base, name=recipe.name)
+    if recipe.backbone not in space.backbones:
+        weights_of = space.weights_of | {recipe.backbone: recipe.weights}
+        started = replace(started, weights_of=weights_of)
+    check_values(started)
+    return started, f"trial 0 is the recipe {recipe.name}{changes}"
+
+
+def start_from_run(space: Space, run: Path) -> tuple[Space, str]:
+    """Make the best configurations of a run the first trials of a search.
+
+    Args:
+        space: To search; it is widened to hold the best one.
+        run: Folder of a run with finished trials.
+
+    Returns:
+        The space, and in one line what its first trials are and what was changed of it.
+
+    Raises:
+        InputError: No trial of the run is finished, or the space lacks its best network.
+    """
+    digest = read_object(run / "run.json", split_digest=str)["split_digest"]
+    best = rank_members(open_members(run, split_digest=digest))[:NUM_STARTS]
+    if not best:
+        raise InputError(f"--start-from {run}: none of its trials is finished; name another run")
+    config = best[0].record.config
+    if config.model.backbone not in space.backbones:
+        own = run / "space.toml"
+        how = f"--space {own} has it" if own.exists() else "give a --space that has it"
+        raise InputError(
+            f"--start-from {run}: the space {space.path.stem} lacks the network of its best trial, "
+            f"{config.model.backbone}; {how}"
+        )
+    started, changes = _hold(space, config, name=run.name)
+    starts = []
+    numbers = [best[0].trial]
+    for member in best[1:]:
+        values = flatten(member.record.config)
+        if all(p.contains(values[p.name]) for p in started.parameters if applies(p, values)):
+            starts.append({p.name: values[p.name] for p in started.parameters})
+            numbers.append(member.trial)
+    started = replace(started, starts=(*starts, *started.starts))
+    check_values(started)
+    first = ", ".join(str(number) for number in numbers)
+    what = f"the first {plural(len(numbers), 'trial')}: those of {run.name} with numbers {first}"
+    return started, what + changes
+
+
+def _hold(space: Space, base: TrialConfig, *, name: str) -> tuple[Space, str]:
+    """The space with `base` as its default, widened to hold it; and the changes in words."""
+    values = flatten(base)
     fixed: tuple[str, ...] = ()
-    if recipe.base.model.trainable_from:
+    if base.model.trainable_from:
         fixed = ("model.backbone", "model.fine_tuning", "model.trainable_from")
     notes = [f"{p.name} is no longer searched" for p in space.parameters if p.name in fixed]
     parameters = []
@@ -47,22 +129,14 @@ def start_from(space: Space, recipe: Recipe) -> tuple[Space, str]:
             continue
         if value is not None and not parameter.contains(value):
             before = _describe(parameter.distribution)
-            parameter = _widen(parameter, value, recipe)
+            parameter = _widen(parameter, value, name)
             notes.append(f"{parameter.name} {before} → {_describe(parameter.distribution)}")
         parameters.append(parameter)
-    started = replace(
-        space,
-        default=recipe.base,
-        parameters=tuple(parameters),
-        weights_of=space.weights_of
-        | ({} if recipe.backbone in space.backbones else {recipe.backbone: recipe.weights}),
-    )
-    check_values(started)
     changes = f"; widened for it: {', '.join(notes)}" if notes else ""
-    return started, f"trial 0 is the recipe {recipe.name}{changes}"
+    return replace(space, default=base, parameters=tuple(parameters)), changes
 
 
-def _widen(parameter: Parameter, value: Any, recipe: Recipe) -> Parameter:
+def _widen(parameter: Parameter, value: Any, name: str) -> Parameter:
     old = parameter.distribution
     new: BaseDistribution
     if isinstance(old, CategoricalDistribution):
@@ -71,9 +145,8 @@ def _widen(parameter: Parameter, value: Any, recipe: Recipe) -> Parameter:
         assert isinstance(old, FloatDistribution | IntDistribution)
         if old.log and value <= 0:
             raise InputError(
-                f"--start-from {recipe.name}: its {parameter.name} = {value:g} cannot be in a "
-                "range that is searched in the logarithm; give the recipe a positive value, or "
-                "another --space"
+                f"--start-from {name}: its {parameter.name} = {value:g} cannot be in a range "
+                "that is searched in the logarithm; give a positive value, or another --space"
             )
         new = type(old)(min(old.low, value), max(old.high, value), log=old.log)
     return replace(parameter, distribution=new)
