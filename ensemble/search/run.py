@@ -18,6 +18,7 @@ from ensemble.errors import InputError
 from ensemble.members import member_folder
 from ensemble.search.budget import Budget
 from ensemble.search.early_stopping import make_early_stopping
+from ensemble.search.lifeline import Lifeline, RayLostError, look_after_ray
 from ensemble.search.progress import Finished, Progress
 from ensemble.search.retention import Retention
 from ensemble.search.scratch import scratch_folder
@@ -160,6 +161,7 @@ class Search:
             if trial.state.is_finished():
                 self._forget(trial.number)
         self._settle()
+        lifeline = Lifeline(look_after_ray())
         with scratch_folder() as scratch:
             tuner = tune.Tuner(
                 tune.with_resources(
@@ -177,16 +179,22 @@ class Search:
                     storage_path=str(scratch),
                     verbose=0,
                     callbacks=[
-                        StopByErrors(each, self._stopping)
-                        for each in (self._progress, self._watch, *self._trackers)
+                        lifeline,
+                        *(
+                            StopByErrors(each, self._stopping)
+                            for each in (self._progress, self._watch, *self._trackers)
+                        ),
                     ],
                     stop=StopTrials(self._stopping, self._watch.is_idle),
                     failure_config=tune.FailureConfig(max_failures=ATTEMPTS - 1),
                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 ),
             )
-            with self._progress, signals_ask(self._stopping):
-                tuner.fit()
+            try:
+                with self._progress, signals_ask(self._stopping), lifeline:
+                    tuner.fit()
+            except RayLostError as error:
+                self._stopping.note(str(error), exit_code=2)
         if self._stopping.error is not None:
             raise self._stopping.error
         let_running_wait(self._study)

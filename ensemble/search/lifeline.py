@@ -1,0 +1,108 @@
+"""Whether Ray itself is still there: a search that has lost it ends in order, within seconds.
+
+Ray's library does not say so: without its raylet it waits for ever, and without the cluster's
+control store (GCS) it is silent for a minute and then ends the process from within C++.
+"""
+
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import ray
+from ray import tune
+
+OWN = {"raylet": "Ray's raylet", "gcs_server": "Ray's control store (GCS)"}
+LOOK_EVERY_SECONDS = 0.5
+PATIENCE_SECONDS = 30.0  # for a head that does not answer; Ray gives up after 60
+GRACE_SECONDS = 3.0  # for Tune to come round; in a call into Ray it would not
+WAKE = signal.SIGURG  # nothing else uses it, and by itself it does nothing
+
+
+class RayLostError(BaseException):
+    """Ray is gone; like Ctrl-C, it passes through all that handles errors. Says what died."""
+
+
+class Lifeline(tune.Callback):
+    """Raises `RayLostError` in the main thread, within the block, once Ray is gone.
+
+    Args:
+        look: What died, in words for the person; None while all is well.
+    """
+
+    def __init__(self, look: Callable[[], str | None]):
+        self._look, self._lost = look, ""
+        self._is_over = threading.Event()
+
+    def __enter__(self) -> "Lifeline":
+        self._before = signal.signal(WAKE, self._wake)
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self._thread.join()
+        signal.signal(WAKE, self._before)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its callbacks into a file that is never read."""
+        return {}
+
+    def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:
+        """A good moment to end: the study and the tables are as they should be."""
+        if self._lost:
+            self._raise()
+
+    def _watch(self) -> None:
+        while not self._is_over.wait(LOOK_EVERY_SECONDS):
+            self._lost = self._lost or self._look() or ""
+            if self._lost:
+                break
+        if not self._is_over.wait(GRACE_SECONDS):
+            signal.pthread_kill(threading.main_thread().ident or 0, WAKE)
+
+    def _wake(self, number: int, _: FrameType | None) -> None:
+        if self._lost and not self._is_over.is_set():
+            self._raise()
+
+    def _raise(self) -> None:
+        self._is_over.set()
+        raise RayLostError(self._lost)
+
+
+def look_after_ray() -> Callable[[], str | None]:
+    """What tells whether the Ray that we are connected to is still there."""
+    node = ray._private.worker._global_node
+    assert node is not None
+    if node.is_head():
+        return lambda: _dead_among(node)
+    return _Head(ray.get_runtime_context().gcs_address)
+
+
+def _dead_among(node: Any) -> str | None:
+    dead = [OWN[kind] for kind, _ in node.dead_processes() if kind in OWN]
+    return f"{' and '.join(dead)} died" if dead else None
+
+
+class _Head:
+    """Whether a cluster's head still answers."""
+
+    def __init__(self, address: str):
+        self._address, self._last_answer = address, time.monotonic()
+
+    def __call__(self) -> str | None:
+        host, _, port = self._address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+        except OSError as error:
+            silent = time.monotonic() - self._last_answer
+            if silent < PATIENCE_SECONDS:
+                return None
+            reason = error.strerror or error
+            return f"the cluster's head at {self._address} is gone ({reason}, for {silent:.0f} s)"
+        self._last_answer = time.monotonic()
+        return None
