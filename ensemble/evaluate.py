@@ -5,6 +5,11 @@ is opened; each opening is written to `evaluation/ledger.csv`. Everything else t
 about the test reads what is written here.
 """
 
+from ensemble.door import run_module
+
+if __name__ == "__main__":  # before the imports below, which take seconds
+    run_module("ensemble.evaluate")
+
 import argparse
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -19,7 +24,7 @@ from ensemble.calibration import apply_temperature, choose_threshold
 from ensemble.choice import Choice, open_choice
 from ensemble.data.batches import Tiles, place_tiles
 from ensemble.data.pack import open_pack
-from ensemble.errors import InputError, run_command
+from ensemble.errors import InputError
 from ensemble.figures import (
     compare,
     coverage_note,
@@ -268,7 +273,3 @@ def _note_opening(run: Path, choice: Choice) -> None:
         "tta": choice.tta,
     }
     write_text(path, pd.DataFrame([*_read_ledger(run), line]).to_csv(index=False))
-
-
-if __name__ == "__main__":
-    run_command(main)

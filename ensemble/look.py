@@ -5,6 +5,11 @@ plainest form. It says what a member computes, not why: for where it saw a crack
 activation map beside the tile.
 """
 
+from ensemble.door import run_module
+
+if __name__ == "__main__":  # before the imports below, which take seconds
+    run_module("ensemble.look")
+
 import argparse
 import os
 import re
@@ -22,7 +27,7 @@ from ensemble.data.batches import make_batch, place_tiles
 from ensemble.data.decode import UNREADABLE, explain_unreadable
 from ensemble.data.listing import MAX_TILE_BYTES
 from ensemble.data.pictures import Picture, read_picture
-from ensemble.errors import InputError, escape, run_command
+from ensemble.errors import InputError, escape
 from ensemble.feature_maps import draw_sheet, find_feature_maps
 from ensemble.files import read_object
 from ensemble.members import find_run, member_folder, open_members, rank_members, score_tiles
@@ -248,7 +253,3 @@ def draw_look(
         f"{config.model.backbone} at {size_px} × {size_px} px; {what}",
     )
     draw_sheet(path, title, tile.pixels, evidence, dict(shown))
-
-
-if __name__ == "__main__":
-    run_command(main)

@@ -5,6 +5,11 @@ A photograph has as many chances of a false alarm as it has tiles, so look at wh
 tiles lie (the overlays) before you call it cracked.
 """
 
+from ensemble.door import run_module
+
+if __name__ == "__main__":  # before the imports below, which take seconds
+    run_module("ensemble.predict")
+
 import argparse
 import itertools
 import os
@@ -26,7 +31,7 @@ from ensemble.data.decode import UNREADABLE, explain_unreadable
 from ensemble.data.listing import describe_passed_over
 from ensemble.data.pictures import Picture, list_pictures, read_picture
 from ensemble.data.progress import progress_bar
-from ensemble.errors import InputError, run_command
+from ensemble.errors import InputError
 from ensemble.files import read_object, write_text, written_whole
 from ensemble.members import choose_device, find_run, score_tiles
 from ensemble.mosaic import OVERLAY_PX, Box, cut_tile, draw_overlay, lay_grid
@@ -266,7 +271,3 @@ def print_summary(tiles: pd.DataFrame, unreadable: dict[str, str], console: Cons
         console.print(f"skipped, cannot be read: {plural(len(unreadable), 'picture')}")
         for name, reason in unreadable.items():
             console.print(f"  {name}: {reason}", markup=False)
-
-
-if __name__ == "__main__":
-    run_command(main)

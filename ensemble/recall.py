@@ -4,6 +4,11 @@ Trains a recipe's base again with either and with both, from the same weights wi
 further members of the same run, and tabulates them on validation. Nothing opens the test split.
 """
 
+from ensemble.door import run_module
+
+if __name__ == "__main__":  # before the imports below, which take seconds
+    run_module("ensemble.recall")
+
 import argparse
 from pathlib import Path
 from typing import Any
@@ -15,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ensemble.comparison import for_tables
-from ensemble.errors import InputError, quote, run_command
+from ensemble.errors import InputError, quote
 from ensemble.files import read_object, write_text
 from ensemble.interruption import goes_on
 from ensemble.members import choose_device, find_run
@@ -169,7 +174,3 @@ def print_recall(table: pd.DataFrame, console: Console) -> None:
             f"{row['val_f1']:.3f}",
         )
     for_tables(console).print(titled)
-
-
-if __name__ == "__main__":
-    run_command(main)

@@ -37,7 +37,8 @@ from ensemble.data.listing import Reader
 from ensemble.data.pack import pack
 from ensemble.data.prepare import is_synthetic, prepare_data
 from ensemble.data.sources import open_source
-from ensemble.errors import InputError, run_command
+from ensemble.door import run_command
+from ensemble.errors import InputError
 from ensemble.provenance import describe_code_and_machine
 
 PARTS = ("training", "choices", "packing", "selection", "searcher", "memory", "gpu", "accuracy",

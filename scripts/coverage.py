@@ -17,7 +17,8 @@ import numpy as np
 import pandas as pd
 from rich.progress import track
 
-from ensemble.errors import InputError, run_command
+from ensemble.door import run_command
+from ensemble.errors import InputError
 from ensemble.files import write_json, write_text
 from ensemble.photograph_sums import METRICS, sum_by_photograph, weighted_figures
 from ensemble.provenance import describe_code_and_machine

@@ -13,7 +13,8 @@ from typing import Any
 import pandas as pd
 
 from ensemble import train
-from ensemble.errors import InputError, run_command
+from ensemble.door import run_command
+from ensemble.errors import InputError
 from ensemble.evaluate import evaluate
 from ensemble.figures import flat_row
 from ensemble.files import read_object, read_table, write_json, write_text

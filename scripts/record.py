@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ensemble.errors import run_command
+from ensemble.door import run_command
 from ensemble.figures import flat_row
 from ensemble.files import read_json, write_json, write_text
 from ensemble.members import find_run

@@ -1,7 +1,6 @@
 """Search hyperparameters: `python scripts/search.py --help`."""
 
-from ensemble.errors import run_command
-from ensemble.search.command import main
+from ensemble.door import run_module
 
 if __name__ == "__main__":
-    run_command(main)
+    run_module("ensemble.search.command")

@@ -21,7 +21,8 @@ from xml.etree import ElementTree
 
 import pandas as pd
 
-from ensemble.errors import InputError, run_command
+from ensemble.door import run_command
+from ensemble.errors import InputError
 from ensemble.files import read_object, read_table, write_json, write_text
 from ensemble.provenance import describe_code_and_machine
 

@@ -1,7 +1,6 @@
 """Train what a recipe says: `python scripts/train.py --help`."""
 
-from ensemble.errors import run_command
-from ensemble.train import main
+from ensemble.door import run_module
 
 if __name__ == "__main__":
-    run_command(main)
+    run_module("ensemble.train")

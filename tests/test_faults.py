@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -66,6 +67,27 @@ def test_a_killed_process_of_a_data_parallel_trial_costs_an_epoch(folder, victim
         said = search.finish()
         assert search.seconds_until_gone() < 10
     assert count_repeats(said) <= 1
+    check_study(folder / "results" / name, finished=2)
+
+
+@pytest.mark.parametrize("victim", ["raylet/raylet", "gcs/gcs_server"])
+def test_a_search_that_loses_its_ray_ends_in_order_and_the_same_command_goes_on(folder, victim):
+    name = f"lost-{victim.rpartition('/')[2]}"
+    command = words(folder, name, "--cpus", "1", trials=2, epochs=40)
+    with LiveSearch(folder, command) as search:
+        search.wait_for(r"trial 0 finished")
+        search.wait_for(r"trial 1 epoch 2/")
+        search.find_process(victim).kill()
+        died = time.monotonic()
+        said = search.finish(code=2)
+        assert time.monotonic() - died < 45  # Ray's own patience is 60 s
+        assert search.seconds_until_gone() < 10
+    last = said.splitlines()[-1]
+    assert re.match(r"error: Ray's (raylet|control store \(GCS\)) died; 1 of 2 trials are", last)
+    assert last.endswith(f"the same command with --name {name} goes on")
+    states = pd.read_csv(folder / "results" / name / "trials.csv")["state"]
+    assert states.tolist() == ["COMPLETE", "WAITING"]
+    assert "trial 1 epoch 1/" not in type_in(folder, *command)
     check_study(folder / "results" / name, finished=2)
 
 
@@ -146,7 +168,8 @@ def test_the_first_ctrl_c_stops_cleanly_and_the_second_at_once(folder, more):
         search.wait_for("stopping: SIGTERM")
         search.process.send_signal(signal.SIGTERM)
         sent = time.monotonic()
-        search.finish(code=None)
+        said = search.finish(code=143)
+        assert said.splitlines()[-1] == f"interrupted: the same command with --name {name} goes on"
         assert time.monotonic() - sent < 20
         assert search.seconds_until_gone() < 10
     type_in(folder, *command)

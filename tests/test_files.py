@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ensemble.errors import InputError, run_command
+from ensemble.door import run_command
+from ensemble.errors import InputError
 from ensemble.files import (
     CannotWriteError,
     make_folder,

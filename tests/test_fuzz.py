@@ -63,7 +63,8 @@ from ensemble.data.pack import open_pack
 from ensemble.data.pictures import list_pictures, read_picture
 from ensemble.data.sources import Source, open_source
 from ensemble.data.tiles import decode_tiles, digest_tiles, find_common_size
-from ensemble.errors import InputError, run_command
+from ensemble.door import run_command
+from ensemble.errors import InputError
 from ensemble.members import open_members
 from ensemble.mistakes import read_labels
 from ensemble.recipe import load_recipe

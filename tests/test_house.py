@@ -74,6 +74,35 @@ def test_a_module_fits_in_one_reading(path):
     assert path.stem not in ("utils", "common", "helpers", "misc")
 
 
+def leaves_finally(node: ast.AST, *, in_loop: bool = False) -> bool:
+    """Whether a statement jumps out of the `finally` that it stands in, and swallows what flew."""
+    if isinstance(node, ast.Return) or (isinstance(node, ast.Break | ast.Continue) and not in_loop):
+        return True
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef):
+        return False
+    in_loop = in_loop or isinstance(node, ast.For | ast.AsyncFor | ast.While)
+    return any(leaves_finally(child, in_loop=in_loop) for child in ast.iter_child_nodes(node))
+
+
+@pytest.mark.parametrize("jump", ["return", "return 1", "if x: break", "with x: continue"])
+def test_a_jump_out_of_finally_is_found(jump):
+    tree = ast.parse(f"def f():\n while x:\n  try:\n   y()\n  finally:\n   {jump}")
+    assert any(leaves_finally(each) for node in ast.walk(tree) for each in _finally(node))
+
+
+def test_no_finally_is_left_by_a_jump():
+    """It swallows exceptions, and Python 3.14 warns of it (PEP 765)."""
+    python = [*MODULES, *(ROOT / "scripts").rglob("*.py"), *(ROOT / "tests").glob("*.py")]
+    for path in python:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            for statement in _finally(node):
+                assert not leaves_finally(statement), f"{path}:{statement.lineno}"
+
+
+def _finally(node: ast.AST) -> list[ast.stmt]:
+    return node.finalbody if isinstance(node, ast.Try | ast.TryStar) else []
+
+
 def test_every_package_that_is_imported_is_declared():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]

@@ -298,7 +298,7 @@ def test_mlflow_that_is_not_installed_is_named_with_its_command(tmp_path):
         "import sys\n"
         "sys.modules['mlflow'] = None\n"  # makes importing it a ModuleNotFoundError
         "from pathlib import Path\n"
-        "from ensemble.errors import run_command\n"
+        "from ensemble.door import run_command\n"
         "from ensemble.search.trackers import make_trackers\n"
         "assert len(make_trackers(Path('run'), None)) == 1\n"
         "run_command(lambda: make_trackers(Path('run'), 'http://127.0.0.1:9'))\n"

@@ -1,6 +1,5 @@
 """python -m ensemble.report: write the page of a run."""
 
-from ensemble.errors import run_command
-from ensemble.report.page import main
+from ensemble.door import run_module
 
-run_command(main)
+run_module("ensemble.report.page")

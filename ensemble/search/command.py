@@ -15,6 +15,7 @@ from ensemble.data.prepare import is_synthetic, prepare_data
 from ensemble.errors import InputError
 from ensemble.files import find_toml
 from ensemble.headline import describe_changes, name_weights
+from ensemble.interruption import goes_on
 from ensemble.run_folder import alone_in, begin_run, check_same_run, run_folder, shown
 from ensemble.search.budget import Budget, Node, plan_budget, wait_for_room
 from ensemble.search.cluster import (
@@ -45,7 +46,12 @@ def main(arguments: list[str] | None = None) -> None:
     head = find_head(options.address)
     check_wait(options.wait, head)
     prepare_environment(head)
-    with joined(head) if head else nullcontext():
+    leaky = "-leaky" * options.leaky_split
+    options.name = (
+        options.name or f"{Path(options.space).stem}{leaky}-{datetime.now():%Y%m%d-%H%M%S}"
+    )
+    how = f"the same command with --name {shlex.quote(options.name)} goes on"
+    with goes_on(how, print), joined(head) if head else nullcontext():
         _search(options, head)
 
 
@@ -58,11 +64,7 @@ def _search(options: argparse.Namespace, head: Head | None) -> None:
         space, recipe, how = start(space, options.start_from, under=options.out)
         console.print(how)
     space = space.changed(epochs=options.epochs, image_size_px=options.image_size)
-    name = (
-        options.name
-        or f"{space.path.stem}{'-leaky' * options.leaky_split}-{datetime.now():%Y%m%d-%H%M%S}"
-    )
-    folder = run_folder(name, under=options.out)
+    folder = run_folder(options.name, under=options.out)
     weights = parse_weights(options.weights, space.initial_weights)
     if recipe is not None:
         used = name_weights(weights[recipe.backbone])
@@ -167,7 +169,7 @@ def _search(options: argparse.Namespace, head: Head | None) -> None:
     if stopped is not None:
         how = (
             f"{finished} of {plural(options.trials, 'trial')} are finished; the same command with "
-            f"--name {shlex.quote(name)} goes on"
+            f"--name {shlex.quote(options.name)} goes on"
         )
         if stopped.exit_code == 2:
             raise InputError(f"{stopped.words}; {how}")

@@ -14,6 +14,7 @@ from typing import Any
 from ray import tune
 
 from ensemble.errors import InputError
+from ensemble.interruption import handled_by, terminate
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,11 @@ class Stopping:
             if self.request is None:
                 self.request = StopRequest(words, exit_code)
                 self._say(f"stopping: {words}; running trials end after this epoch")
+
+    def note(self, words: str, *, exit_code: int) -> None:
+        """Keep why the search has ended already, where nobody had asked for it."""
+        with self._lock:
+            self.request = self.request or StopRequest(words, exit_code)
 
     def fail(self, words: str) -> None:
         """Let the search end with exit code 2, even if it is asked to end already."""
@@ -123,23 +129,18 @@ class StopTrials(tune.Stopper):
         return StopTrials, (None, bool)
 
 
-class signals_ask:
-    """The first Ctrl-C or SIGTERM asks to stop; the second ends the command there and then."""
+@contextmanager
+def signals_ask(stopping: Stopping) -> Iterator[None]:
+    """Within, the first signal asks to stop; the second ends the command there and then."""
+    asked = False
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-    def __init__(self, stopping: Stopping):
-        self._stopping = stopping
-
-    def __enter__(self) -> None:
-        self._before = {number: signal.signal(number, self._first) for number in self.SIGNALS}
-
-    def _first(self, number: int, _: FrameType | None) -> None:
-        for each in self.SIGNALS:
-            signal.signal(each, signal.default_int_handler)
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            terminate(number, frame)
+        asked = True
         name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-        self._stopping.ask(f"{name} (once more ends at once)", exit_code=128 + number)
+        stopping.ask(f"{name} (once more ends at once)", exit_code=128 + number)
 
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+    with handled_by(handle):
+        yield

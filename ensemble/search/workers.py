@@ -102,20 +102,18 @@ class WorkerGroup:
         """
         self._next_message()  # ready
         self._mailbox.answer.remote(asdict(task))
-        go_on = False
-        while True:
+        is_last = False
+        while not is_last:
             row = self._next_message()
-            if "failure" in row:
-                self._mailbox.answer.remote(False)
-                raise TrainingFailedError(row["failure"])
+            is_last = "failure" in row or row["last"]
+            go_on = False  # where this generator is closed early
             try:
+                if "failure" in row:
+                    raise TrainingFailedError(row["failure"])
                 yield row
-                go_on = not row["last"]
-            finally:  # closed early: stop
+                go_on = not is_last
+            finally:
                 self._mailbox.answer.remote(go_on)
-                if not go_on:
-                    return  # noqa: B012
-                go_on = False
 
     def _next_message(self) -> dict[str, Any]:
         try:

@@ -1,0 +1,124 @@
+"""How commands begin and end: output that cannot be written, Ctrl-C in imports, exit codes."""
+
+import ast
+import os
+import pty
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOORS = {  # what a person types → the module that it runs
+    "scripts/search.py": "ensemble.search.command",
+    "scripts/train.py": "ensemble.train",
+    "ensemble/report/__main__.py": "ensemble.report.page",
+    **{
+        f"ensemble/{name}.py": f"ensemble.{name}"
+        for name in ("evaluate", "predict", "look", "recall")
+    },
+}
+TALKS = """
+from rich.console import Console
+from rich.table import Table
+from ensemble.errors import InputError
+
+def main():
+    console = Console()
+    for number in range(2000):
+        print("line", number, "… 3 × 4 − 1 ≥ é → “ü” 漢")
+        console.print("and another", number)
+    table = Table()
+    table.add_column("loss …")
+    console.print(table)
+    raise InputError("the end … has come")
+"""
+INTERRUPTED = """
+import os, signal, time
+try:
+    os.kill(os.getpid(), {signal})
+    time.sleep(60)
+except BaseException:
+    raise RecursionError("as some libraries make of it")
+"""
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Run a module by its code, as the doors run theirs."""
+
+    def run(code, *, shell="", **environment):
+        (tmp_path / "room.py").write_text(code)
+        (tmp_path / "door.py").write_text(
+            "from ensemble.door import run_module\nrun_module('room')"
+        )
+        words = f"{sys.executable} {tmp_path / 'door.py'} {shell}"
+        return subprocess.run(
+            ["bash", "-c", f"set -o pipefail; {words}"],
+            capture_output=True,
+            env={**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}", **environment},
+            # pytest in a background job ignores Ctrl-C, and so would its children
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "shell", ["| head -n 1", "| true", "> /dev/full", ">&-", "> /dev/full 2>&1", ">&- 2>&-"]
+)
+def test_output_that_cannot_be_written_costs_lines_and_no_exit_code(run, shell):
+    done = run(TALKS, shell=shell)
+    assert done.returncode == 2
+    if "2>" not in shell:
+        assert done.stderr.decode() == "error: the end … has come\n"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "line"),
+    [
+        ("ascii", '... 3 x 4 - 1 >= e > "u" ?'),
+        ("latin-1", '... 3 × 4 - 1 >= é > "ü" ?'),
+        ("utf-8", "… 3 × 4 − 1 ≥ é → “ü” 漢"),
+        ("ascii:ignore", " 3  4  1     "),
+    ],
+)
+def test_characters_that_a_terminal_lacks_are_written_plainly(run, encoding, line):
+    done = run(TALKS, PYTHONIOENCODING=encoding)
+    codec = encoding.partition(":")[0]
+    assert done.returncode == 2
+    assert done.stdout.decode(codec).splitlines()[0] == f"line 0 {line}"
+    assert b"Traceback" not in done.stderr
+    assert done.stderr.decode(codec).startswith("error: the end ")
+
+
+def test_ctrl_c_during_imports_is_one_line_and_exit_code_130(run):
+    done = run(INTERRUPTED.format(signal=int(signal.SIGINT)))
+    assert done.returncode == 130
+    assert done.stderr == b"interrupted\n"
+
+
+def test_a_terminal_says_that_something_is_loaded_and_forgets_it(tmp_path):
+    controller, terminal = pty.openpty()
+    (tmp_path / "room.py").write_text("def main(): print('here')")
+    code = f"import sys; sys.path[:0] = [{str(tmp_path)!r}]; from ensemble.door import run_module\n"
+    subprocess.run(
+        [sys.executable, "-c", f"{code}run_module('room')"],
+        stdout=terminal,
+        stderr=terminal,
+        cwd=ROOT,
+        check=True,
+    )
+    os.close(terminal)
+    said = os.read(controller, 10_000).decode()
+    os.close(controller)
+    assert said == "loading …\r\x1b[2Khere\r\n"
+
+
+@pytest.mark.parametrize(("door", "module"), DOORS.items())
+def test_a_command_is_at_its_door_before_it_imports_what_takes_seconds(door, module):
+    statements = ast.parse((ROOT / door).read_text(encoding="utf-8")).body[1:]
+    assert ast.unparse(statements[0]) == "from ensemble.door import run_module"
+    assert f"run_module('{module}')" in ast.unparse(statements[1])
