@@ -52,6 +52,7 @@ from ensemble.selection import METHODS, average_probabilities, choose_ensemble
 from ensemble.training.checkpoint import Member
 from ensemble.training.memory import keep_freed_memory
 from ensemble.training.metrics import check_both_classes, margins_to_probabilities
+from ensemble.training.precision import describe_scoring
 from ensemble.wording import plural
 
 
@@ -103,6 +104,8 @@ def main(arguments: list[str] | None = None) -> None:
         labels_file=options.labels,
     )
     print_result(metrics, names, Console(width=None if Console().is_terminal else 240))
+    if metrics["precision_note"]:
+        print(metrics["precision_note"])
     candidates, finished = metrics["num_candidates"], metrics["num_finished_trials"]
     if candidates < finished:
         of = plural(finished, "finished trial")
@@ -169,6 +172,9 @@ def evaluate(
             single_threshold=single_threshold,
         ),
         "choice": choice.model_dump(mode="json"),
+        "precision_note": describe_scoring(
+            {member.trial: member.record.precision for member in [*shown, *chosen]}, tiles.device
+        ),
         "num_finished_trials": len(finished),
         "num_candidates": sum(member.has_weights for member in finished),
         "num_test_tiles": len(table),

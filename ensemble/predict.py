@@ -37,6 +37,7 @@ from ensemble.members import choose_device, find_run, score_tiles
 from ensemble.mosaic import OVERLAY_PX, Box, cut_tile, draw_overlay, lay_grid
 from ensemble.training.checkpoint import Member
 from ensemble.training.memory import keep_freed_memory
+from ensemble.training.precision import describe_scoring
 from ensemble.wording import plural
 
 LOT_BYTES = 128 * 2**20  # pixels scored at a time: 682 tiles of 256 px
@@ -113,6 +114,9 @@ def predict(
         write_text(csv, tiles.to_csv(index=False))
         num_overlays = draw_overlays(pictures, tiles, choice, tile_size, overlays)
     print_summary(tiles, unreadable, console)
+    recorded = {member.trial: member.record.precision for member in members}
+    if note := describe_scoring(recorded, choose_device()):
+        console.print(note)
     for line in describe_passed_over(passed_over):
         console.print(line.strip(), markup=False)
     console.print(f"written: {csv}", markup=False)

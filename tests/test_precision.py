@@ -8,6 +8,7 @@ from ensemble.training.config import ModelConfig
 from ensemble.training.precision import (
     _quicker_on_cpu,
     choose_precision,
+    describe_scoring,
     has_bfloat16,
     name_precision,
     scoring_precision,
@@ -63,3 +64,14 @@ def test_trying_computes_in_both_precisions_and_leaves_the_global_generator():
         torch.bfloat16,
     )
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_another_precision_than_the_thresholds_came_from_is_said(monkeypatch):
+    recorded = {3: "bfloat16", 5: "float32", 8: "bfloat16"}
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    assert describe_scoring(recorded, CPU) == ""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    assert describe_scoring(recorded, CPU).startswith(
+        "scored in float32: this machine does not compute in bfloat16, in which trials 3, 8 and "
+    )
+    assert describe_scoring({5: "float32"}, CPU) == ""

@@ -307,7 +307,7 @@ def test_mlflow_that_is_not_installed_is_named_with_its_command(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        "error: --mlflow: MLflow is not installed; pip install 'crack-ensemble[mlflow]'"
+        "error: --mlflow: MLflow is not installed; pip install -e '.[mlflow]' in the clone"
     ]
 
 

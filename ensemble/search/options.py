@@ -128,7 +128,7 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
         "--mlflow": {
             "metavar": "URI",
             "help": "tell MLflow of each trial, too: http://HOST:PORT or sqlite:///FILE; needs "
-            "pip install 'crack-ensemble[mlflow]'",
+            "pip install -e '.[mlflow]' in the clone",
         },
         "--name": {"metavar": "NAME", "help": "of the run (default: the space's name and time)"},
         "--out": {

@@ -31,7 +31,7 @@ def make_trackers(run_folder: Path, mlflow_uri: str | None) -> list[tune.Callbac
             if not (error.name or "").startswith("mlflow"):
                 raise
             raise InputError(
-                "--mlflow: MLflow is not installed; pip install 'crack-ensemble[mlflow]'"
+                "--mlflow: MLflow is not installed; pip install -e '.[mlflow]' in the clone"
             ) from None
         trackers.append(MLflowRuns(run_folder, mlflow_uri))
     return trackers

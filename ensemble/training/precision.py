@@ -6,6 +6,7 @@ once a process and kind of network, and the choice is recorded with every epoch 
 """
 
 import time
+from collections.abc import Mapping
 from functools import cache
 
 import torch
@@ -43,6 +44,30 @@ def choose_precision(config: TrialConfig, device: torch.device) -> torch.dtype:
 def scoring_precision(recorded: str, device: torch.device) -> torch.dtype:
     """That in which a member was scored, if `device` computes in it; else float32."""
     return PRECISIONS[recorded] if has_bfloat16(device) else torch.float32
+
+
+def describe_scoring(recorded: Mapping[int, str], device: torch.device) -> str:
+    """A line where `device` scores members in another precision than their thresholds came from.
+
+    Args:
+        recorded: Trial → precision in which its member was validated.
+        device: Where it is scored now.
+
+    Returns:
+        The line, or "" where there is nothing to say.
+    """
+    others = [
+        str(trial)
+        for trial, precision in recorded.items()
+        if PRECISIONS[precision] != scoring_precision(precision, device)
+    ]
+    if not others:
+        return ""
+    return (
+        f"scored in float32: this machine does not compute in bfloat16, in which trial"
+        f"{'s' * (len(others) > 1)} {', '.join(others)} and the thresholds were validated; a tile "
+        "close to a threshold may get another verdict than on a machine that does"
+    )
 
 
 def has_bfloat16(device: torch.device) -> bool:
