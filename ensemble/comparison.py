@@ -26,6 +26,7 @@ from ensemble.members import rank_members, read_validation, score_tiles
 from ensemble.recipe import Recipe
 from ensemble.result_table import print_widest
 from ensemble.run_folder import shown
+from ensemble.score_axis import score_limits
 from ensemble.training.checkpoint import Member
 from ensemble.training.member import TrainingData
 from ensemble.training.metrics import (
@@ -259,8 +260,7 @@ def plot_curves(
         axes.set_ylabel("F1 on validation" if what == "f1" else what)
         axes.grid(alpha=0.3)
         if what != "loss":
-            low, high = axes.get_ylim()
-            axes.set_ylim(max(low, -0.01), min(high, 1.01))  # there is nothing outside 0 to 1
+            axes.set_ylim(score_limits(*axes.get_ylim()))
     for what, style in (  # of every variant, and of single points, which have no line
         ("validation", VALIDATION),
         ("training (augmented, under dropout)", TRAINING),

@@ -103,9 +103,10 @@ def relabelled_figures(
 ) -> pd.DataFrame:
     """The test figures if the first 0, 5, 10, … and all suspects were labelled as suggested.
 
-    A sensitivity, not a result: the ensemble itself chose the tiles, each to its own advantage, so
-    the figures can hardly do anything but rise. They say how much the labels could matter, as an
-    upper bound; only labels that a person gave anew (`read_labels`) make a result.
+    A sensitivity, not a result: the ensemble itself chose the tiles. A suspect whose suggested
+    label is the ensemble's verdict raises F1; one whose verdict is the label as it stands lowers
+    it, because suspects are found without the threshold. So the figures bound nothing; only labels
+    that a person gave anew (`read_labels`) make a result.
 
     Args:
         predictions: `tile`, `label`, `ensemble`.

@@ -177,7 +177,7 @@ def _rows(metrics: dict[str, Any], names: Mapping[int, str]) -> list[Row]:
         elif member["trial"] == metrics["best_single"]["trial"]:
             about.append("best single")
         rows.append(Row(name or trial, about, member))
-    rows.append(_trivial_row(metrics["ensemble"]))
+    rows.append(Row("every tile cracked", [], trivial_figures(metrics["ensemble"]), group=1))
     if len(metrics["surfaces"]) > 1:
         for surface, figures in metrics["surfaces"].items():
             about = [f"all cracked: F1 {_number(figures['trivial_f1'])}"]
@@ -185,14 +185,18 @@ def _rows(metrics: dict[str, Any], names: Mapping[int, str]) -> list[Row]:
     return rows
 
 
-def _trivial_row(figures: dict[str, Any]) -> Row:
-    """What calling every tile cracked would reach, to hold every F1 against."""
+def trivial_figures(figures: dict[str, Any]) -> dict[str, Any]:
+    """What calling every tile cracked would reach, to hold every F1 against.
+
+    Args:
+        figures: Figures of the ensemble, as in `metrics.json`.
+    """
     counts = figures["confusion_matrix"]
     share = (counts["true_positive"] + counts["false_negative"]) / sum(counts.values())
     known = {"f1": figures["trivial_f1"], "precision": share, "recall": 1.0, "accuracy": share}
     nothing: dict[str, float | None] = dict.fromkeys(("threshold", *COLUMNS))
     bounds = {name: {"low": None, "high": None} for name in COLUMNS}
-    return Row("every tile cracked", [], {**nothing, **known, "intervals": bounds}, group=1)
+    return {**nothing, **known, "intervals": bounds}
 
 
 def print_widest(tables: Iterable[Table], console: Console) -> Table:

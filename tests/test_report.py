@@ -13,6 +13,7 @@ import optuna
 import pandas as pd
 import pytest
 from PIL import Image
+from sklearn.metrics import average_precision_score
 
 from ensemble.calibration import apply_temperature
 from ensemble.errors import InputError
@@ -21,6 +22,9 @@ from ensemble.mistakes import find_errors, relabelled_figures, suspect_labels
 from ensemble.report.data_urls import embed_picture
 from ensemble.report.learning import describe_learning, learning_curve
 from ensemble.report.page import main, write_report
+from ensemble.report.score_plots import precision_recall_steps
+from ensemble.report.summary import describe_rule, result_sentences
+from ensemble.score_axis import score_limits
 from ensemble.search.importance import LEAST_TRIALS, find_importance
 
 HOSTILE = 'SDNET/<script>alert("1")</script>&<b>.jpg'
@@ -75,6 +79,11 @@ class Page(HTMLParser):
 
     def find(self, *tags: str) -> list[dict[str, Any]]:
         return [element for element in self.elements if element["tag"] in tags]
+
+    @property
+    def text(self) -> str:
+        """All text of the page."""
+        return " ".join(element["text"] for element in self.find("main"))
 
     def rows(self, table: str) -> list[list[str]]:
         """The text of every cell of a table's body."""
@@ -394,8 +403,9 @@ def test_numbers_of_the_result_table_are_those_of_metrics(evaluated: Path, page:
         "cracked_photographs_hit",
         "false_alarms_per_photograph",
     )
-    rows = page.rows("table-results")
-    assert len(rows) == 3
+    *rows, trivial = page.rows("table-results")
+    share = f"{20 / 80:.3f}"
+    assert trivial[:6] == ["every tile called cracked", "–", "–", "0.400", share, "1.000"]
     for cells, expected in zip(rows, [metrics["ensemble"], *metrics["members"]], strict=True):
         assert cells[1:3] == [f"{expected['threshold']:.3f}", f"{expected['val_f1']:.3f}"]
         for name, cell in zip(names, cells[3:], strict=True):
@@ -410,12 +420,15 @@ def test_gain_and_surfaces_are_those_of_metrics(evaluated: Path, page: Page):
     metrics = json.loads((evaluated / "evaluation" / "metrics.json").read_text())
     gains = [row for row in metrics["gain_over_best_single"].values() if row["difference"]]
     shown = page.rows("table-gain")
-    assert [row[3] for row in shown] == [row["verdict"] for row in gains]
+    first, *others = [row[3] for row in shown]
+    assert first == gains[0]["verdict"]
+    assert others == [f"{row['verdict']} descriptive" for row in gains[1:]]
     assert [float(row[1].replace("−", "-")) for row in shown] == [
         round(row["difference"], 3) for row in gains
     ]
-    assert [row[3][:5] for row in page.rows("table-surfaces")] == [
-        f"{figures['f1']:.3f}" for figures in metrics["surfaces"].values()
+    assert [(row[3], row[4][:5]) for row in page.rows("table-surfaces")] == [
+        (f"{figures['trivial_f1']:.3f}", f"{figures['f1']:.3f}")
+        for figures in metrics["surfaces"].values()
     ]
 
 
@@ -426,6 +439,66 @@ def test_the_summary_gives_result_interval_and_verdict(evaluated: Path, page: Pa
     assert f"{metrics['ensemble']['intervals']['f1']['low']:.3f} to" in told
     assert f"Verdict: {metrics['gain_over_best_single']['f1']['verdict']}." in told
     assert metrics["intervals"] in told
+    assert "Calling every tile cracked would reach 0.400" in told
+    assert "other seeds" in told
+
+
+def test_an_ensemble_that_tells_nothing_apart_is_said_first(evaluated: Path):
+    metrics = json.loads((evaluated / "evaluation" / "metrics.json").read_text())
+    assert "cracked" not in result_sentences(metrics)[0].split("tile")[0]
+    worse = metrics | {"ensemble": metrics["ensemble"] | {"f1": 0.39}}
+    first = result_sentences(worse)[0]
+    assert first.startswith("The ensemble is no better than calling every tile cracked")
+
+
+def test_a_threshold_that_was_fixed_is_never_said_to_be_chosen(evaluated: Path, tmp_path: Path):
+    choice = json.loads((evaluated / "evaluation" / "metrics.json").read_text())["choice"]
+    text = Page(change(evaluated, tmp_path, choice=choice | {"threshold_rule": "0.5"})).text
+    assert text.count("fixed at 0.5 beforehand") >= 3
+    assert not re.search(r"threshold (was|were) chosen|threshold, chosen", text)
+    assert describe_rule("recall=0.9").startswith("chosen on validation, as the highest")
+
+
+def test_the_area_below_the_drawn_precision_recall_curve_is_the_average_precision():
+    generator = np.random.default_rng(0)
+    for decimals in (1, 6):
+        labels = (generator.random(200) < 0.2).astype(int)
+        scores = np.clip(0.3 * labels + generator.random(200), 0, 1).round(decimals)
+        recall, precision = precision_recall_steps(labels, scores)
+        assert np.trapezoid(precision, recall) == pytest.approx(
+            average_precision_score(labels, scores)
+        )
+        assert (recall[0], recall[-1]) == (0, 1)
+        top = scores == scores.max()
+        assert precision[0] == labels[top].mean()
+
+
+def test_an_axis_of_scores_makes_no_mountain_of_noise():
+    assert score_limits(0.640, 0.646) == pytest.approx((0.618, 0.668))
+    assert score_limits(0.2, 0.9) == (0.2, 0.9)
+    assert score_limits(0.99, 1.02) == pytest.approx((0.96, 1.01))
+    assert score_limits(-0.02, 0.0) == pytest.approx((-0.01, 0.04))
+
+
+def test_relabelling_suspects_can_lower_the_figures_and_the_page_does_not_deny_it(page: Page):
+    labels = np.array([1] * 4 + [0] * 6)
+    calibrated = np.array([0.9, 0.9, 0.9, 0.01, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1])
+    table = pd.DataFrame(
+        {
+            "tile": [f"{i}.jpg" for i in range(10)],
+            "photograph": "1",
+            "surface": "D",
+            "label": labels,
+            "trial_0": calibrated,
+            "ensemble": calibrated,
+            "calibrated": calibrated,
+        }
+    )
+    suspects = suspect_labels(table, [1.0])
+    f1 = relabelled_figures(table, suspects, 0.0)["f1"]
+    assert f1.iloc[-1] < f1.iloc[0]
+    assert "upper bound" not in page.text
+    assert "these figures bound nothing" in page.text
 
 
 def test_hostile_names_are_shown_and_not_run(text: str, page: Page):
@@ -568,7 +641,10 @@ def test_an_ensemble_of_one_member_has_one_row_and_no_comparison(evaluated: Path
     page = Page(
         change(evaluated, tmp_path, ensemble=metrics["ensemble"] | single, members=[single])
     )
-    assert [row[0] for row in page.rows("table-results")] == ["trial 2small_cnn, best single"]
+    assert [row[0] for row in page.rows("table-results")] == [
+        "trial 2small_cnn, best single",
+        "every tile called cracked",
+    ]
     assert page.rows("table-gain") == []
     assert "figure-confusion-single" not in {f["attrs"]["id"] for f in page.find("figure")}
     told = " ".join(e["text"] for e in page.find("p"))

@@ -25,6 +25,7 @@ from ensemble.report.plots import (
     draw,
     legend_above,
 )
+from ensemble.score_axis import score_limits
 from ensemble.wording import percent, plural
 
 LEAST_EPOCHS = 3  # of fewer, a course cannot be told from noise
@@ -164,7 +165,8 @@ def learning_curve(
             axes.set_ylabel(what)
             own = rows[[f"train_{what}", f"val_{what}"]].to_numpy()
             margin = max(0.15 * np.ptp(own), 0.01)
-            axes.set_ylim(own.min() - margin, own.max() + margin)
+            limits = own.min() - margin, own.max() + margin
+            axes.set_ylim(*(limits if what == "loss" else score_limits(*limits)))
         panels[-1].set_xlabel("epoch")
         last = max([*rows["epoch"], *behind["epoch"]])
         panels[-1].set_xlim(0.5, last + 0.5)

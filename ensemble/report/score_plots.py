@@ -21,10 +21,11 @@ from ensemble.report.plots import (
     draw,
     legend_above,
 )
+from ensemble.score_axis import score_limits
 from ensemble.training.metrics import confusion_counts, f_beta
 from ensemble.wording import percent
 
-MOST_POINTS = 400  # of a curve; more cannot be seen
+TRIVIAL = "every tile called cracked"
 
 
 def f1_intervals(rows: Sequence[tuple[str, dict[str, Any]]]) -> Drawing:
@@ -46,21 +47,41 @@ def f1_intervals(rows: Sequence[tuple[str, dict[str, Any]]]) -> Drawing:
                 ha="center",
                 fontsize=9,
             )
+        axes.axvline(trivial, color=SINGLE, linewidth=1.4, linestyle=":", label=TRIVIAL)
         axes.set_yticks(range(len(rows)), [name for name, _ in rows])
         axes.set(ylim=(len(rows) - 0.5, -0.7), xlabel="test F1")
         axes.grid(False, axis="y")
+        axes.set_xlim(score_limits(*axes.get_xlim()))
+        legend_above(figure, axes)
 
+    trivial = rows[0][1]["trivial_f1"]
     told = "; ".join(f"{name} {figures['f1']:.3f}" for name, figures in rows)
     return draw(
         "intervals",
         paint,
         title="Test F1 with 95 % intervals",
-        label=f"Test F1: {told}",
-        caption="Dots are the F1 on the test split, bars the 95 % intervals. Where bars overlap "
-        "much, do not read an order into the dots; the paired comparison below is the sharper "
-        "one, because all are judged on the same photographs.",
-        size=(WIDTH, 1.0 + 0.42 * len(rows)),
+        label=f"Test F1: {told}; {TRIVIAL} {trivial:.3f}",
+        caption="Dots are the F1 on the test split, bars the 95 % intervals where there are any. "
+        "Where bars overlap much, do not read an order into the dots; the paired comparison below "
+        "is the sharper one, because all are judged on the same photographs.",
+        size=(WIDTH, 1.3 + 0.42 * len(rows)),
     )
+
+
+def precision_recall_steps(
+    labels: np.ndarray, probabilities: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Corners (recall, precision) of the curve, from recall 0; the area below it is the AP.
+
+    A precision holds from the recall of the next higher threshold up to its own.
+
+    Args:
+        labels: (N,) of 0 and 1, at least one 1.
+        probabilities: (N,) of "cracked".
+    """
+    precision, recall, _ = precision_recall_curve(labels, probabilities)
+    # the last point, a precision of 1 at a recall of 0, belongs to no threshold
+    return np.repeat(recall, 2)[1:-1][::-1], np.repeat(precision[:-1], 2)[::-1]
 
 
 def precision_recall(
@@ -71,9 +92,7 @@ def precision_recall(
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
         for column, style in _columns(metrics, trials):
-            precision, recall, _ = precision_recall_curve(labels, predictions[column])
-            keep = _thin(len(recall))
-            axes.step(recall[keep], precision[keep], where="pre", **style)
+            axes.plot(*precision_recall_steps(labels, predictions[column].to_numpy()), **style)
         share = labels.mean()
         axes.axhline(share, color=MUTED, linewidth=1, linestyle=":", label="guessing")
         axes.plot(
@@ -97,8 +116,7 @@ def precision_recall(
         label=f"Precision–recall curve, average precision {ensemble['average_precision']:.3f}; at "
         f"the threshold recall {ensemble['recall']:.3f}, precision {ensemble['precision']:.3f}",
         caption="Up and to the right is better. The dot is where the ensemble works: its threshold "
-        "was chosen on validation, before the test split was opened. Another threshold moves along "
-        "the blue line.",
+        "was fixed before the test split was opened. Another threshold moves along the blue line.",
         size=(WIDTH, 3.7),
     )
 
@@ -113,8 +131,7 @@ def roc(predictions: pd.DataFrame, metrics: dict[str, Any], trials: Sequence[int
         axes = figure.add_subplot()
         for column, style in _columns(metrics, trials):
             fall_out, recall, _ = roc_curve(labels, predictions[column])
-            keep = _thin(len(recall))
-            axes.plot(fall_out[keep], recall[keep], **style)
+            axes.plot(fall_out, recall, **style)
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=":", label="guessing")
         axes.plot(
             alarms,
@@ -192,8 +209,8 @@ def reliability(predictions: pd.DataFrame, trials: Sequence[int]) -> Drawing:
     )
 
 
-def f_against_threshold(predictions: pd.DataFrame, threshold: float, rule: str) -> Drawing:
-    """F1 and F2 of the ensemble at every threshold."""
+def f_against_threshold(predictions: pd.DataFrame, threshold: float, origin: str) -> Drawing:
+    """F1 and F2 of the ensemble at every threshold; `origin` says how the one used came about."""
     labels, scores = predictions["label"].to_numpy(), predictions["ensemble"].to_numpy()
     thresholds = np.linspace(0, 1, 201)
     counts = [confusion_counts(labels, scores, each) for each in thresholds]
@@ -205,8 +222,9 @@ def f_against_threshold(predictions: pd.DataFrame, threshold: float, rule: str) 
         axes = figure.add_subplot()
         axes.plot(thresholds, f1, color=ENSEMBLE, label="F1")
         axes.plot(thresholds, f2, color=THIRD, linestyle="--", label="F2")
+        axes.axhline(f1[0], color=MUTED, linewidth=1, linestyle=":", label=f"F1, {TRIVIAL}")
         axes.axvline(
-            threshold, color=SINGLE, linewidth=1.6, linestyle="-.", label=f"chosen: {threshold:.3f}"
+            threshold, color=SINGLE, linewidth=1.6, linestyle="-.", label=f"used: {threshold:.3f}"
         )
         axes.set(xlabel="threshold", ylabel="test score", xlim=(0, 1), ylim=(-0.02, 1.02))
         legend_above(figure, axes)
@@ -215,10 +233,10 @@ def f_against_threshold(predictions: pd.DataFrame, threshold: float, rule: str) 
         "threshold",
         paint,
         title="F1 and F2 against the threshold",
-        label=f"F1 and F2 of the ensemble by threshold; the chosen one is {threshold:.3f}",
-        caption=f"The marked threshold was chosen on validation (rule: {rule}). That the peak of "
-        "the test curve lies elsewhere is no reason to move it: that would be choosing on the "
-        "test. A broad top says that the exact threshold matters little.",
+        label=f"F1 and F2 of the ensemble by threshold; the one used is {threshold:.3f}",
+        caption=f"The marked threshold was {origin}. That the peak of the test curve lies "
+        "elsewhere is no reason to move it: that would be choosing on the test. A broad top says "
+        "that the exact threshold matters little.",
         size=(WIDTH, 3.7),
     )
 
@@ -236,8 +254,3 @@ def _columns(metrics: dict[str, Any], trials: Sequence[int]) -> list[tuple[str, 
         (f"trial_{single}", {"color": SINGLE, "linestyle": "--", "label": "best single member"}),
         ("ensemble", {"color": ENSEMBLE, "linewidth": 2.2, "label": "ensemble"}),
     ]
-
-
-def _thin(count: int) -> np.ndarray:
-    """Indices of at most `MOST_POINTS` of `count`, with both ends."""
-    return np.unique(np.linspace(0, count - 1, min(count, MOST_POINTS)).round().astype(int))

@@ -21,6 +21,7 @@ from ensemble.report.plots import (
     draw,
     legend_above,
 )
+from ensemble.score_axis import score_limits
 from ensemble.wording import percent, plural
 
 FINISHED = ("COMPLETE", "PRUNED")
@@ -65,7 +66,7 @@ def history(trials: pd.DataFrame, members: Sequence[int]) -> Drawing:
                 color=SINGLE,
                 label="failed (no score)",
             )
-        axes.set(xlabel="trial", ylabel="validation F1")
+        axes.set(xlabel="trial", ylabel="validation F1", ylim=score_limits(*axes.get_ylim()))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         legend_above(figure, axes)
 

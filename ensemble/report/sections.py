@@ -23,7 +23,7 @@ from ensemble.report.search_plots import (
     parallel_coordinates,
     parameter_columns,
 )
-from ensemble.result_table import only_member
+from ensemble.result_table import only_member, trivial_figures
 from ensemble.search.importance import Importance, find_importance
 from ensemble.wording import capitalize_first
 
@@ -232,13 +232,13 @@ def result_section(run: Run) -> dict[str, Any] | None:
     rows = [("ensemble", metrics["ensemble"])] if only is None else []
     rows += [(run.describe_trial(member["trial"]), member) for member in metrics["members"]]
     trials = [m["trial"] for m in metrics["members"] if f"trial_{m['trial']}" in predictions]
-    rule = summary.describe_rule(metrics["choice"]["threshold_rule"])
+    origin = summary.describe_rule(metrics["choice"]["threshold_rule"])
     verdicts = "Rows are the labels, columns the verdicts; percentages are shares of the row. "
     drawings = [
         precision_recall(predictions, metrics, trials),
         roc(predictions, metrics, trials),
         reliability(predictions, trials),
-        f_against_threshold(predictions, metrics["ensemble"]["threshold"], rule),
+        f_against_threshold(predictions, metrics["ensemble"]["threshold"], origin),
         confusion(
             "confusion-ensemble",
             metrics["ensemble"]["confusion_matrix"],
@@ -252,12 +252,12 @@ def result_section(run: Run) -> dict[str, Any] | None:
                 "confusion-single",
                 metrics["best_single"]["confusion_matrix"],
                 title=f"Confusion matrix of {run.describe_trial(single)}, the best single member",
-                caption=verdicts + "At its own threshold, chosen on validation by the same rule.",
+                caption=f"{verdicts}At its own threshold, {origin}.",
             )
         )
     return {
         "columns": RESULT_COLUMNS,
-        "rows": rows,
+        "rows": [*rows, ("every tile called cracked", trivial_figures(metrics["ensemble"]))],
         "surfaces": metrics["surfaces"],
         "gain": {
             name: row

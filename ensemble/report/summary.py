@@ -4,9 +4,12 @@ from typing import Any
 
 import pandas as pd
 
-from ensemble.result_table import only_member
+from ensemble.result_table import only_member, trivial_sentences
 from ensemble.wording import minus, percent, plural
 
+SEEDS = (
+    "Intervals hold for these trained networks: how much other seeds would change is not in them."
+)
 LEAK = "LEAKY SPLIT: shows what leakage is worth, no result"
 
 
@@ -30,6 +33,7 @@ def result_sentences(metrics: dict[str, Any], leak: str = "") -> list[str]:
     photographs = metrics["num_test_photographs"]
     of = f" from {plural(photographs, 'photograph')}" if photographs else ""
     unseen = "which nothing was trained or chosen on"
+    chosen = "members were" if is_fixed(choice["threshold_rule"]) else "members and threshold were"
     drop = (
         "What separates that from the test is partly the optimism of choosing and partly that the "
         "photographs are others; one test cannot tell the two apart."
@@ -38,16 +42,18 @@ def result_sentences(metrics: dict[str, Any], leak: str = "") -> list[str]:
         unseen = "whose photographs may have been trained on"
         drop = "How near the two are says nothing here: both may share photographs with training."
     return [
+        *trivial_sentences(metrics),
         f"On {plural(metrics['num_test_tiles'], 'test tile')}{of}, {unseen}, the "
         f"ensemble ({describe_method(choice)}) reaches an F1 of "
         f"{figures['f1']:.3f} for the class “cracked”"
-        f"{_interval(figures['intervals']['f1'], '; 95 % interval {} to {}')}.",
+        f"{_interval(figures['intervals']['f1'])}. Calling every tile cracked would reach "
+        f"{figures['trivial_f1']:.3f}.",
         f"It finds {counts['true_positive']:,} of {plural(cracked, 'cracked tile')} (recall "
         f"{percent(figures['recall'])}); of the {plural(called, 'tile')} that it calls cracked, "
         f"{counts['false_positive']:,} {'is' if counts['false_positive'] == 1 else 'are'} not "
         f"(precision {percent(figures['precision'])}).",
         *comparison_sentences(metrics),
-        f"On validation, where members and threshold were chosen, its F1 was "
+        f"On validation, where {chosen} chosen, its F1 was "
         f"{choice['val_metrics']['f1']:.3f}. {drop}",
     ]
 
@@ -62,7 +68,7 @@ def comparison_sentences(metrics: dict[str, Any]) -> list[str]:
         ]
     if gain["difference"] is None:
         return []
-    bounds = _interval(gain, "; 95 % interval {} to {}", sign="+")
+    bounds = "" if gain["low"] is None else _interval(gain, sign="+")
     return [
         f"The best single member by validation, trial {single['trial']} ({single['backbone']}), "
         f"reaches {single['f1']:.3f} by itself. Ensemble minus single: "
@@ -149,6 +155,8 @@ def early_stopping_sentence(spent: int, full: int, num_pruned: int, num_finished
 def describe_method(choice: dict[str, Any]) -> str:
     """The method in a few words."""
     count = len(choice["ingredients"]) or len(choice["members"])
+    if count == 1:
+        return "one member"
     kinds = {
         "mean": f"mean of {plural(count, 'member')}",
         "greedy": f"greedy selection of {plural(count, 'member')}",
@@ -158,13 +166,27 @@ def describe_method(choice: dict[str, Any]) -> str:
     return kinds.get(choice["method"], f"{choice['method']} of {count}")
 
 
+def is_fixed(rule: str) -> bool:
+    """Whether a threshold rule is a number, so that nothing was chosen."""
+    return rule not in ("f1", "f2") and not rule.startswith("recall=")
+
+
 def describe_rule(rule: str) -> str:
-    """A threshold rule in words."""
+    """Say how a threshold came about, to stand behind “it was”."""
+    if is_fixed(rule):
+        return f"fixed at {rule} beforehand"
     if rule in ("f1", "f2"):
-        return f"the highest {rule.upper()} on validation"
-    if rule.startswith("recall="):
-        return f"the highest threshold with a validation recall of {rule.removeprefix('recall=')}"
-    return f"fixed at {rule}"
+        return f"chosen on validation, where {rule.upper()} is highest"
+    least = rule.removeprefix("recall=")
+    return f"chosen on validation, as the highest with a recall of at least {least}"
+
+
+def describe_temperature(temperature: float) -> str:
+    """What a temperature says of the probabilities that it corrects."""
+    if round(temperature, 3) == 1:
+        return "the probabilities were left as they were"
+    how = "too sure" if temperature > 1 else "not sure enough"
+    return f"the probabilities were {how}"
 
 
 def evaluate_command(name: str, choice: dict[str, Any]) -> str:
@@ -180,7 +202,8 @@ def evaluate_command(name: str, choice: dict[str, Any]) -> str:
     return " ".join([*words, *["--tta"] * bool(choice["tta"])])
 
 
-def _interval(bounds: dict[str, Any], form: str, sign: str = "") -> str:
+def _interval(bounds: dict[str, Any], sign: str = "") -> str:
     if bounds["low"] is None:
-        return "; no interval from so few photographs"
-    return form.format(*(minus(bounds[end], f"{sign}.3f") for end in ("low", "high")))
+        return "; it has no interval"
+    low, high = (minus(bounds[end], f"{sign}.3f") for end in ("low", "high"))
+    return f"; 95 % interval {low} to {high}"
