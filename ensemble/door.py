@@ -4,6 +4,7 @@ What the person's terminal or log no longer takes is lost, and nothing else: `| 
 may end first, a disk may be full, a terminal closed, or in an encoding that lacks a character.
 """
 
+import argparse
 import codecs
 import importlib
 import io
@@ -18,19 +19,24 @@ from types import FrameType
 from typing import NoReturn, TextIO
 
 from ensemble.errors import InputError, one_line
-from ensemble.interruption import Terminated
 
 PLAIN = dict(zip("−–—×÷→“”‘’", "---x/>\"\"''", strict=True)) | {"≥": ">=", "≤": "<=", "±": "+-"}
 OUR_HANDLER = "ensemble.plain"
 
 
-def run_module(name: str) -> NoReturn:
+def run_module(name: str, build_parser: Callable[[], argparse.ArgumentParser]) -> NoReturn:
     """Run the `main` of a module, whose imports take seconds; then the process ends.
 
     Args:
         name: Name of the module, such as `ensemble.evaluate`.
+        build_parser: Parser of the command line, by which help is printed and what is mistyped is
+            refused before anything is imported; `main` parses again.
     """
-    survive_output()
+
+    def parse() -> None:
+        build_parser().parse_args()
+
+    run_command(parse)
     with _ended_at_once(), _said("loading …"):
         main = importlib.import_module(name).main
     run_command(main)
@@ -44,14 +50,28 @@ def run_command(main: Callable[[], None]) -> None:
     """
     survive_output()
     try:
+        check_platform()
         main()
     except KeyboardInterrupt as error:
-        number = error.number if isinstance(error, Terminated) else signal.SIGINT
+        number = getattr(error, "number", signal.SIGINT)  # SIGTERM and SIGHUP come with theirs
         print("interrupted", file=sys.stderr)
         sys.exit(128 + number)
     except InputError as error:
         print(f"error: {one_line(str(error))}", file=sys.stderr)
         sys.exit(2)
+
+
+def check_platform() -> None:
+    """Refuse an operating system whose kernel lacks what is used of Linux's: flock, /proc, ….
+
+    Raises:
+        InputError: It is another one.
+    """
+    if sys.platform != "linux":
+        raise InputError(
+            f"crack-ensemble runs on Linux alone, and this is {sys.platform}; on Windows use WSL2, "
+            "on macOS a container or a virtual machine with Linux"
+        )
 
 
 def survive_output() -> None:

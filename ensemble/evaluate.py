@@ -5,12 +5,12 @@ is opened; each opening is written to `evaluation/ledger.csv`. Everything else t
 about the test reads what is written here.
 """
 
+from ensemble.command_lines import evaluate_parser
 from ensemble.door import run_module
 
 if __name__ == "__main__":  # before the imports below, which take seconds
-    run_module("ensemble.evaluate")
+    run_module("ensemble.evaluate", evaluate_parser)
 
-import argparse
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,11 +44,10 @@ from ensemble.members import (
     score_tiles,
 )
 from ensemble.mistakes import find_errors, read_labels, relabelled_figures, suspect_labels
-from ensemble.options import positive_number, whole_number
 from ensemble.provenance import describe_code_and_machine
 from ensemble.result_table import print_result, read_names
 from ensemble.run_folder import shown
-from ensemble.selection import METHODS, average_probabilities, choose_ensemble
+from ensemble.selection import average_probabilities, choose_ensemble
 from ensemble.training.checkpoint import Member
 from ensemble.training.memory import keep_freed_memory
 from ensemble.training.metrics import check_both_classes, margins_to_probabilities
@@ -58,35 +57,7 @@ from ensemble.wording import plural
 
 def main(arguments: list[str] | None = None) -> None:
     """Parse the command line, evaluate, print the table and where the files are."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ensemble.evaluate",
-        description="Choose an ensemble of a run's members on the validation split and test it "
-        "once on the held-out photographs.",
-    )
-    add = parser.add_argument
-    add("run", nargs="?", help="name under --out, or a path (default: the last run)")
-    add("--method", choices=METHODS, default="mean", help="how members are chosen (default: mean)")
-    add(
-        "--top-k",
-        type=whole_number("--top-k", least=1),
-        metavar="K",
-        help="members of mean (default: 5, or all if fewer)",
-    )
-    add(
-        "--threshold",
-        choices=("f1", "f2", "0.5"),
-        help="where F1 or F2 is best on validation, or 0.5 (default: f1)",
-    )
-    add(
-        "--min-recall",
-        type=positive_number("--min-recall", most=1),
-        metavar="R",
-        help="in place of --threshold: the highest threshold with this validation recall, 0 to 1",
-    )
-    add("--tta", action="store_true", help="average over flips and turns, if validation F1 rises")
-    add("--labels", type=Path, metavar="FILE", help="CSV of corrected labels: columns tile, label")
-    add("--out", type=Path, default=Path("results"), help="folder of the runs (default: results)")
-    options = parser.parse_args(arguments)
+    options = evaluate_parser().parse_args(arguments)
     if options.min_recall is not None and options.threshold is not None:
         raise InputError("--min-recall and --threshold exclude each other; give one")
     rule = options.threshold or "f1"

@@ -5,12 +5,12 @@ plainest form. It says what a member computes, not why: for where it saw a crack
 activation map beside the tile.
 """
 
+from ensemble.command_lines import NUM_CONVOLUTIONS, look_parser
 from ensemble.door import run_module
 
 if __name__ == "__main__":  # before the imports below, which take seconds
-    run_module("ensemble.look")
+    run_module("ensemble.look", look_parser)
 
-import argparse
 import os
 import re
 import zipfile
@@ -35,7 +35,6 @@ from ensemble.mosaic import cut_tile, lay_grid
 from ensemble.predict import read_tile_size
 from ensemble.training.checkpoint import Member, open_member
 
-NUM_CONVOLUTIONS = 12
 LONGEST_NAME = 60  # characters of a picture's
 
 
@@ -49,38 +48,7 @@ class ScoredTile(NamedTuple):
 
 def main(arguments: list[str] | None = None) -> None:
     """Parse the command line, run the tile through the member, write the picture."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ensemble.look",
-        description="Draw the filters and feature maps of a member's convolutions for one tile, "
-        "and where it saw a crack.",
-    )
-    parser.add_argument(
-        "member",
-        metavar="MEMBER",
-        help="its folder, RUN/TRIAL, or RUN for its best one; a run by name under --out, or a path",
-    )
-    parser.add_argument(
-        "tile",
-        metavar="TILE",
-        help="a picture (of a photograph of several tiles, the one likeliest to be cracked), or a "
-        "tile of the run's data set by its name there, as in validation.csv or errors.csv",
-    )
-    parser.add_argument(
-        "--png",
-        type=Path,
-        metavar="FILE",
-        default=Path("look.png"),
-        help="what is drawn; an older file is replaced (default: look.png)",
-    )
-    parser.add_argument(
-        "--out", type=Path, default=Path("results"), help="folder of the runs (default: results)"
-    )
-    parser.add_argument(
-        "--all",
-        action="store_true",
-        help=f"every convolution (default: {NUM_CONVOLUTIONS}, spread over the depth)",
-    )
-    options = parser.parse_args(arguments)
+    options = look_parser().parse_args(arguments)
     if options.out.suffix.lower() == ".png" and not options.out.is_dir():
         raise InputError(f"--out {options.out}: is the folder of the runs; give a picture as --png")
     parent = options.png.resolve().parent

@@ -4,15 +4,38 @@ A number that is none or out of its range is refused in the words of the command
 anything is read: the person typed `--epochs`, not `optimisation.epochs`.
 """
 
+import argparse
 import math
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from ensemble.errors import InputError, quote
 
+SPACES = Path(__file__).parents[1] / "search_spaces"
+RECIPES = SPACES / "recipes"
+METHODS = ("mean", "greedy", "weighted", "soup", "auto")  # of choosing an ensemble
 MOST_EPOCHS = 10_000
 LEAST_IMAGE_PX, MOST_IMAGE_PX = 16, 1024
 MOST_SEED = 2**63 - 1
+
+
+def new_parser(prog: str, description: str, **settings: Any) -> argparse.ArgumentParser:
+    """A parser with what every command has: help and the version of this package.
+
+    Args:
+        prog: How the command is typed.
+        description: What it does.
+        settings: Further ones of argparse's.
+    """
+    parser = argparse.ArgumentParser(prog=prog, description=description, **settings)
+    try:
+        shown = version("crack-ensemble")
+    except PackageNotFoundError:
+        shown = "of a folder that is not installed"
+    parser.add_argument("--version", action="version", version=f"crack-ensemble {shown}")
+    return parser
 
 
 def whole_number(option: str, *, least: int, most: int | None = None) -> Callable[[str], int]:

@@ -5,12 +5,12 @@ A photograph has as many chances of a false alarm as it has tiles, so look at wh
 tiles lie (the overlays) before you call it cracked.
 """
 
+from ensemble.command_lines import predict_parser
 from ensemble.door import run_module
 
 if __name__ == "__main__":  # before the imports below, which take seconds
-    run_module("ensemble.predict")
+    run_module("ensemble.predict", predict_parser)
 
-import argparse
 import itertools
 import os
 import struct
@@ -46,33 +46,7 @@ NUM_LISTED = 10
 
 def main(arguments: list[str] | None = None) -> None:
     """Parse the command line, score the pictures, write the table and the overlays."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ensemble.predict",
-        description="Look for cracks in pictures without labels, with the ensemble of a run. "
-        "A picture larger than one and a half tiles is cut into tiles of the size that the run "
-        "was trained on; it should show concrete at the same scale.",
-    )
-    parser.add_argument("run", help="name under --out, or a path")
-    parser.add_argument(
-        "paths", nargs="+", type=Path, metavar="PATH", help="a picture, or a folder or .zip of some"
-    )
-    parser.add_argument(
-        "--csv",
-        type=Path,
-        metavar="FILE",
-        default=Path("predictions.csv"),
-        help="one row a tile; an older file is replaced (default: predictions.csv)",
-    )
-    parser.add_argument(
-        "--overlays",
-        type=Path,
-        metavar="FOLDER",
-        help="of pictures of several tiles (default: beside the CSV, its name and -overlays)",
-    )
-    parser.add_argument(
-        "--out", type=Path, default=Path("results"), help="folder of the runs (default: results)"
-    )
-    options = parser.parse_args(arguments)
+    options = predict_parser().parse_args(arguments)
     parent = options.csv.resolve().parent
     if options.csv.suffix.lower() != ".csv" or options.csv.is_dir() or not parent.is_dir():
         raise InputError(f"--csv {options.csv}: must be a file called ….csv in an existing folder")

@@ -4,12 +4,12 @@ Trains a recipe's base again with either and with both, from the same weights wi
 further members of the same run, and tabulates them on validation. Nothing opens the test split.
 """
 
+from ensemble.command_lines import recall_parser
 from ensemble.door import run_module
 
 if __name__ == "__main__":  # before the imports below, which take seconds
-    run_module("ensemble.recall")
+    run_module("ensemble.recall", recall_parser)
 
-import argparse
 from pathlib import Path
 from typing import Any
 
@@ -44,20 +44,7 @@ STRONGEST = 1.0  # of `data.augmentation`
 
 def main(arguments: list[str] | None = None) -> None:
     """Parse the command line, train what is missing, print the table."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ensemble.recall",
-        description="Train a run of scripts/train.py again with class weights, with augmentation "
-        "at full strength and with both, and compare recall, precision and F1 on validation. The "
-        "same command goes on where it was interrupted.",
-    )
-    parser.add_argument("run", nargs="?", help="name under --out, or a path (default: the last)")
-    parser.add_argument(
-        "--gpus", type=int, choices=(0, 1), help="0 trains on the CPU (default: a GPU if any)"
-    )
-    parser.add_argument(
-        "--out", type=Path, default=Path("results"), help="folder of the runs (default: results)"
-    )
-    options = parser.parse_args(arguments)
+    options = recall_parser().parse_args(arguments)
     run = find_run(options.run, under=options.out)
     keep_freed_memory()
     device = torch.device("cpu") if options.gpus == 0 else choose_device()

@@ -29,6 +29,7 @@ from pydantic import Field, ValidationError
 
 from ensemble.errors import InputError, quote
 from ensemble.files import find_toml, read_toml
+from ensemble.options import RECIPES
 from ensemble.training.backbones import build_model, choose_trainable
 from ensemble.training.config import (
     Backbone,
@@ -39,7 +40,6 @@ from ensemble.training.config import (
 )
 from ensemble.training.settings import flatten, unflatten
 
-RECIPES = Path(__file__).parents[1] / "search_spaces" / "recipes"
 BASE = "base"
 
 

@@ -43,7 +43,6 @@ from ensemble.weighting import Method, convex_weights, cross_validate, diversity
 
 DEFAULT_TOP_K = 5
 LEAST_WEIGHT = 0.01  # a member below it costs a forward pass and changes nothing
-METHODS = ("mean", "greedy", "weighted", "soup", "auto")
 
 
 def check_top_k(k: int | None, *, num_candidates: int, num_finished: int) -> int:

@@ -4,7 +4,12 @@ What a notebook does, with the split, the training and the figures of a search: 
 is evaluated, used and reported like any other. Needs neither Ray nor Optuna.
 """
 
-import argparse
+from ensemble.command_lines import train_parser
+from ensemble.door import run_module
+
+if __name__ == "__main__":  # before the imports below, which take seconds
+    run_module("ensemble.train", train_parser)
+
 import shlex
 from datetime import datetime
 from pathlib import Path
@@ -20,8 +25,7 @@ from ensemble.export import export_member
 from ensemble.headline import describe_changes, describe_run, name_weights
 from ensemble.interruption import goes_on
 from ensemble.members import choose_device, rank_members
-from ensemble.options import EPOCHS, IMAGE_SIZE, SEED, data_options
-from ensemble.recipe import RECIPES, Recipe, load_recipe
+from ensemble.recipe import Recipe, load_recipe
 from ensemble.recipe_run import RecipeRun, train_recipe
 from ensemble.run_folder import (
     alone_in,
@@ -32,7 +36,6 @@ from ensemble.run_folder import (
     run_folder,
     shown,
 )
-from ensemble.training.config import Backbone
 from ensemble.training.member import open_training_data
 from ensemble.training.memory import keep_freed_memory
 from ensemble.training.metrics import check_both_classes
@@ -40,71 +43,9 @@ from ensemble.training.summary import print_layers, print_totals, summarise
 from ensemble.training.weights import InitialState, make_initial_state, parse_weights
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The options of `scripts/train.py`."""
-    parser = argparse.ArgumentParser(
-        prog="scripts/train.py",
-        description="Train the configurations of a recipe, one after another, and keep the best "
-        "epoch of each. The same command with the same --name continues an unfinished run.",
-    )
-    add = parser.add_argument
-    known = ", ".join(sorted(path.stem for path in RECIPES.glob("*.toml")))
-    add(
-        "--recipe",
-        required=True,
-        metavar="NAME|FILE",
-        help=f"a TOML file, or a name in search_spaces/recipes/: {known}",
-    )
-    for flag, settings in data_options(default="synthetic").items():
-        add(flag, **settings)
-    add(
-        "--backbone",
-        choices=Backbone.__args__,  # type: ignore[attr-defined]
-        metavar="NAME",
-        help=f"another network (default: the recipe's): {', '.join(Backbone.__args__)}",  # type: ignore[attr-defined]
-    )
-    add(
-        "--weights",
-        action="append",
-        default=[],
-        metavar="[BACKBONE=]WHAT",
-        help="what it starts from: imagenet, none, or FILE (.safetensors, or a state dict or "
-        "checkpoint of torch's) (default: the recipe's)",
-    )
-    add("--epochs", type=EPOCHS, metavar="N", help="of each configuration (default: the recipe's)")
-    add(
-        "--image-size",
-        type=IMAGE_SIZE,
-        metavar="PX",
-        help="side of the square input in pixels (default: the recipe's)",
-    )
-    add("--seed", type=SEED, default=0, metavar="N", help="head, order, augmentation (default: 0)")
-    add(
-        "--gpus",
-        type=int,
-        choices=(0, 1),
-        help="0 trains on the CPU (default: one GPU if there is one)",
-    )
-    add("--export", action="store_true", help="write RUN/export/ even if the recipe does not say")
-    add(
-        "--summary",
-        action="store_true",
-        help="print layers, parameters, memory and multiply-adds, and train nothing",
-    )
-    add("--name", metavar="NAME", help="of the run (default: the recipe's name and time)")
-    add(
-        "--out",
-        type=Path,
-        default=Path("results"),
-        metavar="FOLDER",
-        help="where the run's folder NAME and the packed tiles go (default: results)",
-    )
-    return parser
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Train as the command line says."""
-    options = build_parser().parse_args(arguments)
+    options = train_parser().parse_args(arguments)
     asked = load_recipe(options.recipe)
     recipe = asked.changed(
         backbone=options.backbone,

@@ -4,13 +4,13 @@ import argparse
 
 import pytest
 
-from ensemble import train
+from ensemble.command_lines import train_parser
 from ensemble.errors import InputError
 from ensemble.options import LEAST_IMAGE_PX, MOST_EPOCHS, MOST_IMAGE_PX, MOST_SEED
 from ensemble.search import options as search
 from ensemble.training.config import parse_config
 
-PARSERS = {"search": search.build_parser, "train": train.build_parser}
+PARSERS = {"search": search.build_parser, "train": train_parser}
 NUMBERS = [
     (command, action.option_strings[0])
     for command, build in PARSERS.items()

@@ -23,6 +23,7 @@ from ensemble.data.synthetic import draw_dataset
 from ensemble.errors import InputError
 from ensemble.files import write_json
 from ensemble.members import member_folder
+from ensemble.options import METHODS
 from ensemble.search.budget import Node, plan_budget
 from ensemble.search.command import SPACES
 from ensemble.search.retention import BYTES_PER_RUN, Retention, forecast_disk
@@ -456,7 +457,7 @@ def test_a_run_with_dropped_members_is_evaluated_and_says_so(
         list(train_member(config, data, trial=trial, initial_weights=initial, folder=folder))
     dropped = Retention(run, 2).keep_best(range(4))
     monkeypatch.chdir(tmp_path)
-    for method in evaluate.METHODS:
+    for method in METHODS:
         evaluate.main(["run", "--method", method])
         said = capsys.readouterr().out
         assert "chosen from the 2 of 4 finished trials that kept their weights" in said

@@ -4,7 +4,6 @@ Only files of the run's folder are read, no tile and no network; every number is
 counted in them. A run that was not evaluated yet gets the page of its search.
 """
 
-import argparse
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from ensemble.command_lines import report_parser
 from ensemble.errors import InputError
 from ensemble.files import write_text
 from ensemble.members import find_run
@@ -28,14 +28,7 @@ SUSPECTS_SHOWN, PHOTOGRAPHS_SHOWN, TILES_NAMED = 20, 15, 10
 
 def main(arguments: list[str] | None = None) -> None:
     """Parse the command line, write the page and say where it is."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ensemble.report",
-        description="Write a run's report.html: one page that needs no other file and no network.",
-    )
-    add = parser.add_argument
-    add("run", nargs="?", help="name under --out, or a path (default: the last run)")
-    add("--out", type=Path, default=Path("results"), help="folder of the runs (default: results)")
-    options = parser.parse_args(arguments)
+    options = report_parser().parse_args(arguments)
     page = write_report(find_run(options.run, under=options.out))
     print(f"written: {page} ({page.stat().st_size / 1e6:.1f} MB)")
 

@@ -38,12 +38,11 @@ ENVIRONMENT = {
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_WARN_THRESHOLD_S": "1000",
 }
-LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 ENVIRONMENT_ALONE = {
     # what it is for on Windows and macOS: a Ray that takes the loopback for the host's address
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    "GLOO_SOCKET_IFNAME": LOOPBACK,  # else gloo and NCCL listen on the host's address
-    "NCCL_SOCKET_IFNAME": LOOPBACK,
+    "GLOO_SOCKET_IFNAME": "lo",  # else gloo and NCCL listen on the host's address
+    "NCCL_SOCKET_IFNAME": "lo",
 }
 
 

@@ -1,5 +1,11 @@
 """scripts/search.py: from the command line to a run's folder; bad input is refused first."""
 
+from ensemble.door import run_module
+from ensemble.search.options import build_parser
+
+if __name__ == "__main__":  # before the imports below, which take seconds
+    run_module("ensemble.search.command", build_parser)
+
 import argparse
 import os
 import shlex
@@ -16,6 +22,7 @@ from ensemble.errors import InputError
 from ensemble.files import find_toml
 from ensemble.headline import describe_changes, name_weights
 from ensemble.interruption import goes_on
+from ensemble.options import SPACES
 from ensemble.run_folder import alone_in, begin_run, check_same_run, run_folder, shown
 from ensemble.search.budget import Budget, Node, plan_budget, wait_for_room
 from ensemble.search.cluster import (
@@ -28,7 +35,6 @@ from ensemble.search.cluster import (
     prepare_environment,
     started,
 )
-from ensemble.search.options import build_parser
 from ensemble.search.ray_log import recorded
 from ensemble.search.run_folder import check_disk, identify_run, share_run
 from ensemble.search.space_file import load_space
@@ -36,8 +42,6 @@ from ensemble.search.start import start
 from ensemble.search.storage import Storage
 from ensemble.training.weights import make_initial_state, parse_weights
 from ensemble.wording import plural
-
-SPACES = Path(__file__).parents[2] / "search_spaces"
 
 
 def main(arguments: list[str] | None = None) -> None:

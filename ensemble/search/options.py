@@ -4,7 +4,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ensemble.options import EPOCHS, IMAGE_SIZE, SEED, data_options, positive_number, whole_number
+from ensemble.options import (
+    EPOCHS,
+    IMAGE_SIZE,
+    SEED,
+    data_options,
+    new_parser,
+    positive_number,
+    whole_number,
+)
 
 OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "data": {
@@ -143,9 +151,9 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
 
 def build_parser() -> argparse.ArgumentParser:
     """The options of `scripts/search.py`."""
-    parser = argparse.ArgumentParser(
-        prog="scripts/search.py",
-        description="Search hyperparameters for crack classifiers and keep the best epoch of each "
+    parser = new_parser(
+        "scripts/search.py",
+        "Search hyperparameters for crack classifiers and keep the best epoch of each "
         "trial. The same command with the same --name continues an unfinished search.",
         epilog="A trial with one worker trains inside a process of Ray Tune that is used again for "
         "the next trial; with --workers-per-trial above 1 (or in the space) each trial trains "
