@@ -71,4 +71,32 @@ def test_the_time_left_of_a_trial_falls_while_its_next_epoch_runs():
     assert trial.seconds_left(now=70.0) is None
     trial.epoch, trial.epoch_seconds, trial.reported_at = 2, 10.0, 100.0
     assert [trial.seconds_left(now) for now in (100.0, 104.0, 109.0)] == [40.0, 36.0, 31.0]
-    assert trial.seconds_left(now=200.0) == 0.0
+    assert trial.seconds_left(now=200.0) == 30.0  # three more epochs are to come
+
+
+def test_the_time_left_falls_between_epochs_by_an_epoch_at_most():
+    forecast, clock = make(num_trials=2, num_finished=0, max_concurrent_trials=1)
+    forecast.start("a", num_epochs=4)
+    clock.now += 10
+    forecast.report("a", 1)
+    left = []
+    for _ in range(4):
+        left.append(forecast.seconds_left())
+        clock.now += 4
+    assert left == [70, 66, 62, 60]
+
+
+def test_until_the_running_epochs_end_it_takes_what_is_left_of_the_youngest():
+    forecast, clock = make(num_trials=2, num_finished=0, max_concurrent_trials=2)
+    forecast.start("a", num_epochs=4)
+    forecast.start("b", num_epochs=4)
+    assert forecast.seconds_until_stop() is None
+    clock.now += 10
+    forecast.report("a", 1)
+    forecast.report("b", 1)
+    clock.now += 10
+    forecast.report("a", 2)
+    clock.now += 3
+    assert forecast.seconds_until_stop() == 7
+    clock.now += 30
+    assert forecast.seconds_until_stop() == 0

@@ -13,13 +13,14 @@ from ensemble.search.stopping import Stopping
 
 @pytest.fixture
 def make_progress(tmp_path):
-    def make(*, stored=(), terminal=True, max_seconds=None):
+    def make(*, stored=(), terminal=True, max_seconds=None, places=0, said=None):
         console = Console(file=io.StringIO(), force_terminal=terminal, width=100, color_system=None)
         progress = Progress(
             RunTables(tmp_path),
             console,
-            Stopping(print),
+            Stopping(said.append if said is not None else print),
             lambda trial_id: "its process died, 3 times",
+            lambda: places,
             num_trials=4,
             stored=stored,
             max_concurrent_trials=2,
@@ -33,7 +34,10 @@ def make_progress(tmp_path):
 def trial(number, epochs=4):
     config = {"model": {"backbone": "small_cnn"}, "optimisation": {"epochs": epochs}}
     return SimpleNamespace(
-        trial_id=f"id{number}", config={"number": number, "config": config}, last_result=None
+        status="PENDING",
+        trial_id=f"id{number}",
+        config={"number": number, "config": config},
+        last_result=None,
     )
 
 
@@ -116,5 +120,37 @@ def test_a_log_file_has_a_plain_line_an_epoch_and_the_time_left(make_progress):
     lines = console.file.getvalue().splitlines()
     assert lines[0].endswith("trial 3 starts: small_cnn")
     assert "trial 3 epoch 1/4: val F1 0.610 (best 0.610), loss 0.500 / 0.500, 123" in lines[1]
-    assert "trial 3 finished after epoch 1, best val F1 0.610 [1/4 trials, about 0:" in lines[2]
+    assert "trial 3 finished after epoch 1, best val F1 0.610 [1/4 trials" in lines[2]
     assert "\x1b" not in console.file.getvalue()
+
+
+def test_a_trial_whose_process_starts_is_told_from_one_that_has_no_place(make_progress):
+    progress, console = make_progress(places=1)
+    progress.on_step_end(0, [trial(0), trial(1)])
+    rows = [line for line in shown(progress, console).splitlines() if "small_cnn" in line]
+    assert "process starts (0:00:00)" in rows[0]
+    assert "no place yet (0:00:00)" in rows[1]
+    progress.on_trial_start(0, [], trial(0))
+    assert "process starts" not in shown(progress, console)
+
+
+def test_a_log_says_once_that_a_process_is_starting(make_progress):
+    progress, console = make_progress(terminal=False, places=1)
+    for _ in range(3):
+        progress.on_step_end(0, [trial(0), trial(1)])
+    (line,) = console.file.getvalue().splitlines()
+    assert line.endswith("trial 0's process is starting")
+
+
+def test_who_stops_a_search_is_told_how_long_the_running_epochs_take(make_progress):
+    said = []
+    progress, console = make_progress(said=said)
+    one = trial(0)
+    progress.on_trial_start(0, [], one)
+    progress._forecast._last_news["id0"] -= 100  # it started 100 s ago
+    report(progress, one, 1, 0.5, 0.5)
+    assert "about 0:12:" in shown(progress, console)
+    progress._stopping.ask("Ctrl-C", exit_code=130)
+    (line,) = said
+    assert line.startswith("stopping: Ctrl-C; running trials end after this epoch, in about 0:01:")
+    assert "; stopping in about 0:01:" in shown(progress, console)

@@ -56,12 +56,27 @@ class Forecast:
             self._ended_epochs += epochs
 
     def seconds_left(self) -> float | None:
-        """Until the last trial ends; None before the first epoch did."""
+        """Until the last trial ends; None before the first epoch did.
+
+        It falls while an epoch runs, but by no more than that epoch is expected to take.
+        """
         if not self._num_epochs:
             return None
+        now, epoch_seconds = self._clock(), self._seconds / self._num_epochs
         longest = max((most for _, most in self._epochs.values()), default=0)
         usual = self._ended_epochs / self._num_ended if self._num_ended else longest
-        running = [max(min(usual, most) - done, 0.5) for done, most in self._epochs.values()]
-        waiting = max(0, self._missing - len(running)) * usual
+        running = 0.0
+        for trial, (done, most) in self._epochs.items():
+            whole = max(min(usual, most) - done, 0.5) * epoch_seconds
+            running += max(0.0, whole - min(now - self._last_news[trial], epoch_seconds))
+        num_waiting = max(0, self._missing - len(self._epochs))
         at_a_time = min(self._concurrent, max(self._missing, 1))
-        return (sum(running) + waiting) * self._seconds / self._num_epochs / at_a_time
+        return (running + num_waiting * usual * epoch_seconds) / at_a_time
+
+    def seconds_until_stop(self) -> float | None:
+        """Until all running trials have ended their epochs; None if nobody can tell yet."""
+        if not self._num_epochs:
+            return None
+        now, epoch_seconds = self._clock(), self._seconds / self._num_epochs
+        left = [epoch_seconds - (now - self._last_news[trial]) for trial in self._epochs]
+        return max([0.0, *left])

@@ -4,8 +4,10 @@ Ray's library does not say so: without its raylet it waits for ever, and without
 control store (GCS) it is silent for a minute and then ends the process from within C++.
 """
 
+import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +21,7 @@ OWN = {"raylet": "Ray's raylet", "gcs_server": "Ray's control store (GCS)"}
 LOOK_EVERY_SECONDS = 0.5
 PATIENCE_SECONDS = 30.0  # for a head that does not answer; Ray gives up after 60
 GRACE_SECONDS = 3.0  # for Tune to come round; in a call into Ray it would not
+LAST_SECONDS = 30.0  # for such a call to notice a signal
 WAKE = signal.SIGURG  # nothing else uses it, and by itself it does nothing
 
 
@@ -35,7 +38,7 @@ class Lifeline(tune.Callback):
 
     def __init__(self, look: Callable[[], str | None]):
         self._look, self._lost = look, ""
-        self._is_over = threading.Event()
+        self._is_over, self._is_left = threading.Event(), threading.Event()
 
     def __enter__(self) -> "Lifeline":
         self._before = signal.signal(WAKE, self._wake)
@@ -45,6 +48,7 @@ class Lifeline(tune.Callback):
 
     def __exit__(self, *_: object) -> None:
         self._is_over.set()
+        self._is_left.set()
         self._thread.join()
         signal.signal(WAKE, self._before)
 
@@ -64,6 +68,9 @@ class Lifeline(tune.Callback):
                 break
         if not self._is_over.wait(GRACE_SECONDS):
             signal.pthread_kill(threading.main_thread().ident or 0, WAKE)
+        if self._lost and not self._is_left.wait(LAST_SECONDS):  # the call returns to nobody
+            print(f"error: {self._lost}; the same command goes on", file=sys.stderr, flush=True)
+            os._exit(2)  # as after a kill, nothing that is finished is lost
 
     def _wake(self, number: int, _: FrameType | None) -> None:
         if self._lost and not self._is_over.is_set():

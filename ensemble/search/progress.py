@@ -18,6 +18,8 @@ from ensemble.search.tables import RunTables
 from ensemble.wording import plural
 
 NUM_BEST = 5
+LOOK_EVERY_SECONDS = 2.0
+REMIND_EVERY_SECONDS = 60.0
 
 
 @dataclass
@@ -39,7 +41,18 @@ class RunningTrial:
         if not self.epoch:
             return None
         whole = self.epoch_seconds * (self.num_epochs - self.epoch)
-        return max(0.0, whole - (now - self.reported_at))
+        return max(0.0, whole - min(now - self.reported_at, self.epoch_seconds))
+
+
+@dataclass
+class StartingTrial:
+    """A trial without a process: one is starting for it, or there is no place for one."""
+
+    number: int
+    backbone: str
+    since: float
+    has_place: bool = False
+    said_at: float | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +73,7 @@ class Progress(tune.Callback):
         console: Of the person.
         stopping: Once it is asked, trials that end will go on another time.
         explain_death: Tune's trial id → why its processes died; None if it is tried again.
+        count_places: Tells for how many trials Ray has a place.
         num_trials: Finished trials that the run is to have.
         stored: Those it has already.
         max_concurrent_trials: Trials at a time.
@@ -72,6 +86,7 @@ class Progress(tune.Callback):
         console: Console,
         stopping: Stopping,
         explain_death: Callable[[str], str | None],
+        count_places: Callable[[], int],
         *,
         num_trials: int,
         stored: Sequence[Finished],
@@ -79,7 +94,7 @@ class Progress(tune.Callback):
         max_seconds: float | None,
     ):
         self._tables, self._console, self._stopping = tables, console, stopping
-        self._explain_death = explain_death
+        self._explain_death, self._count_places = explain_death, count_places
         num_stopped = sum(trial.stopped_early for trial in stored)
         self._num_trials, self._counts = num_trials, {"finished": len(stored) - num_stopped}
         if num_stopped:
@@ -90,7 +105,10 @@ class Progress(tune.Callback):
             num_finished=len(stored),
             max_concurrent_trials=max_concurrent_trials,
         )
+        stopping.describe_wait = self._describe_wait
         self._running: dict[str, RunningTrial] = {}
+        self._starting: dict[str, StartingTrial] = {}
+        self._last_look = -LOOK_EVERY_SECONDS
         self._best = sorted((-one.best_val_f1, one.number, one.backbone) for one in stored)
         del self._best[NUM_BEST:]
         self._started = time.monotonic()
@@ -113,8 +131,31 @@ class Progress(tune.Callback):
         """A trial was given a process."""
         running = _describe(trial)
         self._running[trial.trial_id] = running
+        self._starting.pop(trial.trial_id, None)
         self._forecast.start(trial.trial_id, num_epochs=running.num_epochs)
         self._log(f"trial {running.number} starts: {running.backbone}")
+
+    def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:
+        """See which trials wait for a process: torch is imported there, which takes a while."""
+        now = time.monotonic()
+        pending = {t.trial_id: t for t in trials if t.status == tune.experiment.Trial.PENDING}
+        for trial_id in self._starting.keys() - pending.keys():
+            del self._starting[trial_id]
+        if not pending or now - self._last_look < LOOK_EVERY_SECONDS:
+            return
+        self._last_look = now
+        num_placed = self._count_places() - len(self._running)
+        for index, (trial_id, trial) in enumerate(pending.items()):
+            described = _describe(trial)
+            one = self._starting.setdefault(
+                trial_id, StartingTrial(described.number, described.backbone, now)
+            )
+            one.has_place = index < num_placed
+            is_due = one.said_at is None or now - one.said_at >= REMIND_EVERY_SECONDS
+            if one.has_place and is_due:
+                waited = f" ({_clock(now - one.since)})" if one.said_at else ""
+                self._log(f"trial {one.number}'s process is starting{waited}")
+                one.said_at = now
 
     def on_trial_result(
         self, iteration: int, trials: list, trial: Any, result: dict[str, Any], **info: Any
@@ -183,8 +224,14 @@ class Progress(tune.Callback):
         )
 
     def _left(self) -> str:
+        if self._stopping.request is not None:
+            return f"stopping {self._describe_wait()}".rstrip()
         seconds = self._forecast.seconds_left()
-        return "" if seconds is None else f"about {_clock(seconds)} left"
+        return "" if seconds is None or seconds < 1 else f"about {_clock(seconds)} left"
+
+    def _describe_wait(self) -> str:
+        seconds = self._forecast.seconds_until_stop()
+        return "" if seconds is None or seconds < 1 else f"in about {_clock(seconds)}"
 
     def _log(self, line: str) -> None:
         if not self._console.is_terminal:
@@ -206,6 +253,10 @@ class Progress(tune.Callback):
                 _number(running.best_val_f1, 3),
                 "" if left is None else _clock(left),
             )
+        for one in list(self._starting.values()):
+            what = "process starts" if one.has_place else "no place yet"
+            waited = _clock(time.monotonic() - one.since)
+            table.add_row(str(one.number), one.backbone, f"{what} ({waited})")
         counts = ", ".join(f"{count} {kind}" for kind, count in self._counts.items())
         used = _clock(time.monotonic() - self._started)
         if self._max_seconds is not None:

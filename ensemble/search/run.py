@@ -20,6 +20,7 @@ from ensemble.search.budget import Budget
 from ensemble.search.early_stopping import make_early_stopping
 from ensemble.search.lifeline import Lifeline, RayLostError, look_after_ray
 from ensemble.search.progress import Finished, Progress
+from ensemble.search.reservations import count_places
 from ensemble.search.retention import Retention
 from ensemble.search.scratch import scratch_folder
 from ensemble.search.searcher import StudySearcher
@@ -125,6 +126,7 @@ class Search:
             console,
             self._stopping,
             self._watch.explain,
+            count_places,
             num_trials=settings.num_trials,
             stored=self._stored(),
             max_concurrent_trials=budget.max_concurrent_trials,

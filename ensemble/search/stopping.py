@@ -40,6 +40,7 @@ class Stopping:
     def __init__(self, say: Callable[[str], None]):
         self._say = say
         self._lock = threading.RLock()  # a signal may come while it is held
+        self.describe_wait: Callable[[], str] = str  # set by who knows the trials
         self.request: StopRequest | None = None
         self.error: Exception | None = None  # a fault of the program, with its traceback
 
@@ -48,7 +49,9 @@ class Stopping:
         with self._lock:
             if self.request is None:
                 self.request = StopRequest(words, exit_code)
-                self._say(f"stopping: {words}; running trials end after this epoch")
+                wait = self.describe_wait()
+                when = f"running trials end after this epoch{', ' if wait else ''}{wait}"
+                self._say(f"stopping: {words}; {when}")
 
     def note(self, words: str, *, exit_code: int) -> None:
         """Keep why the search has ended already, where nobody had asked for it."""

@@ -11,7 +11,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from ensemble.search.orphans import release_orphans
+from ensemble.search.reservations import count_places, release_orphans
 from ensemble.search.stopping import Stopping
 from ensemble.search.workers import WorkersLostError
 from ensemble.wording import plural
@@ -106,7 +106,8 @@ class Watch(tune.Callback):
             self._last_busy = now
         elif now - self._last_busy > REMIND_EVERY_SECONDS:
             self._last_busy = now
-            self._say(f"waiting for a place for a trial; Ray has {_describe_resources()}")
+            if self._lacks_nodes or not count_places():
+                self._say(f"waiting for a place for a trial; Ray has {_describe_resources()}")
 
     def explain(self, trial_id: str) -> str | None:
         """Why a trial whose processes died is given up; None if it should not be.

@@ -7,7 +7,7 @@ to notice a death (ray-project/ray issue 54305). The group serves one trial afte
 starting it costs many times what a short trial does.
 
 Where something else kills one of its processes, the group is of no further use; what it had
-reserved is given back by `orphans`, from the search's own process.
+reserved is given back by `reservations`, from the search's own process.
 """
 
 import os
@@ -140,7 +140,8 @@ class WorkerGroup:
 class _Trainer(TorchTrainer):
     """Without the process that watches over Train's reservation through Ray's state API.
 
-    That one waits for ever without a dashboard or beside a second Ray; `orphans` does its work.
+    That one waits for ever without a dashboard or beside a second Ray; what it is for is done by
+    `reservations`.
     """
 
     def _create_default_callbacks(self) -> list[Any]:

@@ -1,0 +1,46 @@
+"""What Ray holds for the trials: how many have a place, and what belongs to nobody any more.
+
+A Train controller reserves a placement group and removes it when it ends by itself. If it is
+killed, Ray keeps the reservation until the whole job ends, and the next trial would wait for ever.
+Train's remedy asks the state API, which needs the dashboard and exactly one Ray on the host
+(ray-project/ray issues 54305, 65443); these tables come from the cluster's control store.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import ray
+from ray._private import state
+from ray.core.generated import gcs_pb2
+from ray.util.placement_group import PlacementGroup, remove_placement_group
+
+
+def release_orphans() -> int:
+    """Remove the placement groups of this job whose creating actor is dead; returns how many."""
+    released = 0
+    for table in _groups():
+        by_actor = not ray.ActorID(table.creator_actor_id).is_nil()
+        removed = table.state == gcs_pb2.PlacementGroupTableData.REMOVED
+        if by_actor and table.creator_actor_dead and not removed:
+            remove_placement_group(PlacementGroup(ray.PlacementGroupID(table.placement_group_id)))
+            released += 1
+    return released
+
+
+def count_places() -> int:
+    """Trials for which Tune, in the search's own process, has a place, whatever runs there yet."""
+    return sum(
+        table.state == gcs_pb2.PlacementGroupTableData.CREATED
+        and ray.ActorID(table.creator_actor_id).is_nil()
+        for table in _groups()
+    )
+
+
+def _groups() -> Iterator[Any]:
+    """The placement groups of this job."""
+    accessor = state.state._connect_and_get_accessor()
+    job = ray.get_runtime_context().get_job_id()
+    for serialized in accessor.get_placement_group_table():
+        table: Any = gcs_pb2.PlacementGroupTableData.FromString(serialized)
+        if table.creator_job_id.hex() == job:
+            yield table
