@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn, TextIO
 
+from ensemble.cores import spare_libraries
 from ensemble.errors import InputError, one_line
 
 PLAIN = dict(zip("−–—×÷→“”‘’", "---x/>\"\"''", strict=True)) | {"≥": ">=", "≤": "<=", "±": "+-"}
@@ -37,6 +38,7 @@ def run_module(name: str, build_parser: Callable[[], argparse.ArgumentParser]) -
         build_parser().parse_args()
 
     run_command(parse)
+    spare_libraries()
     with _ended_at_once(), _said("loading …"):
         main = importlib.import_module(name).main
     run_command(main)

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from ensemble.cores import count_cores
 from ensemble.data.decode import UNREADABLE, decode_picture, explain_unreadable, open_image
 from ensemble.data.listing import Reader
 from ensemble.data.progress import progress_bar
@@ -251,7 +252,7 @@ def _read_all(
     with (
         _without_warnings(),
         progress_bar() as progress,
-        ThreadPoolExecutor(num_threads or os.cpu_count()) as threads,
+        ThreadPoolExecutor(num_threads or count_cores()) as threads,
     ):
         try:
             done = chain.from_iterable(threads.map(read_chunk, chunks))

@@ -7,7 +7,6 @@ if __name__ == "__main__":  # before the imports below, which take seconds
     run_module("ensemble.search.command", build_parser)
 
 import argparse
-import os
 import shlex
 import sys
 from contextlib import nullcontext
@@ -17,6 +16,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from ensemble.cores import count_cores
 from ensemble.data.prepare import is_synthetic, prepare_data
 from ensemble.errors import InputError
 from ensemble.files import find_toml
@@ -110,6 +110,11 @@ def _search(options: argparse.Namespace, head: Head | None) -> None:
     if storage is not None:
         storage.check()
     console.print(f"budget: {planned}")
+    if options.cpus is not None and planned.num_gpus:
+        console.print(
+            f"--cpus {options.cpus} counts for nothing beside GPUs, as each trial trains on one; "
+            "--gpus 0 trains on the CPU"
+        )
     states = {}
     for backbone, what in weights.items():
         if what == "imagenet":
@@ -127,6 +132,8 @@ def _search(options: argparse.Namespace, head: Head | None) -> None:
     identity = identify_run(space, packed, options.seed, options.sampler, states)
     check_same_run(folder, identity, packed)
 
+    if head is None:
+        console.print("starting Ray on this machine")
     with (
         alone_in(folder, what="search"),
         nullcontext() if head else started(num_cpus=cores, num_gpus=gpus),
@@ -183,4 +190,4 @@ def _search(options: argparse.Namespace, head: Head | None) -> None:
 
 
 def _cores_and_gpus_here() -> tuple[int, int]:
-    return len(os.sched_getaffinity(0)), torch.cuda.device_count()
+    return count_cores(), torch.cuda.device_count()

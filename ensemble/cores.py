@@ -1,0 +1,59 @@
+"""How many cores this process may use: those it may run on, and no more than its quota pays for.
+
+`docker run --cpus 2`, Kubernetes and Slurm give a share of the time of all cores (a CPU quota of
+the process's control group); the system still shows all of them.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def count_cores(system: Path = Path("/")) -> int:
+    """Cores for this process, at least one; a part of a core counts as one.
+
+    Args:
+        system: Root of the file system in which control groups are looked up.
+    """
+    allowed = len(os.sched_getaffinity(0))
+    return max(1, min([allowed, *(-int(-quota // 1) for quota in _quotas(system))]))
+
+
+def spare_libraries() -> None:
+    """Have numerical libraries, not imported yet, start no more threads than the quota pays for."""
+    if (cores := count_cores()) < len(os.sched_getaffinity(0)):
+        os.environ.setdefault("OMP_NUM_THREADS", str(cores))
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", str(cores))
+
+
+def _quotas(system: Path) -> Iterator[float]:
+    """The quotas, in cores, of this process's control groups and of those that they are in."""
+    for folder in _groups(system):
+        try:
+            if (folder / "cpu.max").exists():  # version 2
+                quota, period = (folder / "cpu.max").read_text().split()
+            else:
+                quota = (folder / "cpu.cfs_quota_us").read_text().strip()
+                period = (folder / "cpu.cfs_period_us").read_text().strip()
+            if quota not in ("max", "-1"):
+                yield int(quota) / int(period)
+        except (OSError, ValueError, ZeroDivisionError):  # none here
+            continue
+
+
+def _groups(system: Path) -> Iterator[Path]:
+    try:
+        lines = (system / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        number, controllers, path = line.split(":", 2)
+        if number == "0":
+            mounts = ["sys/fs/cgroup"]
+        elif "cpu" in controllers.split(","):
+            mounts = [f"sys/fs/cgroup/{controllers}", "sys/fs/cgroup/cpu"]
+        else:
+            continue
+        inner = Path(path.lstrip("/"))
+        for mount in mounts:  # a container sees its own group as the root
+            yield from (system / mount / part for part in [inner, *inner.parents])
