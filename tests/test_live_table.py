@@ -126,12 +126,12 @@ def test_a_log_file_has_a_plain_line_an_epoch_and_the_time_left(make_progress):
 
 def test_a_trial_whose_process_starts_is_told_from_one_that_has_no_place(make_progress):
     progress, console = make_progress(places=1)
-    progress.on_step_end(0, [trial(0), trial(1)])
-    rows = [line for line in shown(progress, console).splitlines() if "small_cnn" in line]
-    assert "process starts (0:00:00)" in rows[0]
-    assert "no place yet (0:00:00)" in rows[1]
+    progress.on_step_end(0, [trial(0), trial(1), trial(2)])
+    lines = shown(progress, console).splitlines()
+    assert "process starting: trial 0 (0:00:00)" in lines
+    assert "no place yet: trials 1, 2 (0:00:00)" in lines
     progress.on_trial_start(0, [], trial(0))
-    assert "process starts" not in shown(progress, console)
+    assert "process starting" not in shown(progress, console)
 
 
 def test_a_log_says_once_that_a_process_is_starting(make_progress):

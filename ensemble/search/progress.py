@@ -49,7 +49,6 @@ class StartingTrial:
     """A trial without a process: one is starting for it, or there is no place for one."""
 
     number: int
-    backbone: str
     since: float
     has_place: bool = False
     said_at: float | None = None
@@ -146,10 +145,8 @@ class Progress(tune.Callback):
         self._last_look = now
         num_placed = self._count_places() - len(self._running)
         for index, (trial_id, trial) in enumerate(pending.items()):
-            described = _describe(trial)
-            one = self._starting.setdefault(
-                trial_id, StartingTrial(described.number, described.backbone, now)
-            )
+            number = trial.config["number"]
+            one = self._starting.setdefault(trial_id, StartingTrial(number, now))
             one.has_place = index < num_placed
             is_due = one.said_at is None or now - one.said_at >= REMIND_EVERY_SECONDS
             if one.has_place and is_due:
@@ -253,10 +250,6 @@ class Progress(tune.Callback):
                 _number(running.best_val_f1, 3),
                 "" if left is None else _clock(left),
             )
-        for one in list(self._starting.values()):
-            what = "process starts" if one.has_place else "no place yet"
-            waited = _clock(time.monotonic() - one.since)
-            table.add_row(str(one.number), one.backbone, f"{what} ({waited})")
         counts = ", ".join(f"{count} {kind}" for kind, count in self._counts.items())
         used = _clock(time.monotonic() - self._started)
         if self._max_seconds is not None:
@@ -266,7 +259,19 @@ class Progress(tune.Callback):
         if forecast := self._left():
             head += f"; {forecast}"
         best = "  ".join(f"{-f1:.3f} (trial {n}, {name})" for f1, n, name in self._best)
-        return Group(table, Text(head), Text(f"best val F1: {best}" if best else ""))
+        lines = [head, *self._describe_starting(), f"best val F1: {best}" if best else ""]
+        return Group(table, *(Text(line) for line in lines))
+
+    def _describe_starting(self) -> list[str]:
+        """Which trials are without a process, and for how long."""
+        lines = []
+        for has_place, what in ((True, "process starting"), (False, "no place yet")):
+            waiting = [one for one in list(self._starting.values()) if one.has_place == has_place]
+            if waiting:
+                numbers = ", ".join(str(one.number) for one in waiting)
+                waited = _clock(time.monotonic() - min(one.since for one in waiting))
+                lines.append(f"{what}: trial{'s' * (len(waiting) > 1)} {numbers} ({waited})")
+        return lines
 
 
 def _describe(trial: Any) -> RunningTrial:
