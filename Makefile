@@ -25,8 +25,8 @@ test: .venv/.installed lint  ## all tests but the long ones: under 10 minutes
 
 test-all: .venv/.installed lint  ## all tests, as CI runs them: with kills, full disks and clusters
 	$(RUN) -m pytest -n 2 --dist loadfile -m "not long"
-	# what failed beside another search is tried once more, alone
-	$(RUN) -m pytest -n 2 --dist worksteal -m long || $(RUN) -m pytest --last-failed --last-failed-no-failures none -m long
+	# what failed beside another search is tried once more, alone, and named at the end
+	$(RUN) -m pytest -n 2 --dist worksteal -m long || $(RUN) tests/again.py
 
 soak: .venv/.installed  ## the faults in full counts, for hours; writes results/evidence/soak_*.csv
 	$(RUN) scripts/soak.py $(SOAK)

@@ -20,7 +20,7 @@ from rich.text import Text
 from sklearn.metrics import classification_report
 
 from ensemble.data.batches import Tiles
-from ensemble.files import read_table, write_text, written_whole
+from ensemble.files import read_table, write_table, write_text, written_whole
 from ensemble.gallery import draw_worst
 from ensemble.members import rank_members, read_validation, score_tiles
 from ensemble.recipe import Recipe
@@ -79,7 +79,7 @@ def write_comparison(
         console: Of the person.
     """
     table = compare(members, checkpoints, data)
-    write_text(run / "variants.csv", table.to_csv(index=False))
+    write_table(run / "variants.csv", table)
     reports = "\n".join(report_validation(name, m, data) for name, m in members.items())
     write_text(run / "validation_report.txt", reports)
     starts = {v.name: v.starts_from for v in recipe.variants}

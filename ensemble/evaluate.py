@@ -34,7 +34,7 @@ from ensemble.figures import (
     photograph_of,
     surface_figures,
 )
-from ensemble.files import read_object, read_table, write_json, write_text
+from ensemble.files import read_object, read_table, write_json, write_table, write_text
 from ensemble.gallery import draw_galleries
 from ensemble.members import (
     choose_device,
@@ -228,7 +228,7 @@ def _write(
         ("suspect_labels", suspects),
         ("if_relabelled", relabelled_figures(predictions, suspects, choice.threshold)),
     ):
-        write_text(folder / f"{name}.csv", table.to_csv(index=False))
+        write_table(folder / f"{name}.csv", table)
     write_json(folder / "metrics.json", metrics)
 
 

@@ -13,9 +13,11 @@ from typing import Any
 
 import pandas as pd
 
+from ensemble.cells import protect, unprotect
 from ensemble.errors import InputError, quote
 
 MAX_COLUMNS = 1000  # pandas takes minutes over a hundred thousand
+MISSING = ("", "NaN", "nan", "NA", "N/A", "None", "NULL", "null")  # numbers, as others write them
 MAX_TOML_BYTES = 32 * 1024  # reading a dotted key takes time with the square of its length
 
 
@@ -201,6 +203,11 @@ def find_toml(given: str, folder: Path, *, what: str) -> Path:
     return folder / f"{given}.toml"
 
 
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as CSV, text that a spreadsheet would take for a formula with a ' before it."""
+    write_text(path, protect(table).to_csv(index=False))
+
+
 def read_table(
     path: Path, *, columns: Sequence[str] = (), text: Sequence[str] = ()
 ) -> pd.DataFrame:
@@ -209,7 +216,7 @@ def read_table(
     Args:
         path: Of the file.
         columns: That must be there.
-        text: Columns that are text, whatever they look like; empty cells of theirs are "".
+        text: Columns that are text, whatever they look like, NA as well; an empty cell is "".
 
     Raises:
         InputError: The file is missing or no CSV, a row is not as long as the header, or a column
@@ -218,7 +225,8 @@ def read_table(
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = csv.reader(file)
-            width = len(next(rows, []))
+            header = next(rows, [])
+            width = len(header)
             if width > MAX_COLUMNS:
                 raise InputError(f"{path} has {width:,} columns, more than {MAX_COLUMNS:,}")
             for row in rows:
@@ -226,7 +234,13 @@ def read_table(
                     raise InputError(
                         f"{path}, line {rows.line_num}: {len(row)} cells under {width} columns"
                     )
-        table = pd.read_csv(path, dtype=dict.fromkeys(text, str), index_col=False)
+        table = pd.read_csv(
+            path,
+            dtype=dict.fromkeys(text, str),
+            index_col=False,
+            keep_default_na=False,  # a surface may be called NA
+            na_values={name: MISSING for name in header if name not in text},
+        )
     except pd.errors.EmptyDataError:
         table = pd.DataFrame()
     except FileNotFoundError:
@@ -236,4 +250,5 @@ def read_table(
     for name in columns:
         if name not in table:
             raise InputError(f"{path} has no column {quote(name)}")
-    return table.fillna({name: "" for name in text if name in table})
+    texts = [name for name in text if name in table]
+    return table.assign(**{name: table[name].map(unprotect) for name in texts})

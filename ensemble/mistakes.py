@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ensemble.cells import unprotect
 from ensemble.errors import InputError, quote
 from ensemble.training.metrics import ranking_metrics, threshold_metrics
 
@@ -186,6 +187,7 @@ def _read_rows(path: Path) -> Iterator[tuple[int, str, str]]:
                         f"{', '.join(columns)[:200] or 'missing'}; write tile,label (with commas)"
                     )
             for row in reader:
-                yield reader.line_num, (row["tile"] or "").strip(), (row["label"] or "").strip()
+                tile = unprotect((row["tile"] or "").strip())
+                yield reader.line_num, tile, (row["label"] or "").strip()
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path} cannot be read as CSV ({error})") from None

@@ -32,7 +32,7 @@ from ensemble.data.listing import describe_passed_over
 from ensemble.data.pictures import Picture, list_pictures, read_picture
 from ensemble.data.progress import progress_bar
 from ensemble.errors import InputError
-from ensemble.files import read_object, write_text, written_whole
+from ensemble.files import read_object, write_table, written_whole
 from ensemble.members import choose_device, find_run, score_tiles
 from ensemble.mosaic import OVERLAY_PX, Box, cut_tile, draw_overlay, lay_grid
 from ensemble.training.checkpoint import Member
@@ -85,7 +85,7 @@ def predict(
     with ExitStack() as archives:
         pictures, passed_over = list_pictures(paths, overlays, archives)
         tiles = score_pictures(pictures, choice, members, tile_size, unreadable)
-        write_text(csv, tiles.to_csv(index=False))
+        write_table(csv, tiles)
         num_overlays = draw_overlays(pictures, tiles, choice, tile_size, overlays)
     print_summary(tiles, unreadable, console)
     recorded = {member.trial: member.record.precision for member in members}

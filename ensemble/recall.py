@@ -21,7 +21,7 @@ from rich.table import Table
 
 from ensemble.comparison import for_tables
 from ensemble.errors import InputError, quote
-from ensemble.files import read_object, write_text
+from ensemble.files import read_object, write_table
 from ensemble.interruption import goes_on
 from ensemble.members import choose_device, find_run
 from ensemble.recipe import BASE
@@ -94,7 +94,7 @@ def answer_recall(run: Path, device: torch.device, console: Console) -> pd.DataF
             if member is not None:
                 members[name] = member
     table = tabulate(members, data.val.labels.cpu().numpy())
-    write_text(run / "recall.csv", table.to_csv(index=False))
+    write_table(run / "recall.csv", table)
     return table
 
 

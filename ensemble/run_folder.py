@@ -15,7 +15,7 @@ from typing import Any
 from ensemble.data.differences import explain_difference
 from ensemble.data.pack import Pack
 from ensemble.errors import InputError
-from ensemble.files import read_object, write_json, write_text
+from ensemble.files import read_object, write_json, write_table, write_text
 from ensemble.provenance import describe_code_and_machine
 from ensemble.training.weights import InitialState, save_initial_state
 
@@ -135,7 +135,7 @@ def begin_run(
             write_text(partial / name, path.read_text(encoding="utf-8"))
         shutil.copy(packed.folder / "samples.png", partial / "samples.png")
         table = packed.table("val")[["tile", "photograph", "surface", "label"]]
-        write_text(partial / "validation.csv", table.to_csv(index=False))
+        write_table(partial / "validation.csv", table)
         about = {
             "command": re.sub(r"://\S*@", "://***@", shlex.join(sys.argv)),  # without passwords
             "started_at": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from ensemble.errors import InputError
-from ensemble.files import read_table, write_text
+from ensemble.files import read_table, write_table, write_text
 
 TEXT = ("name", "reason", "backbone", "state")
 
@@ -79,7 +79,7 @@ class RunTables:
 
     def write_trial_rows(self, rows: Iterable[dict[Any, Any]]) -> None:
         """Replace `trials.csv`."""
-        write_text(self._folder / "trials.csv", pd.DataFrame(list(rows)).to_csv(index=False))
+        write_table(self._folder / "trials.csv", pd.DataFrame(list(rows)))
 
     def read_trial_rows(self) -> list[dict[Any, Any]]:
         """The rows of `trials.csv`; none where it is missing.
