@@ -163,13 +163,17 @@ def read_tile(picture: Picture, member: Member, size: tuple[int, int]) -> Scored
             image = read_picture(file, size)
     except UNREADABLE as error:
         raise InputError(f"{picture.path}: cannot be read ({explain_unreadable(error)})") from None
-    boxes = lay_grid(image.size, size)
-    pixels = np.stack([cut_tile(image, box, size) for box in boxes])  # (N, H, W, 3)
+    cut = [(box, cut_tile(image, box, size)) for box in lay_grid(image.size, size)]
+    shown = [(box, tile) for box, tile in cut if tile is not None]
+    if not shown:
+        raise InputError(f"{picture.path}: is blank: it shows nothing to look at")
+    boxes = [box for box, _ in shown]
+    pixels = np.stack([tile for _, tile in shown])  # (N, H, W, 3)
     labels = np.zeros(len(boxes), dtype=np.int64)  # nobody knows them
     tiles = place_tiles(pixels, np.arange(len(boxes)), labels, torch.device("cpu"))
     scores = score_tiles([member], tiles)[0]  # (N,)
     likeliest = int(scores.argmax())
-    part = f", tile {boxes[likeliest].tile} of {len(boxes)}" if len(boxes) > 1 else ""
+    part = f", tile {boxes[likeliest].tile} of {len(cut)}" if len(cut) > 1 else ""
     name = escape(picture.name)
     name = name if len(name) <= LONGEST_NAME else f"…{name[-LONGEST_NAME:]}"  # the end tells more
     return ScoredTile(pixels[likeliest], name + part, float(scores[likeliest]))

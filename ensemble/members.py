@@ -115,22 +115,28 @@ def score_tiles(members: Sequence[Member], tiles: Tiles, *, tta: bool = False) -
         tiles: What is scored.
         tta: Whether to average over the eight flips and quarter turns of each tile.
     """
-    turns = range(8) if tta else range(1)
-    return np.stack([_score(member, member.load_model(), tiles, turns) for member in members])
+    return np.stack([score_with(member, member.load_model(), tiles, tta=tta) for member in members])
 
 
-def _score(member: Member, model: nn.Module, tiles: Tiles, turns: range) -> np.ndarray:
-    config = member.record.config
+def score_with(member: Member, model: nn.Module, tiles: Tiles, *, tta: bool = False) -> np.ndarray:
+    """One member's probabilities of "cracked" of every tile: (N,) float64.
+
+    Args:
+        member: Whose size and precision are used.
+        model: What `member.load_model` gave.
+        tiles: What is scored.
+        tta: Whether to average over the eight flips and quarter turns of each tile.
+    """
     model = model.to(tiles.device).to(memory_format=torch.channels_last)
     margins = [
         predict_margins(
             model,
             tiles,
-            image_size_px=config.data.image_size_px,
+            image_size_px=member.record.config.data.image_size_px,
             precision=scoring_precision(member.record.precision, tiles.device),
             turn=turn,
         )
-        for turn in turns
+        for turn in (range(8) if tta else range(1))
     ]
     return margins_to_probabilities(np.stack(margins)).mean(axis=0)
 

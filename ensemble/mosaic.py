@@ -1,7 +1,8 @@
 """A photograph → tiles of the trained size; verdicts → a picture of where.
 
 A network knows cracks at one scale, so a large photograph is not reduced: a regular grid of tiles
-covers it, the last row and column shifted inward, so that no pixel is lost and none made up.
+covers it, the last row and column shifted inward, so that no pixel is lost and none made up. Only
+what shows nothing, such as the transparent frame of an orthomosaic, is painted over or not judged.
 """
 
 import math
@@ -11,10 +12,12 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
+from ensemble.data.blank import fill_blank
 from ensemble.data.pictures import is_one_tile
 
+NOT_JUDGED = "not judged"  # verdict on a tile that shows nothing
 OVERLAY_PX = 2000  # long side
-LEGEND_PX = (560, 84)  # width and height of the strip under the picture
+LEGEND_PX = (560, 110)  # width and height of the strip under the picture
 DARK, LIGHT = (0, 0, 0), (255, 225, 0)  # lines side by side: one of them shows on any concrete
 GRID_STEP = 30  # by which the grid is lighter than dark concrete and darker than bright
 LEAST_TEXT_PX, TEXT_PX = 9, 17
@@ -57,10 +60,16 @@ def _starts(length: int, tile: int) -> list[int]:
     return [min(i * tile, length - tile) for i in range(math.ceil(length / tile))]
 
 
-def cut_tile(picture: Image.Image, box: Box, tile_size: tuple[int, int]) -> np.ndarray:
-    """The pixels of one tile, (H, W, 3) uint8; a picture of another size is resized."""
+def cut_tile(picture: Image.Image, box: Box, tile_size: tuple[int, int]) -> np.ndarray | None:
+    """The pixels of one tile, (H, W, 3) uint8; a picture of another size is resized.
+
+    Returns:
+        None where more than half of it is blank.
+    """
     right, bottom = box.left_px + box.width_px, box.top_px + box.height_px
-    tile = picture.crop((box.left_px, box.top_px, right, bottom))
+    tile = fill_blank(picture.crop((box.left_px, box.top_px, right, bottom)))
+    if tile is None:
+        return None
     height, width = tile_size
     if tile.size != (width, height):
         tile = tile.resize((width, height), Image.Resampling.BILINEAR)
@@ -75,7 +84,8 @@ def draw_overlay(picture: Image.Image, tiles: pd.DataFrame, *, threshold: float)
     Args:
         picture: Upright, RGB, of any scale.
         tiles: All of its tiles: `left_px`, `top_px`, `width_px`, `height_px`, `calibrated` (written
-            into those that are cracked, where there is room) and `verdict`.
+            into those that are cracked, where there is room) and `verdict`; those that were not
+            judged are crossed out.
         threshold: On the calibrated scale; for the legend.
     """
     right, bottom = tiles["left_px"] + tiles["width_px"], tiles["top_px"] + tiles["height_px"]
@@ -87,9 +97,8 @@ def draw_overlay(picture: Image.Image, tiles: pd.DataFrame, *, threshold: float)
     boxes = np.rint(edges).astype(int)
     for x1, y1, x2, y2 in boxes:
         grid[y1:y2, x1] = grid[y1, x1:x2] = True
-    resized = picture.resize(
-        (shown_width, shown_height), Image.Resampling.BILINEAR, reducing_gap=2.0
-    )
+    shown_size = (shown_width, shown_height)
+    resized = picture.convert("RGB").resize(shown_size, Image.Resampling.BILINEAR, reducing_gap=2.0)
     pixels = np.asarray(resized).astype(np.int16)  # (H, W, 3)
     step = np.where(pixels.mean(axis=2, keepdims=True) < 128, GRID_STEP, -GRID_STEP)
     pixels = np.where(grid, pixels + step, pixels).clip(0, 255)
@@ -97,6 +106,8 @@ def draw_overlay(picture: Image.Image, tiles: pd.DataFrame, *, threshold: float)
     sheet = Image.new("RGB", sheet_size, "white")
     sheet.paste(Image.fromarray(pixels.astype(np.uint8)), (0, 0))
     draw = ImageDraw.Draw(sheet)
+    for box in boxes[(tiles["verdict"] == NOT_JUDGED).to_numpy()].tolist():
+        _cross_out(draw, box)
     cracked = (tiles["verdict"] == "cracked").to_numpy()
     probabilities = tiles["calibrated"].to_numpy()
     for place in np.argsort(probabilities, kind="stable"):  # the surest on top
@@ -127,6 +138,14 @@ def _mark(draw: ImageDraw.ImageDraw, box: list[int], text: str) -> None:
     draw.text((left + 2, top + 1 + size // 2), text, LIGHT, font, anchor="lm")
 
 
+def _cross_out(draw: ImageDraw.ImageDraw, box: list[int]) -> None:
+    """Draw the diagonals of a tile, light on dark."""
+    x1, y1, x2, y2 = box
+    for colour, width in ((DARK, 3), (LIGHT, 1)):
+        draw.line((x1, y1, x2 - 1, y2 - 1), fill=colour, width=width)
+        draw.line((x1, y2 - 1, x2 - 1, y1), fill=colour, width=width)
+
+
 def _draw_legend(draw: ImageDraw.ImageDraw, top: int, threshold: float) -> None:
     """A tile as it is marked, and what the mark and the lines say."""
     font = ImageFont.load_default(TEXT_PX)
@@ -137,6 +156,7 @@ def _draw_legend(draw: ImageDraw.ImageDraw, top: int, threshold: float) -> None:
         (
             f"called cracked, with its calibrated probability (from {threshold:.3f})",
             "thin lines alone: called uncracked",
+            "crossed out: not judged, as most of it is blank",
         )
     ):
         place = 2 * MARGIN_PX + SAMPLE_PX, top + MARGIN_PX + 6 + 26 * number

@@ -27,14 +27,15 @@ from rich.text import Text
 from ensemble.calibration import apply_temperature
 from ensemble.choice import Choice, open_choice
 from ensemble.data.batches import place_tiles
+from ensemble.data.blank import is_one_colour
 from ensemble.data.decode import UNREADABLE, explain_unreadable
 from ensemble.data.listing import describe_passed_over
 from ensemble.data.pictures import Picture, list_pictures, read_picture
 from ensemble.data.progress import progress_bar
 from ensemble.errors import InputError
 from ensemble.files import read_object, write_table, written_whole
-from ensemble.members import choose_device, find_run, score_tiles
-from ensemble.mosaic import OVERLAY_PX, Box, cut_tile, draw_overlay, lay_grid
+from ensemble.members import choose_device, find_run, score_with
+from ensemble.mosaic import NOT_JUDGED, OVERLAY_PX, Box, cut_tile, draw_overlay, lay_grid
 from ensemble.training.checkpoint import Member
 from ensemble.training.memory import keep_freed_memory
 from ensemble.training.precision import describe_scoring
@@ -127,6 +128,8 @@ def score_pictures(
 ) -> pd.DataFrame:
     """One row a tile: its place, each member's probability, the ensemble's, and the verdict.
 
+    A tile that shows nothing is not judged: it has no probabilities.
+
     Args:
         pictures: Read one at a time; pixels of at most `LOT_BYTES` wait to be scored.
         choice: Weights, temperature and threshold.
@@ -140,22 +143,30 @@ def score_pictures(
     lot_size = max(1, LOT_BYTES // (3 * tile_size[0] * tile_size[1]))
     tiles = _cut_pictures(pictures, tile_size, unreadable)
     device, tables = choose_device(), []
+    models = [member.load_model() for member in members]
     with progress_bar() as progress:
         task = progress.add_task("looking for cracks", total=len(pictures))
         while lot := list(itertools.islice(tiles, lot_size)):
-            pixels = np.stack([tile for *_, tile in lot])  # (N, H, W, 3)
-            nothing_known = np.zeros(len(lot), dtype=np.int64)
-            placed = place_tiles(pixels, np.arange(len(lot)), nothing_known, device)
-            scores = score_tiles(members, placed, tta=choice.tta)  # (M, N)
-            names = [f"trial_{member.trial}" for member in choice.members]
+            pixels = {place: tile for place, (*_, tile) in enumerate(lot) if tile is not None}
+            shown = list(pixels)
+            scores = np.full((len(members), len(lot)), np.nan)  # (M, N)
+            if shown:
+                stack = np.stack(list(pixels.values()))  # (N, H, W, 3)
+                nothing_known = np.zeros(len(shown), dtype=np.int64)
+                placed = place_tiles(stack, np.arange(len(shown)), nothing_known, device)
+                for row, member, model in zip(scores, members, models, strict=True):
+                    row[shown] = score_with(member, model, placed, tta=choice.tta)
             mean = choice.weights @ scores
             table = pd.DataFrame([{"picture": name, **box._asdict()} for name, box, *_ in lot])
+            names = [f"trial_{member.trial}" for member in choice.members]
+            verdicts = np.where(mean >= choice.threshold, "cracked", "uncracked").astype(object)
+            verdicts[np.isnan(mean)] = NOT_JUDGED
             tables.append(
                 table.assign(
                     **dict(zip(names, scores, strict=True)),
                     ensemble=mean,
                     calibrated=apply_temperature(mean, choice.temperature),
-                    verdict=np.where(mean >= choice.threshold, "cracked", "uncracked"),
+                    verdict=verdicts,
                 )
             )
             progress.update(task, completed=lot[-1][2])
@@ -169,8 +180,11 @@ def score_pictures(
 
 def _cut_pictures(
     pictures: Sequence[Picture], tile_size: tuple[int, int], unreadable: dict[str, str]
-) -> Iterator[tuple[str, Box, float, np.ndarray]]:
-    """Yield picture, place, how many pictures are done by then, and pixels, of every tile."""
+) -> Iterator[tuple[str, Box, float, np.ndarray | None]]:
+    """Yield picture, place, how many pictures are done by then, and pixels, of every tile.
+
+    There are no pixels where a tile shows nothing.
+    """
     for index, picture in enumerate(pictures):
         try:
             with picture.open() as file:
@@ -180,7 +194,10 @@ def _cut_pictures(
             continue
         boxes = lay_grid(image.size, tile_size)
         for number, box in enumerate(boxes, 1):
-            yield picture.name, box, index + number / len(boxes), cut_tile(image, box, tile_size)
+            pixels = cut_tile(image, box, tile_size)
+            if pixels is not None and is_one_colour(pixels):
+                pixels = None
+            yield picture.name, box, index + number / len(boxes), pixels
 
 
 def draw_overlays(
@@ -245,6 +262,12 @@ def print_summary(tiles: pd.DataFrame, unreadable: dict[str, str], console: Cons
             cells = f"{row['tiles']:,.0f}", f"{row['cracked']:,.0f}", f"{row['highest']:.3f}"
             table.add_row(Text(str(name)), *cells)
         console.print(table)
+    blank = tiles[tiles["verdict"] == NOT_JUDGED]
+    if not blank.empty:
+        console.print(
+            f"not judged, as more than half is blank or all is of one colour: "
+            f"{plural(len(blank), 'tile')} in {plural(blank['picture'].nunique(), 'picture')}"
+        )
     if unreadable:
         console.print(f"skipped, cannot be read: {plural(len(unreadable), 'picture')}")
         for name, reason in unreadable.items():

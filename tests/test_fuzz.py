@@ -180,7 +180,7 @@ def decode_source(source: Source, folder: Path) -> None:
 
 def decode_tile(path: Path) -> None:
     table = pd.DataFrame({"tile": [path.name], "photograph": "", "surface": "", "label": 1})
-    decode_source(Source(path.parent, table, ("Cracked",), ("Sound",), False, ""), path.parent)
+    decode_source(Source(path.parent, table, ("Cracked",), ("Sound",), False, "", {}), path.parent)
 
 
 def view(open_picture: Callable[[], BinaryIO], **options: Any) -> None:
@@ -190,7 +190,7 @@ def view(open_picture: Callable[[], BinaryIO], **options: Any) -> None:
     except UNREADABLE as error:
         check_reason(explain_unreadable(error))
     else:
-        assert picture.mode == "RGB"
+        assert picture.mode in ("RGB", "RGBA")
 
 
 def view_twice(path: Path) -> None:

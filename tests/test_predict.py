@@ -294,18 +294,20 @@ def test_unreadable_pictures_are_named_and_skipped(
     Path("photos/text.jpg").write_text("not a picture")
     Path("photos/phone.heic").write_bytes(b"ftypheic")
     save(noise(3, 300), "photos/thin.png")
-    Image.new("I;16", TILE).save("photos/deep.png")
+    Image.new("I;16", TILE, 4095).save("photos/deep.png")
+    Image.new("F", TILE).save("photos/float.tif")
     save(noise(200, 200), "photos/vast.png")
     monkeypatch.setattr("ensemble.data.pictures.MAX_PICTURE_PIXELS", 30_000)
     found = predict(run, "photos")
     assert found["picture"].unique().tolist() == ["photos/[whole].png"]
     out = capsys.readouterr().out
-    assert "cannot be read: 5 pictures" in out
+    assert "cannot be read: 6 pictures" in out
     assert "photos/text.jpg: no JPEG" in out
     assert "a kind that is not read; save them as JPEG, PNG or TIFF: 1 (photos/phone.heic)" in out
     assert "photos/thin.png: 300 × 3 px is too small" in out
     assert "photos/vast.png: 200 × 200 px is more than" in out
-    assert "photos/deep.png: 16 or 32 bits a channel" in out
+    assert "photos/deep.png: 16 bits a channel, of which the upper two are not used" in out
+    assert "photos/float.tif: more than 8 bits a channel" in out
     assert "photos/truncated.png: " in out
 
 
@@ -376,6 +378,30 @@ def test_a_run_without_a_tile_size_is_refused(run: Path, tmp_path: Path, size: o
     save(noise(*TILE), "tile.png")
     with pytest.raises(InputError, match="no 'tile_size_px'"):
         main([str(copy), "tile.png"])
+
+
+def test_the_transparent_frame_of_a_mosaic_is_not_judged(
+    run: Path, capsys: pytest.CaptureFixture[str]
+):
+    pixels = np.dstack([mosaic(), np.full((96, 128), 255, np.uint8)])
+    pixels[:, 96:] = 0  # the last column of tiles
+    pixels[:32, :10] = (255, 255, 255, 0)  # bright, were it seen, in a third of the first tile
+    save(pixels, "mosaic.png")
+    found = predict(run, "mosaic.png").set_index("tile")
+    left_out = found[found["verdict"] == "not judged"]
+    assert left_out.index.tolist() == ["r1-c4", "r2-c4", "r3-c4"]
+    assert set(left_out[["trial_2", "trial_7", "ensemble", "calibrated"]].to_numpy().ravel()) == {
+        ""
+    }
+    assert found.loc["r1-c1", "verdict"] == "uncracked"
+    assert found.index[found["verdict"] == "cracked"].tolist() == ["r2-c3"]
+    out = capsys.readouterr().out
+    assert "more than half is blank or all is of one colour: 3 tiles in 1 picture" in out
+
+
+def test_a_tile_of_one_colour_is_not_judged(run: Path):
+    save(np.full((*TILE, 3), 255, np.uint8), "white.png")
+    assert predict(run, "white.png")["verdict"].tolist() == ["not judged"]
 
 
 # overlays and the command

@@ -11,10 +11,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile
 
 from ensemble.data.archive import read_member
-from ensemble.data.decode import FORMATS, check_effort
+from ensemble.data.decode import FORMATS, check_image, load_image
 from ensemble.data.listing import PICTURE_SUFFIXES, explain_nothing, list_files, printable
 from ensemble.errors import InputError
 
@@ -103,15 +103,18 @@ def is_one_tile(picture_size: tuple[int, int], tile_size: tuple[int, int]) -> bo
 def read_picture(
     file: BinaryIO, tile_size: tuple[int, int], *, reduced_px: int | None = None
 ) -> Image.Image:
-    """Decode a picture as RGB: a single tile as training does, a larger photograph upright.
+    """Decode a picture: a single tile as training does, a larger photograph upright.
 
     Args:
         file: Of a picture.
         tile_size: (height, width) that members were trained on.
         reduced_px: A long side that will do, where something smaller is enough.
 
+    Returns:
+        RGB, or RGBA where some of it shows nothing; see `ensemble.data.blank.mark_blank`.
+
     Raises:
-        ValueError: It is too large, too small or not of 8 bits a channel.
+        ValueError: It is too large or too small, or its bits a channel are too many.
         OSError, SyntaxError, …: It cannot be decoded; see `ensemble.data.decode.UNREADABLE`.
     """
     with _any_size(), _open(file) as image:
@@ -124,21 +127,16 @@ def read_picture(
             raise ValueError(
                 f"{width} × {height} px is too small, a tile is {tile_width} × {tile_height} px"
             )
-        if image.mode.startswith(("I", "F")):
-            raise ValueError("16 or 32 bits a channel; save it with 8")
-        upright = not is_one_tile(image.size, tile_size)
+        is_photograph = not is_one_tile(image.size, tile_size)
         if reduced_px is not None:
             image.draft(None, (reduced_px, reduced_px))
-        if upright:
-            ImageOps.exif_transpose(image, in_place=True)
-        image.load()
-        return image if image.mode == "RGB" else image.convert("RGB")  # one copy, if it is large
+        return load_image(image, is_photograph=is_photograph)
 
 
-def _open(file: BinaryIO) -> Image.Image:
+def _open(file: BinaryIO) -> ImageFile.ImageFile:
     try:
         image = Image.open(file, formats=FORMATS)
-        check_effort(image, file)
+        check_image(image, file)
         return image
     except Image.UnidentifiedImageError:
         raise ValueError("no JPEG, PNG, BMP, TIFF, WebP, GIF or JPEG 2000") from None

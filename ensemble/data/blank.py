@@ -1,0 +1,129 @@
+"""What part of a picture shows nothing: transparent pixels, and the frame around a turned mosaic.
+
+An orthomosaic lies askew in its rectangle; outside there is no concrete but transparency, or pure
+black or white. The edge between the two looks like a crack to a network. Such pixels are given the
+mean colour of those that show something, and a tile of which more than half shows nothing is not
+judged at all.
+"""
+
+import numpy as np
+from PIL import Image, ImageChops, ImageFilter
+
+LEAST_SHOWN = 0.5  # part of a tile that shows something
+LEAST_ALPHA = 128
+PURE, NEARLY_PURE = 3, 12  # so far from black or white are a frame's pixels after a lossy format
+BLOCK_PX = 16  # and within so many of the frame's edge
+LEAST_FRAME_PX = 32  # wide and deep
+EDGE_PX = 4  # so far beside blank pixels there is something between the two
+GDAL_NODATA = 42113  # a TIFF's tag: the value of pixels that hold no data
+
+
+def mark_blank(image: Image.Image, *, has_frame: bool) -> Image.Image:
+    """A loaded picture of 8 bits a channel as RGB or, where some of it shows nothing, RGBA.
+
+    Args:
+        image: Of any mode.
+        has_frame: Whether pure black or white from the edge inward shows nothing.
+
+    Returns:
+        Alpha is 0 where a pixel shows nothing, 255 elsewhere.
+    """
+    hidden = None
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        hidden = np.asarray(image.getchannel("A")) < LEAST_ALPHA
+    nodata = getattr(image, "tag_v2", {}).get(GDAL_NODATA)
+    picture = image if image.mode == "RGB" else image.convert("RGB")  # one copy, if it is large
+    if nodata is not None:
+        hidden = _either(hidden, _find_value(picture, str(nodata)))
+    if has_frame:
+        hidden = _either(hidden, _find_frame(picture))
+    if hidden is None or not hidden.any():
+        return picture
+    picture.putalpha(Image.fromarray((~hidden).astype(np.uint8) * np.uint8(255)))
+    return picture
+
+
+def fill_blank(tile: Image.Image) -> Image.Image | None:
+    """A tile in RGB, pixels that show nothing in the mean colour of the others.
+
+    Args:
+        tile: What `mark_blank` made of it, or a part of that.
+
+    Returns:
+        None where more than half of it shows nothing.
+    """
+    if tile.mode == "RGB":
+        return tile
+    pixels = np.array(tile)  # (H, W, 4)
+    if (pixels[..., 3] > 0).mean() < LEAST_SHOWN:
+        return None
+    shown = np.asarray(tile.getchannel("A").filter(ImageFilter.MinFilter(2 * EDGE_PX + 1))) > 0
+    if not shown.any():
+        return None
+    pixels[~shown, :3] = pixels[shown, :3].mean(axis=0).round()
+    return Image.fromarray(pixels[..., :3])
+
+
+def is_one_colour(pixels: np.ndarray) -> bool:
+    """Whether all pixels of a tile (H, W, 3) are equal; no camera's are."""
+    return bool((pixels == pixels[:1, :1]).all())
+
+
+def _either(one: np.ndarray | None, other: np.ndarray | None) -> np.ndarray | None:
+    return other if one is None else one if other is None else one | other
+
+
+def _find_value(picture: Image.Image, nodata: str) -> np.ndarray | None:
+    try:
+        value = int(float(nodata.strip(" \0")))
+    except (ValueError, OverflowError):
+        return None
+    return (np.asarray(picture) == value).all(axis=2) if 0 <= value <= 255 else None
+
+
+def _find_frame(picture: Image.Image) -> np.ndarray | None:
+    """Runs of pure black or of pure white that begin at the edge of the picture, (H, W) bool."""
+    width, height = picture.size
+    sides = (0, 0, width, 1), (0, height - 1, width, height), (0, 0, 1, height)
+    frame = None
+    for impurity_of in (_distance_to_black, _distance_to_white):
+        edges = (picture.crop(side) for side in (*sides, (width - 1, 0, width, height)))
+        if all(impurity_of(edge).min() > 0 for edge in edges):
+            continue  # a large picture without a frame costs nothing
+        impurity = impurity_of(picture)
+        frame = np.zeros((height, width), dtype=bool) if frame is None else frame
+        _mark_runs(frame, impurity)
+        _mark_runs(frame[:, ::-1], impurity[:, ::-1])
+        _mark_runs(frame.T, impurity.T)
+        _mark_runs(frame[::-1].T, impurity[::-1].T)
+    return frame
+
+
+def _distance_to_black(picture: Image.Image) -> np.ndarray:
+    red, green, blue = picture.split()
+    return np.asarray(ImageChops.lighter(ImageChops.lighter(red, green), blue))
+
+
+def _distance_to_white(picture: Image.Image) -> np.ndarray:
+    red, green, blue = picture.split()
+    return 255 - np.asarray(ImageChops.darker(ImageChops.darker(red, green), blue))
+
+
+def _mark_runs(frame: np.ndarray, impurity: np.ndarray) -> None:
+    """Mark the runs of pure pixels that begin at the left edge, and nearly pure ones behind them.
+
+    A crack that comes in from the edge may be as black; it is not as wide as a frame.
+    """
+    rows = np.flatnonzero(impurity[:, 0] == 0)
+    for group in np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1):
+        runs = [_run_length(impurity[row] <= PURE) for row in group]
+        if min(len(runs), max(runs, default=0)) < LEAST_FRAME_PX:
+            continue
+        for row, pure_px in zip(group, runs, strict=True):
+            edge = impurity[row, pure_px : pure_px + BLOCK_PX] <= NEARLY_PURE
+            frame[row, : pure_px + _run_length(edge)] = True
+
+
+def _run_length(is_in: np.ndarray) -> int:
+    return len(is_in) if is_in.all() else int(is_in.argmin())
