@@ -6,7 +6,8 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,9 +16,11 @@ from typing import Any
 from ensemble.data.differences import explain_difference
 from ensemble.data.pack import Pack
 from ensemble.errors import InputError
-from ensemble.files import read_object, write_json, write_table, write_text
+from ensemble.files import make_folder, read_object, write_json, write_table, write_text, writing
 from ensemble.provenance import describe_code_and_machine
 from ensemble.training.weights import InitialState, save_initial_state
+
+LONGEST_NAME = 200  # bytes: names beside the run's are longer, and a file's has 255 at most
 
 
 def run_folder(name: str, *, under: Path) -> Path:
@@ -28,7 +31,18 @@ def run_folder(name: str, *, under: Path) -> Path:
     """
     if Path(name).name != name or name.startswith(".") or name == "packs":
         raise InputError(f"--name {name!r}: must be a plain name of a folder, and not 'packs'")
-    return (under / name).resolve()
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        raise InputError(
+            f"--name {name[:20]}…: must have at most {LONGEST_NAME} bytes, but has "
+            f"{len(os.fsencode(name))}"
+        )
+    folder = (under / name).resolve()
+    if not str(folder).isprintable():  # nor has a name that is not UTF-8 a character for each byte
+        raise InputError(
+            f"{str(folder)!a}: must be text in UTF-8 that can be printed; choose another --name or "
+            "--out"
+        )
+    return folder
 
 
 def shown(path: Path) -> str:
@@ -42,21 +56,41 @@ def alone_in(folder: Path, *, what: str) -> Iterator[None]:
     """Keep other commands out of a run's folder; the kernel ends that with our process.
 
     Args:
-        folder: Of the run; it need not exist.
-        what: Is at work there, for the message.
+        folder: Folder of the run; it need not exist.
+        what: Kind of command that is at work there, for the message.
 
     Raises:
-        InputError: Another command is at work there.
+        InputError: Another command is at work there, or a link leads out of the folder.
+        CannotWriteError: The folder cannot be written.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with (folder.parent / f".{folder.name}.lock").open("w") as file:
+    make_folder(folder.parent)
+    lock = folder.parent / f".{folder.name}.lock"
+    with writing(lock):
+        file = lock.open("a")
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(
                 f"another {what} is at work in {folder}; wait for it, or choose another --name"
             ) from None
+        if folder.exists():
+            with writing(folder):
+                tempfile.TemporaryFile(dir=folder).close()
+            _refuse_links(folder)
         yield
+
+
+def _refuse_links(folder: Path) -> None:
+    """Refuse a run in which a link lies: what it points to would be written and deleted."""
+    for place, folders, files in os.walk(folder):
+        for name in sorted([*folders, *files]):
+            path = Path(place) / name
+            if path.is_symlink():
+                raise InputError(
+                    f"{path} is a link, which a run has none of: put there what it points to, or "
+                    "choose another --name"
+                )
 
 
 def check_same_run(folder: Path, identity: dict[str, Any], packed: Pack) -> None:
@@ -110,20 +144,26 @@ def begin_run(
     states: dict[str, InitialState],
     *,
     asked: dict[str, Path],
+    settings: dict[str, Any] | None = None,
+    say: Callable[[str], None] = print,
 ) -> None:
-    """Make the run's folder, complete or not at all; one that is there learns where its pack is.
+    """Make the run's folder, complete or not at all.
+
+    One that is there learns where its pack is, and what is no longer as it was: `continued` of its
+    `run.json` has an entry for each time.
 
     Args:
-        folder: Of the run.
+        folder: Folder of the run.
         identity: What it is a run of; its `weights` are those of `states`.
         packed: The tiles.
         states: What each backbone starts from.
         asked: Name in the run's folder → the file that says what was asked, of which it keeps one.
+        settings: What may be another one when the run is continued, such as `keep`.
+        say: Takes a line for the person where something is.
     """
+    about_code = {**(settings or {}), **describe_code_and_machine()}
     if folder.exists():
-        known = read_object(folder / "run.json")
-        if known.get("pack_folder") != str(packed.folder):
-            write_json(folder / "run.json", known | {"pack_folder": str(packed.folder)})
+        _continue_run(folder / "run.json", packed, about_code, say)
         return
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     try:
@@ -144,9 +184,40 @@ def begin_run(
             "data_summary": packed.about,
             "tile_size_px": [packed.about["height_px"], packed.about["width_px"]],
             **identity,
-            **describe_code_and_machine(),
+            **about_code,
         }
         write_json(partial / "run.json", about)
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _continue_run(
+    record: Path, packed: Pack, about_code: dict[str, Any], say: Callable[[str], None]
+) -> None:
+    """Note in `run.json` where the pack is now, and what changed since the run was last at work."""
+    known = read_object(record)
+    now = {**known, "pack_folder": str(packed.folder)}
+    before = known.get("continued")
+    last = before[-1] if isinstance(before, list) and before else known
+    if changes := _list_changes(last, about_code):
+        say(f"changed since this run was last at work: {'; '.join(changes)}")
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        now["continued"] = [*(before or []), {"at": at, **about_code}]
+    if now != known:
+        write_json(record, now)
+
+
+def _list_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What differs of commit, versions and settings, each as "name old, now new"."""
+    changes = []
+    for name, value in now.items():
+        if name == "hardware" or name not in before:
+            continue  # it is told by the device, or an older version did not note it
+        old = before[name]
+        if isinstance(value, dict) and isinstance(old, dict):
+            changes += _list_changes(old, value)
+        elif old != value:
+            shown = [str(each)[:12] if name == "commit" else each for each in (old, value)]
+            changes.append(f"{name} {shown[0]}, now {shown[1]}")
+    return changes

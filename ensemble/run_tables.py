@@ -39,6 +39,12 @@ class RunTables:
         if row.keys() - self._columns.keys():
             self._columns |= dict.fromkeys(row)
             self._texts.clear()
+        self.write_epochs()
+
+    def write_epochs(self) -> None:
+        """Replace `epochs.csv`, once there is an epoch."""
+        if not self._epochs:
+            return
         head = pd.DataFrame(columns=list(self._columns)).to_csv(index=False)
         text = head + "".join(self._text_of(trial) for trial in sorted(self._epochs))
         write_text(self._folder / "epochs.csv", text)

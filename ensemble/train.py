@@ -139,12 +139,20 @@ def train(
         "weights": identify_weights(states),
         "recipe": recipe.describe(),
     }
-    check_same_run(folder, identity, packed)
-    data = open_training_data(packed.folder, device)
-    for split, tiles in (("training", data.train), ("validation", data.val)):
-        check_both_classes(tiles.labels.cpu().numpy(), what=f"the {split} tiles")
     with alone_in(folder, what="command"):
-        begin_run(folder, identity, packed, states, asked={"recipe.toml": recipe.path})
+        check_same_run(folder, identity, packed)
+        data = open_training_data(packed.folder, device)
+        for split, tiles in (("training", data.train), ("validation", data.val)):
+            check_both_classes(tiles.labels.cpu().numpy(), what=f"the {split} tiles")
+        begin_run(
+            folder,
+            identity,
+            packed,
+            states,
+            asked={"recipe.toml": recipe.path},
+            settings={"device": device.type, "threads": torch.get_num_threads()},
+            say=console.print,
+        )
         console.print(f"{recipe.backbone} starts from {state.describe()}")
         run = RecipeRun(folder, data, console.print)
         members = train_recipe(run, recipe)

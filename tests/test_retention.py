@@ -220,10 +220,28 @@ def test_a_member_trained_again_in_between_is_judged_by_its_new_score(
     assert with_weights(run, range(5)) == {1, 2, 3, 4}
 
 
-def test_missing_member_of_a_finished_trial_is_named(run: Path) -> None:
-    (member_folder(run, 2) / "member.json").unlink()
-    with pytest.raises(InputError, match=r"0002/member\.json is missing"):
-        Retention(run, 2).keep_best(range(5))
+@pytest.mark.parametrize("lost", ["all", "member.json", "scores", "weights"])
+def test_a_run_whose_member_was_lost_or_damaged_goes_on_without_it_and_says_so_once(
+    run: Path, lost: str
+) -> None:
+    said: list[str] = []
+    retention = Retention(run, 2, said.append)
+    folder = member_folder(run, 1)
+    record = open_member(folder).record
+    if lost == "all":
+        shutil.rmtree(folder)
+    elif lost == "member.json":
+        (folder / lost).write_text("{")
+    else:
+        name = record.scores_file if lost == "scores" else record.weights_file
+        assert name is not None
+        (folder / name).unlink()
+    assert retention.keep_best(range(5)) == [0, 2]  # the best two of the others: 3 and 4
+    assert retention.keep_best(range(5)) == []
+    assert len(said) == 1
+    assert "0001" in said[0]
+    assert said[0].endswith("no ensemble can use it; a larger --trials trains another one")
+    assert with_weights(run, [0, 2, 3, 4]) == {3, 4}
 
 
 @settings(max_examples=60, deadline=None)
@@ -267,7 +285,7 @@ def test_weights_that_a_killed_process_left_are_removed_by_the_next(
     """The record is written, the weights are not yet deleted."""
     with monkeypatch.context() as patched:
         patched.setattr(Path, "unlink", lambda *_, **__: (_ for _ in ()).throw(OSError("cut")))
-        with pytest.raises(OSError, match="cut"):
+        with pytest.raises(InputError, match="cut"):
             checkpoint.drop_weights(member_folder(run, 2))
     assert not open_member(member_folder(run, 2)).has_weights
     assert list(member_folder(run, 2).glob("*.safetensors"))
@@ -288,7 +306,7 @@ def test_a_drop_that_is_cut_anywhere_leaves_a_whole_member(
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", fsync)
-        with pytest.raises(OSError, match="cut"):
+        with pytest.raises(InputError, match="cut"):
             checkpoint.drop_weights(member_folder(run, 2))
     member = open_member(member_folder(run, 2))
     assert member.has_weights == (failing_sync == 1)

@@ -293,7 +293,7 @@ def test_state_that_cannot_be_written_leaves_the_one_before(
         tensors = write_tensors(cut, torch.nn.Identity(), 3, epoch.optimizer_state)
         save_state(cut, epoch, tensors, identity=identity)
 
-    with pytest.raises(OSError, match="cut"):
+    with pytest.raises(InputError, match="cut"):
         save()
     again = load_state(cut, identity=identity)
     assert again is not None

@@ -130,48 +130,57 @@ def _search(options: argparse.Namespace, head: Head | None) -> None:
         say=console.print,
     )
     identity = identify_run(space, packed, options.seed, options.sampler, states)
-    check_same_run(folder, identity, packed)
+    with alone_in(folder, what="search"):
+        check_same_run(folder, identity, packed)
+        if head is None:
+            console.print("starting Ray on this machine")
+        with nullcontext() if head else started(num_cpus=cores, num_gpus=gpus):
+            budget = plan_now()  # on a cluster the nodes may be others by now
+            # these import Ray, which reads its environment then
+            from ensemble.search.run import Search, Settings
+            from ensemble.search.study import count_finished, find_best
+            from ensemble.search.trackers import make_trackers
 
-    if head is None:
-        console.print("starting Ray on this machine")
-    with (
-        alone_in(folder, what="search"),
-        nullcontext() if head else started(num_cpus=cores, num_gpus=gpus),
-    ):
-        budget = plan_now()  # on a cluster the nodes may be others by now
-        # these import Ray, which reads its environment then
-        from ensemble.search.run import Search, Settings
-        from ensemble.search.study import count_finished, find_best
-        from ensemble.search.trackers import make_trackers
-
-        trackers = make_trackers(folder, options.mlflow)
-        begin_run(folder, identity, packed, states, asked={"space.toml": space.path})
-        for backbone, state in states.items():
-            console.print(f"{backbone} starts from {state.describe()}")
-        now = "" if budget == planned else f"; the budget is now {budget}"
-        console.print(f"searching {plural(options.trials, 'trial')}{now}")
-        console.print(check_disk(folder, space, packed, budget, options.keep, options.trials))
-        shared = share_run(storage, folder, packed) if storage else None
-        search = Search(
-            folder,
-            space,
-            budget,
-            Settings(
-                seed=options.seed,
-                sampler=options.sampler,
-                num_trials=options.trials,
-                max_failures=options.max_failures,
-                keep=options.keep,
-                trial_timeout_seconds=60 * options.trial_timeout,
-                max_seconds=options.max_hours and 3600 * options.max_hours,
-            ),
-            pack_folder=packed.folder,
-            shared=shared,
-            trackers=trackers,
-            console=console,
-        )
-        with recorded(folder / "ray.log"):
-            study, stopped = search.run()
+            trackers = make_trackers(folder, options.mlflow)
+            begin_run(
+                folder,
+                identity,
+                packed,
+                states,
+                asked={"space.toml": space.path},
+                settings={
+                    "keep": options.keep,
+                    "device": "cuda" if budget.gpus_per_worker else "cpu",
+                    "threads": budget.threads_per_worker,
+                },
+                say=console.print,
+            )
+            for backbone, state in states.items():
+                console.print(f"{backbone} starts from {state.describe()}")
+            now = "" if budget == planned else f"; the budget is now {budget}"
+            console.print(f"searching {plural(options.trials, 'trial')}{now}")
+            console.print(check_disk(folder, space, packed, budget, options.keep, options.trials))
+            shared = share_run(storage, folder, packed) if storage else None
+            search = Search(
+                folder,
+                space,
+                budget,
+                Settings(
+                    seed=options.seed,
+                    sampler=options.sampler,
+                    num_trials=options.trials,
+                    max_failures=options.max_failures,
+                    keep=options.keep,
+                    trial_timeout_seconds=60 * options.trial_timeout,
+                    max_seconds=options.max_hours and 3600 * options.max_hours,
+                ),
+                pack_folder=packed.folder,
+                shared=shared,
+                trackers=trackers,
+                console=console,
+            )
+            with recorded(folder / "ray.log"):
+                study, stopped = search.run()
     finished = count_finished(study)
     if finished:
         number, f1 = find_best(study)

@@ -5,10 +5,11 @@ which an ensemble uses five. All records and validation scores stay; the weights
 `keep` members, in the order in which an ensemble is chosen, and of those an ensemble is made of.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from ensemble.choice import read_choice
+from ensemble.errors import InputError
 from ensemble.members import member_folder, rank_members
 from ensemble.training.checkpoint import Member, drop_weights, open_member, remove_member
 
@@ -26,11 +27,13 @@ class Retention:
     Args:
         run: A run's folder.
         keep: Members that keep their weights, at least one.
+        say: Takes a line for the person.
     """
 
-    def __init__(self, run: Path, keep: int):
+    def __init__(self, run: Path, keep: int, say: Callable[[str], None] = print):
         assert keep >= 1
-        self._run, self._keep = run, keep
+        self._run, self._keep, self._say = run, keep, say
+        self._lost: set[int] = set()  # trials whose member is missing or damaged
         self._known: dict[int, tuple[tuple[int, int], Member]] = {}
 
     def keep_best(self, finished: Iterable[int], failed: Iterable[int] = ()) -> list[int]:
@@ -39,7 +42,7 @@ class Retention:
         The members that `ensemble.json` names keep their weights too, so that a chosen ensemble
         works on when its search is extended. Where `keep` was raised in between, what is gone stays
         gone and the best of the rest are kept. A trial in neither list may be training: it is not
-        touched.
+        touched. A finished trial whose member is missing or damaged is left as it is, and said.
 
         Args:
             finished: Numbers of the trials that ended by themselves or by early stopping.
@@ -49,7 +52,7 @@ class Retention:
             The numbers of trials that lost weights, in order.
 
         Raises:
-            InputError: The member of a finished trial or the chosen ensemble is damaged.
+            InputError: The chosen ensemble is damaged.
         """
         lost = []
         for trial in failed:
@@ -57,7 +60,8 @@ class Retention:
             if (folder / "member.json").exists():
                 lost.append(trial)
             remove_member(folder)
-        kept = [member for trial in finished if (member := self._member(trial)).has_weights]
+        members = [self._member(trial) for trial in finished]
+        kept = [member for member in members if member is not None and member.has_weights]
         choice = read_choice(self._run)
         named = {self._run / member.folder for member in choice.members} if choice else set()
         for member in rank_members(kept)[self._keep :]:
@@ -66,17 +70,30 @@ class Retention:
                 lost.append(member.trial)
         return sorted(lost)
 
-    def _member(self, trial: int) -> Member:
+    def _member(self, trial: int) -> Member | None:
         folder = member_folder(self._run, trial)
         record = folder / "member.json"
         about = record.stat() if record.exists() else None
         stamp = (about.st_ino, about.st_mtime_ns) if about else (0, 0)
         if trial not in self._known or self._known[trial][0] != stamp:
-            member = open_member(folder)
+            try:
+                member = open_member(folder)
+                member.check()
+            except InputError as error:
+                self._say_lost(trial, error)
+                return None
             if not member.has_weights:
                 drop_weights(folder)  # a process killed on the way left them
             self._known[trial] = stamp, member
         return self._known[trial][1]
+
+    def _say_lost(self, trial: int, error: InputError) -> None:
+        if trial not in self._lost:
+            self._lost.add(trial)
+            self._say(
+                f"{error}: trial {trial} stays finished, and no ensemble can use it; a larger "
+                "--trials trains another one"
+            )
 
 
 def forecast_disk(

@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 from ray import tune
 from rich.console import Console
 
+from ensemble.data.pack import open_pack
 from ensemble.errors import InputError
 from ensemble.members import member_folder
 from ensemble.search.budget import Budget
@@ -112,7 +113,7 @@ class Search:
             folder / "study.db", space, sampler=settings.sampler, seed=settings.seed, say=say
         )
         self._tables = RunTables(folder)
-        self._retention = Retention(folder, settings.keep)
+        self._retention = Retention(folder, settings.keep, say)
         self._stopping = Stopping(say)
         self._watch = Watch(
             self._stopping,
@@ -120,6 +121,7 @@ class Search:
             trial_timeout_seconds=settings.trial_timeout_seconds,
             max_seconds=settings.max_seconds,
             workers_need=workers_resources(budget) if budget.workers_per_trial > 1 else {},
+            check_data=partial(open_pack, pack_folder, splits=("train", "val")),
         )
         self._progress = Progress(
             self._tables,
@@ -197,10 +199,12 @@ class Search:
                     tuner.fit()
             except RayLostError as error:
                 self._stopping.note(str(error), exit_code=2)
+        with self._stopping.nothing_escapes():
+            let_running_wait(self._study)
+            self._tables.write_epochs()
+            self._tables.write_trials(self._study)
         if self._stopping.error is not None:
             raise self._stopping.error
-        let_running_wait(self._study)
-        self._tables.write_trials(self._study)
         if self._searcher.gave_up:
             trials = self._study.get_trials(deepcopy=False)
             reasons = [trial.user_attrs.get("reason", "") for trial in trials]
@@ -208,8 +212,10 @@ class Search:
                 f"{self._searcher.num_failures} trials failed, more than --max-failures "
                 f"{self._settings.max_failures}; the last: {[r for r in reasons if r][-1]}"
             )
+        stopped = self._stopping.request
         is_done = count_finished(self._study) >= self._settings.num_trials
-        return self._study, None if is_done else self._stopping.request
+        has_failed = stopped is not None and stopped.exit_code == 2
+        return self._study, stopped if has_failed or not is_done else None
 
     def _stored(self) -> list[Finished]:
         """The finished trials that the study holds already."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from ensemble.data.verify import PackError
 from ensemble.errors import InputError
 from ensemble.files import CannotWriteError
 from ensemble.search.storage import Storage, StorageError, local_pack
@@ -22,7 +23,7 @@ from ensemble.training.member import TrainingData, open_training_data, train_mem
 from ensemble.training.memory import keep_freed_memory
 
 # of the machine and not of the trial's configuration: these end the search and fail no trial
-HINDRANCES = (CannotWriteError, StorageError, OSError)
+HINDRANCES = (CannotWriteError, PackError, StorageError, OSError)
 
 
 @dataclass(frozen=True)

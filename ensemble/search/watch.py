@@ -20,6 +20,7 @@ WORKERS_LOST = WorkersLostError.__name__
 ATTEMPTS = 3  # of a trial whose processes die
 LOOK_EVERY_SECONDS = 2.0
 REMIND_EVERY_SECONDS = 30.0
+ABSENT_AFTER_SECONDS = 5.0  # Tune lets us look ten times a second, unless we stood still ourselves
 
 
 class Watch(tune.Callback):
@@ -32,6 +33,9 @@ class Watch(tune.Callback):
         max_seconds: No trial starts after so long, running ones stop; None is without limit.
         workers_need: Resources that the Ray Train workers of a trial need together; nothing where
             trials have none.
+        check_data: Called when a process died; raises what is wrong with the tiles, which kill
+            every process that maps them.
+        clock: Seconds since any moment, as `time.monotonic` counts them.
     """
 
     def __init__(
@@ -42,14 +46,18 @@ class Watch(tune.Callback):
         trial_timeout_seconds: float,
         max_seconds: float | None,
         workers_need: dict[str, float],
+        check_data: Callable[[], object] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
     ):
         self._stopping, self._say = stopping, say
         self._timeout, self._max_seconds = trial_timeout_seconds, max_seconds
         self._workers_need, self._lacks_nodes = workers_need, False
+        self._check_data, self._clock = check_data, clock
         self._trials: dict[str, Any] = {}  # Tune's, also of those that ended
         self._last_news: dict[str, float] = {}  # of those that have a process
         self._silent: set[str] = set()
-        self._started = self._last_look = self._last_busy = time.monotonic()
+        self._started = self._last_step = self._last_look = clock()
+        self._last_busy = self._started
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its callbacks into a file that is never read."""
@@ -62,17 +70,18 @@ class Watch(tune.Callback):
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """A trial was given a process."""
         self._trials[trial.trial_id] = trial
-        self._last_news[trial.trial_id] = time.monotonic()
+        self._last_news[trial.trial_id] = self._clock()
 
     def on_trial_result(
         self, iteration: int, trials: list, trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """An epoch ended."""
-        self._last_news[trial.trial_id] = time.monotonic()
+        self._last_news[trial.trial_id] = self._clock()
 
     def on_trial_recover(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """A process died and another is asked for."""
         self._last_news.pop(trial.trial_id, None)
+        self._check_data()
         self._say(
             f"trial {trial.config['number']}: {_why_it_died(trial)}; it goes on from its last "
             f"epoch (attempt {trial.num_failures + 1} of {ATTEMPTS})"
@@ -88,7 +97,11 @@ class Watch(tune.Callback):
 
     def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:
         """Look around."""
-        now = time.monotonic()
+        now = self._clock()
+        absent = now - self._last_step
+        self._last_step = now
+        if absent > ABSENT_AFTER_SECONDS:  # stopped or suspended: nobody listened to the trials
+            self._last_news = {key: last + absent for key, last in self._last_news.items()}
         if self._max_seconds is not None and now - self._started > self._max_seconds:
             hours = f"{self._max_seconds / 3600:g}"
             self._stopping.ask(f"--max-hours {hours} are over", exit_code=0)
@@ -131,7 +144,7 @@ class Watch(tune.Callback):
                 "minutes (--trial-timeout) and is ended"
             )
         trial.max_failures = 0  # it would only be silent again
-        self._last_news[trial_id] = time.monotonic()
+        self._last_news[trial_id] = self._clock()
         if trial.temporary_state.ray_actor is not None:
             ray.kill(trial.temporary_state.ray_actor)
 

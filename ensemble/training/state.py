@@ -84,7 +84,12 @@ def identify_run(
     initial_weights_digest: str,
     num_workers: int,
 ) -> str:
-    """SHA-256 of everything that decides a run's bits."""
+    """SHA-256 of what must be the same for a run to go on from a state.
+
+    Device, number of threads and versions of other libraries than torch decide its bits, too. They
+    may be others where it goes on, so that a cut run is not lost with its machine; `run.json` notes
+    them.
+    """
     parts = {
         "trial": trial,
         "config": config.model_dump(mode="json"),
