@@ -7,6 +7,7 @@ and Carin 2020, https://arxiv.org/abs/2011.08891): it adds up to the evidence. T
 small_cnn take a maximum over places: their map is what the head would say of each place alone.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -24,13 +26,14 @@ _LAST_MAP = {"resnet18": "layer4", "resnet50": "layer4", "swin_v2_t": "norm"}
 _CHANNELS_LAST = ("swin_v2_t",)
 MAP_PX = 64  # side of an ensemble's map
 
+SHEET_KEY = "crack-ensemble sheet"
 TILE_PX = 160
 GAP_PX = 2  # between a tile and the same under its map
 MARGIN_PX = 8
 LINE_PX = 15
 TITLE_PX = 28
 HEADING_PX = 26  # above the tiles of a group that has one
-LEGEND_PX = (600, 22)
+LEGEND_PX = (690, 22)
 BAR_PX = (110, 14)
 CONCRETE = 180  # grey that the legend's colours lie on
 HEAT = np.array([(255, 235, 60), (255, 140, 0), (215, 0, 20)])  # little, some, most evidence
@@ -126,6 +129,9 @@ class Group(NamedTuple):
 def draw_gallery(path: Path, title: str, groups: Sequence[Group], *, columns: int = 6) -> None:
     """Draw every tile twice, plain and under its map as heat, over its caption, with a legend.
 
+    The sheet carries its title and each tile's place and caption as text (`SHEET_KEY`), so that a
+    page can lay the tiles out anew.
+
     Args:
         path: The .png to write.
         title: Stands above.
@@ -138,7 +144,8 @@ def draw_gallery(path: Path, title: str, groups: Sequence[Group], *, columns: in
                 "as many tiles as maps and captions must hold, but got "
                 f"{len(tiles)}, {len(maps)} and {len(captions)}"
             )
-    parts = [_draw_group(group, columns) for group in groups]
+    drawn = [_draw_group(group, columns) for group in groups]
+    parts = [part for part, _ in drawn]
     font = ImageFont.load_default(16)
     widths = [round(font.getlength(title)) + 2 * MARGIN_PX, *(part.width for part in parts)]
     top = TITLE_PX
@@ -152,11 +159,21 @@ def draw_gallery(path: Path, title: str, groups: Sequence[Group], *, columns: in
     if any(group.captions for group in groups):
         _draw_legend(sheet, TITLE_PX)
     top += MARGIN_PX
-    for part in parts:
+    shown = []
+    for group, (part, corners) in zip(groups, drawn, strict=True):
         sheet.paste(part, (0, top))
+        shown += [
+            {
+                "box": (left, top + down, left + 2 * TILE_PX + GAP_PX, top + down + TILE_PX),
+                "caption": c,
+            }
+            for (left, down), c in zip(corners, group.captions, strict=True)
+        ]
         top += part.height
+    about = PngInfo()
+    about.add_itxt(SHEET_KEY, json.dumps({"title": title, "tiles": shown}))
     with written_whole(path) as temporary:
-        sheet.save(temporary, format="PNG")
+        sheet.save(temporary, format="PNG", pnginfo=about)
 
 
 def _draw_legend(sheet: Image.Image, top: int) -> None:
@@ -166,7 +183,7 @@ def _draw_legend(sheet: Image.Image, top: int) -> None:
     for piece in (
         "right of each tile: where signs of a crack were seen, from none",
         Image.fromarray(draw_heat_bar(*BAR_PX)),
-        "to the most in that tile",
+        "to the most in that tile, however little",
     ):
         if isinstance(piece, str):
             draw.text((left, top + 4), piece, "dimgrey", font)
@@ -183,7 +200,8 @@ def draw_heat_bar(width: int, height: int) -> np.ndarray:
     return np.asarray(_overlay(plain, np.linspace(0, 1, width)[None]))
 
 
-def _draw_group(group: Group, columns: int) -> Image.Image:
+def _draw_group(group: Group, columns: int) -> tuple[Image.Image, list[tuple[int, int]]]:
+    """The part of a sheet that shows a group, and the left and upper edge of each tile in it."""
     font = ImageFont.load_default(12)
     texts = [_wrap(caption, font, 2 * TILE_PX + GAP_PX) for caption in group.captions]
     across = 2 * TILE_PX + GAP_PX + 2 * MARGIN_PX
@@ -197,18 +215,20 @@ def _draw_group(group: Group, columns: int) -> Image.Image:
     sheet = Image.new("RGB", (width, head + -(-len(texts) // columns) * down), "white")
     draw = ImageDraw.Draw(sheet)
     draw.text((MARGIN_PX, 4), group.heading, "black", heading_font)
+    corners = []
     for number, (tile, evidence, lines) in enumerate(
         zip(group.tiles, group.maps, texts, strict=True)
     ):
         left = MARGIN_PX + number % columns * across
         top = head + number // columns * down
+        corners.append((left, top))
         size = (TILE_PX, TILE_PX)
         plain = Image.fromarray(np.asarray(tile)).resize(size, Image.Resampling.BILINEAR)
         sheet.paste(plain, (left, top))
         sheet.paste(_overlay(plain, evidence), (left + TILE_PX + GAP_PX, top))
         for line, text in enumerate(lines):
             draw.text((left, top + TILE_PX + line * LINE_PX), text, "black", font)
-    return sheet
+    return sheet, corners
 
 
 def _overlay(picture: Image.Image, evidence: np.ndarray) -> Image.Image:

@@ -22,10 +22,9 @@ from ensemble.errors import InputError
 from ensemble.files import write_json, write_text
 from ensemble.photograph_sums import METRICS, sum_by_photograph, weighted_figures
 from ensemble.provenance import describe_code_and_machine
-from ensemble.statistics import interval_of, resample
+from ensemble.statistics import COVERAGE_PHOTOGRAPHS, interval_of, resample
 from ensemble.training.metrics import margins_to_probabilities
 
-NUM_PHOTOGRAPHS = (10, 35, 100)
 THRESHOLD, LEVEL = 0.5, 0.95
 
 
@@ -160,7 +159,7 @@ def main(arguments: list[str] | None = None) -> None:
         simulate(truth, n, options.data_sets, options.resamples, options.seed).assign(
             num_photographs=n
         )
-        for n in NUM_PHOTOGRAPHS
+        for n in COVERAGE_PHOTOGRAPHS
     ]
     table = summarise(pd.concat(runs))
     about = {

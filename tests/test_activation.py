@@ -1,5 +1,6 @@
 """Facts about the maps: against CAM worked out from the heads, and on planted patches."""
 
+import json
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,6 +18,7 @@ from ensemble.activation import (
     LINE_PX,
     MAP_PX,
     MARGIN_PX,
+    SHEET_KEY,
     TILE_PX,
     TITLE_PX,
     Group,
@@ -254,6 +256,24 @@ def test_long_captions_are_wrapped_and_stay_below_their_tile(tmp_path: Path) -> 
         )
         right_of_the_tile = np.asarray(sheet)[TOP_PX:, MARGIN_PX + 2 * TILE_PX + GAP_PX :]
         assert (right_of_the_tile == 255).all()
+
+
+def test_a_gallery_says_in_its_own_text_where_each_tile_is_and_what_it_is(tmp_path: Path) -> None:
+    groups = [
+        Group("dark", np.full((2, 8, 8, 3), 50, np.uint8), np.zeros((2, 2, 2)), ["a\nb", "Riß"]),
+        Group("bright", np.full((1, 8, 8, 3), 170, np.uint8), np.zeros((1, 2, 2)), ["c"]),
+    ]
+    draw_gallery(tmp_path / "a.png", "Two", groups, columns=1)
+    with Image.open(tmp_path / "a.png") as sheet:
+        sheet.load()
+        about = json.loads(sheet.info[SHEET_KEY])
+        tiles = [np.asarray(sheet.crop(tile["box"])) for tile in about["tiles"]]
+    assert about["title"] == "Two"
+    assert [tile["caption"] for tile in about["tiles"]] == ["a\nb", "Riß", "c"]
+    for pixels, grey in zip(tiles, (50, 50, 170), strict=True):
+        assert pixels.shape == (TILE_PX, 2 * TILE_PX + GAP_PX, 3)
+        assert (pixels[:, :TILE_PX] == grey).all()
+        assert (pixels[:, TILE_PX + GAP_PX :] == grey).all()
 
 
 def test_a_gallery_of_nothing_is_its_title(tmp_path: Path) -> None:

@@ -13,13 +13,15 @@ import optuna
 import pandas as pd
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from sklearn.metrics import average_precision_score
 
+from ensemble.activation import SHEET_KEY, Group, draw_gallery
 from ensemble.calibration import apply_temperature
 from ensemble.errors import InputError
 from ensemble.figures import compare, coverage_note, ensemble_figures, figures, surface_figures
 from ensemble.mistakes import find_errors, relabelled_figures, suspect_labels
-from ensemble.report.data_urls import embed_picture
+from ensemble.report.data_urls import embed_picture, embed_sheet
 from ensemble.report.learning import describe_learning, learning_curve
 from ensemble.report.page import main, write_report
 from ensemble.report.score_plots import precision_recall_steps
@@ -299,8 +301,12 @@ def make_evaluated(run: Path) -> dict[str, Any]:
     }
     pd.DataFrame([ledger]).to_csv(folder / "ledger.csv", index=False)
     (folder / "metrics.json").write_text(json.dumps(metrics))
-    for path in (folder / "misses.png", folder / "false_alarms.png", run / "samples.png"):
+    for path in (folder / "false_alarms.png", run / "samples.png"):
         Image.effect_noise((600, 300), 80).save(path)
+    pixels = np.full((3, 32, 32, 3), 90, np.uint8)
+    names = [f"{HOSTILE}\nprobability 0.001", "D/CD/4.jpg\nprobability 0.1", "W/CW/8.jpg"]
+    group = Group("", pixels, np.zeros((3, 4, 4)), names)
+    draw_gallery(folder / "misses.png", "3 of 3 misses", [group])
     return metrics
 
 
@@ -352,7 +358,7 @@ def test_every_figure_is_there_with_a_title_and_a_caption(page: Page):
 
 def test_every_picture_says_what_it_shows(page: Page):
     images = page.find("img")
-    assert len(images) == 3
+    assert len(images) == 2 + 3
     assert all(len(image["attrs"]["alt"]) > 20 for image in images)
     drawings = page.find("svg")
     assert len(drawings) == len(FIGURES) - 3
@@ -698,6 +704,36 @@ def test_pictures_are_made_small_enough(tmp_path: Path):
     (tmp_path / "broken.png").write_bytes(b"\x89PNG broken")
     assert embed_picture(tmp_path / "broken.png") is None
     assert embed_picture(tmp_path / "missing.png") is None
+
+
+def test_a_gallery_is_laid_out_anew_tile_by_tile_with_its_names_as_text(page: Page):
+    [figure] = [f for f in page.find("figure") if f["attrs"]["id"] == "figure-misses"]
+    inside = [e for e in page.elements if any(outer is figure for outer in e["inside"])]
+    tiles = [e for e in inside if e["tag"] == "img"]
+    assert [(e["attrs"]["width"], e["attrs"]["height"]) for e in tiles] == [("322", "160")] * 3
+    shown = [e["text"] for e in inside if e["tag"] == "span"]
+    assert shown == [HOSTILE, "probability 0.001", "D/CD/4.jpg", "probability 0.1", "W/CW/8.jpg"]
+    assert "3 of 3 misses" in figure["text"]
+    assert "colours of two tiles do not compare" in figure["text"]
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        "no JSON",
+        '{"title": "t", "tiles": []}',
+        '{"title": "t", "tiles": [{"box": [0, 0, 9, 9]}]}',
+        '{"title": "t", "tiles": [{"box": [0, 0, 9999, 9], "caption": ""}]}',
+        '{"title": "t", "tiles": [{"box": [5, 0, 4, 9], "caption": ""}]}',
+    ],
+)
+def test_a_gallery_whose_text_is_damaged_is_shown_as_it_is(tmp_path: Path, about: str):
+    text = PngInfo()
+    text.add_itxt(SHEET_KEY, about)
+    Image.new("RGB", (60, 30)).save(tmp_path / "misses.png", pnginfo=text)
+    assert embed_sheet(tmp_path / "misses.png") is None
+    assert embed_picture(tmp_path / "misses.png") is not None
+    assert embed_sheet(tmp_path / "missing.png") is None
 
 
 def test_the_note_on_intervals_names_what_was_resampled_and_claims_what_was_measured():

@@ -130,3 +130,29 @@ def test_text_in_drawings_stays_inside_of_them(view: dict[str, Any]) -> None:
         }).map(text => text.textContent)"""
     )
     assert outside == []
+
+
+PICTURES = """() => [...document.querySelectorAll('figure img')].map(img => {
+  const box = img.getBoundingClientRect(), whole = img.closest('figure').getBoundingClientRect();
+  return [img.closest('figure').id, box.right <= whole.right + 1, box.width / img.naturalWidth];
+})"""
+
+
+def test_no_picture_of_an_error_is_cut_or_blown_up(view: dict[str, Any]) -> None:
+    pictures = view["page"].evaluate(PICTURES)
+    shown = [row for row in pictures if view["width"] > 640 or row[0] == "figure-misses"]
+    assert len(shown) >= 3  # on a telephone a whole sheet scrolls sideways in its frame
+    for name, is_inside, scale in shown:
+        assert is_inside, name
+        assert scale < 1.4, name
+
+
+def test_paper_cuts_no_table_and_no_picture(browser: Any, report: Path) -> None:
+    page = browser.new_page(viewport={"width": 700, "height": 1000})  # A4 within its margins
+    page.emulate_media(media="print")
+    page.goto(report.as_uri())
+    wide = """() => [...document.querySelectorAll('table, img, svg')].filter(
+      node => node.getBoundingClientRect().right > innerWidth + 1).map(
+      node => node.id || node.closest('figure').id)"""
+    assert page.evaluate(wide) == []
+    page.close()

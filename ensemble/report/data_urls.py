@@ -6,7 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
+from pydantic import BaseModel, Field, ValidationError
 
+from ensemble.activation import SHEET_KEY
+
+TILE_QUALITY = 82
 MOST_BYTES = 900_000  # three pictures, a third more as base64: well below 6 MB
 ATTEMPTS = ((1.0, 88), (1.0, 78), (0.75, 78), (0.5, 75), (0.35, 70), (0.25, 60))  # scale, quality
 
@@ -34,10 +38,55 @@ def embed_picture(path: Path, *, most_bytes: int = MOST_BYTES) -> Picture | None
         return None
     for scale, quality in ATTEMPTS:
         size = max(round(picture.width * scale), 1), max(round(picture.height * scale), 1)
-        data = io.BytesIO()
         scaled = picture if scale == 1 else picture.resize(size, Image.Resampling.LANCZOS)
-        scaled.save(data, "JPEG", quality=quality, optimize=True)
-        if data.tell() <= most_bytes:
+        embedded = _as_jpeg(scaled, quality)
+        if len(embedded.url) * 3 / 4 <= most_bytes:
             break
+    return embedded
+
+
+class _Tile(BaseModel):
+    box: tuple[int, int, int, int]
+    caption: str = Field(max_length=2000)
+
+
+class _Sheet(BaseModel):
+    title: str = Field(max_length=2000)
+    tiles: list[_Tile] = Field(min_length=1, max_length=48)
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A gallery's title, and each of its tiles as a picture with the lines below it."""
+
+    title: str
+    tiles: list[tuple[Picture, list[str]]]
+
+
+def embed_sheet(path: Path) -> Sheet | None:
+    """The tiles of a gallery, each a picture; None if it is missing, damaged or of an older run.
+
+    Args:
+        path: Path of a PNG that `draw_gallery` wrote.
+    """
+    try:
+        with Image.open(path) as file:
+            file.load()  # the text may stand behind the pixels
+            sheet = _Sheet.model_validate_json(file.info.get(SHEET_KEY, ""))
+            picture = file.convert("RGB")
+    except (OSError, ValueError, ValidationError, Image.DecompressionBombError):
+        return None
+    tiles = []
+    for tile in sheet.tiles:
+        left, top, right, bottom = tile.box
+        if not (0 <= left < right <= picture.width and 0 <= top < bottom <= picture.height):
+            return None
+        tiles.append((_as_jpeg(picture.crop(tile.box), TILE_QUALITY), tile.caption.split("\n")))
+    return Sheet(sheet.title, tiles)
+
+
+def _as_jpeg(picture: Image.Image, quality: int) -> Picture:
+    data = io.BytesIO()
+    picture.save(data, "JPEG", quality=quality, optimize=True)
     url = "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode("ascii")
-    return Picture(url, *size)
+    return Picture(url, *picture.size)

@@ -17,7 +17,7 @@ from ensemble.errors import InputError
 from ensemble.files import write_text
 from ensemble.members import find_run
 from ensemble.report import sections, summary
-from ensemble.report.data_urls import embed_picture
+from ensemble.report.data_urls import embed_picture, embed_sheet
 from ensemble.report.run_files import Run, read_run
 from ensemble.report.search_plots import short_name
 from ensemble.wording import capitalize_first, minus, percent, plural
@@ -83,6 +83,10 @@ def render(run: Run) -> str:
                 ("misses", "evaluation/misses.png"),
                 ("false_alarms", "evaluation/false_alarms.png"),
             )
+        },
+        sheets={
+            name: embed_sheet(run.folder / "evaluation" / f"{name}.png")
+            for name in ("misses", "false_alarms")
         },
         search=sections.search_section(run, members),
         learning=sections.learning_section(run, members),
