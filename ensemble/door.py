@@ -48,16 +48,15 @@ def run_module(name: str, build_parser: Callable[[], argparse.ArgumentParser]) -
 def run_command(main: Callable[[], None]) -> None:
     """Run a command's `main`; an `InputError` becomes one line on stderr and exit code 2.
 
-    Ctrl-C is exit code 130 without a traceback, SIGTERM 143.
+    Ctrl-C is exit code 130 without a traceback.
     """
     survive_output()
     try:
         check_platform()
         main()
-    except KeyboardInterrupt as error:
-        number = getattr(error, "number", signal.SIGINT)  # SIGTERM and SIGHUP come with theirs
+    except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        sys.exit(128 + number)
+        sys.exit(128 + signal.SIGINT)
     except InputError as error:
         print(f"error: {one_line(str(error))}", file=sys.stderr)
         sys.exit(2)

@@ -1,7 +1,13 @@
 """What a person did wrong, in one line: raised anywhere, printed once by the command's door."""
 
+import re
+
 QUOTED = 100  # characters of something foreign in a message
 LONGEST_LINE = 900
+CREDENTIALS = re.compile(r"(\w:/{1,2})\S*@")  # key:secret@
+SECRET_SETTING = re.compile(  # ?token=…
+    r"([?&][\w.-]*(?:key|token|secret|sig|sas|pass|credential)[\w.-]*=)[^&\s]+", re.IGNORECASE
+)
 
 
 class InputError(Exception):
@@ -13,10 +19,15 @@ def one_line(text: str) -> str:
 
     File names and keys of a file that somebody sent reach messages; a terminal would obey theirs.
     """
-    shown = escape(" ".join(text.split()))
+    shown = escape(" ".join(hide_passwords(text).split()))
     if len(shown) <= LONGEST_LINE:
         return shown
     return f"{shown[: LONGEST_LINE - 303]} … {shown[-300:]}"  # the end says what to do
+
+
+def hide_passwords(text: str) -> str:
+    """`text` with *** in place of what URLs hold before their host, and of secrets behind it."""
+    return SECRET_SETTING.sub(r"\1***", CREDENTIALS.sub(r"\1***@", text))
 
 
 def escape(text: str) -> str:

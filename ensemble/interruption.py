@@ -12,16 +12,7 @@ from types import FrameType
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class Terminated(KeyboardInterrupt):
-    """A signal such as Slurm, `kill` or a closed terminal sends; no error handler takes it.
-
-    Args:
-        number: Number of the signal.
-    """
-
-    def __init__(self, number: int):
-        super().__init__()
-        self.number = number
+_received: list[int] = []  # those that `terminate` was called for
 
 
 @contextmanager
@@ -32,17 +23,13 @@ def goes_on(how: str, say: Callable[[str], None]) -> Iterator[None]:
         how: How to go on afterwards, in words for the person.
         say: Takes the line for the person.
     """
-    number = int(signal.SIGINT)
     with handled_by(terminate):
         try:
             yield
             return
-        except Terminated as error:
-            number = error.number
         except KeyboardInterrupt:
-            pass
-    say(f"interrupted: {how}")
-    sys.exit(128 + number)
+            say(f"interrupted: {how}")
+    sys.exit(128 + (_received or [signal.SIGINT])[-1])
 
 
 @contextmanager
@@ -60,5 +47,10 @@ def handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[Non
 
 
 def terminate(number: int, _: FrameType | None) -> None:
-    """Raise what ends the command there and then."""
-    raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
+    """End the command there and then.
+
+    The number is kept aside, as Ray puts an exception of its own in the place of what is raised
+    while it waits.
+    """
+    _received.append(number)
+    raise KeyboardInterrupt

@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import re
 import shlex
 import shutil
 import sys
@@ -15,7 +14,7 @@ from typing import Any
 
 from ensemble.data.differences import explain_difference
 from ensemble.data.pack import Pack
-from ensemble.errors import InputError
+from ensemble.errors import InputError, hide_passwords
 from ensemble.files import make_folder, read_object, write_json, write_table, write_text, writing
 from ensemble.provenance import describe_code_and_machine
 from ensemble.training.weights import InitialState, save_initial_state
@@ -177,7 +176,7 @@ def begin_run(
         table = packed.table("val")[["tile", "photograph", "surface", "label"]]
         write_table(partial / "validation.csv", table)
         about = {
-            "command": re.sub(r"://\S*@", "://***@", shlex.join(sys.argv)),  # without passwords
+            "command": shlex.join(hide_passwords(word) for word in sys.argv),
             "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "pack_folder": str(packed.folder),
             "leaky_split": packed.about["leaky_split"],

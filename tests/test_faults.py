@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from live_search import LiveSearch, wait_until
 from person import type_in
+from s3_server import s3_server
 from steady import TRIAL, WORKERS, check_study, count_repeats, trial_in, words
 
 from ensemble.training.checkpoint import open_member
@@ -266,3 +267,27 @@ def test_a_search_leaves_no_scratch_of_a_killed_one(folder):
 def test_wait_until_says_what_it_waited_for():
     with pytest.raises(AssertionError, match="no such thing"):
         wait_until(lambda: None, what="no such thing", seconds=0.1)
+
+
+def test_the_password_of_a_storage_stands_in_no_file_and_no_line(folder, tmp_path):
+    scratch = Path(tempfile.mkdtemp(dir="/tmp"))  # short: Ray puts its sockets there
+    with s3_server(tmp_path) as server:
+        command = words(folder, "secret", *WORKERS, "--storage", server.url(), trials=1, epochs=40)
+        with LiveSearch(
+            folder, command, TMPDIR=str(scratch), CRACK_ENSEMBLE_CACHE=str(scratch / "cache")
+        ) as search:
+            search.wait_for(r"trial 0 epoch 2/")
+            written = [path for path in scratch.rglob("*") if path.is_file()]
+            assert any("session_" in str(path) for path in written)
+            holding = [path for path in written if b"Geheim" in path.read_bytes()]
+            search.process.send_signal(signal.SIGINT)
+            said = search.finish(code=130)
+    holding += [
+        path
+        for place in (folder / "results" / "secret", scratch)
+        for path in place.rglob("*")
+        if path.is_file() and b"Geheim" in path.read_bytes()
+    ]
+    shutil.rmtree(scratch)
+    assert holding == []
+    assert "Geheim" not in said

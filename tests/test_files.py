@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ensemble.door import run_command
-from ensemble.errors import InputError
+from ensemble.errors import InputError, one_line
 from ensemble.files import (
     CannotWriteError,
     make_folder,
@@ -221,3 +221,20 @@ def test_text_columns_stay_text(tmp_path: Path) -> None:
     table = read_table(path, text=("photograph", "tile"))
     assert table["photograph"].tolist() == ["007", ""]
     assert table["label"].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("--storage s3://key:se/cret@bucket/a is bad", "--storage s3://***@bucket/a is bad"),
+        ("--storage 's3:/key:secret@bucket'", "--storage 's3:/***@bucket'"),
+        ("abfs://a/b?sas_token=x%3D&region=eu", "abfs://a/b?sas_token=***&region=eu"),
+        (
+            "http://me:pw@host:5000 and http://h?X-Amz-Signature=1f",
+            "http://***@host:5000 and http://h?X-Amz-Signature=***",
+        ),
+        ("/data/me@home/tiles.zip", "/data/me@home/tiles.zip"),
+    ],
+)
+def test_a_line_for_the_person_holds_no_password_of_a_url(text, shown):
+    assert one_line(text) == shown

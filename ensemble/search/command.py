@@ -175,6 +175,7 @@ def _search(options: argparse.Namespace, head: Head | None) -> None:
                     max_seconds=options.max_hours and 3600 * options.max_hours,
                 ),
                 pack_folder=packed.folder,
+                storage=storage,
                 shared=shared,
                 trackers=trackers,
                 console=console,

@@ -38,6 +38,7 @@ class Lifeline(tune.Callback):
 
     def __init__(self, look: Callable[[], str | None]):
         self._look, self._lost = look, ""
+        self._is_raised = False
         self._is_over, self._is_left = threading.Event(), threading.Event()
 
     def __enter__(self) -> "Lifeline":
@@ -46,11 +47,15 @@ class Lifeline(tune.Callback):
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         self._is_over.set()
         self._is_left.set()
         self._thread.join()
         signal.signal(WAKE, self._before)
+        is_ours = isinstance(error, KeyboardInterrupt) and self._is_raised
+        lost = self._lost or self._look()
+        if lost and (is_ours or isinstance(error, Exception)):  # Ray's own, in the place of ours
+            raise RayLostError(lost) from None
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its callbacks into a file that is never read."""
@@ -78,6 +83,7 @@ class Lifeline(tune.Callback):
 
     def _raise(self) -> None:
         self._is_over.set()
+        self._is_raised = True
         raise RayLostError(self._lost)
 
 

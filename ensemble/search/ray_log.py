@@ -8,7 +8,6 @@ prints, and that one is replaced.
 
 import importlib
 import logging
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,12 +15,11 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
 
-from ensemble.errors import escape
+from ensemble.errors import escape, hide_passwords
 
 FILE_BYTES = 10_000_000  # then it becomes ray.log.1, and what was there before is gone
 LINE_CHARACTERS = 2000
 LAST_WORDS_SECONDS = 0.3  # on their way here: 0.11 at most were measured
-PASSWORD = re.compile(r"://\S*@")
 
 
 def hush() -> None:
@@ -97,7 +95,7 @@ def recorded(path: Path) -> Iterator[None]:
 class _File(RotatingFileHandler):
     def format(self, record: logging.LogRecord) -> str:
         """One record, without the passwords that a storage's URL may hold."""
-        return PASSWORD.sub("://***@", super().format(record))
+        return hide_passwords(super().format(record))
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Nothing: the search is worth more than its log."""

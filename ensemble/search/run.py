@@ -82,7 +82,8 @@ class Search:
         budget: Trials at a time and what each may use.
         settings: All the rest.
         pack_folder: Of the tiles.
-        shared: Where they and the members lie for other nodes, if there is a storage.
+        storage: Storage through which they and the members travel to other nodes, if any.
+        shared: Where they lie on it.
         trackers: Callbacks that show the run in other tools.
         console: Of the person.
 
@@ -99,6 +100,7 @@ class Search:
         settings: Settings,
         *,
         pack_folder: Path,
+        storage: Storage | None,
         shared: Shared | None,
         trackers: list[tune.Callback],
         console: Console,
@@ -106,7 +108,7 @@ class Search:
         self._folder, self._space, self._budget = folder, space, budget
         self._settings, self._pack_folder, self._shared = settings, pack_folder, shared
         self._trackers = trackers
-        self._storage = Storage(shared.url) if shared else None
+        self._storage = storage
         say = partial(console.print, highlight=False, soft_wrap=True)
         self._say = say
         self._study = open_study(
@@ -167,9 +169,11 @@ class Search:
         self._settle()
         lifeline = Lifeline(look_after_ray())
         with scratch_folder() as scratch:
+            url = self._storage.url if self._storage else None
             tuner = tune.Tuner(
                 tune.with_resources(
-                    Trial, tune.PlacementGroupFactory([trial_resources(self._budget)])
+                    tune.with_parameters(Trial, storage_url=url),  # no file shall hold it
+                    tune.PlacementGroupFactory([trial_resources(self._budget)]),
                 ),
                 tune_config=tune.TuneConfig(
                     num_samples=-1,
@@ -198,7 +202,7 @@ class Search:
                 with self._progress, signals_ask(self._stopping), lifeline:
                     tuner.fit()
             except RayLostError as error:
-                self._stopping.note(str(error), exit_code=2)
+                self._stopping.note(str(error))
         with self._stopping.nothing_escapes():
             let_running_wait(self._study)
             self._tables.write_epochs()

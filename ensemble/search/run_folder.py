@@ -67,6 +67,6 @@ def share_run(storage: Storage, folder: Path, packed: Pack) -> Shared:
     pack, sha256 = push_pack(storage, packed)
     record = folder / "initial" / "states.json"
     digest = hashlib.sha256(record.read_bytes() + packed.about["split_digest"].encode()).hexdigest()
-    shared = Shared(storage.url, f"{folder.name}-{digest[:8]}", pack, sha256)
+    shared = Shared(f"{folder.name}-{digest[:8]}", pack, sha256)
     storage.push(folder / "initial", shared.initial)
     return shared

@@ -53,10 +53,11 @@ class Stopping:
                 when = f"running trials end after this epoch{', ' if wait else ''}{wait}"
                 self._say(f"stopping: {words}; {when}")
 
-    def note(self, words: str, *, exit_code: int) -> None:
-        """Keep why the search has ended already, where nobody had asked for it."""
+    def note(self, words: str) -> None:
+        """Keep why the search has ended already; what failed on the way there was its outcome."""
         with self._lock:
-            self.request = self.request or StopRequest(words, exit_code)
+            if self.request is None or self.request.exit_code == 2:
+                self.request, self.error = StopRequest(words, 2), None
 
     def fail(self, words: str) -> None:
         """Let the search end with exit code 2, even if it is asked to end already."""

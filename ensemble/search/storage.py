@@ -24,7 +24,7 @@ import fsspec
 from pyarrow import ArrowException, fs
 
 from ensemble.data.pack import Pack, open_pack
-from ensemble.errors import InputError
+from ensemble.errors import InputError, hide_passwords, quote
 from ensemble.files import CannotWriteError, written_whole
 
 PAUSES_SECONDS = (0.5, 2.0)  # before the second and the third attempt
@@ -63,7 +63,9 @@ class Storage:
         """
         text = text.removeprefix("file://")
         if "://" not in text and (not text.strip() or re.match(r"[a-z][a-z0-9+.-]*:/", text)):
-            raise InputError(f"--storage {text!r}: give a folder, or a URL as s3://bucket/folder")
+            raise InputError(
+                f"--storage {quote(text)}: give a folder, or a URL as s3://bucket/folder"
+            )
         storage = cls(text if "://" in text else str(Path(text).expanduser().absolute()))
         try:
             _open(storage.url)
@@ -138,10 +140,9 @@ class Storage:
             raise self._error("failed three times", error) from None
 
     def _error(self, what: str, reason: object) -> StorageError:
-        shown = " ".join(str(reason).split()) or type(reason).__name__
-        user = self.url.partition("://")[2].rpartition("@")[0]
-        secret = user.partition(":")[2]
-        for hidden in (user, secret, unquote(secret)):
+        shown = " ".join(hide_passwords(str(reason)).split()) or type(reason).__name__
+        secret = self.url.partition("://")[2].rpartition("@")[0].partition(":")[2]
+        for hidden in (secret, unquote(secret)):  # by itself; in a URL it is hidden already
             shown = shown.replace(hidden, "***") if hidden else shown
         return StorageError(f"--storage {self}: {what} ({shown[:300]}); mend it or give another")
 

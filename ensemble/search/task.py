@@ -5,7 +5,7 @@ after each epoch, so that any other node can go on from it.
 """
 
 import os
-import shutil
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ import torch
 from ensemble.data.verify import PackError
 from ensemble.errors import InputError
 from ensemble.files import CannotWriteError
+from ensemble.search.scratch import own, remove_abandoned
 from ensemble.search.storage import Storage, StorageError, local_pack
 from ensemble.training.config import TrialConfig
 from ensemble.training.loop import DivergedError
@@ -28,16 +29,14 @@ HINDRANCES = (CannotWriteError, PackError, StorageError, OSError)
 
 @dataclass(frozen=True)
 class Shared:
-    """Where things lie on a storage.
+    """Where things lie on a storage; its URL, which may hold a password, is told otherwise.
 
     Attributes:
-        url: Of the storage.
         run: Folder of the run there; other weights to start from make it another folder.
         pack: Name of the pack there.
         pack_sha256: SHA-256 of its `pack.json`.
     """
 
-    url: str
     run: str
     pack: str
     pack_sha256: str
@@ -81,25 +80,29 @@ class Task:
     shared: dict[str, str] | None = None
 
 
-def open_task_data(task: Task, device: torch.device) -> TrainingData:
+def open_task_data(task: Task, device: torch.device, storage_url: str | None) -> TrainingData:
     """Set up torch in this process and open the tiles, once for all its trials."""
     keep_freed_memory()
     torch.set_num_threads(task.threads_per_worker)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     folder = Path(task.pack_folder)
-    if task.shared is not None:
+    if task.shared is not None and storage_url is not None:
         shared = Shared(**task.shared)
         folder = local_pack(
-            Storage(shared.url), shared.pack, node_cache() / "packs", sha256=shared.pack_sha256
+            Storage(storage_url), shared.pack, node_cache() / "packs", sha256=shared.pack_sha256
         )
     return open_training_data(folder, device)
 
 
-def run_task(task: Task, data: TrainingData, *, rank: int = 0) -> Iterator[dict[str, Any]]:
+def run_task(
+    task: Task, data: TrainingData, storage_url: str | None, *, rank: int = 0
+) -> Iterator[dict[str, Any]]:
     """Train the member of a task and yield a row an epoch, when its files are safe."""
     config = TrialConfig.model_validate(task.config)
-    place = _NodeFolder(task, rank) if task.shared is not None else None
+    place = None
+    if task.shared is not None and storage_url is not None:
+        place = _NodeFolder(task, Shared(**task.shared), Storage(storage_url), rank)
     epochs = train_member(
         config,
         data,
@@ -118,29 +121,22 @@ def run_task(task: Task, data: TrainingData, *, rank: int = 0) -> Iterator[dict[
 class _NodeFolder:
     """This process's own copy of what a trial reads and writes on the storage."""
 
-    def __init__(self, task: Task, rank: int):
-        shared = Shared(**(task.shared or {}))
-        self._storage = Storage(shared.url)
+    def __init__(self, task: Task, shared: Shared, storage: Storage, rank: int):
+        self._storage = storage
         self._name = shared.member(task.number)
         folder = node_cache() / "runs" / shared.run
         self.initial = folder / "initial"
-        self.member = folder / f"{task.number:04}-{os.getpid()}"
-        if rank == 0:
-            _forget_the_dead(folder, task.number)
+        self.member = folder / f"{task.number:04}-{secrets.token_hex(4)}"
+        if rank == 0:  # other nodes may share this folder: only what nobody owns goes
+            remove_abandoned(folder.glob(f"{task.number:04}-*"))
+        self.member.mkdir(parents=True)
+        self._lock = own(self.member)
         if not (self.initial / f"{task.config['model']['backbone']}.safetensors").exists():
             self._storage.fetch(shared.initial, self.initial)
         self._storage.fetch(self._name, self.member)
-        self.member.mkdir(parents=True, exist_ok=True)
 
     def push(self) -> None:
         self._storage.push(self.member, self._name)
-
-
-def _forget_the_dead(folder: Path, number: int) -> None:
-    """Remove what processes of this node that are gone left of a trial."""
-    for old in folder.glob(f"{number:04}-*"):
-        if not Path(f"/proc/{old.name.rpartition('-')[2]}").exists():
-            shutil.rmtree(old, ignore_errors=True)
 
 
 def node_cache() -> Path:

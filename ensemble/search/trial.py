@@ -30,8 +30,15 @@ class Trial(tune.Trainable):
     starts another, which goes on from the last saved epoch.
     """
 
-    def setup(self, config: dict[str, Any]) -> None:
-        """Prepare the process for the first task."""
+    def setup(self, config: dict[str, Any], storage_url: str | None = None) -> None:
+        """Prepare the process for the first task.
+
+        Args:
+            config: A task.
+            storage_url: URL of the storage, if there is one; not in the task, as Tune writes that
+                into files.
+        """
+        self._storage_url = storage_url
         self._data: TrainingData | None = None
         self._workers: WorkerGroup | None = None
         self._begin(config)
@@ -71,13 +78,13 @@ class Trial(tune.Trainable):
     def _train(self) -> Generator[dict[str, Any], None, None]:
         task = self._task
         if task.workers_per_trial > 1:
-            self._workers = self._workers or WorkerGroup(task)
+            self._workers = self._workers or WorkerGroup(task, self._storage_url)
             yield from self._workers.train(task)
             return
         if self._data is None:
             device = torch.device("cuda:0" if task.gpus_per_worker else "cpu")
-            self._data = open_task_data(task, device)
-        yield from run_task(task, self._data)
+            self._data = open_task_data(task, device, self._storage_url)
+        yield from run_task(task, self._data, self._storage_url)
 
     def _end_with(self, kind: str, error: Exception) -> dict[str, Any]:
         if self._workers is not None and self._workers.has_ended:

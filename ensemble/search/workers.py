@@ -52,9 +52,11 @@ class WorkerGroup:
 
     Args:
         task: The first one; later ones ask for the same workers.
+        storage_url: URL of the storage, if there is one.
     """
 
-    def __init__(self, task: Task):
+    def __init__(self, task: Task, storage_url: str | None):
+        self._storage_url = ray.put(storage_url)  # a reference in what Train may write down
         self._mailbox = ray.remote(num_cpus=0, max_restarts=0)(Mailbox).remote()
         self._errors: list[BaseException] = []
         self._thread = threading.Thread(target=self._run, args=(task,), daemon=True)
@@ -70,7 +72,11 @@ class WorkerGroup:
             with scratch_folder() as scratch:
                 _Trainer(
                     _serve,
-                    train_loop_config={"task": asdict(task), "mailbox": self._mailbox},
+                    train_loop_config={
+                        "task": asdict(task),
+                        "mailbox": self._mailbox,
+                        "storage_url": self._storage_url,
+                    },
                     torch_config=TorchConfig(backend="nccl" if task.gpus_per_worker else "gloo"),
                     scaling_config=train.ScalingConfig(
                         num_workers=task.workers_per_trial,
@@ -152,7 +158,8 @@ class _Trainer(TorchTrainer):
 def _serve(config: dict[str, Any]) -> None:
     """Runs on each worker, inside the process group that Ray Train made."""
     device = get_device()
-    data = open_task_data(Task(**config["task"]), device)
+    storage_url = ray.get(config["storage_url"])
+    data = open_task_data(Task(**config["task"]), device, storage_url)
     rank = train.get_context().get_world_rank()
 
     def ask(message: dict[str, Any]) -> Any:
@@ -162,7 +169,7 @@ def _serve(config: dict[str, Any]) -> None:
 
     while (task := ask(READY)) is not None:
         try:
-            for row in run_task(Task(**task), data, rank=rank):
+            for row in run_task(Task(**task), data, storage_url, rank=rank):
                 if not ask(row):
                     break
         except DivergedError as error:  # on all ranks alike: they stay together
