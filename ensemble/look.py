@@ -13,7 +13,6 @@ if __name__ == "__main__":  # before the imports below, which take seconds
 
 import os
 import re
-import zipfile
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +21,7 @@ import numpy as np
 import torch
 
 from ensemble.activation import class_activation_map
-from ensemble.data.archive import list_members
+from ensemble.data.archive import Archive
 from ensemble.data.batches import make_batch, place_tiles
 from ensemble.data.decode import UNREADABLE, explain_unreadable
 from ensemble.data.listing import MAX_TILE_BYTES
@@ -127,12 +126,11 @@ def find_picture(name: str, run: Path, archives: ExitStack) -> Picture:
             return Picture(name, source / name)
     except OSError as error:  # too long a name
         raise InputError(f"{name}: cannot be opened ({error.strerror}); name a picture") from None
-    if (
-        source is not None
-        and source.is_file()
-        and list_members(source, wanted=name.__eq__, max_bytes=MAX_TILE_BYTES)
-    ):
-        return Picture(name, name, archives.enter_context(zipfile.ZipFile(source)))
+    if source is not None and source.is_file():
+        archive = archives.enter_context(Archive(source))
+        if name in archive.members:
+            archive.check(name, MAX_TILE_BYTES)
+            return Picture(name, name, archive)
     if is_there:
         raise InputError(
             f"{name}: no such picture, and no tile of that name in {source}, the data set of "

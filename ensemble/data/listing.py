@@ -5,13 +5,15 @@ look inside. Only regular files are read. Links to folders are followed, each re
 Nothing is unpacked to the disk: a .zip is read member by member, with bounds on names and sizes.
 """
 
+import contextlib
 import os
-import zipfile
+import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from ensemble.data.archive import list_members, read_member
+from ensemble.data.archive import Archive
+from ensemble.data.progress import progress_bar
 from ensemble.errors import escape
 
 PICTURE_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".bmp", ".tif", ".tiff",
@@ -19,13 +21,14 @@ PICTURE_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".bmp", ".
 OTHER_PICTURES = {".heic", ".heif", ".avif", ".jxl", ".svg", ".psd", ".pdf", ".ppm", ".pgm", ".tga",
                   ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"}  # fmt: skip
 ARCHIVES = {".zip", ".rar", ".7z", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst"}
+OLD_CODE_PAGES = ("gb18030", "big5", "shift_jis", "euc_kr", "cp1250", "cp1251", "cp1252")
 OUR_FILES = {"run.json", "pack.json", "overlays.json"}  # a folder with one of these is a result
 MAX_TILE_BYTES = 64 * 2**20
 NUM_NAMED = 3
 
 HIDDEN = "hidden"
 OURS = "results of searches and predictions"
-ARCHIVE = "archives, which are not opened here; unpack them, or name one by itself"
+ARCHIVE = "archives, which are not opened here; unpack them and name the folder"
 OTHER_KIND = "pictures of a kind that is not read; save them as JPEG, PNG or TIFF"
 NO_PICTURE = "not pictures by their names"
 NOWHERE = "links to nowhere"
@@ -58,7 +61,7 @@ class Reader:
 
     def __init__(self, path: Path):
         self.path = path
-        self._zip = None if path.is_dir() else zipfile.ZipFile(path)
+        self._archive = None if path.is_dir() else Archive(path)
 
     def read(self, tile: str) -> bytes:
         """The file's bytes.
@@ -67,8 +70,8 @@ class Reader:
             OSError, zipfile.BadZipFile: It cannot be read.
             ValueError: It is larger than a tile can be.
         """
-        if self._zip is not None:
-            return read_member(self._zip, tile)
+        if self._archive is not None:
+            return self._archive.read(tile)
         path = self.path / tile
         if path.stat().st_size > MAX_TILE_BYTES:
             raise ValueError(f"larger than {MAX_TILE_BYTES >> 20} MiB")
@@ -76,8 +79,8 @@ class Reader:
 
     def close(self) -> None:
         """Close the archive."""
-        if self._zip is not None:
-            self._zip.close()
+        if self._archive is not None:
+            self._archive.close()
 
 
 def list_files(
@@ -94,10 +97,12 @@ def list_files(
         InputError: It is no .zip, or the .zip is unsafe.
     """
     listing = Listing({}, {})
-    if path.is_dir():
-        _list_folder(path, skipped, listing)
-    else:
-        _list_zip(path, max_bytes, listing)
+    with progress_bar() as progress:
+        progress.add_task(f"listing {printable(path.name)}", total=None)
+        if path.is_dir():
+            _list_folder(path, skipped, listing)
+        else:
+            _list_zip(path, max_bytes, listing)
     return Listing(
         dict(sorted(listing.files.items())),
         {reason: sorted(names) for reason, names in sorted(listing.passed_over.items())},
@@ -116,6 +121,23 @@ def explain_nothing(passed_over: dict[str, list[str]]) -> str:
     """The end of a sentence that says that nothing was found: what there is instead."""
     lines = [line.strip() for line in describe_passed_over(passed_over)]
     return "".join(f"; {line}" for line in lines)
+
+
+def is_called(name: str, given: str) -> bool:
+    """Whether a person means the file or folder `name` by `given`, which may be as it was printed.
+
+    Capitals do not count, nor how accents are stored (macOS's are characters of their own). Names
+    in a .zip may be of an old code page, which prints them in other signs.
+    """
+    forms = [given]
+    for code_page in OLD_CODE_PAGES:
+        with contextlib.suppress(UnicodeError):
+            forms.append(given.encode(code_page).decode("cp437"))
+    return any(_fold(form) in (_fold(name), _fold(printable(name))) for form in forms)
+
+
+def _fold(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def printable(name: str) -> str:
@@ -200,14 +222,32 @@ def _is_ours(files: Iterable[os.DirEntry[str]], folders: Iterable[os.DirEntry[st
 
 
 def _list_zip(path: Path, max_bytes: int, listing: Listing) -> None:
-    def is_wanted(name: str) -> bool:
-        if reason := _why_not(name):
-            listing.passed_over.setdefault(reason, []).append(name)
-        return reason is None
+    with Archive(path) as archive:
+        ours = _find_our_folders(archive.members)
+        if ours:
+            listing.passed_over[OURS] = list(ours)
+        for name, member in archive.members.items():
+            if name.startswith(ours):
+                continue
+            if reason := _why_not(name):
+                listing.passed_over.setdefault(reason, []).append(name)
+                continue
+            archive.check(name, max_bytes)
+            of_bytes = f"{member.file_size} {member.CRC:08x}"
+            listing.files[name] = Entry(of_bytes, of_bytes)
 
-    for member in list_members(path, wanted=is_wanted, max_bytes=max_bytes):
-        of_bytes = f"{member.file_size} {member.CRC:08x}"
-        listing.files[member.filename] = Entry(of_bytes, of_bytes)
+
+def _find_our_folders(names: Iterable[str]) -> tuple[str, ...]:
+    """Folders of a .zip, each with a slash at its end, that hold results; see `_is_ours`."""
+    found = set()
+    for name in names:
+        folder, _, file = name.rpartition("/")
+        if file in OUR_FILES:
+            parent = folder.rpartition("/")[0] if file == "pack.json" else ""
+            found.add(f"{parent or folder}/" if folder else "")
+    return tuple(
+        sorted(name for name in found if not any(name != o and name.startswith(o) for o in found))
+    )
 
 
 def _why_not(name: str) -> str | None:

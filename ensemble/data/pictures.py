@@ -5,7 +5,6 @@ A photograph may be a hundred times a tile; bounds on sizes hold before anything
 
 import io
 import warnings
-import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,9 +12,9 @@ from typing import BinaryIO, NamedTuple
 
 from PIL import Image, ImageFile
 
-from ensemble.data.archive import read_member
+from ensemble.data.archive import Archive
 from ensemble.data.decode import FORMATS, check_image, load_image
-from ensemble.data.listing import PICTURE_SUFFIXES, explain_nothing, list_files, printable
+from ensemble.data.listing import ARCHIVES, PICTURE_SUFFIXES, explain_nothing, list_files, printable
 from ensemble.errors import InputError
 
 MAX_ZIPPED_BYTES = 640 * 2**20
@@ -29,12 +28,12 @@ class Picture(NamedTuple):
 
     name: str
     path: str | Path
-    archive: zipfile.ZipFile | None = None
+    archive: Archive | None = None
 
     def open(self) -> BinaryIO:
         """Its bytes; a .zip is unpacked into memory, one picture at a time."""
         if self.archive is not None:
-            return io.BytesIO(read_member(self.archive, str(self.path)))
+            return io.BytesIO(self.archive.read(str(self.path)))
         return Path(self.path).open("rb")
 
 
@@ -68,8 +67,8 @@ def list_pictures(paths: Sequence[Path], skipped: Path, archives: ExitStack) -> 
     for path in paths:
         if path.resolve().is_relative_to(skipped):
             raise InputError(f"{path}: overlays go there; name another folder with --overlays")
-        is_zip = path.is_file() and path.suffix.lower() == ".zip"
-        if path.is_dir() or is_zip:
+        is_archive = path.is_file() and path.suffix.lower() in ARCHIVES
+        if path.is_dir() or is_archive:
             listing = list_files(path, max_bytes=MAX_ZIPPED_BYTES, skipped=skipped)
             if not listing.files:
                 instead = explain_nothing(listing.passed_over)
@@ -80,8 +79,8 @@ def list_pictures(paths: Sequence[Path], skipped: Path, archives: ExitStack) -> 
                 passed_over.setdefault(reason, []).extend(f"{path}/{name}" for name in names)
         elif not path.is_file():
             raise InputError(f"{path}: no such picture, folder or .zip")
-        if is_zip:
-            archive = archives.enter_context(zipfile.ZipFile(path))
+        if is_archive:
+            archive = archives.enter_context(Archive(path))
             listed = [Picture(f"{path}/{name}", name, archive) for name in listing.files]
         elif path.is_dir():
             listed = [Picture(str(path / name), path / name) for name in listing.files]

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from ensemble.data.archive import CONTROL
-from ensemble.data.listing import Listing, explain_nothing, list_files
+from ensemble.data.listing import Listing, explain_nothing, is_called, list_files
 from ensemble.errors import InputError, quote
 
 NO_CLASS = "pictures outside the class folders"
@@ -130,7 +130,7 @@ def _tell_classes(
         found = f"{found[:200]}, …"
     sdnet = all(SDNET_CLASS.fullmatch(folder) for folder in folders)
     if positive is not None:
-        cracked = [f for f in folders if f.casefold() == positive.casefold()]
+        cracked = [f for f in folders if is_called(f, positive)]
         if not cracked:
             raise InputError(f"--positive {positive}: no such folder of tiles; found {found}")
     elif sdnet:
