@@ -123,7 +123,7 @@ def choose_threshold(
 
     Args:
         labels: (N,) of 0 and 1, at least one 1.
-        probabilities: (N,) of "cracked".
+        probabilities: (N,) of "cracked", or any score that rises with it.
         rule: `"f1"`, `"f2"` (a missed crack costs more), `"recall=0.95"` (as few tiles called
             cracked as that recall allows), or a number from 0 to 1, the threshold itself. Between
             two neighbouring probabilities a rule's threshold is their middle; of equally good
@@ -134,8 +134,8 @@ def choose_threshold(
     """
     if rule in ("f1", "f2"):
         threshold, _ = best_threshold(labels, probabilities, beta=1.0 if rule == "f1" else 2.0)
-    elif isinstance(rule, str) and rule.startswith("recall="):
-        least = _parse_share(rule, rule.removeprefix("recall="))
+    elif is_recall(rule):
+        least = _parse_share(rule, str(rule).removeprefix("recall="))
         thresholds, found, _ = divide_tiles(labels, probabilities)
         threshold = float(thresholds[np.argmax(found / found[-1] >= least)])
     else:
@@ -150,6 +150,27 @@ def choose_threshold(
         f1=metrics["f1"],
         f2=float(f_beta(hits, called, hits + counts["false_negative"], beta=2.0)),
     )
+
+
+def rule_score(found: ThresholdChoice, rule: str | float) -> float:
+    """What a rule asks for, to choose by: F2, the precision at a recall, or else F1."""
+    if rule == "f2":
+        return found.f2
+    return found.precision if is_recall(rule) else found.f1
+
+
+def name_score(rule: str) -> str:
+    """What `rule_score` is called."""
+    if rule in ("f1", "f2"):
+        return rule.upper()
+    if is_recall(rule):
+        return f"precision at a recall of {rule.removeprefix('recall=')}"
+    return f"F1 at a threshold of {rule}"
+
+
+def is_recall(rule: str | float) -> bool:
+    """Whether a rule asks for a recall: `recall=R`."""
+    return isinstance(rule, str) and rule.startswith("recall=")
 
 
 def _parse_share(rule: str | float, text: str | float) -> float:

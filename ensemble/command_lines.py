@@ -177,7 +177,11 @@ def evaluate_parser() -> argparse.ArgumentParser:
         metavar="R",
         help="in place of --threshold: the highest threshold with this validation recall, 0 to 1",
     )
-    add("--tta", action="store_true", help="average over flips and turns, if validation F1 rises")
+    add(
+        "--tta",
+        action="store_true",
+        help="average over flips and turns, if validation gains what the threshold is asked for",
+    )
     add("--labels", type=Path, metavar="FILE", help="CSV of corrected labels: columns tile, label")
     add("--out", type=Path, default=Path("results"), help="folder of the runs (default: results)")
     return parser

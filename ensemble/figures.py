@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ensemble.calibration import brier_score, expected_calibration_error
+from ensemble.choice import JudgedMember
 from ensemble.statistics import (
     MIN_CONTRIBUTING,
     Interval,
@@ -70,14 +71,16 @@ def ensemble_figures(predictions: pd.DataFrame, threshold: float, val_f1: float)
     }
 
 
-def member_figures(predictions: pd.DataFrame, member: Member, threshold: float) -> dict[str, Any]:
+def member_figures(
+    predictions: pd.DataFrame, member: Member, judged: JudgedMember
+) -> dict[str, Any]:
     """The figures of one member by itself, at its own threshold."""
     return {
         "trial": member.trial,
         "backbone": member.record.config.model.backbone,
         "epoch": member.record.epoch,
-        "val_f1": member.val_f1,
-        **figures(predictions, f"trial_{member.trial}", threshold),
+        "val_f1": judged.val_f1,
+        **figures(predictions, f"trial_{member.trial}", judged.threshold),
     }
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -119,6 +120,35 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` whole."""
     with written_whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def append_line(path: Path, line: str, *, header: str) -> None:
+    """Append a line to a file that only grows, in one write that survives a power cut.
+
+    Args:
+        path: Path of the file; made with its header where it is missing or empty.
+        line: The line, without its end.
+        header: The first line, without its end.
+
+    Raises:
+        CannotWriteError: The disk does not take it; nothing is appended then.
+    """
+    with writing(path):
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            size = os.fstat(descriptor).st_size
+            is_torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+            start = "\n" * is_torn if size else f"{header}\n"
+            data = f"{start}{line}\n".encode()
+            if os.write(descriptor, data) != len(data):
+                os.ftruncate(descriptor, size)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        if not size:
+            sync_folder(path.parent)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -9,6 +9,7 @@ and Chuang 2021, https://arxiv.org/abs/1911.00068.
 import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -133,43 +134,65 @@ def relabelled_figures(
     return pd.DataFrame(rows)
 
 
-def read_labels(path: Path, predictions: pd.DataFrame) -> pd.Series:
-    """The labels of `predictions`, with those of a re-labelled list in place of their own.
+class CorrectedLabels(NamedTuple):
+    """A re-labelled list: its file, and the line and label (0 or 1) of each tile."""
+
+    path: Path
+    tiles: dict[str, tuple[int, int]]
+
+
+def read_labels(path: Path) -> CorrectedLabels:
+    """Read a re-labelled list, whose tiles nothing is known of yet.
 
     Args:
         path: A CSV file with columns `tile` and `label` (0 or 1); others are ignored, so that an
             edited list of suspects will do.
+
+    Raises:
+        InputError: The file is missing or no such list, or a row has a label that is not 0 or 1, or
+            another label than an earlier row has for the same tile.
+    """
+    tiles: dict[str, tuple[int, int]] = {}
+    for line, tile, label in _read_rows(path):
+        where = f"{path}, line {line}"
+        if label not in ("0", "1"):
+            raise InputError(f"{where}: label must be 0 or 1 (cracked), but got {quote(label)}")
+        if tiles.setdefault(tile, (line, int(label)))[1] != int(label):
+            raise InputError(
+                f"{where}: tile {quote(tile)} has label {1 - int(label)} further up; keep one"
+            )
+    if not tiles:
+        raise InputError(f"{path} has no rows; give at least one tile and its label")
+    return CorrectedLabels(path, tiles)
+
+
+def correct_labels(predictions: pd.DataFrame, corrected: CorrectedLabels) -> pd.Series:
+    """The labels of `predictions`, with those of a re-labelled list in place of their own.
+
+    Args:
         predictions: `tile`, `label`.
+        corrected: The re-labelled list.
 
     Returns:
         (N,) int64 labels, indexed as `predictions` is.
 
     Raises:
-        InputError: The file is missing or no such list, or a row has an unknown tile, a label that
-            is not 0 or 1, or another label than an earlier row has for the same tile.
+        InputError: A tile of the list is not among the predictions.
     """
-    rows = list(_read_rows(path))
-    if not rows:
-        raise InputError(f"{path} has no rows; give at least one tile and its label")
     known = set(predictions["tile"])
-    if known.isdisjoint(tile for _, tile, _ in rows):
+    unknown = [(line, tile) for tile, (line, _) in corrected.tiles.items() if tile not in known]
+    if len(unknown) == len(corrected.tiles):
         raise InputError(
-            f"{path}: none of its tiles is among the {len(known):,} tested ones (its first is "
-            f"{quote(rows[0][1])}); give a list for this run's test tiles"
+            f"{corrected.path}: none of its tiles is among the {len(known):,} tested ones (its "
+            f"first is {quote(unknown[0][1])}); give a list for this run's test tiles"
         )
-    labels: dict[str, int] = {}
-    for line, tile, label in rows:
-        where = f"{path}, line {line}"
-        if tile not in known:
-            raise InputError(
-                f"{where}: tile {quote(tile)} is not among the tested ones; correct it"
-            )
-        if label not in ("0", "1"):
-            raise InputError(f"{where}: label must be 0 or 1 (cracked), but got {quote(label)}")
-        if labels.setdefault(tile, int(label)) != int(label):
-            raise InputError(
-                f"{where}: tile {quote(tile)} has label {1 - int(label)} further up; keep one"
-            )
+    if unknown:
+        line, tile = unknown[0]
+        raise InputError(
+            f"{corrected.path}, line {line}: tile {quote(tile)} is not among the tested ones; "
+            "correct it"
+        )
+    labels = {tile: label for tile, (_, label) in corrected.tiles.items()}
     replaced = predictions["tile"].map(labels)
     return replaced.fillna(predictions["label"]).astype("int64").rename("label")
 

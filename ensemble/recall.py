@@ -27,6 +27,7 @@ from ensemble.members import choose_device, find_run
 from ensemble.recipe import BASE
 from ensemble.recipe_run import RecipeRun
 from ensemble.run_folder import alone_in, shown
+from ensemble.run_pack import find_pack
 from ensemble.training.checkpoint import Member
 from ensemble.training.config import TrialConfig, parse_config
 from ensemble.training.member import open_training_data
@@ -71,12 +72,10 @@ def answer_recall(run: Path, device: torch.device, console: Console) -> pd.DataF
     Raises:
         InputError: The run is none of a recipe, its base is not finished, or its tiles are gone.
     """
-    about = read_object(run / "run.json", split_digest=str, pack_folder=str)
+    about = read_object(run / "run.json", split_digest=str)
     base, first_number = _read_recipe(run, about)
     with alone_in(run, what="command"):
-        data = open_training_data(Path(about["pack_folder"]), device)
-        if data.split_digest != about["split_digest"]:
-            raise InputError(f"{about['pack_folder']} holds another split than the run's")
+        data = open_training_data(find_pack(run), device)
         labels = data.train.labels.cpu().numpy()
         check_both_classes(labels, what="the training tiles")  # the weight is their ratio
         trained = RecipeRun(run, data, console.print)

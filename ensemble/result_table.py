@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ensemble.calibration import name_score
 from ensemble.errors import escape
 from ensemble.files import read_table
 from ensemble.wording import plural
@@ -56,18 +57,8 @@ def names_of(trials: pd.DataFrame) -> dict[int, str]:
 
 
 def only_member(metrics: dict[str, Any]) -> dict[str, Any] | None:
-    """The figures of the member that is the whole ensemble; None where there is more to tell.
-
-    With flips and turns, or as a soup, one member can differ from what it is by itself.
-    """
-    if len(metrics["members"]) > 1:
-        return None
-    (member,) = metrics["members"]
-    both = [
-        [_number(figures[key]) for key in ("threshold", *COLUMNS)]
-        for figures in (member, metrics["ensemble"])
-    ]
-    return member if both[0] == both[1] else None
+    """The figures of the member that is the whole ensemble; None where there is more to tell."""
+    return metrics["members"][0] if len(metrics["members"]) == 1 else None
 
 
 def trivial_sentences(metrics: dict[str, Any]) -> list[str]:
@@ -123,8 +114,8 @@ def print_result(metrics: dict[str, Any], names: Mapping[int, str], console: Con
     choice = metrics["choice"]
     reached = choice["val_metrics"]
     console.print(
-        f"threshold by {choice['threshold_rule']}: precision {reached['precision']:.3f} and recall "
-        f"{reached['recall']:.3f} on validation",
+        f"threshold rule {choice['threshold_rule']}: precision {reached['precision']:.3f} and "
+        f"recall {reached['recall']:.3f} on validation",
         highlight=False,
     )
     if "relabelled" in metrics:
@@ -134,12 +125,8 @@ def print_result(metrics: dict[str, Any], names: Mapping[int, str], console: Con
             f"precision {_number(new['precision'])}, recall {_number(new['recall'])}",
             highlight=False,
         )
-    for score in choice["methods"]:
-        console.print(
-            f"cross-validation of {score['method']}: F1 {score['inner_f1']:.3f} on the validation "
-            f"photographs it chose with, {score['outer_f1']:.3f} on those left out",
-            highlight=False,
-        )
+    for line in choice_sentences(choice):
+        console.print(line, highlight=False, markup=False)
     gain = metrics["gain_over_best_single"]["f1"]
     if gain["difference"] is not None and only_member(metrics) is None:
         span = "" if gain["low"] is None else f" [{gain['low']:+.3f}, {gain['high']:+.3f}]"
@@ -162,12 +149,53 @@ def print_result(metrics: dict[str, Any], names: Mapping[int, str], console: Con
     console.print(f"the test split of this run was opened {openings}")
 
 
+def choice_sentences(choice: dict[str, Any]) -> list[str]:
+    """What was tried on validation, and how far that can be trusted.
+
+    Args:
+        choice: As in `metrics.json`.
+    """
+    name, told = name_score(choice["threshold_rule"]), []
+    if choice["tta_tried"] is not None:
+        plain, turned = (f"{choice['tta_tried'][key]:.3f}" for key in ("plain", "turned"))
+        told.append(
+            f"flips and turns are {'' if choice['tta'] else 'not '}used: validation {name} is "
+            f"{turned} with them and {plain} without"
+        )
+    for score in choice["methods"]:
+        told.append(
+            f"cross-validation of {score['method']}: {name} {score['inner_score']:.3f} on the "
+            f"validation photographs it chose with, {score['outer_score']:.3f} on those left out "
+            f"(where its threshold reached a recall of {score['outer_recall']:.3f})"
+        )
+    if choice["methods"]:
+        told.append(
+            "figures on photographs left out are still too good: the kept epochs, and in a search "
+            "the settings, were chosen by all validation photographs"
+        )
+    return told
+
+
+def describe_method(choice: dict[str, Any]) -> str:
+    """The method and how many members it has, in a few words."""
+    count = len(choice["ingredients"]) or len(choice["members"])
+    if count == 1:
+        return "one member"
+    kinds = {
+        "mean": f"mean of {count} members",
+        "greedy": f"greedy selection of {count} members",
+        "weighted": f"weighted mean of {count} members",
+        "soup": f"one network whose weights are the mean of {count}",
+    }
+    return kinds[choice["method"]]
+
+
 def _rows(metrics: dict[str, Any], names: Mapping[int, str]) -> list[Row]:
     """The ensemble first; its only member stands for it where the two are the same."""
     choice, only = metrics["choice"], only_member(metrics)
     rows = []
     if only is None:
-        about = [f"{choice['method']} of {_count(choice)}"]
+        about = [describe_method(choice)]
         rows.append(Row("ensemble", about, metrics["ensemble"]))
     for member in metrics["members"]:
         trial, name = f"trial {member['trial']}", names.get(member["trial"])
@@ -238,10 +266,6 @@ def _draw(title: str, rows: list[Row], num_shown: int, *, stacked: bool) -> Tabl
             name = f"{row.title} ({', '.join(row.about)})"
         table.add_row(*map(Text, (name, *cells)), style=None if number else "bold")
     return table
-
-
-def _count(choice: dict[str, Any]) -> int:
-    return len(choice["ingredients"]) or len(choice["members"])
 
 
 def _number(value: float | None) -> str:

@@ -52,10 +52,10 @@ def shown(path: Path) -> str:
 
 @contextmanager
 def alone_in(folder: Path, *, what: str) -> Iterator[None]:
-    """Keep other commands out of a run's folder; the kernel ends that with our process.
+    """Keep other commands out of a folder; the kernel ends that with our process.
 
     Args:
-        folder: Folder of the run; it need not exist.
+        folder: Folder of a run, or one in it; it need not exist.
         what: Kind of command that is at work there, for the message.
 
     Raises:
@@ -71,7 +71,8 @@ def alone_in(folder: Path, *, what: str) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(
-                f"another {what} is at work in {folder}; wait for it, or choose another --name"
+                f"another {what} is at work in {folder}; wait for it"
+                f"{', or choose another --name' * (what != 'evaluation')}"
             ) from None
         if folder.exists():
             with writing(folder):

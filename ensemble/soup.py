@@ -4,19 +4,21 @@ Members are tried from the best on, and each is kept that does not lower the val
 greedy soup of Wortsman et al. 2022, https://arxiv.org/abs/2203.05482). Only members of one backbone
 and one input size that started from the same weights are mixed: elsewhere the mean of two good
 networks is no network. BatchNorm statistics belong to weights, so they are estimated again on
-training tiles.
+training tiles, but for layers that were frozen in training: their weights and statistics are
+those that all started from.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import update_bn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ensemble.data.batches import Tiles, make_batch
+from ensemble.training.backbones import choose_trainable
 from ensemble.training.checkpoint import Member, open_member, write_member
 from ensemble.training.loop import predict_margins
 from ensemble.training.member import TrainingData
@@ -71,14 +73,18 @@ def make_soup(members: Sequence[Member], train: Tiles, val: Tiles) -> Soup:
 
 def cook_member(
     members: Sequence[Member], data: TrainingData, folder: Path
-) -> tuple[Member, list[int]]:
+) -> tuple[Member, list[Member]]:
     """Make a soup and write it to `folder` as a member, under the best ingredient's number.
 
+    Where no mixture helps, the best member is the soup, and nothing is written.
+
     Returns:
-        The member, and the trials whose weights are in it.
+        The member, and the members whose weights are in it.
     """
     soup = make_soup(members, data.train, data.val)
     first = soup.ingredients[0]
+    if len(soup.ingredients) == 1:
+        return first, soup.ingredients
     metrics = validation_metrics(data.val.labels.cpu().numpy(), soup.val_margins)
     write_member(
         folder,
@@ -92,7 +98,7 @@ def cook_member(
         split_digest=first.record.split_digest,
         initial_weights_digest=first.record.initial_weights_digest,
     )
-    return open_member(folder), [member.trial for member in soup.ingredients]
+    return open_member(folder), soup.ingredients
 
 
 def _kind(member: Member) -> tuple[str, int, str]:
@@ -111,7 +117,7 @@ def _cook(ingredients: list[Member], train: Tiles, val: Tiles) -> Soup:
     model = model.to(val.device).to(memory_format=torch.channels_last)
     size = config.data.image_size_px
     if len(ingredients) > 1:
-        update_bn(_images(train, size), model)
+        estimate_batch_norm(model, _trained_batch_norm(model, ingredients), _images(train, size))
     margins = predict_margins(
         model.eval(),
         val,
@@ -120,6 +126,48 @@ def _cook(ingredients: list[Member], train: Tiles, val: Tiles) -> Soup:
     )
     _, f1 = best_threshold(val.labels.cpu().numpy(), margins_to_probabilities(margins))
     return Soup(model, ingredients, margins, f1, name_precision(precision))
+
+
+def _trained_batch_norm(model: nn.Module, ingredients: Sequence[Member]) -> list[_BatchNorm]:
+    """The BatchNorm layers of `model` that were in training mode in the training of any member."""
+    trained: set[str] = set()
+    for member in ingredients:
+        choose_trainable(model, member.record.config.model, epoch=member.record.epoch)
+        trained |= {name for name, module in model.named_modules() if module.training}
+    return [
+        module
+        for name, module in model.named_modules()
+        if isinstance(module, _BatchNorm) and name in trained
+    ]
+
+
+@torch.no_grad()
+def estimate_batch_norm(
+    model: nn.Module, layers: Sequence[_BatchNorm], batches: Iterable[Tensor]
+) -> None:
+    """Estimate the statistics of BatchNorm layers anew, as the mean over batches.
+
+    All else of the model is as it will be when it is used: frozen layers keep their statistics,
+    and nothing is dropped at random.
+
+    Args:
+        model: It is left in eval mode.
+        layers: Layers of `model`; where there are none, nothing is done.
+        batches: (B, 3, S, S) images on the model's device.
+    """
+    model.eval()
+    if not layers:
+        return
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # the mean over all batches
+        layer.train()
+    for images in batches:
+        model(images)
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+    model.eval()
 
 
 def average_states(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -7,30 +7,23 @@ probability is `weights @ probabilities`.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import minimize  # type: ignore[import-untyped]
 
-from ensemble.errors import InputError
-from ensemble.training.metrics import LEAST_PROBABILITY, best_threshold, f_beta, log_loss
+from ensemble.training.metrics import LEAST_PROBABILITY, best_threshold, log_loss
 
 Method = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 ROWS_AT_ONCE = 16  # candidates sorted together: 16 × 10,000 scores stay in a core's cache
 
 
-@dataclass(frozen=True)
-class MethodScore:
-    """What a way of weighting promises and what it keeps, as F1 pooled over the folds."""
+def average_probabilities(weights: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Weighted mean over members: (M,), (M, N) → (N,).
 
-    method: str
-    inner_score: float  # on the photographs that weights and threshold were chosen on
-    outer_score: float  # on photographs that neither had seen
-
-    @property
-    def optimism(self) -> float:
-        """How much of the promise is not kept."""
-        return self.inner_score - self.outer_score
+    Probabilities, not logits: members of different backbones are not calibrated alike, and one
+    very sure member should not outvote the others.
+    """
+    return weights @ probabilities
 
 
 def greedy_weights(
@@ -58,14 +51,14 @@ def greedy_weights(
         num_bags: 1 means all photographs, without any draw.
         seed: Of the draw of the photographs.
     """
-    _check(probabilities, labels)
+    check_scores(probabilities, labels)
     if num_picks < 1 or num_bags < 1:
         raise ValueError(
             f"`num_picks, num_bags >= 1` must hold, but got {num_picks=}, {num_bags=}."
         )
     if num_bags == 1:
         return _pick(probabilities, labels, num_picks)
-    groups, num_cracked = _group_tiles(labels, photographs)
+    groups, num_cracked = group_tiles(labels, photographs)
     generator = np.random.default_rng(seed)
     bags = []
     for _ in range(num_bags):
@@ -153,7 +146,7 @@ def convex_weights(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
         probabilities: (M, N) of "cracked", one row a member.
         labels: (N,) of 0 and 1.
     """
-    _check(probabilities, labels)
+    check_scores(probabilities, labels)
     given = np.where(labels == 1, probabilities, 1 - probabilities)  # (M, N), to the true class
     given = np.maximum(given, LEAST_PROBABILITY)
 
@@ -181,76 +174,7 @@ def convex_weights(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return weights / weights.sum()
 
 
-def cross_validate(
-    methods: dict[str, Method],
-    probabilities: np.ndarray,
-    labels: np.ndarray,
-    photographs: np.ndarray,
-    *,
-    num_folds: int = 5,
-    seed: int = 0,
-) -> list[MethodScore]:
-    """What each way of weighting is worth on photographs of the validation split it has not seen.
-
-    For every fold, weights and threshold are chosen on the other folds. Counts are summed over the
-    folds and divided once, because a fold may hold too few cracked tiles for an F1 of its own:
-    outside, every tile is judged once; inside, once for each fold it helped to choose.
-
-    Args:
-        methods: By name: probabilities, labels and photographs in, weights (M,) out.
-        probabilities: (M, N) of "cracked", one row a member.
-        labels: (N,) of 0 and 1.
-        photographs: (N,) ids; all empty where tiles have none, then each tile stands for itself.
-        num_folds: At least 2; where there are fewer photographs, one is left out at a time.
-        seed: Of the draw of the folds.
-
-    Raises:
-        InputError: Fewer than two photographs have cracked tiles.
-    """
-    _check(probabilities, labels)
-    folds = _draw_folds(labels, photographs, num_folds, seed)  # (N,)
-    scores = []
-    for name, choose in methods.items():
-        inner, outer = np.zeros(3), np.zeros(3)  # hits, called, cracked
-        for fold in np.unique(folds):
-            seen = folds != fold
-            weights = choose(probabilities[:, seen], labels[seen], photographs[seen])
-            mean = weights @ probabilities
-            threshold, _ = best_threshold(labels[seen], mean[seen])
-            called, cracked = mean >= threshold, labels == 1
-            tiles = np.stack([called & cracked, called, cracked])  # (3, N)
-            inner += tiles[:, seen].sum(axis=1)
-            outer += tiles[:, ~seen].sum(axis=1)
-        scores.append(MethodScore(name, float(f_beta(*inner)), float(f_beta(*outer))))
-    return scores
-
-
-def _draw_folds(
-    labels: np.ndarray, photographs: np.ndarray, num_folds: int, seed: int
-) -> np.ndarray:
-    """A fold for every tile: (N,). Cracked tiles are spread over as many folds as they can be.
-
-    Photographs are ordered by their cracked tiles; each run of neighbours is dealt to all folds.
-    """
-    groups, num_cracked = _group_tiles(labels, photographs)
-    if num_folds < 2:
-        raise ValueError(f"`num_folds >= 2` must hold, but got {num_folds=}.")
-    if (num_cracked > 0).sum() < 2:
-        raise InputError(
-            "cross-validation needs cracked tiles in two photographs of the validation split, "
-            f"but {(num_cracked > 0).sum()} of {len(num_cracked)} have any; prepare more data"
-        )
-    num_folds = min(num_folds, len(num_cracked))
-    generator = np.random.default_rng(seed)
-    order = generator.permutation(len(num_cracked))
-    order = order[np.argsort(-num_cracked[order], kind="stable")]
-    dealt = [generator.permutation(num_folds) for _ in range(0, len(order), num_folds)]
-    fold_of_group = np.empty(len(order), dtype=np.int64)
-    fold_of_group[order] = np.concatenate(dealt)[: len(order)]
-    return fold_of_group[groups]
-
-
-def _group_tiles(labels: np.ndarray, photographs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def group_tiles(labels: np.ndarray, photographs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The number of each tile's photograph (N,), and the cracked tiles of each photograph."""
     names, groups = np.unique(photographs, return_inverse=True)
     if len(names) == 1 and str(names[0]) == "":
@@ -284,7 +208,8 @@ def diversity(
     return {"disagreement": disagreement, "error_correlation": covariance / np.outer(scale, scale)}
 
 
-def _check(probabilities: np.ndarray, labels: np.ndarray) -> None:
+def check_scores(probabilities: np.ndarray, labels: np.ndarray) -> None:
+    """Raise ValueError unless (M, N) probabilities and (N,) labels go together, with a crack."""
     if probabilities.ndim != 2 or not len(probabilities) or labels.shape != probabilities.shape[1:]:
         raise ValueError(
             "`probabilities` (M, N) and `labels` (N,) must agree, "

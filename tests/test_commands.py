@@ -13,10 +13,11 @@ from person import EVALUATE, SEARCH, TINY, type_in
 from sklearn import metrics as reference
 
 from ensemble import evaluate
-from ensemble.choice import open_choice
+from ensemble.choice import Choice, open_choice
 from ensemble.data.synthetic import draw_dataset
 from ensemble.errors import InputError
 from ensemble.members import open_members
+from ensemble.run_folder import alone_in
 from ensemble.search import command
 from ensemble.selection import choose_ensemble, rank_members
 from ensemble.soup import _cook, average_states
@@ -138,17 +139,107 @@ def test_one_member_is_its_own_ensemble(folder):
     evaluate.evaluate(folder / "results" / "first")
 
 
+def copy_run(folder, tmp_path):
+    """A copy of the run `first`, whose tiles are found where its `run.json` says."""
+    run = tmp_path / "copy"
+    shutil.copytree(folder / "results" / "first", run)
+    return run
+
+
+@pytest.mark.parametrize("rule", ["f1", "0.5"])
+def test_one_member_differs_in_nothing_from_itself_as_the_best_single(folder, tmp_path, rule):
+    metrics = evaluate.evaluate(copy_run(folder, tmp_path), top_k=1, rule=rule, tta=True)
+    (only,) = metrics["members"]
+    shared = set(only) & set(metrics["ensemble"])
+    assert {"f1", "threshold", "val_f1", "intervals"} <= shared
+    assert {key: only[key] for key in shared} == {key: metrics["ensemble"][key] for key in shared}
+    gains = metrics["gain_over_best_single"].values()
+    assert all(gain["difference"] in (0, None) for gain in gains)
+
+
+def test_evaluation_after_the_results_were_moved_finds_the_tiles_beside_the_run(folder, tmp_path):
+    there = tmp_path / "copied"
+    shutil.copytree(folder / "results", there)
+    (old,) = (folder / "results" / "packs").glob("tiles-*")
+    old.rename(tmp_path / "taken away")
+    try:
+        metrics = evaluate.evaluate(there / "first")
+    finally:
+        (tmp_path / "taken away").rename(old)
+    recorded = json.loads((there / "first" / "run.json").read_text())["pack_folder"]
+    assert recorded == str(there / "packs" / old.name)
+    assert metrics["num_test_tiles"] > 0
+
+
+def test_a_second_evaluation_at_once_is_refused_and_leaves_no_trace(folder, tmp_path):
+    run = copy_run(folder, tmp_path)
+    evaluate.evaluate(run)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    with (
+        alone_in(run / "evaluation", what="evaluation"),
+        pytest.raises(InputError, match=r"another evaluation is at work in .*; wait for it$"),
+    ):
+        evaluate.evaluate(run, method="greedy")
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_what_is_tested_is_the_choice_in_memory(folder, tmp_path, monkeypatch):
+    """Whatever replaces `ensemble.json` in between, as a search or a person could."""
+    run = copy_run(folder, tmp_path)
+    save = Choice.save
+
+    def save_and_lose(choice, where):
+        save(choice, where)
+        (where / "ensemble.json").write_text("{}")
+
+    monkeypatch.setattr(Choice, "save", save_and_lose)
+    metrics = evaluate.evaluate(run, top_k=2)
+    assert [member["trial"] for member in metrics["choice"]["members"]] == [
+        member["trial"] for member in metrics["members"]
+    ]
+
+
+def test_the_ledger_has_its_line_before_a_test_label_is_read(folder, tmp_path):
+    run = copy_run(folder, tmp_path)
+    labels = tmp_path / "labels.csv"
+    labels.write_text("tile,label\nno such tile,1\n")
+    before = evaluate.evaluate(run)["num_test_openings"]
+    with pytest.raises(InputError, match="none of its tiles is among"):
+        evaluate.evaluate(run, labels_file=labels)  # only the labels' own tiles tell that
+    labels.write_text("tile,label\nno such tile,2\n")
+    with pytest.raises(InputError, match="label must be 0 or 1"):
+        evaluate.evaluate(run, labels_file=labels)  # seen before anything is opened
+    assert evaluate.evaluate(run)["num_test_openings"] == before + 2
+
+
+def test_an_evaluation_says_in_one_line_where_it_wrote(folder):
+    said = type_in(folder, *EVALUATE, "first")
+    assert [line for line in said.splitlines() if line.startswith("written:")] == [
+        "written: results/first/evaluation, and ensemble.json, which ensemble.predict uses"
+    ]
+
+
+def test_a_run_without_its_first_member_is_evaluated_without_it(folder, tmp_path):
+    run = copy_run(folder, tmp_path)
+    shutil.rmtree(run / "members" / "0001")
+    said = []
+    metrics = evaluate.evaluate(run, say=said.append)
+    assert [member["trial"] for member in metrics["members"]] == [0]
+    assert said == [f"{run / 'members' / '0001'} is missing: trial 1 is left out"]
+
+
 def test_a_soup_is_one_network_that_validation_does_not_lose_by(folder):
     run = folder / "results" / "first"
     metrics = evaluate.evaluate(run, method="soup")
     choice, members = open_choice(run)
     assert len(members) == 1
-    assert choice.ingredients[0] == choice.best_single_trial
-    assert choice.val_metrics["f1"] >= choice.best_single_val_f1 - 1e-12
+    assert choice.ingredients[0] == choice.best_single
+    assert choice.val_metrics["f1"] >= choice.best_single.val_f1 - 1e-12
     shown = [member["trial"] for member in metrics["members"]]
-    assert shown == choice.ingredients
+    assert shown == [member.trial for member in choice.ingredients]
     if len(shown) == 1:  # no mixture helped: the soup is the best single member
-        assert metrics["ensemble"]["loss"] == pytest.approx(metrics["best_single"]["loss"])
+        assert choice.members[0].folder == choice.best_single.folder
+        assert metrics["ensemble"]["loss"] == metrics["best_single"]["loss"]
 
 
 def test_members_of_one_start_mix_and_their_batch_norm_is_estimated_again(folder):
@@ -268,17 +359,6 @@ def test_bad_input_is_one_line_and_exit_code_2(folder):
     assert said.startswith("error: --data")
     said = type_in(folder, *EVALUATE, "first", "--top-k", "3", code=2)
     assert said.startswith("error: --top-k 3: the run has 2 finished trials")
-
-
-def test_a_damaged_member_is_named(folder, tmp_path):
-    run = tmp_path / "damaged"
-    shutil.copytree(folder / "results" / "first", run)
-    (weights,) = (run / "members" / "0001").glob("*.safetensors")
-    data = bytearray(weights.read_bytes())
-    data[-1] ^= 1
-    weights.write_bytes(data)
-    with pytest.raises(InputError, match="damaged member"):
-        evaluate.evaluate(run)
 
 
 def test_a_member_of_another_split_is_foreign(folder, tmp_path):

@@ -3,6 +3,7 @@
 import errno
 import json
 import math
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from ensemble.door import run_command
 from ensemble.errors import InputError, one_line
 from ensemble.files import (
     CannotWriteError,
+    append_line,
     make_folder,
     read_json,
     read_table,
@@ -238,3 +240,33 @@ def test_text_columns_stay_text(tmp_path: Path) -> None:
 )
 def test_a_line_for_the_person_holds_no_password_of_a_url(text, shown):
     assert one_line(text) == shown
+
+
+def append_often(path: Path, number: int) -> None:
+    for i in range(40):
+        append_line(path, f"{number},{i}", header="process,line")
+
+
+def test_no_line_is_lost_where_several_processes_append_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.csv"
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=append_often, args=(path, n)) for n in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    first, *lines = path.read_text().splitlines()
+    assert first == "process,line"
+    assert sorted(lines) == sorted(f"{n},{i}" for n in range(4) for i in range(40))
+
+
+def test_a_line_that_a_power_cut_tore_stays_a_line_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.csv"
+    path.write_text("a,b\n1,2\n3,")
+    append_line(path, "5,6", header="a,b")
+    assert path.read_text() == "a,b\n1,2\n3,\n5,6\n"
+
+
+def test_what_cannot_be_appended_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(CannotWriteError, match="cannot be written"):
+        append_line(tmp_path / "missing" / "ledger.csv", "1", header="a")

@@ -9,7 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ensemble.errors import InputError
-from ensemble.mistakes import find_errors, read_labels, relabelled_figures, suspect_labels
+from ensemble.mistakes import (
+    correct_labels,
+    find_errors,
+    read_labels,
+    relabelled_figures,
+    suspect_labels,
+)
 from ensemble.training.metrics import confusion_counts, ranking_metrics, threshold_metrics
 
 PROBABILITY = st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]) | st.floats(0, 1)
@@ -185,7 +191,7 @@ def test_a_list_replaces_the_labels_of_its_tiles_only(tmp_path: Path) -> None:
     predictions = make_predictions([1, 1, 0], [0.9, 0.8, 0.1]).set_index(pd.Index([7, 8, 9]))
     path = tmp_path / "labels.csv"
     path.write_text("\ufeffrank,tile,label\r\n1, c ,1\r\n\r\n2,a,0\r\n3,a,0\r\n", encoding="utf-8")
-    labels = read_labels(path, predictions)
+    labels = correct_labels(predictions, read_labels(path))
     assert labels.tolist() == [0, 1, 1]
     assert labels.index.tolist() == [7, 8, 9]
     assert labels.dtype == "int64"
@@ -212,7 +218,7 @@ def test_a_bad_list_is_one_line_with_file_row_and_fault(
     path = tmp_path / "labels.csv"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=message) as caught:
-        read_labels(path, make_predictions([1, 1, 0], [0.9, 0.8, 0.1]))
+        correct_labels(make_predictions([1, 1, 0], [0.9, 0.8, 0.1]), read_labels(path))
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -221,7 +227,7 @@ def test_a_list_that_is_no_text_or_is_not_there_is_refused(tmp_path: Path) -> No
     path = tmp_path / "labels.csv"
     predictions = make_predictions([1], [0.9])
     with pytest.raises(InputError, match="cannot be read as CSV"):
-        read_labels(path, predictions)
+        correct_labels(predictions, read_labels(path))
     path.write_bytes(b"tile,label\n\xff\xfe,1\n")
     with pytest.raises(InputError, match="cannot be read as CSV"):
-        read_labels(path, predictions)
+        correct_labels(predictions, read_labels(path))

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ensemble.calibration import apply_temperature
-from ensemble.choice import Calibration, Choice, ChosenMember, open_choice
+from ensemble.choice import Calibration, Choice, ChosenMember, JudgedMember, open_choice
 from ensemble.data.batches import Tiles, place_tiles
 from ensemble.data.pictures import list_pictures, read_picture
 from ensemble.errors import InputError
@@ -62,34 +62,39 @@ def run(
 
 def write_choice(run: Path, members: list[Member]) -> None:
     none = Calibration(log_loss=0.1, brier=0.1, expected_calibration_error=0.1)
+    chosen = [
+        ChosenMember(
+            trial=member.trial,
+            folder=f"members/{member.trial:04}",
+            weights_sha256=member.record.weights_sha256,
+            weight=weight,
+            temperature=1.0,
+            threshold=0.5,
+            val_f1=0.75,
+        )
+        for member, weight in zip(members, (0.75, 0.25), strict=True)
+    ]
     Choice(
         method="weighted",
         asked_method="weighted",
-        members=[
-            ChosenMember(
-                trial=member.trial,
-                folder=f"members/{member.trial:04}",
-                weights_sha256=member.record.weights_sha256,
-                weight=weight,
-                temperature=1.0,
-                threshold=0.5,
-            )
-            for member, weight in zip(members, (0.75, 0.25), strict=True)
-        ],
+        top_k=5,
+        members=chosen,
+        best_single=JudgedMember(**chosen[0].model_dump(exclude={"weight"})),
         ingredients=[],
         temperature=TEMPERATURE,
         threshold_rule="f1",
         threshold=THRESHOLD,
         calibrated_threshold=float(apply_temperature(np.array(THRESHOLD), TEMPERATURE)),
         tta=False,
+        tta_tried=None,
         val_metrics={"f1": 0.75},
-        best_single_trial=2,
-        best_single_val_f1=0.75,
         before_calibration=none,
         after_calibration=none,
         methods=[],
         disagreement=[[0.0, 0.0], [0.0, 0.0]],
         error_correlation=[[1.0, None], [None, 1.0]],
+        num_finished=len(chosen),
+        num_candidates=len(chosen),
         split_digest="split",
     ).save(run)
 

@@ -197,14 +197,16 @@ def make_choice(digests: dict[int, str], **changes: Any) -> dict[str, Any]:
             "weight": 1 / len(digests),
             "temperature": 1.1,
             "threshold": 0.5,
+            "val_f1": 0.74,
         }
         for trial, digest in digests.items()
     ]
     pairs = range(len(digests))
     choice = {
-        "format": 1,
+        "format": 2,
         "method": "mean",
         "asked_method": "auto",
+        "top_k": 5,
         "members": members,
         "ingredients": [],
         "temperature": 0.8,
@@ -213,13 +215,17 @@ def make_choice(digests: dict[int, str], **changes: Any) -> dict[str, Any]:
         "calibrated_threshold": 0.44,
         "tta": False,
         "val_metrics": {"f1": 0.75},
-        "best_single_trial": 0,
-        "best_single_val_f1": 0.75,
+        "tta_tried": None,
+        "best_single": {key: value for key, value in members[0].items() if key != "weight"},
         "before_calibration": kinds,
         "after_calibration": kinds,
-        "methods": [{"method": "greedy", "inner_f1": 0.8, "outer_f1": 0.7}],
+        "methods": [
+            {"method": "greedy", "inner_score": 0.8, "outer_score": 0.7, "outer_recall": 0.65}
+        ],
         "disagreement": [[0.0 if i == j else 0.125 for j in pairs] for i in pairs],
         "error_correlation": [[1.0 if i == j else None for j in pairs] for i in pairs],
+        "num_finished": len(digests),
+        "num_candidates": len(digests),
         "split_digest": "split",
     }
     return choice | changes
@@ -249,8 +255,6 @@ def make_evaluated(run: Path) -> dict[str, Any]:
     choice = make_choice(
         {trial: f"sha{trial}" for trial in MEMBERS},
         method="greedy",
-        best_single_trial=2,
-        best_single_val_f1=0.74,
     )
     members = [
         {
@@ -517,7 +521,7 @@ def test_hostile_names_are_shown_and_not_run(text: str, page: Page):
 
 def test_tables_of_search_and_ensemble_are_complete(page: Page):
     assert [row[0] for row in page.rows("table-trials")] == ["2 (member)", "1", "0 (member)"]
-    assert page.rows("table-methods") == [["greedy (taken)", "0.800", "0.700", "+0.100"]]
+    assert page.rows("table-methods") == [["greedy (taken)", "0.800", "0.700", "+0.100", "0.650"]]
     assert [row[2] for row in page.rows("table-members")] == ["0.500", "0.500"]
     assert len(page.rows("table-ledger")) == 1
     assert page.rows("table-splits")[0][1:] == ["–", "–", "–", "–"]
@@ -610,7 +614,10 @@ def test_bad_input_is_one_line(tmp_path: Path, evaluated: Path):
     run = tmp_path / "run"
     shutil.copytree(evaluated, run)
     (run / "report.html").unlink()
-    (run / "evaluation" / "metrics.json").write_text('{"choice": {"members": []}}')
+    (run / "evaluation" / "metrics.json").write_text('{"choice": {"format": 1}}')
+    with pytest.raises(InputError, match=r"another version of this package .* evaluate the run"):
+        write_report(run)
+    (run / "evaluation" / "metrics.json").write_text('{"choice": {"format": 2, "members": []}}')
     with pytest.raises(InputError, match="lacks"):
         write_report(run)
     assert not (run / "report.html").exists()

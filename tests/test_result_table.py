@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from ensemble.result_table import COLUMNS, names_of, only_member, print_result
+from ensemble.result_table import COLUMNS, names_of, print_result
 from ensemble.wording import plural
 
 NAMES = {0: "base", 3: "class [weights]"}
@@ -44,6 +44,8 @@ def metrics(*members: dict[str, Any], **changes: Any) -> dict[str, Any]:
             "ingredients": [],
             "threshold_rule": "f1",
             "val_metrics": {"precision": 0.8, "recall": 0.7},
+            "tta": False,
+            "tta_tried": None,
             "methods": [],
         },
         "num_test_tiles": 180,
@@ -69,7 +71,7 @@ def test_no_line_is_wider_than_the_terminal_and_no_number_is_broken(width):
     assert "…" not in said
     for number in ("0.315", "0.900", "0.875", "0.750", "0.34–0.99"):
         assert number in said
-    for word in ("base", "class [weights]", "mean of 2", "best single", "surface W"):
+    for word in ("base", "class [weights]", "mean of 2 members", "best single", "surface W"):
         assert word in said
 
 
@@ -81,7 +83,7 @@ def test_columns_that_do_not_fit_are_named():
 
 def test_where_there_is_room_a_row_is_one_line():
     said = printed(metrics(figures(0), figures(3)))
-    assert "│ ensemble (mean of 2) " in said
+    assert "│ ensemble (mean of 2 members) " in said
     assert "│ base (trial 0, mobilenet_v3_small, best single) " in said
     assert "│ class [weights] (trial 3, mobilenet_v3_small) " in said
     assert all(f" {title} ┃" in said for title in COLUMNS.values())
@@ -100,11 +102,32 @@ def test_an_ensemble_that_is_its_only_member_has_one_row():
     assert "F1 minus" not in said
 
 
-def test_one_member_that_flips_and_turns_changed_keeps_its_row():
-    found = metrics(figures(0, threshold=0.4))
-    assert only_member(found) is None
-    assert "ensemble (mean of 1)" in printed(found)
-    assert "F1 minus the best single member's: +0.010" in printed(found)
+@pytest.mark.parametrize("used", [True, False])
+def test_whether_flips_and_turns_are_used_is_said_with_what_they_changed(used):
+    tried = {"tta": used, "tta_tried": {"plain": 0.65, "turned": 0.65 + 0.01 * used}}
+    found = metrics(figures(0), figures(3))
+    assert "flips and turns" not in printed(found)
+    said = printed(found | {"choice": found["choice"] | tried})
+    if used:
+        assert "flips and turns are used: validation F1 is 0.660 with them and 0.650" in said
+    else:
+        assert "flips and turns are not used: validation F1 is 0.650 with them and 0.650" in said
+
+
+def test_how_methods_were_compared_is_said_with_what_that_leaves_out():
+    score = {"method": "mean", "inner_score": 0.7, "outer_score": 0.4, "outer_recall": 0.85}
+    found = metrics(figures(0), figures(3))
+    asked = {"threshold_rule": "recall=0.9", "methods": [score]}
+    said = printed(found | {"choice": found["choice"] | asked})
+    assert "cross-validation of mean: precision at a recall of 0.9 0.700 on the" in said
+    assert "0.400 on those left out (where its threshold reached a recall of 0.850)" in said
+    assert "the kept epochs, and in a search the settings, were chosen by all validation" in said
+
+
+def test_an_ensemble_of_one_that_is_not_the_best_single_is_called_one_member():
+    found = metrics(figures(0), figures(3))
+    found["choice"]["members"] = [figures(3)]
+    assert "ensemble (one member)" in printed(found)
 
 
 def test_names_are_those_of_the_table_of_trials_and_move_no_cursor():

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ensemble import evaluate
-from ensemble.choice import Calibration, Choice, ChosenMember, open_choice
+from ensemble.choice import Calibration, Choice, ChosenMember, JudgedMember, open_choice
 from ensemble.data.batches import Tiles
 from ensemble.data.pack import Pack
 from ensemble.data.prepare import prepare_data
@@ -83,34 +83,39 @@ def name_ensemble(run: Path, trials: Sequence[int]) -> None:
     """Write the `ensemble.json` of an ensemble of these trials."""
     none = Calibration(log_loss=0.1, brier=0.1, expected_calibration_error=0.1)
     records = {trial: open_member(member_folder(run, trial)).record for trial in trials}
+    chosen = [
+        ChosenMember(
+            trial=trial,
+            folder=f"members/{trial:04}",
+            weights_sha256=record.weights_sha256 or "",
+            weight=1 / len(trials),
+            temperature=1.0,
+            threshold=0.5,
+            val_f1=0.75,
+        )
+        for trial, record in records.items()
+    ]
     Choice(
         method="mean",
         asked_method="mean",
-        members=[
-            ChosenMember(
-                trial=trial,
-                folder=f"members/{trial:04}",
-                weights_sha256=record.weights_sha256 or "",
-                weight=1 / len(trials),
-                temperature=1.0,
-                threshold=0.5,
-            )
-            for trial, record in records.items()
-        ],
+        top_k=5,
+        members=chosen,
+        best_single=JudgedMember(**chosen[0].model_dump(exclude={"weight"})),
         ingredients=[],
         temperature=1.0,
         threshold_rule="f1",
         threshold=0.5,
         calibrated_threshold=0.5,
         tta=False,
+        tta_tried=None,
         val_metrics={"f1": 0.75},
-        best_single_trial=trials[0],
-        best_single_val_f1=0.75,
         before_calibration=none,
         after_calibration=none,
         methods=[],
         disagreement=[],
         error_correlation=[],
+        num_finished=len(chosen),
+        num_candidates=len(chosen),
         split_digest="split",
     ).save(run)
 

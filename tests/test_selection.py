@@ -1,5 +1,6 @@
 """Facts about choosing members and averaging them: no pixels, stored scores only."""
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -12,20 +13,22 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from ensemble import evaluate
-from ensemble.calibration import apply_temperature
-from ensemble.choice import open_choice
+from ensemble.calibration import apply_temperature, choose_threshold, rule_score
+from ensemble.choice import open_choice, open_chosen
 from ensemble.data.batches import Tiles
 from ensemble.errors import InputError
 from ensemble.members import find_run, open_members, rank_members, score_tiles
-from ensemble.selection import (
-    average_probabilities,
-    check_top_k,
-    choose_ensemble,
-    mean_weights,
-)
+from ensemble.run_pack import find_pack
+from ensemble.selection import check_top_k, choose_ensemble, mean_weights
+from ensemble.thresholds import Picked, fit_thresholds
 from ensemble.training.checkpoint import Member, MemberRecord, drop_weights
 from ensemble.training.config import ModelConfig, TrialConfig
-from ensemble.training.metrics import best_threshold, margins_to_probabilities
+from ensemble.training.metrics import (
+    best_threshold,
+    margins_to_probabilities,
+    threshold_metrics,
+)
+from ensemble.weighting import average_probabilities
 
 WriteMember = Callable[..., Member]
 
@@ -146,7 +149,7 @@ def test_every_method_chooses_from_stored_scores_alone(run: Path, method: str) -
     assert opened == choice
     assert trials(members) == [member.trial for member in choice.members]
     assert choice.weights.sum() == pytest.approx(1)
-    assert choice.best_single_trial == 0
+    assert choice.best_single.trial == 0
     probabilities = np.stack([margins_to_probabilities(m.val_margins()) for m in members])
     mean = choice.weights @ probabilities
     labels = (np.arange(60) % 3 == 0).astype(int)
@@ -158,15 +161,84 @@ def test_one_member_is_its_own_ensemble(run: Path) -> None:
     choice = choose_ensemble(run, top_k=1)
     (only,) = choice.members
     assert (only.trial, only.weight) == (0, 1.0)
+    assert only.model_dump(exclude={"weight"}) == choice.best_single.model_dump()
     assert choice.threshold == only.threshold
-    assert choice.val_metrics["f1"] == pytest.approx(choice.best_single_val_f1)
+    assert choice.val_metrics["f1"] == only.val_f1
+    assert choice.shown == choice.members
 
 
 def test_auto_says_what_each_method_promised_and_kept(run: Path) -> None:
     choice = choose_ensemble(run, method="auto")
     assert {score.method for score in choice.methods} == {"mean", "greedy", "weighted"}
-    best = max(choice.methods, key=lambda score: score.outer_f1)
+    best = max(choice.methods, key=lambda score: score.outer_score)
     assert choice.method == best.method
+
+
+def test_auto_compares_methods_by_what_the_threshold_is_asked_for(run: Path) -> None:
+    by_f1 = choose_ensemble(run, method="auto")
+    by_recall = choose_ensemble(run, method="auto", rule="recall=0.95")
+    assert by_recall.method == max(by_recall.methods, key=lambda s: s.outer_score).method
+    assert by_recall.methods != by_f1.methods
+    for score in by_recall.methods:
+        assert score.outer_recall > 0.8
+
+
+@pytest.mark.parametrize("rule", ["f1", "f2", "0.5", "recall=0.95"])
+def test_every_validation_f1_is_that_at_the_threshold_beside_it(run: Path, rule: str) -> None:
+    choice = choose_ensemble(run, top_k=2, rule=rule)
+    labels = (np.arange(60) % 3 == 0).astype(int)
+    rows = []
+    for judged, member in zip(choice.shown, open_chosen(run, choice.shown), strict=True):
+        rows.append(margins_to_probabilities(member.val_margins()))
+        expected = threshold_metrics(labels, rows[-1], judged.threshold)["f1"]
+        assert judged.val_f1 == pytest.approx(expected)
+    expected = threshold_metrics(labels, np.mean(rows, axis=0), choice.threshold)["f1"]
+    assert choice.val_metrics["f1"] == pytest.approx(expected)
+
+
+def test_more_than_a_hundred_members_can_be_averaged(run: Path, write_member: WriteMember) -> None:
+    record = json.loads((run / "members" / "0000" / "member.json").read_text())
+    for trial in range(3, 104):
+        folder = run / "members" / f"{trial:04}"
+        shutil.copytree(run / "members" / "0000", folder)
+        (folder / "member.json").write_text(json.dumps(record | {"trial": trial}))
+    rows = "".join(f"{trial},COMPLETE\n" for trial in range(104))
+    (run / "trials.csv").write_text("trial,state\n" + rows)
+    choice = choose_ensemble(run, top_k=104)
+    assert len(choice.members) == choice.top_k == choice.num_candidates == 104
+    assert choice.weights == pytest.approx(np.full(104, 1 / 104))
+
+
+@pytest.mark.parametrize("method", ["greedy", "weighted", "soup"])
+def test_top_k_is_refused_where_the_method_finds_the_members_itself(run: Path, method: str) -> None:
+    with pytest.raises(InputError, match=f"--top-k 2: .* --method {method} .* leave --top-k out"):
+        choose_ensemble(run, method=method, top_k=2)
+
+
+@pytest.mark.parametrize(("method", "stored"), [("mean", 2), ("auto", 2), ("greedy", None)])
+def test_the_number_of_members_asked_for_is_kept(
+    run: Path, method: str, stored: int | None
+) -> None:
+    assert choose_ensemble(run, method=method, top_k=stored).top_k == stored
+
+
+def test_members_with_damaged_weights_or_other_scores_are_left_out_and_said(
+    run: Path, write_member: WriteMember
+) -> None:
+    (weights,) = (run / "members" / "0000").glob("*.safetensors")
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    write_member(run / "members" / "0001", trial=1, margins=[0.5] * 59)
+    said: list[str] = []
+    choice = choose_ensemble(run, say=said.append)
+    assert [member.trial for member in choice.members] == [choice.best_single.trial] == [2]
+    assert "damaged member" in said[0]
+    assert said[0].endswith("trial 0 is left out")
+    assert said[1].endswith(
+        "has scores of 59 tiles, not of the 60 in validation.csv: trial 1 is left out"
+    )
+    assert (choice.num_finished, choice.num_candidates) == (3, 1)
 
 
 def test_a_noise_member_gets_next_to_no_weight(run: Path) -> None:
@@ -184,7 +256,9 @@ def test_members_without_weights_are_as_good_as_not_there(
     choice = choose_ensemble(run, method=method)
     rows = "".join(f"{trial},COMPLETE\n" for trial in kept)
     (run / "trials.csv").write_text("trial,state\n" + rows)
-    assert choose_ensemble(run, method=method) == choice
+    alone = choose_ensemble(run, method=method)
+    assert choice.num_finished == 3
+    assert alone == choice.model_copy(update={"num_finished": len(kept)})
 
 
 @pytest.mark.parametrize("rule", ["f2", "0.5", "recall=0.95"])
@@ -215,7 +289,15 @@ def test_a_member_exchanged_after_the_choice_is_noticed(
         open_choice(run)
 
 
-@pytest.mark.parametrize("text", ["", "{}", '{"format": 1}', "[1]", '{"temperature": NaN}'])
+def test_a_choice_of_another_version_is_refused_with_the_way_out(run: Path) -> None:
+    (run / "ensemble.json").write_text('{"format": 1, "method": "mean"}')
+    with pytest.raises(
+        InputError, match=r"ensemble\.json: .*another version.* evaluate the run again"
+    ):
+        open_choice(run)
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"format": 2}', "[1]", '{"temperature": NaN}'])
 def test_a_damaged_choice_is_named(run: Path, text: str) -> None:
     (run / "ensemble.json").write_text(text)
     with pytest.raises(InputError, match=r"ensemble\.json"):
@@ -233,6 +315,40 @@ def test_scores_of_several_members_are_the_rows_of_each(
     for one, row in zip(members, together, strict=True):
         assert np.array_equal(score_tiles([one], tiles), row[None])
     assert len(np.unique(together, axis=0)) == 3
+
+
+@pytest.mark.parametrize("rule", ["f1", "f2", "recall=0.9"])
+def test_where_tiles_are_turned_every_threshold_is_one_of_turned_scores(
+    tmp_path: Path,
+    write_member: WriteMember,
+    make_bright_and_dark: Callable[..., Tiles],
+    rule: str,
+) -> None:
+    """The stored scores are noise, so that whatever the networks see raises validation."""
+    tiles = make_bright_and_dark(60)
+    labels = tiles.labels.numpy()
+    noise = np.random.default_rng(0).normal(size=60).tolist()
+    members = [write_member(tmp_path / str(n), trial=n, margins=noise) for n in range(8)]
+    turned = score_tiles(members, tiles, tta=True)
+    order = np.argsort([-rule_score(choose_threshold(labels, row, rule), rule) for row in turned])
+    best, other = (members[i] for i in order[:2])
+    picked = Picked("mean", [best, other], np.array([0.5, 0.5]))
+    found = fit_thresholds(tmp_path, picked, best_single=best, labels=labels, rule=rule, turn=tiles)
+    assert found["tta"]
+    rows = turned[order[:2]]
+    for chosen, row in zip(found["members"], rows, strict=True):
+        assert chosen["threshold"] == choose_threshold(labels, row, rule).threshold
+    assert found["threshold"] == choose_threshold(labels, rows.mean(axis=0), rule).threshold
+    alone = fit_thresholds(
+        tmp_path,
+        Picked("mean", [best], np.ones(1)),
+        best_single=best,
+        labels=labels,
+        rule=rule,
+        turn=tiles,
+    )
+    assert alone["threshold"] == alone["best_single"].threshold
+    assert alone["members"][0] == {**alone["best_single"].model_dump(), "weight": 1.0}
 
 
 def write_run(run: Path, states: dict[int, str], write_member: WriteMember) -> None:
@@ -336,3 +452,51 @@ def test_run_that_is_not_there_is_refused(tmp_path: Path) -> None:
 def test_a_recall_that_is_no_share_is_refused_by_the_name_of_its_option(recall):
     with pytest.raises(InputError, match=r"--min-recall .*: must be above 0, at most 1"):
         evaluate.main(["--min-recall", recall])
+
+
+# --- tiles that were moved
+
+
+@pytest.fixture
+def moved(tmp_path: Path) -> Path:
+    """Results that were copied elsewhere; the tiles that `run.json` names are gone."""
+    run = tmp_path / "new" / "run"
+    write_pack(tmp_path / "new" / "packs" / "tiles-1", "others")
+    run.mkdir()
+    old = tmp_path / "old" / "packs" / "tiles-2"
+    (run / "run.json").write_text(
+        json.dumps({"split_digest": "split", "pack_folder": str(old), "seed": 7})
+    )
+    return run
+
+
+def write_pack(folder: Path, split_digest: str) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "pack.json").write_text(json.dumps({"split_digest": split_digest}))
+    return folder
+
+
+@pytest.mark.parametrize("name", ["tiles-2", "tiles-3"])
+def test_tiles_of_copied_results_are_found_beside_the_run_and_the_run_is_told(
+    moved: Path, name: str
+) -> None:
+    os.utime(moved / "run.json", (1, 1))
+    folder = write_pack(moved.parent / "packs" / name, "split")
+    assert find_pack(moved) == folder
+    about = json.loads((moved / "run.json").read_text())
+    assert about == {"split_digest": "split", "pack_folder": str(folder), "seed": 7}
+    assert (moved / "run.json").stat().st_mtime == 1  # the run is no younger than before
+
+
+def test_tiles_where_the_run_says_are_taken_whatever_lies_beside_it(moved: Path) -> None:
+    old = write_pack(moved.parents[1] / "old" / "packs" / "tiles-2", "split")
+    write_pack(moved.parent / "packs" / "tiles-2", "split")
+    assert find_pack(moved) == old
+
+
+def test_without_the_tiles_it_is_said_where_they_were_looked_for(moved: Path) -> None:
+    with pytest.raises(InputError, match=r"neither in .*old/packs/tiles-2 nor in .*new/packs;"):
+        find_pack(moved)
+    write_pack(moved.parents[1] / "old" / "packs" / "tiles-2", "relabelled")
+    with pytest.raises(InputError, match="other tiles, labels or another split"):
+        find_pack(moved)

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit
 
+from ensemble.cross_validation import cross_validate
 from ensemble.errors import InputError
 from ensemble.training.metrics import best_threshold, log_loss, threshold_metrics
 from ensemble.weighting import (
     Method,
     convex_weights,
-    cross_validate,
     diversity,
     greedy_weights,
 )
@@ -299,7 +299,8 @@ def test_outer_score_is_pooled_over_held_out_tiles() -> None:
     assert score.method == "mean"
     assert score.outer_score == threshold_metrics(labels, called.astype(float), 0.5)["f1"]
     assert score.inner_score == threshold_metrics(labels, own.astype(float), 0.5)["f1"]
-    assert score.optimism == score.inner_score - score.outer_score
+    hits = (called & (labels == 1)).sum()
+    assert score.outer_recall == hits / labels.sum()
 
 
 def test_choosing_on_noise_is_optimistic() -> None:
@@ -317,7 +318,42 @@ def test_choosing_on_noise_is_optimistic() -> None:
         photographs,
     )
     assert chosen.inner_score > uniform.inner_score
-    assert chosen.optimism > 0.1
+    assert chosen.inner_score - chosen.outer_score > 0.1
+
+
+def test_with_a_fixed_threshold_methods_are_compared_there() -> None:
+    probabilities, labels, photographs = draw_photographs(8, num_photographs=6)
+    (score,) = cross_validate({"mean": mean_of_all}, probabilities, labels, photographs, rule="0.4")
+    expected = threshold_metrics(labels, probabilities.mean(axis=0), 0.4)
+    assert score.inner_score == score.outer_score == pytest.approx(expected["f1"])
+    assert score.outer_recall == pytest.approx(expected["recall"])
+
+
+def test_where_a_missed_crack_costs_more_methods_are_compared_by_f2() -> None:
+    probabilities, labels, photographs = draw_photographs(8, num_photographs=6)
+    scores = {}
+    for rule in ("f1", "f2"):
+        (scores[rule],) = cross_validate(
+            {"mean": mean_of_all}, probabilities, labels, photographs, rule=rule
+        )
+    best_f2 = best_threshold(labels, probabilities.mean(axis=0), beta=2)[1]
+    assert scores["f2"].inner_score == pytest.approx(best_f2, abs=0.05)
+    assert scores["f2"].outer_recall >= scores["f1"].outer_recall
+
+
+def test_at_a_recall_the_method_with_fewer_false_alarms_there_wins() -> None:
+    """The first is better by F1 at its best threshold, the second where every crack is found."""
+    labels = np.tile([1, 1, 1, 1, 0, 0, 0, 0], 6)
+    photographs = np.repeat(np.arange(6), 8)
+    sure = np.tile([0.9, 0.9, 0.9, 0.1, 0.2, 0.2, 0.2, 0.2], 6)  # misses one, finds it last
+    careful = np.tile([0.9, 0.6, 0.6, 0.6, 0.7, 0.7, 0.1, 0.1], 6)  # finds all, two false alarms
+    methods = {"sure": lambda *_: np.array([1.0, 0.0]), "careful": lambda *_: np.array([0.0, 1.0])}
+    scores = np.stack([sure, careful])
+    for rule, best in (("f1", "sure"), ("recall=1.0", "careful")):
+        compared = cross_validate(methods, scores, labels, photographs, rule=rule)
+        assert max(compared, key=lambda score: score.outer_score).method == best
+    assert [score.outer_score for score in compared] == [0.5, pytest.approx(2 / 3)]
+    assert [score.outer_recall for score in compared] == [1.0, 1.0]
 
 
 def test_tiles_without_photographs_stand_for_themselves() -> None:

@@ -64,8 +64,8 @@ def render(run: Run) -> str:
         "capitalize_first": capitalize_first,
         "share": percent,
     }
-    members = [member["trial"] for member in run.choice["members"]] if run.choice else []
-    members = (run.choice["ingredients"] or members) if run.choice else []
+    parts = (run.choice["ingredients"] or run.choice["members"]) if run.choice else []
+    members = [member["trial"] for member in parts]
     return environment.get_template("page.html.jinja").render(
         style=Markup((PAGE / "page.css").read_text(encoding="utf-8")),
         run=run,

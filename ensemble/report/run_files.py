@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from ensemble.choice import check_format
 from ensemble.errors import InputError
 from ensemble.files import read_object, read_table, read_toml
 from ensemble.headline import describe_changes, describe_run, name_weights
@@ -65,8 +66,10 @@ def read_run(folder: Path) -> Run:
         choice = metrics.get("choice")
         if not isinstance(choice, dict):
             raise InputError(f"{tested / 'metrics.json'}: damaged (no 'choice'); evaluate again")
+        check_format(choice, tested / "metrics.json")
     elif (folder / "ensemble.json").exists():
         choice = read_object(folder / "ensemble.json")
+        check_format(choice, folder / "ensemble.json")
     trials = _read_table(folder / "trials.csv")
     epochs = _read_table(folder / "epochs.csv")
     return Run(

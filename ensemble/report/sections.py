@@ -4,6 +4,7 @@ from typing import Any
 
 import pandas as pd
 
+from ensemble.calibration import name_score
 from ensemble.report import summary
 from ensemble.report.learning import describe_learning, learning_curve
 from ensemble.report.plots import Drawing, confusion, matrix
@@ -23,7 +24,7 @@ from ensemble.report.search_plots import (
     parallel_coordinates,
     parameter_columns,
 )
-from ensemble.result_table import only_member, trivial_figures
+from ensemble.result_table import describe_method, only_member, trivial_figures
 from ensemble.search.importance import Importance, find_importance
 from ensemble.wording import capitalize_first
 
@@ -184,7 +185,6 @@ def ensemble_section(run: Run) -> dict[str, Any] | None:
     choice = run.choice
     if choice is None:
         return None
-    scores = {} if run.trials.empty else run.trials.set_index("trial")["val_f1"].to_dict()
     names = [f"trial {member['trial']}" for member in choice["members"]]
     drawings = []
     if len(names) > 1:
@@ -213,12 +213,12 @@ def ensemble_section(run: Run) -> dict[str, Any] | None:
                 **member,
                 "name": run.describe_trial(member["trial"]),
                 "backbone": _backbone(run, member["trial"]),
-                "val_f1": scores.get(member["trial"]),
             }
             for member in choice["members"]
         ],
         "rule": summary.describe_rule(choice["threshold_rule"]),
-        "method": summary.describe_method(choice),
+        "method": describe_method(choice),
+        "score": name_score(choice["threshold_rule"]),
     }
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from ensemble.result_table import only_member, trivial_sentences
+from ensemble.result_table import describe_method, only_member, trivial_sentences
 from ensemble.wording import minus, percent, plural
 
 SEEDS = (
@@ -152,20 +152,6 @@ def early_stopping_sentence(spent: int, full: int, num_pruned: int, num_finished
     )
 
 
-def describe_method(choice: dict[str, Any]) -> str:
-    """The method in a few words."""
-    count = len(choice["ingredients"]) or len(choice["members"])
-    if count == 1:
-        return "one member"
-    kinds = {
-        "mean": f"mean of {plural(count, 'member')}",
-        "greedy": f"greedy selection of {plural(count, 'member')}",
-        "weighted": f"weighted mean of {plural(count, 'member')}",
-        "soup": f"one network whose weights are the mean of {count}",
-    }
-    return kinds.get(choice["method"], f"{choice['method']} of {count}")
-
-
 def is_fixed(rule: str) -> bool:
     """Whether a threshold rule is a number, so that nothing was chosen."""
     return rule not in ("f1", "f2") and not rule.startswith("recall=")
@@ -193,13 +179,13 @@ def evaluate_command(name: str, choice: dict[str, Any]) -> str:
     """The command line that evaluates the run again in the same way."""
     rule = choice["threshold_rule"]
     words = [f"python -m ensemble.evaluate {name} --method {choice['asked_method']}"]
-    if choice["asked_method"] == "mean":
-        words.append(f"--top-k {len(choice['members'])}")
+    if choice["top_k"] is not None:
+        words.append(f"--top-k {choice['top_k']}")
     if rule.startswith("recall="):
         words.append(f"--min-recall {rule.removeprefix('recall=')}")
     else:
         words.append(f"--threshold {rule}")
-    return " ".join([*words, *["--tta"] * bool(choice["tta"])])
+    return " ".join([*words, *["--tta"] * (choice["tta_tried"] is not None)])
 
 
 def _interval(bounds: dict[str, Any], sign: str = "") -> str:

@@ -29,10 +29,9 @@ from ensemble.data.pack import pack
 from ensemble.data.sources import Source, open_source
 from ensemble.data.split import assign_splits, digest_split, drop_duplicates
 from ensemble.files import write_text, written_whole
-from ensemble.selection import average_probabilities
 from ensemble.statistics import intervals
 from ensemble.training.member import TrainingData, open_training_data
-from ensemble.weighting import greedy_weights
+from ensemble.weighting import average_probabilities, greedy_weights
 
 PART = "growth"
 FEWEST_TILES = 1000
