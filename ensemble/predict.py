@@ -33,9 +33,10 @@ from ensemble.data.listing import describe_passed_over
 from ensemble.data.pictures import Picture, list_pictures, read_picture
 from ensemble.data.progress import progress_bar
 from ensemble.errors import InputError
-from ensemble.files import read_object, write_table, written_whole
+from ensemble.files import make_folder, read_object, write_table
 from ensemble.members import choose_device, find_run, score_with
-from ensemble.mosaic import NOT_JUDGED, OVERLAY_PX, Box, cut_tile, draw_overlay, lay_grid
+from ensemble.mosaic import NOT_JUDGED, Box, cut_tile, lay_grid
+from ensemble.overlays import draw_overlays
 from ensemble.training.checkpoint import Member
 from ensemble.training.memory import keep_freed_memory
 from ensemble.training.precision import describe_scoring
@@ -48,17 +49,23 @@ NUM_LISTED = 10
 def main(arguments: list[str] | None = None) -> None:
     """Parse the command line, score the pictures, write the table and the overlays."""
     options = predict_parser().parse_args(arguments)
-    parent = options.csv.resolve().parent
-    if options.csv.suffix.lower() != ".csv" or options.csv.is_dir() or not parent.is_dir():
-        raise InputError(f"--csv {options.csv}: must be a file called ….csv in an existing folder")
-    if not os.access(parent, os.W_OK):
-        raise InputError(f"--csv {options.csv}: its folder cannot be written")
+    if options.csv.suffix.lower() != ".csv" or options.csv.is_dir():
+        raise InputError(f"--csv {options.csv}: must be a file called ….csv")
     overlays = options.overlays or options.csv.with_name(f"{options.csv.stem}-overlays")
-    if overlays.exists() and not overlays.is_dir():
-        raise InputError(f"--overlays {overlays}: is a file; name a folder")
+    _check_writable("--csv", options.csv, options.csv.parent)
+    _check_writable("--overlays", overlays, overlays)
     console = Console(highlight=False, soft_wrap=True)
     keep_freed_memory()
     predict(find_run(options.run, under=options.out), options.paths, options.csv, overlays, console)
+
+
+def _check_writable(option: str, given: Path, folder: Path) -> None:
+    """Make sure that a folder is there and can be written, or can be made, before hours of work."""
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise InputError(f"{option} {given}: {there} is a file; name a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"{option} {given}: {there} cannot be written; name another place")
 
 
 def predict(
@@ -86,6 +93,7 @@ def predict(
     with ExitStack() as archives:
         pictures, passed_over = list_pictures(paths, overlays, archives)
         tiles = score_pictures(pictures, choice, members, tile_size, unreadable)
+        make_folder(csv.parent)
         write_table(csv, tiles)
         num_overlays = draw_overlays(pictures, tiles, choice, tile_size, overlays)
     print_summary(tiles, unreadable, console)
@@ -198,41 +206,6 @@ def _cut_pictures(
             if pixels is not None and is_one_colour(pixels):
                 pixels = None
             yield picture.name, box, index + number / len(boxes), pixels
-
-
-def draw_overlays(
-    pictures: Sequence[Picture],
-    tiles: pd.DataFrame,
-    choice: Choice,
-    tile_size: tuple[int, int],
-    folder: Path,
-) -> int:
-    """Read each picture of several tiles again, reduced, and draw where its cracks are.
-
-    Returns:
-        How many overlays there are. They are called as their picture, numbered where two pictures
-        have one name.
-
-    Raises:
-        InputError: They cannot be written.
-    """
-    by_name = {picture.name: picture for picture in pictures}
-    taken: set[str] = set()
-    for name, part in tiles[tiles["tile"] != ""].groupby("picture", sort=False):
-        with by_name[str(name)].open() as file:
-            image = read_picture(file, tile_size, reduced_px=OVERLAY_PX)
-        overlay = draw_overlay(image, part, threshold=choice.calibrated_threshold)
-        stem = Path(str(name)).stem
-        numbered = (f"{stem}-{number}" for number in itertools.count(2))
-        free = next(n for n in itertools.chain([stem], numbered) if n.casefold() not in taken)
-        taken.add(free.casefold())
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with written_whole(folder / f"{free}.png") as path:
-                overlay.save(path, "PNG")
-        except OSError as error:
-            raise InputError(f"--overlays {folder}: cannot be written ({error.strerror})") from None
-    return len(taken)
 
 
 def print_summary(tiles: pd.DataFrame, unreadable: dict[str, str], console: Console) -> None:

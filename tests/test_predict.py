@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -349,8 +350,8 @@ def test_a_zip_bomb_is_refused():
         (["nowhere"], "nowhere: no such picture"),
         (["empty"], "empty: no pictures"),
         (["tile.png", "--csv", "tile.png"], "--csv tile.png: must be"),
-        (["tile.png", "--csv", "nowhere/a.csv"], "--csv nowhere/a.csv: must be"),
-        (["tile.png", "--overlays", "tile.png"], "--overlays tile.png: is a file"),
+        (["tile.png", "--csv", "tile.png/a.csv"], "--csv tile.png/a.csv: .*tile.png is a file"),
+        (["tile.png", "--overlays", "tile.png"], "--overlays tile.png: .*tile.png is a file"),
         (["empty", "--overlays", "empty"], "empty: overlays go there"),
     ],
 )
@@ -490,8 +491,42 @@ def test_pictures_of_one_name_get_an_overlay_each_and_overlays_are_not_read_agai
     save(mosaic(), "b/wall.jpg")
     first = predict(run, ".")
     names = sorted(path.name for path in Path("predictions-overlays").iterdir())
-    assert names == ["wall-2.png", "wall.png"]
+    assert names == ["overlays.json", "wall-2.png", "wall.png"]
     pd.testing.assert_frame_equal(predict(run, "."), first)
+
+
+def test_overlays_under_any_name_and_runs_are_no_photographs(run: Path, tmp_path: Path):
+    save(mosaic(), "a/wall.png")
+    shutil.copytree(run, tmp_path / "results" / "r1")
+    save(mosaic(), "results/r1/samples.png")
+    main([str(run), ".", "--overlays", "seen"])
+    assert json.loads(Path("seen/overlays.json").read_text()) == {
+        "pictures": {"wall.png": "a/wall.png"}
+    }
+    assert predict(run, ".")["picture"].unique().tolist() == ["a/wall.png"]
+
+
+def test_a_missing_folder_of_the_table_is_made(run: Path):
+    save(mosaic(), "wall.png")
+    main([str(run), "wall.png", "--csv", "new/folder/cracks.csv"])
+    assert len(pd.read_csv("new/folder/cracks.csv")) == 12
+    assert Path("new/folder/cracks-overlays/wall.png").exists()
+
+
+def test_members_are_loaded_once_for_all_tiles(run: Path, monkeypatch: pytest.MonkeyPatch):
+    save(mosaic(), "wall.png")
+    expected = predict(run, "wall.png")
+    times: Counter[int] = Counter()
+    load = Member.load_model
+
+    def count(member: Member) -> torch.nn.Module:
+        times[member.trial] += 1
+        return load(member)
+
+    monkeypatch.setattr(Member, "load_model", count)
+    monkeypatch.setattr("ensemble.predict.LOT_BYTES", 3 * 3 * TILE[0] * TILE[1])  # three tiles
+    pd.testing.assert_frame_equal(predict(run, "wall.png"), expected)
+    assert times == {2: 1, 7: 1}
 
 
 def test_the_command_runs_elsewhere_without_ray_and_optuna(run: Path, tmp_path: Path):

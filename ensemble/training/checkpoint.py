@@ -103,11 +103,10 @@ class Member:
         Raises:
             InputError: The file is damaged.
         """
-        path = self._checked(self.record.scores_file, self.record.scores_sha256)
-        content = io.BytesIO(path.read_bytes())
+        path, content = self._read(self.record.scores_file, self.record.scores_sha256)
         try:
             with warnings.catch_warnings(action="ignore"):  # of headers that Python 2 wrote
-                margins = np.lib.format.read_array(content, allow_pickle=False)
+                margins = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
         except UNREADABLE_ARRAY as error:
             raise InputError(f"{path}: damaged member ({error})") from None
         right = margins.shape == (self.record.num_val_tiles,) and margins.dtype == np.float32
@@ -123,12 +122,7 @@ class Member:
 
     def weights_path(self) -> Path:
         """The file of the weights; InputError where they were dropped or are damaged."""
-        if self.record.weights_file is None or self.record.weights_sha256 is None:
-            raise InputError(
-                f"{self.folder}: trial {self.trial} kept no weights (only the best --keep do); "
-                "choose a trial that did"
-            )
-        return self._checked(self.record.weights_file, self.record.weights_sha256)
+        return self._read_weights()[0]
 
     def load_model(self) -> nn.Module:
         """The network with its weights, in eval mode, on the CPU.
@@ -136,14 +130,20 @@ class Member:
         Raises:
             InputError: The weights were dropped, are damaged or of another network.
         """
-        path = self.weights_path()
+        path, content = self._read_weights()
         model = build_model(self.record.config.model.backbone)
         try:
-            model.load_state_dict(safetensors.torch.load_file(path))
+            model.load_state_dict(safetensors.torch.load(content))
         except (safetensors.SafetensorError, RuntimeError) as error:
             reason = str(error).splitlines()[-1].strip()
             raise InputError(f"{path}: damaged or foreign member ({reason[:150]})") from None
         return model.eval()
+
+    def _read_weights(self) -> tuple[Path, bytes]:
+        if self.record.weights_file is None or self.record.weights_sha256 is None:
+            reason = "kept no weights (only the best --keep do); choose a trial that did"
+            raise InputError(f"{self.folder}: trial {self.trial} {reason}")
+        return self._read(self.record.weights_file, self.record.weights_sha256)
 
     def _find(self, name: str) -> Path:
         path = self.folder / name
@@ -151,11 +151,13 @@ class Member:
             raise InputError(f"{path} is missing: a damaged member")
         return path
 
-    def _checked(self, name: str, sha256: str) -> Path:
+    def _read(self, name: str, sha256: str) -> tuple[Path, bytes]:
+        """A file's place and its bytes, read once, so that what is used is what was checked."""
         path = self._find(name)
-        if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != sha256:
             raise InputError(f"{path}: damaged member (its digest is not that of member.json)")
-        return path
+        return path, content
 
 
 def save_member(
