@@ -237,16 +237,27 @@ def _describe_data(pack: Pack, predictions: pd.DataFrame) -> dict[str, Any]:
     }
 
 
+def member_columns(predictions: pd.DataFrame, choice: Choice) -> pd.DataFrame:
+    """The predictions with the columns of the ensemble's members, and of no other trial.
+
+    The member of a soup is the soup itself, not the trial whose number it bears.
+
+    Args:
+        predictions: As in `predictions.csv`.
+        choice: What was tested.
+    """
+    trials = [f"trial_{member.trial}" for member in choice.members]
+    if choice.ingredients:
+        predictions = predictions.assign(**{trials[0]: predictions["ensemble"]})
+    return predictions[
+        ["tile", "photograph", "surface", "label", *trials, "ensemble", "calibrated"]
+    ]
+
+
 def _write(
     folder: Path, predictions: pd.DataFrame, metrics: dict[str, Any], choice: Choice
 ) -> None:
-    trials = [f"trial_{member.trial}" for member in choice.members]
-    if choice.ingredients:  # the one member is the soup, not the trial that it is numbered by
-        judged = predictions.assign(**{trials[0]: predictions["ensemble"]})
-    else:
-        judged = predictions
-    columns = ["tile", "photograph", "surface", "label", *trials, "ensemble", "calibrated"]
-    suspects = suspect_labels(judged[columns], choice.weights)
+    suspects = suspect_labels(member_columns(predictions, choice), choice.weights)
     for name, table in (
         ("predictions", predictions),
         ("errors", find_errors(predictions, choice.threshold)),

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -452,6 +453,20 @@ def test_run_that_is_not_there_is_refused(tmp_path: Path) -> None:
 def test_a_recall_that_is_no_share_is_refused_by_the_name_of_its_option(recall):
     with pytest.raises(InputError, match=r"--min-recall .*: must be above 0, at most 1"):
         evaluate.main(["--min-recall", recall])
+
+
+def test_labels_are_contradicted_by_the_soup_and_not_by_the_trial_that_gives_it_its_number(
+    run: Path,
+) -> None:
+    best = choose_ensemble(run, top_k=1)
+    soup = best.model_copy(update={"ingredients": [best.best_single, best.best_single]})
+    about = {key: ["a", "b"] for key in ("tile", "photograph", "surface")}
+    scores = {"trial_0": [0.1, 0.2], "trial_1": [0.5, 0.6], "ensemble": [0.3, 0.4]}
+    predictions = pd.DataFrame({**about, "label": [0, 1], **scores, "calibrated": [0.7, 0.8]})
+    for choice, expected in ((best, [0.1, 0.2]), (soup, [0.3, 0.4])):
+        judged = evaluate.member_columns(predictions, choice)
+        assert judged["trial_0"].tolist() == expected
+        assert "trial_1" not in judged
 
 
 # --- tiles that were moved
