@@ -13,6 +13,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.summary import hparams
 
+from ensemble.files import make_folder
 from ensemble.training.config import TrialConfig
 from ensemble.training.loop import Epoch
 from ensemble.training.settings import flatten
@@ -94,7 +95,7 @@ class TrialEvents:
 
 def _open(folder: Path, first_step: int) -> EventsWriter:
     """A new event file in which `first_step` comes first."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     # named by the second otherwise, and one of the same name would be overwritten
     writer = EventsWriter(str(folder / "events"), f".{time.time_ns()}")
     # what an interrupted process wrote of this step and later ones is not shown any more

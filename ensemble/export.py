@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ensemble.data.batches import IMAGENET_MEAN, IMAGENET_STD
-from ensemble.files import write_text, written_whole
+from ensemble.files import make_folder, write_text, written_whole
 from ensemble.training.checkpoint import Member
 
 HOW_TO = """# {name}: {backbone}, epoch {epoch}
@@ -71,7 +71,7 @@ def export_member(
     Raises:
         InputError: The member is damaged, or the disk is full.
     """
-    folder.mkdir(exist_ok=True)
+    make_folder(folder)
     model = member.load_model().requires_grad_(False)
     config = member.record.config
     size = config.data.image_size_px

@@ -121,6 +121,8 @@ def find_picture(name: str, run: Path, archives: ExitStack) -> Picture:
             raise InputError(f"{name}: is a folder; name one picture in it")
         if Path(name).is_file():
             return Picture(Path(name).name, name)
+        if Path(name).exists():
+            raise InputError(f"{name}: is a device or a pipe; name a picture")
         is_there = source is not None and source.exists()
         if source is not None and source.is_dir() and (source / name).is_file():
             return Picture(name, source / name)

@@ -1,5 +1,6 @@
 """Facts about looking into a member: whose maps are drawn, how, of which tile, what is refused."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -431,12 +432,15 @@ def test_name_of_any_length_in_any_script_is_drawn() -> None:
         (["one", "bright.png", "--out", "look.png"], "is the folder of the runs; give a picture"),
         (["one", "bright.png", "--out", "none"], "one: no run of that name in none"),
         (["alone", "bright.png"], "alone: lies in no run"),
+        (["one", "pipe.png"], "pipe.png: is a device or a pipe; name a picture"),
     ],
 )
 def test_what_cannot_be_looked_at_is_refused(
     arguments: list[str], message: str, write_member: Callable[..., Member]
 ) -> None:
     Path("text.png").write_text("text")
+    Path("pipe.png").unlink(missing_ok=True)
+    os.mkfifo("pipe.png")
     Image.new("RGB", (4, 4)).save("small.png")
     write_member(Path("alone"))
     assert message in refusal(*arguments)

@@ -438,9 +438,12 @@ def test_a_name_that_is_taken_by_another_run_is_refused(here, augmented, changed
         (["--weights", "resnet18=none"], "not in use here"),
         (["--weights", "x.pth"], "x.pth: no such file"),
         (["--weights", "imagenet"], "small_cnn has no ImageNet weights; say --weights"),
+        (["--out", "in the way"], "in the way/packs cannot be written (Not a directory)"),
+        (["--out", "in the way", "--data", "synthetic"], "/packs cannot be written (Not a dir"),
     ],
 )
 def test_bad_input_is_refused_and_leaves_nothing(here, words, message):
+    Path("in the way").touch()
     with pytest.raises(InputError) as caught:
         train.main(["--recipe", "small-cnn", "--data", "tiles", "--name", "bad", *words])
     assert message in str(caught.value)

@@ -12,6 +12,7 @@ from ensemble.data.listing import describe_passed_over
 from ensemble.data.pack import Pack, pack
 from ensemble.data.sources import open_source
 from ensemble.data.synthetic import draw_dataset
+from ensemble.files import make_folder, writing
 from ensemble.wording import plural
 
 
@@ -50,6 +51,7 @@ def prepare_data(
     )
     for line in describe_passed_over(source.passed_over):
         say(line)
+    make_folder(packs)
     packed = pack(
         source,
         under=packs,
@@ -106,8 +108,11 @@ def _draw_synthetic(packs: Path, seed: int, say: Callable[[str], None]) -> Path:
         partial = packs / f".synthetic-{seed}.{os.getpid()}.partial"
         try:
             say("drawing synthetic photographs of concrete")
-            draw_dataset(partial, seed=seed, photographs_per_surface=14, rows=5, columns=6)
-            partial.rename(folder)
+            make_folder(packs)
+            with writing(folder):
+                draw_dataset(partial, seed=seed, photographs_per_surface=14, rows=5, columns=6)
+                if not folder.exists():  # another command may have drawn the same meanwhile
+                    partial.rename(folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return folder
