@@ -6,15 +6,14 @@ re-labelled list that a person hands in. Suspects are found by confident learnin
 and Chuang 2021, https://arxiv.org/abs/1911.00068.
 """
 
-import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from ensemble.cells import unprotect
+from ensemble.data.tile_lists import read_rows
 from ensemble.errors import InputError, quote
 from ensemble.training.metrics import ranking_metrics, threshold_metrics
 
@@ -153,7 +152,8 @@ def read_labels(path: Path) -> CorrectedLabels:
             another label than an earlier row has for the same tile.
     """
     tiles: dict[str, tuple[int, int]] = {}
-    for line, tile, label in _read_rows(path):
+    for line, row in read_rows(path, ("tile", "label")):
+        tile, label = row["tile"], row["label"]
         where = f"{path}, line {line}"
         if label not in ("0", "1"):
             raise InputError(f"{where}: label must be 0 or 1 (cracked), but got {quote(label)}")
@@ -195,22 +195,3 @@ def correct_labels(predictions: pd.DataFrame, corrected: CorrectedLabels) -> pd.
     labels = {tile: label for tile, (_, label) in corrected.tiles.items()}
     replaced = predictions["tile"].map(labels)
     return replaced.fillna(predictions["label"]).astype("int64").rename("label")
-
-
-def _read_rows(path: Path) -> Iterator[tuple[int, str, str]]:
-    """Line, tile and label of each row that is not empty; the last two without outer spaces."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            columns = reader.fieldnames or []
-            for name in ("tile", "label"):
-                if list(columns).count(name) != 1:
-                    raise InputError(
-                        f"{path}, line 1: one column {name!r} is needed, but its columns are "
-                        f"{', '.join(columns)[:200] or 'missing'}; write tile,label (with commas)"
-                    )
-            for row in reader:
-                tile = unprotect((row["tile"] or "").strip())
-                yield reader.line_num, tile, (row["label"] or "").strip()
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read as CSV ({error})") from None

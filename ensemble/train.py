@@ -25,6 +25,7 @@ from ensemble.export import export_member
 from ensemble.headline import describe_changes, describe_run, name_weights
 from ensemble.interruption import goes_on
 from ensemble.members import choose_device, rank_members
+from ensemble.options import layout_of
 from ensemble.recipe import Recipe, load_recipe
 from ensemble.recipe_run import RecipeRun, train_recipe
 from ensemble.run_folder import (
@@ -75,7 +76,7 @@ def main(arguments: list[str] | None = None) -> None:
         state = make_initial_state(recipe.backbone, weights, seed=options.seed)
         packed = prepare_data(
             options.data,
-            positive=options.positive,
+            layout_of(options),
             split_seed=options.split_seed,
             leaky_split=False,
             max_bad_tiles=options.max_bad_tiles,

@@ -34,7 +34,7 @@ from bench.plan import ROOT, Plan
 from bench.report import Report
 from bench.row import Row
 from ensemble.data.listing import Reader
-from ensemble.data.pack import pack
+from ensemble.data.packing import pack
 from ensemble.data.prepare import is_synthetic, prepare_data
 from ensemble.data.sources import open_source
 from ensemble.door import run_command
@@ -101,7 +101,7 @@ def _plan(options: argparse.Namespace, scratch: Path) -> Plan:
     slots = options.slots or torch.cuda.device_count() or len(os.sched_getaffinity(0))
     data = options.data
     if is_synthetic(data):
-        drawn = prepare_data(data, positive=None, split_seed=0, leaky_split=False,
+        drawn = prepare_data(data, split_seed=0, leaky_split=False,
                              max_bad_tiles=0, packs=scratch / "packs", say=_quiet)  # fmt: skip
         source = Path(drawn.about["source"])
     else:

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from ensemble.data.pack import pack
+from ensemble.data.packing import pack
 from ensemble.data.sources import open_source
 from ensemble.data.synthetic import draw_dataset
 

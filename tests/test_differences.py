@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ensemble.data.pack import Pack, pack
+from ensemble.data.layout import Layout
+from ensemble.data.pack import Pack
+from ensemble.data.packing import pack
 from ensemble.data.sources import open_source
 from ensemble.errors import InputError
 from ensemble.run_folder import begin_run, check_same_run, identify_data
@@ -32,7 +34,7 @@ def tiles(tmp_path: Path) -> Path:
 
 def pack_anew(tiles: Path, **options: Any) -> Pack:
     positive = options.pop("positive", None)
-    source = open_source(tiles, positive=positive)
+    source = open_source(tiles, Layout(positive=positive))
     return pack(source, under=tiles.parent / "packs", say=str, **options)
 
 

@@ -59,7 +59,7 @@ from ensemble.choice import open_choice
 from ensemble.data.archive import Archive
 from ensemble.data.decode import UNREADABLE, explain_unreadable
 from ensemble.data.listing import Reader
-from ensemble.data.pack import open_pack
+from ensemble.data.pack import FORMAT, open_pack
 from ensemble.data.pictures import list_pictures, read_picture
 from ensemble.data.sources import Source, open_source
 from ensemble.data.tiles import decode_tiles, digest_tiles, find_common_size
@@ -164,13 +164,13 @@ def check_reason(reason: str) -> None:
     assert 0 < len(reason) <= 300
 
 
-def decode_source(source: Source, folder: Path) -> None:
+def decode_all(tiles: pd.DataFrame, path: Path, folder: Path) -> None:
     bad: dict[str, str] = {}
-    with contextlib.closing(Reader(source.path)) as reader:
-        names = source.tiles["tile"].tolist()
+    with contextlib.closing(Reader(path)) as reader:
+        names = tiles["tile"].tolist()
         digest_tiles(names, reader, bad, max_bad_tiles=len(names))
         find_common_size(names, reader)
-        tiles = source.tiles.assign(split="train", row=np.arange(len(names)))
+        tiles = tiles.assign(split="train", row=np.arange(len(names)))
         decode_tiles(tiles, reader, folder, (8, 12), bad, max_bad_tiles=len(names))
     for name, reason in bad.items():
         kinds = {unicodedata.category(character) for character in name}
@@ -179,8 +179,7 @@ def decode_source(source: Source, folder: Path) -> None:
 
 
 def decode_tile(path: Path) -> None:
-    table = pd.DataFrame({"tile": [path.name], "photograph": "", "surface": "", "label": 1})
-    decode_source(Source(path.parent, table, ("Cracked",), ("Sound",), False, "", {}), path.parent)
+    decode_all(pd.DataFrame({"tile": [path.name], "label": 1}), path.parent, path.parent)
 
 
 def view(open_picture: Callable[[], BinaryIO], **options: Any) -> None:
@@ -199,7 +198,7 @@ def view_twice(path: Path) -> None:
 
 
 def read_tiles_of_zip(path: Path) -> None:
-    decode_source(open_source(path), path.parent)
+    decode_all(open_source(path).tiles, path, path.parent)
 
 
 def read_pictures_of_zip(path: Path) -> None:
@@ -342,7 +341,7 @@ def sent(
     choice = make_choice({0: str(member.record.weights_sha256)})
     about = {"data_summary": {"num_tiles": {"val": 2}}, "epochs": 3, "seed": 0, "weights": {}}
     pack = {
-        "format": 3,
+        "format": FORMAT,
         "split_digest": "d",
         "num_tiles": {"test": 1},
         "bad_tiles": {},

@@ -23,8 +23,10 @@ from PIL import Image
 
 from ensemble.data import tiles as all_tiles
 from ensemble.data import verify
+from ensemble.data.layout import Layout
 from ensemble.data.listing import Reader
-from ensemble.data.pack import Pack, open_pack, pack
+from ensemble.data.pack import Pack, open_pack
+from ensemble.data.packing import pack
 from ensemble.data.sources import Source, open_source
 from ensemble.data.split import SPLITS, digest_split
 from ensemble.data.verify import PackError
@@ -38,7 +40,7 @@ NUM_TILES = len(SURFACES) * PHOTOGRAPHS * TILES
 
 PACK_IT = (
     "import os, signal, sys; from pathlib import Path\n"
-    "from ensemble.data.pack import pack; from ensemble.data.sources import open_source\n"
+    "from ensemble.data.packing import pack; from ensemble.data.sources import open_source\n"
     "say = lambda line: print(line, flush=True)\n"
     "{before}\n"
     "print(pack(open_source(Path(sys.argv[1])), under=Path(sys.argv[2]), say=say).folder)\n"
@@ -476,7 +478,7 @@ def test_other_crack_class_gives_another_folder(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         noise(number).save(path)
     names = {
-        pack(open_source(folder, positive=kind), under=tmp_path / "packs").folder
+        pack(open_source(folder, Layout(positive=kind)), under=tmp_path / "packs").folder
         for kind in ("old", "new")
     }
     assert len(names) == 2

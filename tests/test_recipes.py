@@ -546,7 +546,7 @@ def test_a_split_that_lacks_a_class_is_refused(here, tmp_path):
         (tmp_path / "data" / kind).mkdir(parents=True)
         for path in sorted(Path("metu", kind).glob("*.jpg"))[:count]:
             shutil.copy(path, tmp_path / "data" / kind)
-    with pytest.raises(InputError, match="photographs have no cracked tile"):
+    with pytest.raises(InputError, match="tiles have no cracked one"):
         train.main(["--recipe", "small-cnn", "--data", str(tmp_path / "data"), *QUICK])
 
 

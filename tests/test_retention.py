@@ -455,7 +455,6 @@ def test_a_run_with_dropped_members_is_evaluated_and_says_so(
     draw_dataset(tmp_path / "t", photographs_per_surface=4, rows=3, columns=4, tile_size_px=32)
     packed = prepare_data(
         str(tmp_path / "t"),
-        positive=None,
         split_seed=0,
         leaky_split=False,
         max_bad_tiles=0,

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import struct
+import unicodedata
 import zipfile
 import zlib
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ensemble.data.layout import Layout
 from ensemble.data.listing import MAX_TILE_BYTES, Reader
 from ensemble.data.sources import open_source
 from ensemble.errors import InputError
@@ -131,12 +133,14 @@ def test_crack_class_is_known_by_name_on_either_side_of_the_alphabet(
 @pytest.mark.parametrize(("positive", "cracked"), [("with", 1), ("WITH", 1), ("without", 0)])
 def test_crack_class_is_the_one_a_person_names(tmp_path: Path, positive: str, cracked: int) -> None:
     lay_out(tmp_path, "with/1.png", "without/1.png")
-    source = open_source(tmp_path, positive=positive)
+    source = open_source(tmp_path, Layout(positive=positive))
     assert source.tiles["label"].tolist() == [cracked, 1 - cracked]
 
 
 def test_name_a_person_gives_beats_a_known_name(tmp_path: Path) -> None:
-    source = open_source(lay_out(tmp_path, "positive/1.png", "damaged/1.png"), positive="damaged")
+    source = open_source(
+        lay_out(tmp_path, "positive/1.png", "damaged/1.png"), Layout(positive="damaged")
+    )
     assert source.cracked_folders == ("damaged",)
 
 
@@ -149,7 +153,7 @@ def test_crack_class_is_never_guessed_by_order(tmp_path: Path) -> None:
 def test_positive_that_is_no_folder_names_those_there_are(tmp_path: Path) -> None:
     lay_out(tmp_path, "alpha/1.png", "beta/1.png")
     with pytest.raises(InputError, match=r"--positive gamma: no such folder .*alpha, beta"):
-        open_source(tmp_path, positive="gamma")
+        open_source(tmp_path, Layout(positive="gamma"))
 
 
 @pytest.mark.parametrize("names", [("CD/1-1.jpg", "CP/1-2.jpg"), ("Cracked/1.png", "crack/1.png")])
@@ -160,7 +164,7 @@ def test_one_class_only_is_refused(tmp_path: Path, names: tuple[str, ...]) -> No
 
 def test_one_folder_only_is_refused_even_if_it_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"one class only \(folders: Cracked\)"):
-        open_source(lay_out(tmp_path, "Cracked/1.png"), positive="Cracked")
+        open_source(lay_out(tmp_path, "Cracked/1.png"), Layout(positive="Cracked"))
 
 
 def test_third_folder_is_refused_not_counted_as_uncracked(tmp_path: Path) -> None:
@@ -192,10 +196,108 @@ def test_hidden_files_and_other_files_are_no_tiles(tmp_path: Path, zipped: bool)
     assert open_source(path).tiles["tile"].tolist() == list(TWO)
 
 
-def test_one_name_without_photograph_means_no_photographs(tmp_path: Path) -> None:
-    source = open_source(lay_out(tmp_path, "D/CD/7001-1.jpg", "D/UD/7001-2.jpg", "D/UD/new.jpg"))
-    assert not source.has_photographs
-    assert source.tiles["photograph"].tolist() == ["", "", ""]
+# Class folders with folders inside, and other folders
+
+
+@pytest.mark.parametrize("zipped", [False, True], ids=["folder", "zip"])
+@pytest.mark.parametrize(
+    "layout",
+    [
+        {"Cracked/site1/a.png": ("", "", 1), "Uncracked/site2/b.png": ("", "", 0)},
+        {"Cracked/images/a.png": ("", "", 1), "Sound/images/b.png": ("", "", 0)},
+        {"Cracked/a.png": ("", "", 1), "Cracked/x/y/b.png": ("", "", 1), "No/c.png": ("", "", 0)},
+        {
+            "set/Decks/Cracked/site1/a.png": ("", "D", 1),
+            "set/Decks/Sound/site1/b.png": ("", "D", 0),
+            "set/NA/Cracked/site1/c.png": ("", "NA", 1),
+            "set/NA/Sound/site3/d.png": ("", "NA", 0),
+        },
+        {
+            "d/cd/7001-1.jpg": ("7001", "D", 1),
+            "d/ud/7001-2.jpg": ("7001", "D", 0),
+            "w/uw/7069-2.jpg": ("7069", "W", 0),
+        },
+        {
+            "train/Decks/Cracked/a.png": ("", "D", 1),
+            "test/Decks/Sound/b.png": ("", "D", 0),
+            "train/Walls/Sound/b.png": ("", "W", 0),
+        },
+    ],
+    ids=["sites", "one folder each", "some deeper", "surfaces above", "lower case", "split above"],
+)
+def test_class_folders_are_found_among_other_folders(
+    tmp_path: Path, layout: dict[str, tuple[str, str, int]], zipped: bool
+) -> None:
+    path = zip_up(tmp_path / "set.zip", *layout) if zipped else lay_out(tmp_path / "set", *layout)
+    assert rows_of(open_source(path).tiles) == dict(sorted(layout.items()))
+
+
+def test_a_named_class_folder_may_have_folders_inside(tmp_path: Path) -> None:
+    lay_out(tmp_path, "old/x/1.png", "new/x/2.png", "new/y/3.png")
+    tiles = open_source(tmp_path, Layout(positive="new")).tiles
+    assert tiles["label"].tolist() == [1, 1, 0]
+
+
+def test_a_class_folder_is_named_whatever_its_accents_are_made_of(tmp_path: Path) -> None:
+    lay_out(tmp_path, unicodedata.normalize("NFD", "fissuré/1.png"), "sain/2.png")
+    tiles = open_source(tmp_path, Layout(positive="fissuré")).tiles
+    assert sorted(tiles["label"]) == [0, 1]
+
+
+@pytest.mark.parametrize("by", ["path in the data", "absolute path"])
+def test_a_folder_that_is_excluded_is_left_out_and_counted(tmp_path: Path, by: str) -> None:
+    lay_out(tmp_path, *TWO, "Unseen/1.png", "Unseen/deep/2.png", "Cracked/old/3.png")
+    given = ("Unseen", "Cracked/old/")
+    exclude = given if by.startswith("path") else tuple(str(tmp_path / one) for one in given)
+    source = open_source(tmp_path, Layout(exclude=exclude))
+    assert source.tiles["tile"].tolist() == list(TWO)
+    assert source.passed_over["left out by --exclude"] == [
+        "Unseen/1.png",
+        "Unseen/deep/2.png",
+        "Cracked/old/3.png",
+    ]
+
+
+def test_a_folder_to_exclude_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--exclude old: no such folder of tiles"):
+        open_source(lay_out(tmp_path, *TWO), Layout(exclude=("old",)))
+
+
+# Corrected labels
+
+
+def corrections(tmp_path: Path, text: str) -> Layout:
+    (tmp_path / "labels.csv").write_text(text)
+    return Layout(labels=tmp_path / "labels.csv")
+
+
+def test_corrected_labels_replace_those_of_the_folders(tmp_path: Path) -> None:
+    lay_out(tmp_path / "set", *TWO, "Cracked/2.png")
+    text = "tile,label,note\nCracked/2.png,0,dirt\nCracked/1.png,1,\nelsewhere.png,1,\n"
+    source = open_source(tmp_path / "set", corrections(tmp_path, text))
+    assert dict(zip(source.tiles["tile"], source.tiles["label"], strict=True)) == {
+        "Cracked/1.png": 1,
+        "Cracked/2.png": 0,
+        "Uncracked/1.png": 0,
+    }
+    assert source.num_relabelled == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("tile\nCracked/1.png\n", "one column 'label' is needed"),
+        ("tile,label\nCracked/1.png,yes\n", "must be 0 or 1 .* but got 'yes'"),
+        ("tile,label\nCracked/1.png,\n", "tile 'Cracked/1.png' has no label; give one"),
+        ("tile,label\n1.png,1\n", "none of its tiles is among .* such as 'Cracked/1.png'"),
+        ("tile,label\nCracked/1.png,1\nCracked/1.png,0\n", "stands further up with something"),
+    ],
+)
+def test_a_list_of_labels_that_cannot_be_used_is_refused(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        open_source(lay_out(tmp_path / "set", *TWO), corrections(tmp_path, text))
 
 
 # Paths that lead nowhere

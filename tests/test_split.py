@@ -14,6 +14,7 @@ from ensemble.data.split import (
     assign_splits,
     digest_split,
     drop_duplicates,
+    keep_splits,
 )
 from ensemble.errors import InputError
 
@@ -171,7 +172,7 @@ def test_split_without_a_class_is_an_input_error(label: int, missing: str) -> No
     photographs = [
         (str(number), "", 2 * label, 2 * (1 - label)) for number in range(4)
     ] + [("4", "", 1, 1)]  # fmt: skip
-    with pytest.raises(InputError, match=f"photographs have no {missing} tile"):
+    with pytest.raises(InputError, match=f"tiles have no {missing} one"):
         assign_splits(table_of(photographs), seed=0)
 
 
@@ -203,7 +204,7 @@ def test_without_photographs_the_name_of_a_tile_is_irrelevant() -> None:
 
 
 def contents(*rows: tuple[str, int, str]) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=["tile", "label", "content"])
+    return pd.DataFrame(rows, columns=["tile", "label", "content"]).assign(photograph="")
 
 
 def test_each_content_is_counted_once_under_its_first_name() -> None:
@@ -212,6 +213,13 @@ def test_each_content_is_counted_once_under_its_first_name() -> None:
     assert kept["tile"].tolist() == ["a", "b"]
     assert copies == ["c", "d"]
     assert contradictory == []
+
+
+def test_of_copies_one_whose_name_carries_a_photograph_is_kept() -> None:
+    tiles = contents(("1-1 (1)", 1, "x"), ("1-1", 1, "x"), ("0", 1, "y"))
+    kept, copies, _ = drop_duplicates(tiles.assign(photograph=["", "1", ""]))
+    assert kept["tile"].tolist() == ["0", "1-1"]
+    assert copies == ["1-1 (1)"]
 
 
 def test_content_in_both_classes_is_left_out_with_all_its_copies() -> None:
@@ -231,6 +239,67 @@ def test_every_tile_is_kept_or_a_copy_or_contradictory(rows: list[tuple[int, str
     assert kept["content"].is_unique
     labels = {content: {lab for lab, c in rows if c == content} for _, content in rows}
     assert set(kept["content"]) == {content for content, seen in labels.items() if len(seen) == 1}
+
+
+# A split that a person made
+
+
+def in_folders(**photographs: str) -> pd.DataFrame:
+    """Photographs of two cracked and two uncracked tiles, each in the folder that is given."""
+    tiles = table_of([(name[1:], "", 2, 2) for name in photographs])
+    folders = {name[1:]: folder for name, folder in photographs.items()}
+    return tiles.assign(split_folder=tiles["photograph"].map(folders))
+
+
+def test_a_split_that_a_person_made_is_kept() -> None:
+    tiles = in_folders(p1="train", p2="test", p3="val", p4="train")
+    assert keep_splits(tiles, seed=0).tolist() == tiles["split_folder"].tolist()
+
+
+@pytest.mark.parametrize("photographs", [True, False])
+def test_validation_is_drawn_from_training_where_a_person_made_none(photographs: bool) -> None:
+    tiles = in_folders(**{f"p{n}": "train" for n in range(17)}, p17="test", p18="test")
+    if not photographs:
+        tiles["photograph"] = ""
+    splits = keep_splits(tiles, seed=0)
+    assert set(splits) == set(SPLITS)
+    assert splits.eq("test").equals(tiles["split_folder"].eq("test"))
+    num_val = splits.eq("val").sum()
+    assert num_val == 3 * 4 if photographs else num_val == round(17 * 4 * 15 / 85)
+    if photographs:
+        assert (
+            tiles.groupby("photograph")
+            .agg({"tile": lambda t: splits[t.index].nunique()})
+            .eq(1)
+            .all(axis=None)
+        )
+
+
+def test_a_photograph_in_two_folders_of_a_split_is_refused_as_a_leak() -> None:
+    tiles = in_folders(p1="train", p2="test", p3="val")
+    tiles.loc[0, "split_folder"] = "test"
+    with pytest.raises(InputError, match=r"is 1, in test and train\): what is tested was"):
+        keep_splits(tiles, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        (("train", "test", ""), "4 tiles lie in no folder called train, val or test"),
+        (("train", "val", "val"), "there is no test folder"),
+        (("test", "val", "val"), "there is no train folder"),
+    ],
+)
+def test_a_split_that_is_not_whole_is_not_kept(folders: tuple[str, ...], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        keep_splits(in_folders(**{f"p{n}": f for n, f in enumerate(folders)}), seed=0)
+
+
+def test_a_class_that_a_kept_split_lacks_is_named() -> None:
+    tiles = in_folders(p1="train", p2="test", p3="val")
+    tiles = tiles[~((tiles["split_folder"] == "test") & (tiles["label"] == 1))]
+    with pytest.raises(InputError, match="the test tiles have no cracked one"):
+        keep_splits(tiles, seed=0)
 
 
 # The digest

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from s3_server import SECRET, Server, s3_server
 
-from ensemble.data.pack import Pack, pack
+from ensemble.data.pack import Pack
+from ensemble.data.packing import pack
 from ensemble.data.sources import open_source
 from ensemble.errors import InputError
 from ensemble.search import storage as storage_module

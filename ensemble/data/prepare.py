@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ensemble.data.layout import Layout
 from ensemble.data.listing import describe_passed_over
-from ensemble.data.pack import Pack, pack
+from ensemble.data.pack import Pack
+from ensemble.data.packing import pack
 from ensemble.data.sources import open_source
 from ensemble.data.synthetic import draw_dataset
 from ensemble.files import make_folder, writing
@@ -18,8 +20,8 @@ from ensemble.wording import plural
 
 def prepare_data(
     data: str,
+    layout: Layout = Layout(),  # noqa: B008 (frozen)
     *,
-    positive: str | None,
     split_seed: int,
     leaky_split: bool,
     max_bad_tiles: int,
@@ -30,8 +32,8 @@ def prepare_data(
 
     Args:
         data: A folder, a .zip, or `synthetic` or `synthetic:SEED`, which is drawn.
-        positive: Folder of the cracked tiles, where its name does not tell.
-        split_seed: Of the split.
+        layout: What a person says of them.
+        split_seed: Seed of the split.
         leaky_split: Split tiles rather than photographs, only to show what leakage is worth.
         max_bad_tiles: Unreadable tiles to leave out before it is an error.
         packs: Folder of packs.
@@ -43,7 +45,7 @@ def prepare_data(
     path = Path(data)
     if is_synthetic(data):
         path = _draw_synthetic(packs, int(data.partition(":")[2] or 0), say)
-    source = open_source(path, positive=positive)
+    source = open_source(path, layout)
     cracked, uncracked = ", ".join(source.cracked_folders), ", ".join(source.uncracked_folders)
     say(
         f"{source.path}: {plural(len(source.tiles), 'tile')}; "
@@ -51,6 +53,14 @@ def prepare_data(
     )
     for line in describe_passed_over(source.passed_over):
         say(line)
+    folders = sorted(set(source.tiles["split_folder"]) - {""})
+    if folders and not layout.keeps_split:
+        say(
+            f"  the folders called {' and '.join(folders)} are put together and split anew; "
+            "--split folders keeps them as they are"
+        )
+    elif folders and "val" not in folders:
+        say("  there is no folder val: validation tiles are drawn from train")
     make_folder(packs)
     packed = pack(
         source,
@@ -77,21 +87,28 @@ def describe_pack(about: dict[str, Any]) -> Iterator[str]:
         photographs = about["num_photographs"][split]
         of = f" of {plural(photographs, 'photograph')}" if photographs else ""
         yield f"  {split:5} {tiles:6,} tiles{of}, {about['num_cracked'][split]:,} cracked"
-    yield f"  split by {about['split_by']}, digest {about['split_digest'][:12]}"
+    kept = "the folders of the data" if about["keeps_split"] else about["split_by"]
+    yield f"  split by {kept}, digest {about['split_digest'][:12]}"
     if about["leaky_split"]:
         yield (
             "  LEAKY SPLIT: tiles of one photograph stand in train and test on purpose; the "
             "figures show what leakage is worth and are no result"
         )
-    elif about["split_by"] == "content":
+    elif about["split_by"] != "photograph":
         yield (
-            "  the names carry no photograph: tiles of one photograph may stand in different "
-            "splits, so leakage cannot be ruled out and test figures may be too good"
+            "  nothing says which photograph a tile belongs to: tiles of one photograph may stand "
+            "in different splits, so leakage cannot be ruled out and test figures may be too good; "
+            "--photograph-pattern or --photographs say it"
         )
+    if about["photograph_doubt"]:
+        yield f"  DOUBTFUL: {about['photograph_doubt']}"
+    if about["num_relabelled"]:
+        yield f"  {plural(about['num_relabelled'], 'label')} corrected as --labels says"
     for key, what in (
         ("duplicates", "copies counted once"),
         ("contradictory_tiles", "tiles left out because equal bytes carry both labels"),
         ("bad_tiles", "unreadable tiles left out"),
+        ("odd_tiles", "tiles without a photograph left out"),
     ):
         if found := about[key]:
             reasons = found if isinstance(found, dict) else dict.fromkeys(found, "")
@@ -100,6 +117,8 @@ def describe_pack(about: dict[str, Any]) -> Iterator[str]:
     if about["resized_tiles"]:
         size = f"{about['width_px']} × {about['height_px']} px"
         yield f"  {plural(about['resized_tiles'], 'tile')} of another size resized to {size}"
+    if about["classes_by_size"]:
+        yield f"  DOUBTFUL: {about['classes_by_size']}"
 
 
 def _draw_synthetic(packs: Path, seed: int, say: Callable[[str], None]) -> Path:
@@ -111,8 +130,11 @@ def _draw_synthetic(packs: Path, seed: int, say: Callable[[str], None]) -> Path:
             make_folder(packs)
             with writing(folder):
                 draw_dataset(partial, seed=seed, photographs_per_surface=14, rows=5, columns=6)
-                if not folder.exists():  # another command may have drawn the same meanwhile
+                try:
                     partial.rename(folder)
+                except OSError:
+                    if not folder.is_dir():  # else another command has drawn the same meanwhile
+                        raise
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return folder

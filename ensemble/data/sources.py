@@ -1,4 +1,4 @@
-"""A folder or a .zip of tiles → one table of tiles, and a way to read their bytes.
+"""A folder or a .zip of tiles → one table of tiles: what each one is, by its name alone.
 
 Three layouts are known: SDNET2018 as published (`D/CD/7001-12.jpg`) or as its mirrors name it
 (`Decks/Cracked/7001-12.jpg`), METU (`Positive/00001.jpg`), and any two class folders.
@@ -8,26 +8,21 @@ METU: Özgenel (2018), doi 10.17632/5y9wdsg2zt.2.
 """
 
 import hashlib
-import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
 from ensemble.data.archive import CONTROL
-from ensemble.data.listing import Listing, explain_nothing, is_called, list_files
+from ensemble.data.classes import split_folders_of, surfaces_of, tell_classes
+from ensemble.data.layout import Layout
+from ensemble.data.listing import Listing, explain_nothing, list_files
+from ensemble.data.photographs import FOLDERS, doubt_photographs, tell_photographs
+from ensemble.data.tile_lists import read_tile_list
 from ensemble.errors import InputError, quote
 
 NO_CLASS = "pictures outside the class folders"
-CRACKED_FOLDERS = {"cracked", "crack", "cracks", "positive"}
-SDNET_CLASS = re.compile(r"[CU][DPW]")
-SDNET_TILE = re.compile(r"(\d+)-\d+(_\d+)?")
-SURFACES = {
-    **dict.fromkeys(("d", "deck", "decks"), "D"),
-    **dict.fromkeys(("w", "wall", "walls"), "W"),
-    **dict.fromkeys(("p", "pavement", "pavements"), "P"),
-}
-SPLIT_FOLDERS = {"train", "training", "val", "valid", "validation", "test", "testing"}
+EXCLUDED = "left out by --exclude"
 
 
 @dataclass(frozen=True)
@@ -36,34 +31,45 @@ class Source:
 
     Attributes:
         path: The folder or .zip.
-        tiles: One row a tile, sorted by name: `tile` (path inside the source), `photograph`
-            (empty where names carry none), `surface` (empty where there is one), `label`
-            (1 = cracked), `copy_key` (equal for tiles whose bytes may be equal).
+        layout: How it was asked to be read.
+        tiles: One row a tile, sorted by name: `tile` (path inside the source), `photograph` (empty
+            where nothing tells it), `surface` (empty where there is one), `label` (1 = cracked),
+            `split_folder` (train, val, test or empty), `copy_key` (equal for tiles whose bytes may
+            be equal), and, if told, the place in the photograph.
         cracked_folders: The folders that were taken for the crack class.
         uncracked_folders: The folders that were taken for the other class.
-        has_photographs: Whether tiles can be grouped by the photograph they were cut from.
+        num_relabelled: Tiles whose label a list of corrections changed.
+        doubt: Why what the names seem to tell may be no photographs, if there is a doubt.
         fingerprint: Digest of the listing; changes when a file is added, removed or rewritten.
         passed_over: Names of files and folders that are not read, by the reason.
     """
 
     path: Path
+    layout: Layout
     tiles: pd.DataFrame
     cracked_folders: tuple[str, ...]
     uncracked_folders: tuple[str, ...]
-    has_photographs: bool
+    num_relabelled: int
+    doubt: str | None
     fingerprint: str
     passed_over: dict[str, list[str]]
 
+    @property
+    def has_photographs(self) -> bool:
+        """Whether tiles can be grouped by the photograph they were cut from."""
+        return bool((self.tiles["photograph"] != "").any())
 
-def open_source(path: Path, *, positive: str | None = None) -> Source:
+
+def open_source(path: Path, layout: Layout = Layout()) -> Source:  # noqa: B008 (frozen)
     """List the tiles under `path` and say what each one is.
 
     Args:
         path: A folder or a .zip.
-        positive: Name of the folder of cracked tiles, where it cannot be told by its name.
+        layout: What a person says of it.
 
     Raises:
-        InputError: There are no tiles, the classes cannot be told apart, or the .zip is unsafe.
+        InputError: There are no tiles, the classes cannot be told apart, what the person says does
+            not hold, or the .zip is unsafe.
     """
     try:
         path = path.expanduser().resolve()
@@ -72,7 +78,7 @@ def open_source(path: Path, *, positive: str | None = None) -> Source:
         raise InputError(f"--data {path}: cannot be opened ({error})") from None
     if not path.is_dir() and not path.is_file():
         raise InputError(f"--data {path}: no such folder or .zip")
-    listing = _list_tiles(path)
+    listing = _list_tiles(path, layout.exclude)
     if not listing.files:
         raise InputError(
             f"--data {path}: no tiles found; expected pictures in class folders, such as D/CD/"
@@ -85,16 +91,20 @@ def open_source(path: Path, *, positive: str | None = None) -> Source:
                 f"--data {path}: the name {quote(name)} is not UTF-8 or has control characters; "
                 "rename the file"
             )
-    folders = [PurePosixPath(name).parent.name for name in names]
-    cracked, uncracked = _tell_classes(sorted(set(folders)), positive, path)
-    stems = [SDNET_TILE.fullmatch(PurePosixPath(name).stem) for name in names]
-    has_photographs = all(stems)
+    classes = tell_classes(names, layout.positive, where=f"--data {path}")
+    surfaces = surfaces_of(names, classes, photographs_are_folders=layout.photographs == FOLDERS)
+    labels = [
+        int(PurePosixPath(name).parts[level] in classes.cracked)
+        for name, level in zip(names, classes.levels, strict=True)
+    ]
+    corrected = _correct(labels, names, layout.labels)
     tiles = pd.DataFrame(
         {
             "tile": names,
-            "photograph": [s[1] if s and has_photographs else "" for s in stems],
-            "surface": _surfaces(names, folders),
-            "label": [int(folder in cracked) for folder in folders],
+            **tell_photographs(names, classes, surfaces, layout),
+            "surface": surfaces,
+            "label": corrected,
+            "split_folder": split_folders_of(names, classes),
             "copy_key": [listing.files[name].copy_key for name in names],
         }
     )
@@ -102,63 +112,57 @@ def open_source(path: Path, *, positive: str | None = None) -> Source:
     for name in names:
         digest.update(f"{name}\0{listing.files[name].stamp}\n".encode())
     return Source(
-        path,
-        tiles,
-        cracked,
-        uncracked,
-        has_photographs,
-        digest.hexdigest(),
-        listing.passed_over,
+        path=path,
+        layout=layout,
+        tiles=tiles,
+        cracked_folders=classes.cracked,
+        uncracked_folders=classes.uncracked,
+        num_relabelled=sum(new != old for new, old in zip(corrected, labels, strict=True)),
+        doubt=doubt_photographs(tiles, layout),
+        fingerprint=digest.hexdigest(),
+        passed_over=listing.passed_over,
     )
 
 
-def _list_tiles(path: Path) -> Listing:
+def _list_tiles(path: Path, exclude: tuple[str, ...]) -> Listing:
     """The pictures that lie in a folder; those beside the class folders have no class."""
     files, passed_over = list_files(path)
+    for given in exclude:
+        folder = _inside(path, given)
+        found = {name: None for name in files if folder in PurePosixPath(name).parents}
+        if not found:
+            raise InputError(
+                f"--exclude {given}: no such folder of tiles in {path}; give its path inside the "
+                "data, such as D/old"
+            )
+        passed_over = {**passed_over, EXCLUDED: [*passed_over.get(EXCLUDED, ()), *found]}
+        files = {name: entry for name, entry in files.items() if name not in found}
     loose = [name for name in files if "/" not in name]
     if loose:
         passed_over = {**passed_over, NO_CLASS: loose}
     return Listing({name: files[name] for name in files if "/" in name}, passed_over)
 
 
-def _tell_classes(
-    folders: list[str], positive: str | None, path: Path
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Which class folders hold the cracks: by the name given, SDNET2018's, or a known name."""
-    found = ", ".join(folders[:10])
-    if len(folders) > 10 or len(found) > 200:
-        found = f"{found[:200]}, …"
-    sdnet = all(SDNET_CLASS.fullmatch(folder) for folder in folders)
-    if positive is not None:
-        cracked = [f for f in folders if is_called(f, positive)]
-        if not cracked:
-            raise InputError(f"--positive {positive}: no such folder of tiles; found {found}")
-    elif sdnet:
-        cracked = [f for f in folders if f.startswith("C")]
-    else:
-        cracked = [f for f in folders if f.casefold() in CRACKED_FOLDERS]
-    uncracked = [f for f in folders if f not in cracked]
-    if len(folders) == 1 or not uncracked:
-        raise InputError(f"--data {path}: one class only (folders: {found}); two are needed")
-    if not cracked:
-        raise InputError(
-            f"--data {path}: cannot tell which folder holds the cracks (folders: {found}); "
-            "name it with --positive FOLDER"
-        )
-    if len({f.casefold() for f in uncracked}) > 1 and (positive is not None or not sdnet):
-        raise InputError(
-            f"--data {path}: expected one folder beside {'/'.join(cracked)[:100]}, "
-            f"but found {found}"
-        )
-    return tuple(cracked), tuple(uncracked)
+def _inside(path: Path, given: str) -> PurePosixPath:
+    """A folder inside the data, which a person may name from there or from where they are."""
+    here = Path(given).expanduser().absolute()
+    if here.is_dir() and here != path and here.is_relative_to(path):
+        return PurePosixPath(here.relative_to(path).as_posix())
+    return PurePosixPath(given)
 
 
-def _surfaces(names: list[str], folders: list[str]) -> list[str]:
-    """SDNET2018's letter, or the folder above the class folders where there are several."""
-    if all(SDNET_CLASS.fullmatch(folder) for folder in folders):
-        return [folder[1] for folder in folders]
-    above = [PurePosixPath(name).parent.parent.name for name in names]
-    kinds = {folder.casefold() for folder in above}
-    if len(kinds) < 2 or kinds & SPLIT_FOLDERS:
-        return [""] * len(names)
-    return [SURFACES.get(folder.casefold(), folder) for folder in above]
+def _correct(labels: list[int], names: list[str], path: Path | None) -> list[int]:
+    """The labels, with those of a list of corrections in place of their own."""
+    if path is None:
+        return labels
+    said = read_tile_list(path, ("label",), tiles=names)
+    for tile, row in said.items():
+        if row["label"] not in ("0", "1"):
+            raise InputError(
+                f"{path}: the label of {quote(tile)} must be 0 or 1 (cracked), but got "
+                f"{quote(row['label'])}"
+            )
+    return [
+        int(said[name]["label"]) if name in said else label
+        for name, label in zip(names, labels, strict=True)
+    ]

@@ -31,15 +31,18 @@ def drop_duplicates(tiles: pd.DataFrame) -> tuple[pd.DataFrame, list[str], list[
     """Count each content once; leave out contents that carry both labels.
 
     Args:
-        tiles: One row a tile with at least `tile`, `label` and `content` (equal for equal bytes).
+        tiles: One row a tile with at least `tile`, `label`, `photograph` and `content` (equal for
+            equal bytes).
 
     Returns:
-        The tiles kept (the first by name of each content), the names of the copies dropped, and the
-        names of the tiles left out because equal bytes stand in both classes.
+        The tiles kept (of each content the first by name, of those with a photograph if any has
+        one), the names of the copies dropped, and the names of the tiles left out because equal
+        bytes stand in both classes.
     """
     tiles = tiles.sort_values("tile", ignore_index=True)
     contradictory = tiles.groupby("content")["label"].transform("nunique") > 1
-    copies = tiles.duplicated("content") & ~contradictory
+    by_preference = tiles.assign(is_odd=tiles["photograph"] == "").sort_values(["is_odd", "tile"])
+    copies = by_preference.duplicated("content").reindex(tiles.index) & ~contradictory
     kept = tiles[~contradictory & ~copies].reset_index(drop=True)
     return kept, tiles.loc[copies, "tile"].tolist(), tiles.loc[contradictory, "tile"].tolist()
 
@@ -52,7 +55,7 @@ def assign_splits(
     Args:
         tiles: One row a tile: `photograph`, `surface`, `label`, `content`.
         seed: Changes the draw.
-        fractions: Of the photographs of each surface.
+        fractions: Shares of the photographs of each surface.
         leaky: Split by content in spite of known photographs, only to show what leakage is worth.
 
     Returns:
@@ -61,8 +64,7 @@ def assign_splits(
     Raises:
         InputError: A surface has fewer than three photographs, or a split lacks a class.
     """
-    has_photographs = bool((tiles["photograph"] != "").all())
-    unit = tiles["photograph"] if has_photographs and not leaky else tiles["content"]
+    unit = _units(tiles, leaky=leaky)
     units = tiles.groupby(unit, sort=True).agg(surface=("surface", "min"), rate=("label", "mean"))
     split_of_unit: dict[str, str] = {}
     for surface, group in units.groupby("surface", sort=True):
@@ -72,13 +74,73 @@ def assign_splits(
                 f"too few photographs to split: {where} {len(group)}; at least 3 are needed "
                 "(one each for training, validation and test)"
             )
-        split_of_unit |= _draw(group["rate"], seed, fractions)
+        split_of_unit |= _draw(group["rate"], seed, {"test": fractions.test, "val": fractions.val})
     splits = unit.map(split_of_unit).rename("split")
-    check_classes(tiles["label"], splits)
+    _check_classes(tiles["label"], splits, what="too few photographs to split")
     return splits
 
 
-def check_classes(labels_of_tiles: pd.Series, splits: pd.Series) -> None:
+def keep_splits(
+    tiles: pd.DataFrame, *, seed: int, fractions: Fractions = DEFAULT_FRACTIONS
+) -> pd.Series:
+    """Keep the split that a person made; without validation tiles they are drawn from training.
+
+    Args:
+        tiles: One row a tile: `tile`, `split_folder`, and as for `assign_splits`.
+        seed: Changes the draw.
+        fractions: Shares of training and validation, should the latter be drawn.
+
+    Returns:
+        `train`, `val` or `test` for each row of `tiles`.
+
+    Raises:
+        InputError: A tile lies in none of the folders, training or test is missing, a photograph
+            is in two, or a split lacks a class.
+    """
+    splits = tiles["split_folder"].rename("split")
+    outside = tiles.loc[splits == "", "tile"]
+    if len(outside):
+        named = ", ".join(outside[:3])
+        raise InputError(
+            f"--split folders: {len(outside)} tiles lie in no folder called train, val or test "
+            f"({named}{', …' * (len(outside) > 3)}); move them, --exclude their folder, or leave "
+            "--split out"
+        )
+    for needed in ("train", "test"):
+        if not splits.eq(needed).any():
+            raise InputError(f"--split folders: there is no {needed} folder; make one, or leave "
+                             "--split out")  # fmt: skip
+    unit = _units(tiles)
+    torn = splits.groupby(unit).unique()
+    torn = torn[torn.map(len) > 1]
+    if len(torn):
+        raise InputError(
+            f"--split folders: photographs that lie in two folders: {len(torn)} (the first is "
+            f"{torn.index[0]}, in {' and '.join(sorted(torn.iloc[0]))}): what is tested was "
+            "trained on, at least in part; move all tiles of a photograph into one folder, or "
+            "leave --split out"
+        )
+    if not splits.eq("val").any():
+        training = tiles[splits == "train"]
+        units = training.groupby(unit[training.index], sort=True).agg(
+            surface=("surface", "min"), rate=("label", "mean")
+        )
+        share = fractions.val / (fractions.train + fractions.val)
+        drawn: dict[str, str] = {}
+        for _, group in units.groupby("surface", sort=True):
+            drawn |= _draw(group["rate"], seed, {"val": share}) if len(group) > 1 else {}
+        splits = splits.mask(splits == "train", unit.map(drawn).fillna(splits))
+    _check_classes(tiles["label"], splits, what="--split folders")
+    return splits
+
+
+def _units(tiles: pd.DataFrame, *, leaky: bool = False) -> pd.Series:
+    """What stays together: the photograph, or the content where no photograph is known."""
+    has_photographs = bool((tiles["photograph"] != "").all())
+    return tiles["photograph"] if has_photographs and not leaky else tiles["content"]
+
+
+def _check_classes(labels_of_tiles: pd.Series, splits: pd.Series, *, what: str) -> None:
     """Make sure that each split has tiles of both classes.
 
     Raises:
@@ -89,12 +151,11 @@ def check_classes(labels_of_tiles: pd.Series, splits: pd.Series) -> None:
         if labels.nunique() < 2:
             missing = "uncracked" if labels.eq(1).any() else "cracked"
             raise InputError(
-                f"too few photographs to split: the {split} photographs have no {missing} tile; "
-                "add photographs of both kinds"
+                f"{what}: the {split} tiles have no {missing} one; add photographs of both kinds"
             )
 
 
-def _draw(rates: pd.Series, seed: int, fractions: Fractions) -> dict[str, str]:
+def _draw(rates: pd.Series, seed: int, shares: dict[str, float]) -> dict[str, str]:
     """Draw the photographs of one surface; `rates` is indexed by photograph."""
 
     def ticket(photograph: str) -> str:
@@ -102,7 +163,7 @@ def _draw(rates: pd.Series, seed: int, fractions: Fractions) -> dict[str, str]:
 
     ordered = sorted(rates.index, key=lambda photograph: (rates[photograph], ticket(photograph)))
     result = dict.fromkeys(ordered, "train")
-    for split, fraction in (("test", fractions.test), ("val", fractions.val)):
+    for split, fraction in shares.items():
         remaining = [photograph for photograph in ordered if result[photograph] == "train"]
         count = max(1, round(fraction * len(ordered)))
         for run in range(count):

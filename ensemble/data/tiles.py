@@ -23,6 +23,7 @@ from ensemble.cores import count_cores
 from ensemble.data.decode import UNREADABLE, decode_picture, explain_unreadable, open_image
 from ensemble.data.listing import Reader
 from ensemble.data.progress import progress_bar
+from ensemble.data.sizes import most_common_size
 from ensemble.errors import InputError
 
 CHUNK = 32  # tiles that a thread takes at a time
@@ -80,7 +81,7 @@ def find_common_size(tiles: list[str], reader: Reader) -> tuple[int, int]:
     """The most common (height, width) by the heads of a few tiles, of more where these differ.
 
     Raises:
-        InputError: No tile can be read.
+        InputError: No tile can be read, or no size is common.
     """
     sizes: Counter[tuple[int, int]] = Counter()
     reasons: list[str] = []
@@ -96,7 +97,7 @@ def find_common_size(tiles: list[str], reader: Reader) -> tuple[int, int]:
                 break
     if not sizes:
         raise InputError(f"{reader.path}: no tile can be read ({reasons[0]})")
-    return sizes.most_common(1)[0][0]
+    return most_common_size(sizes, where=reader.path)
 
 
 def decode_tiles(

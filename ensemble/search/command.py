@@ -22,7 +22,7 @@ from ensemble.errors import InputError
 from ensemble.files import find_toml
 from ensemble.headline import describe_changes, name_weights
 from ensemble.interruption import goes_on
-from ensemble.options import SPACES
+from ensemble.options import SPACES, layout_of
 from ensemble.run_folder import alone_in, begin_run, check_same_run, run_folder, shown
 from ensemble.search.budget import Budget, Node, plan_budget, wait_for_room
 from ensemble.search.cluster import (
@@ -122,7 +122,7 @@ def _search(options: argparse.Namespace, head: Head | None) -> None:
         states[backbone] = make_initial_state(backbone, what, seed=options.seed)
     packed = prepare_data(
         options.data,
-        positive=options.positive,
+        layout_of(options),
         split_seed=options.split_seed,
         leaky_split=options.leaky_split,
         max_bad_tiles=options.max_bad_tiles,

@@ -25,7 +25,7 @@ from bench.row import Row
 from bench.searcher import run_trials
 from bench.selection import draw_scores
 from ensemble.data.batches import make_batch
-from ensemble.data.pack import pack
+from ensemble.data.packing import pack
 from ensemble.data.sources import Source, open_source
 from ensemble.data.split import assign_splits, digest_split, drop_duplicates
 from ensemble.files import write_text, written_whole

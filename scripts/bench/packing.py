@@ -9,7 +9,7 @@ from pathlib import Path
 from bench.row import Row
 from ensemble.data.decode import decode_picture
 from ensemble.data.listing import Reader
-from ensemble.data.pack import pack
+from ensemble.data.packing import pack
 from ensemble.data.sources import Source, open_source
 
 PART = "packing"
