@@ -421,7 +421,7 @@ def test_class_lost_to_unreadable_tiles_is_an_input_error(tmp_path: Path) -> Non
     table = pack(source, under=tmp_path / "packs").table("val")
     for tile in table.loc[table["label"] == 1, "tile"]:
         cut_short(source.path / tile)
-    with pytest.raises(InputError, match=r"val .*no cracked tile"):
+    with pytest.raises(InputError, match=r"val .*no cracked one"):
         pack(open_source(source.path), under=tmp_path / "others")
     assert only_lock_in(tmp_path / "others")
 

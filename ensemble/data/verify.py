@@ -7,6 +7,7 @@ cache: SHA-256 over all pixels takes a fifth of the time of decoding them.
 """
 
 import hashlib
+import os
 import zlib
 from collections.abc import Collection, Iterable
 from contextlib import suppress
@@ -82,7 +83,7 @@ def check_files(folder: Path, records: dict[str, Any], *, splits: Collection[str
 
 def damaged(path: Path, why: str) -> PackError:
     """The error that names a file of a pack and says what to do."""
-    what = "is missing" if not path.is_file() else f"is damaged ({why})"
+    what = f"is damaged ({why})" if os.path.isfile(path) else "is missing"
     return PackError(
         f"{path} {what}; delete the folder {path.parent}, then the command that made it packs the "
         "tiles again"
