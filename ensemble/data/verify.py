@@ -7,7 +7,6 @@ cache: SHA-256 over all pixels takes a fifth of the time of decoding them.
 """
 
 import hashlib
-import os
 import zlib
 from collections.abc import Collection, Iterable
 from contextlib import suppress
@@ -83,7 +82,10 @@ def check_files(folder: Path, records: dict[str, Any], *, splits: Collection[str
 
 def damaged(path: Path, why: str) -> PackError:
     """The error that names a file of a pack and says what to do."""
-    what = f"is damaged ({why})" if os.path.isfile(path) else "is missing"
+    is_there = False
+    with suppress(OSError, ValueError):  # a name that no disk can hold
+        is_there = path.is_file()
+    what = f"is damaged ({why})" if is_there else "is missing"
     return PackError(
         f"{path} {what}; delete the folder {path.parent}, then the command that made it packs the "
         "tiles again"
