@@ -141,6 +141,15 @@ def score_with(member: Member, model: nn.Module, tiles: Tiles, *, tta: bool = Fa
     return margins_to_probabilities(np.stack(margins)).mean(axis=0)
 
 
-def choose_device() -> torch.device:
-    """The first GPU, or the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def choose_device(gpus: int | None = None) -> torch.device:
+    """The first GPU, or the CPU.
+
+    Args:
+        gpus: 0 for the CPU, 1 for a GPU, None for a GPU where there is one.
+
+    Raises:
+        InputError: A GPU is asked for, and there is none.
+    """
+    if gpus and not torch.cuda.is_available():
+        raise InputError("--gpus 1: torch finds no GPU here; --gpus 0 trains on the CPU")
+    return torch.device("cuda" if gpus != 0 and torch.cuda.is_available() else "cpu")

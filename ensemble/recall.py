@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = recall_parser().parse_args(arguments)
     run = find_run(options.run, under=options.out)
     keep_freed_memory()
-    device = torch.device("cpu") if options.gpus == 0 else choose_device()
+    device = choose_device(options.gpus)
     console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
     how = f"python -m ensemble.recall {shown(run)} goes on after the last finished epoch"
     with goes_on(how, console.print):

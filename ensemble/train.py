@@ -62,10 +62,8 @@ def main(arguments: list[str] | None = None) -> None:
     folder = run_folder(name, under=options.out)
     if not is_synthetic(options.data) and not Path(options.data).exists():
         raise InputError(f"--data {options.data}: no such folder or .zip")
-    if options.gpus and not torch.cuda.is_available():
-        raise InputError("--gpus 1: torch finds no GPU here; --gpus 0 trains on the CPU")
+    device = choose_device(options.gpus)
     keep_freed_memory()
-    device = torch.device("cpu") if options.gpus == 0 else choose_device()
     weights = parse_weights(options.weights, {recipe.backbone: recipe.weights})[recipe.backbone]
     console.print(f"{recipe.name}: {_headline(asked, recipe, weights, options.data)}")
     console.print(f"run: {shown(folder)}")

@@ -134,3 +134,11 @@ def test_a_run_whose_base_is_not_finished_is_refused(answered, tmp_path):
     table.assign(state="RUNNING").to_csv(run / "trials.csv", index=False)
     with pytest.raises(InputError, match="its base is not finished"):
         recall.answer_recall(run, torch.device("cpu"), Console(quiet=True))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_gpu_that_is_not_there_is_refused_and_not_replaced_by_the_cpu(answered, monkeypatch):
+    monkeypatch.chdir(answered.parents[1])
+    for main, words in ((train.main, ["--recipe", "small-cnn"]), (recall.main, ["run"])):
+        with pytest.raises(InputError, match="--gpus 1: torch finds no GPU here; --gpus 0 trains"):
+            main([*words, "--gpus", "1"])
