@@ -177,3 +177,22 @@ def test_a_driver_killed_on_a_cluster_leaves_no_trial_there_and_what_was_finishe
     assert known[finished] == "COMPLETE"
     assert "epoch 1/" not in said  # all go on from where they were
     check_study(run, finished=3)
+
+
+def test_a_search_that_loses_the_head_of_its_cluster_ends_in_order(folder):
+    with cluster(2) as made:
+        command = [
+            *words(folder, "headless", trials=2, epochs=4000),
+            "--address", made.address,
+        ]  # fmt: skip
+        with LiveSearch(folder, command, HOME=str(made.home)) as search:
+            search.wait_for(r"trial 0 epoch 2/")
+            made.nodes[0].kill()
+            died = time.monotonic()
+            said = search.finish(code=2)
+            assert time.monotonic() - died < 100
+        last = said.splitlines()[-1]
+        assert last.startswith(f"error: the cluster's head at {made.address} is gone (")
+        assert last.endswith("the same command with --name headless goes on")
+    states = pd.read_csv(folder / "results" / "headless" / "trials.csv")["state"]
+    assert set(states) == {"WAITING"}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ensemble.search.guard import LONGEST_SOCKET, RAY, place_for_sockets
 from ensemble.search.scratch import OWNER, PREFIX, own, remove_abandoned, scratch_folder
 
 HOLDS_ONE = (
@@ -109,3 +110,10 @@ def test_an_owned_folder_is_left_alone_by_its_own_process_until_the_lock_is_clos
     lock.close()
     remove_abandoned([folder])
     assert not folder.exists()
+
+
+def test_rays_sockets_have_paths_that_linux_takes_whatever_the_folder_for_temporary_files():
+    for base in ("/tmp", "/tmp/slurm.1234567", "/scratch/somebody/with-a-long-name/1234567"):
+        place = place_for_sockets(base)
+        assert len(f"{place}/{PREFIX}12345678/{RAY}{LONGEST_SOCKET}") <= 107
+        assert str(place) == base or len(base) > 25

@@ -21,7 +21,7 @@ from typing import Any
 
 from ensemble.errors import InputError
 from ensemble.search.budget import Node
-from ensemble.search.guard import RAY, guarded
+from ensemble.search.guard import RAY, guarded, place_for_sockets
 from ensemble.search.ray_log import hush
 from ensemble.search.scratch import scratch_folder
 
@@ -141,9 +141,9 @@ def started(*, num_cpus: int, num_gpus: int) -> Iterator[None]:
         num_cpus: Its cores.
         num_gpus: Its GPUs.
     """
-    base = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
+    base = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
     with (
-        scratch_folder(under=base) as folder,
+        scratch_folder(under=place_for_sockets(base)) as folder,
         guarded(folder),
         _initialised(
             address="local",
@@ -180,14 +180,7 @@ def joined(head: Head) -> Iterator[None]:
 def _initialised(**settings: Any) -> Iterator[None]:
     ray: Any = importlib.import_module("ray")
     hush()
-    try:
-        ray.init(**settings, log_to_driver=True, logging_level=logging.INFO)
-    except OSError as error:
-        if "AF_UNIX" not in str(error):
-            raise
-        raise InputError(
-            f"TMPDIR {tempfile.gettempdir()}: too long a path for Ray's sockets; set TMPDIR=/tmp"
-        ) from None
+    ray.init(**settings, log_to_driver=True, logging_level=logging.INFO)
     try:
         yield
     finally:

@@ -21,6 +21,14 @@ from ensemble.search.scratch import PREFIX, remove_abandoned
 
 GRACE_SECONDS = 3.0
 RAY = "r"  # Ray's folder within the scratch folder: Ray opens its own to everybody
+LONGEST_SOCKET = "/session_2026-01-01_00-00-00_123456_1234567/sockets/plasma_store"
+MOST_SOCKET_BYTES = 107  # of Linux
+
+
+def place_for_sockets(base: str) -> Path:
+    """Where Ray's session goes: `base`, or /tmp if the paths of sockets there would be too long."""
+    longest = f"{base}/{PREFIX}12345678/{RAY}{LONGEST_SOCKET}"
+    return Path(base if len(os.fsencode(longest)) <= MOST_SOCKET_BYTES else "/tmp")
 
 
 @contextmanager

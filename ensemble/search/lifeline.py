@@ -19,6 +19,7 @@ from ray import tune
 
 OWN = {"raylet": "Ray's raylet", "gcs_server": "Ray's control store (GCS)"}
 LOOK_EVERY_SECONDS = 0.5
+CALL_EVERY_SECONDS = 5.0
 PATIENCE_SECONDS = 30.0  # for a head that does not answer; Ray gives up after 60
 GRACE_SECONDS = 3.0  # for Tune to come round; in a call into Ray it would not
 LAST_SECONDS = 30.0  # for such a call to notice a signal
@@ -106,8 +107,12 @@ class _Head:
 
     def __init__(self, address: str):
         self._address, self._last_answer = address, time.monotonic()
+        self._last_call = self._last_answer
 
     def __call__(self) -> str | None:
+        if time.monotonic() - self._last_call < CALL_EVERY_SECONDS:
+            return None
+        self._last_call = time.monotonic()
         host, _, port = self._address.rpartition(":")
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
