@@ -20,9 +20,9 @@ from ray import tune
 OWN = {"raylet": "Ray's raylet", "gcs_server": "Ray's control store (GCS)"}
 LOOK_EVERY_SECONDS = 0.5
 CALL_EVERY_SECONDS = 5.0
-PATIENCE_SECONDS = 30.0  # for a head that does not answer; Ray gives up after 60
+PATIENCE_SECONDS = 20.0  # for a head that does not answer; Ray gives up after 60
 GRACE_SECONDS = 3.0  # for Tune to come round; in a call into Ray it would not
-LAST_SECONDS = 30.0  # for such a call to notice a signal
+LAST_SECONDS = 15.0  # for such a call to notice a signal
 WAKE = signal.SIGURG  # nothing else uses it, and by itself it does nothing
 
 

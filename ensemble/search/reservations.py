@@ -6,13 +6,17 @@ Train's remedy asks the state API, which needs the dashboard and exactly one Ray
 (ray-project/ray issues 54305, 65443); these tables come from the cluster's control store.
 """
 
-from collections.abc import Iterator
-from typing import Any
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any, TypeVar
 
 import ray
 from ray._private import state
 from ray.core.generated import gcs_pb2
 from ray.util.placement_group import PlacementGroup, remove_placement_group
+
+T = TypeVar("T")
 
 
 def release_orphans() -> int:
@@ -36,11 +40,33 @@ def count_places() -> int:
     )
 
 
+def ask_ray(call: Callable[[], T], otherwise: T) -> T:
+    """What a call into Ray returns, made so that a signal can end the wait for it.
+
+    Ray itself waits within C++ where its control store is gone, and no Ctrl-C gets through.
+
+    Args:
+        call: Asks Ray's control store for something.
+        otherwise: What is returned if that fails.
+    """
+    answers: list[T] = []
+
+    def ask() -> None:
+        with suppress(Exception):
+            answers.append(call())
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join()
+    return answers[0] if answers else otherwise
+
+
 def _groups() -> Iterator[Any]:
     """The placement groups of this job."""
     accessor = state.state._connect_and_get_accessor()
     job = ray.get_runtime_context().get_job_id()
-    for serialized in accessor.get_placement_group_table():
+    tables: list[bytes] = ask_ray(accessor.get_placement_group_table, [])
+    for serialized in tables:
         table: Any = gcs_pb2.PlacementGroupTableData.FromString(serialized)
         if table.creator_job_id.hex() == job:
             yield table

@@ -11,7 +11,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from ensemble.search.reservations import count_places, release_orphans
+from ensemble.search.reservations import ask_ray, count_places, release_orphans
 from ensemble.search.stopping import Stopping
 from ensemble.search.workers import WorkersLostError
 from ensemble.wording import plural
@@ -112,7 +112,7 @@ class Watch(tune.Callback):
                 self._end_silent(trial_id)
         if self._workers_need and now - self._last_look > LOOK_EVERY_SECONDS:
             release_orphans()
-            there = ray.cluster_resources()
+            there = ask_ray(ray.cluster_resources, self._workers_need)
             self._lacks_nodes = any(there.get(k, 0) < n for k, n in self._workers_need.items())
             self._last_look = now
         if self._last_news and not self._lacks_nodes:
@@ -162,7 +162,8 @@ def _why_it_died(trial: Any) -> str:
 
 
 def _describe_resources() -> str:
-    free, there = ray.available_resources(), ray.cluster_resources()
+    free: dict[str, float] = ask_ray(ray.available_resources, {})
+    there: dict[str, float] = ask_ray(ray.cluster_resources, {})
     named = [
         f"{free.get(name, 0):g} of {there.get(name, 0):g} {name}s free" for name in ("CPU", "GPU")
     ]
