@@ -2,6 +2,7 @@
 
 import io
 import struct
+import time
 from pathlib import Path
 
 import numpy as np
@@ -195,3 +196,9 @@ def test_a_picture_hidden_in_a_segment_adds_no_scan_and_hides_none():
     assert count_scans(many) == MAX_SCANS + 1
     with pytest.raises(ValueError, match=f"a JPEG of {MAX_SCANS + 1} scans"):
         decode_picture(many)
+
+
+def test_the_frame_of_a_very_long_picture_is_found_in_seconds():
+    start = time.process_time()
+    assert mark_blank(Image.new("RGB", (64, 200_000)), has_frame=True).mode == "RGBA"
+    assert time.process_time() - start < 5

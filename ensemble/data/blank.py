@@ -14,6 +14,7 @@ LEAST_ALPHA = 128
 PURE, NEARLY_PURE = 3, 12  # so far from black or white are a frame's pixels after a lossy format
 BLOCK_PX = 16  # and within so many of the frame's edge
 LEAST_FRAME_PX = 32  # wide and deep
+CHUNK_PX = 2**24  # of a large picture, looked at together
 EDGE_PX = 4  # so far beside blank pixels there is something between the two
 GDAL_NODATA = 42113  # a TIFF's tag: the value of pixels that hold no data
 
@@ -95,8 +96,9 @@ def _find_frame(picture: Image.Image) -> np.ndarray | None:
         frame = np.zeros((height, width), dtype=bool) if frame is None else frame
         _mark_runs(frame, impurity)
         _mark_runs(frame[:, ::-1], impurity[:, ::-1])
-        _mark_runs(frame.T, impurity.T)
-        _mark_runs(frame[::-1].T, impurity[::-1].T)
+        impurity = np.ascontiguousarray(impurity.T)
+        _mark_runs(frame.T, impurity)
+        _mark_runs(frame[::-1].T, impurity[:, ::-1])
     return frame
 
 
@@ -115,15 +117,25 @@ def _mark_runs(frame: np.ndarray, impurity: np.ndarray) -> None:
 
     A crack that comes in from the edge may be as black; it is not as wide as a frame.
     """
+    width = impurity.shape[1]
     rows = np.flatnonzero(impurity[:, 0] == 0)
-    for group in np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1):
-        runs = [_run_length(impurity[row] <= PURE) for row in group]
-        if min(len(runs), max(runs, default=0)) < LEAST_FRAME_PX:
-            continue
-        for row, pure_px in zip(group, runs, strict=True):
-            edge = impurity[row, pure_px : pure_px + BLOCK_PX] <= NEARLY_PURE
-            frame[row, : pure_px + _run_length(edge)] = True
+    if len(rows) == 0:
+        return
+    step = max(1, CHUNK_PX // width)
+    chunks = [slice(first, first + step) for first in range(0, len(rows), step)]
+    runs = np.concatenate([_measure_runs(impurity[rows[chunk]] <= PURE) for chunk in chunks])
+    starts = np.flatnonzero(np.diff(rows, prepend=-2) > 1)  # of neighbouring rows
+    num_rows = np.diff(starts, append=len(rows))
+    is_frame = np.minimum(num_rows, np.maximum.reduceat(runs, starts)) >= LEAST_FRAME_PX
+    is_marked = np.repeat(is_frame, num_rows)
+    rows, runs = rows[is_marked], runs[is_marked]
+    for chunk in chunks:
+        marked, pure_px = rows[chunk], runs[chunk, None]
+        behind = np.minimum(pure_px + np.arange(BLOCK_PX), width - 1)
+        near_px = _measure_runs(impurity[marked[:, None], behind] <= NEARLY_PURE)[:, None]
+        frame[marked] |= np.arange(width) < pure_px + near_px
 
 
-def _run_length(is_in: np.ndarray) -> int:
-    return len(is_in) if is_in.all() else int(is_in.argmin())
+def _measure_runs(is_in: np.ndarray) -> np.ndarray:
+    """How many pixels of each row are in it, from the left up to the first that is not."""
+    return np.where(is_in.all(axis=1), is_in.shape[1], is_in.argmin(axis=1))
