@@ -53,7 +53,7 @@ from hostile_files import (
 )
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_report import make_choice
+from test_report import make_choice, make_evaluated
 
 from ensemble.choice import open_choice
 from ensemble.data.archive import Archive
@@ -313,13 +313,14 @@ TRIALS = "trial,state,val_f1,epochs,seconds,reason\n0,COMPLETE,0.5,3,1.5,\n1,FAI
 TEXTS = {
     "labels.csv": "tile,label\na.jpg,1\nb.jpg,0\n",
     "run/trials.csv": TRIALS,
-    "report/trials.csv": TRIALS,
+    "report/trials.csv": "trial,state,val_f1,best_epoch,epochs,seconds,reason\n"
+    "0,COMPLETE,0.5,2,3,1.5,\n1,FAIL,,,0,,x\n",
     "report/epochs.csv": "trial,backbone,epoch,train_loss,train_accuracy,val_loss,val_accuracy,"
     "val_f1\n0,small_cnn,1,0.5,0.8,0.5,0.8,0.5\n0,small_cnn,2,0.4,0.8,0.5,0.8,0.6\n",
     "report/validation.csv": "tile,photograph,surface,label\na.jpg,007,D,1\nb.jpg,8,W,0\n",
     "report/space.toml": 'question = "Which?"\n',
     "report/evaluation/predictions.csv": "tile,photograph,surface,label,trial_0,ensemble,"
-    "calibrated\na.jpg,007,D,1,0.5,0.5,0.5\n",
+    "trial_2,calibrated\na.jpg,007,D,1,0.5,0.5,0.5,0.5\n",
     "report/evaluation/ledger.csv": "opened_at,method,trials,threshold_rule,threshold,tta\n"
     "1,mean,0,f1,0,\n",
 }
@@ -339,7 +340,11 @@ def sent(
     save_state(sent / "state", make_epoch(margins=[0.5]), tensors, identity="this run")
     member = write_member(sent / "run" / "members" / "0000")
     choice = make_choice({0: str(member.record.weights_sha256)})
-    about = {"data_summary": {"num_tiles": {"val": 2}}, "epochs": 3, "seed": 0, "weights": {}}
+    counts = {"num_tiles": {"val": 2}, "num_cracked": {"val": 1}}
+    about = {"data_summary": counts, "epochs": 3, "seed": 0, "weights": {}}
+    elsewhere = tmp_path_factory.mktemp("evaluated")
+    (elsewhere / "evaluation").mkdir()
+    metrics = make_evaluated(elsewhere) | {"choice": choice}
     pack = {
         "format": FORMAT,
         "split_digest": "d",
@@ -360,7 +365,7 @@ def sent(
         "pack.json": as_json(pack),
         "report/run.json": as_json(about),
         "report/ensemble.json": as_json(choice),
-        "report/evaluation/metrics.json": as_json({"choice": choice, "members": []}),
+        "report/evaluation/metrics.json": as_json(metrics),
         **{name: text.encode() for name, text in TEXTS.items()},
     }
     for name, content in contents.items():

@@ -24,6 +24,7 @@ from ensemble.mistakes import find_errors, relabelled_figures, suspect_labels
 from ensemble.report.data_urls import embed_picture, embed_sheet
 from ensemble.report.learning import describe_learning, learning_curve
 from ensemble.report.page import main, write_report
+from ensemble.report.run_files import read_run
 from ensemble.report.score_plots import precision_recall_steps
 from ensemble.report.summary import describe_rule, result_sentences
 from ensemble.score_axis import score_limits
@@ -617,10 +618,42 @@ def test_bad_input_is_one_line(tmp_path: Path, evaluated: Path):
     (run / "evaluation" / "metrics.json").write_text('{"choice": {"format": 1}}')
     with pytest.raises(InputError, match=r"another version of this package .* evaluate the run"):
         write_report(run)
-    (run / "evaluation" / "metrics.json").write_text('{"choice": {"format": 2, "members": []}}')
-    with pytest.raises(InputError, match="lacks"):
-        write_report(run)
     assert not (run / "report.html").exists()
+
+
+DAMAGES: dict[str, tuple[str, str, str]] = {
+    "no trivial F1": ("evaluation/metrics.json", '"trivial_f1"', '"other"'),
+    "no verdict": ("evaluation/metrics.json", '"verdict"', '"other"'),
+    "text for a number": (
+        "evaluation/metrics.json",
+        '"num_test_tiles": 80',
+        '"num_test_tiles": "80"',
+    ),
+    "another method": ("evaluation/metrics.json", '"method": "greedy"', '"method": "magic"'),
+    "no epochs": ("run.json", '"epochs"', '"other"'),
+    "no column": ("epochs.csv", "val_loss", "other"),
+    "no number": ("trials.csv", "0.74", "much"),
+    "no label": ("validation.csv", "a.jpg,007,D,0", "a.jpg,007,D,"),
+    "no probability": ("evaluation/predictions.csv", "0.001", "1.5"),
+    "no score of the best": ("evaluation/predictions.csv", "trial_2", "other"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_is_named_before_the_page_is_drawn(
+    evaluated: Path, tmp_path: Path, damage: str
+):
+    name, old, new = DAMAGES[damage]
+    run = tmp_path / "run"
+    shutil.copytree(evaluated, run)
+    whole = (run / name).read_text()
+    assert old in whole
+    (run / name).write_text(whole.replace(old, new))
+    with pytest.raises(InputError) as refused:
+        read_run(run)
+    assert str(refused.value).startswith(f"{run / name}: damaged")
+    again = "evaluate the run again" if name.startswith("evaluation") else "put back a copy"
+    assert str(refused.value).endswith(again)
 
 
 def curve(train: list[float], val: list[float]) -> pd.DataFrame:

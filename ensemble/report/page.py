@@ -13,7 +13,6 @@ import jinja2
 from markupsafe import Markup
 
 from ensemble.command_lines import report_parser
-from ensemble.errors import InputError
 from ensemble.files import write_text
 from ensemble.members import find_run
 from ensemble.report import sections, summary
@@ -39,15 +38,7 @@ def write_report(folder: Path) -> Path:
     Raises:
         InputError: The folder is no run, or a file of it is damaged.
     """
-    run = read_run(folder)
-    try:
-        page = render(run)
-    except (KeyError, TypeError, ValueError, AttributeError, jinja2.UndefinedError) as error:
-        raise InputError(
-            f"{folder}: a file lacks or garbles {error}; if it was written by another version of "
-            "this package, evaluate the run again"
-        ) from error
-    write_text(folder / "report.html", page)
+    write_text(folder / "report.html", render(read_run(folder)))
     return folder / "report.html"
 
 

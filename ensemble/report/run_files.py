@@ -1,15 +1,16 @@
 """A run's folder → what is in it, read and not changed: the tables, the choice and the metrics."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from ensemble.choice import check_format
 from ensemble.errors import InputError
 from ensemble.files import read_object, read_table, read_toml
 from ensemble.headline import describe_changes, describe_run, name_weights
+from ensemble.report.checks import check_about, check_choice, check_metrics, check_table
 from ensemble.result_table import names_of
 from ensemble.training.config import parse_config
 
@@ -38,7 +39,6 @@ class Run:
     choice: dict[str, Any] | None
     metrics: dict[str, Any] | None
     predictions: pd.DataFrame | None
-    errors: pd.DataFrame | None
     suspects: pd.DataFrame | None
     relabelled: pd.DataFrame | None
     ledger: pd.DataFrame | None
@@ -58,18 +58,17 @@ class Run:
 def read_run(folder: Path) -> Run:
     """Read what there is of a run; the trials that wait or run are left out."""
     about = read_object(folder / "run.json")
+    check_about(folder / "run.json", about)
     tested = folder / "evaluation"
     metrics: dict[str, Any] | None = None
     choice: dict[str, Any] | None = None
     if (tested / "metrics.json").exists():
         metrics = read_object(tested / "metrics.json")
-        choice = metrics.get("choice")
-        if not isinstance(choice, dict):
-            raise InputError(f"{tested / 'metrics.json'}: damaged (no 'choice'); evaluate again")
-        check_format(choice, tested / "metrics.json")
+        check_metrics(tested / "metrics.json", metrics)
+        choice = check_choice(tested / "metrics.json", metrics.get("choice"))
     elif (folder / "ensemble.json").exists():
-        choice = read_object(folder / "ensemble.json")
-        check_format(choice, folder / "ensemble.json")
+        choice = check_choice(folder / "ensemble.json", read_object(folder / "ensemble.json"))
+    single = [f"trial_{metrics['best_single']['trial']}"] if metrics is not None else []
     trials = _read_table(folder / "trials.csv")
     epochs = _read_table(folder / "epochs.csv")
     return Run(
@@ -82,21 +81,22 @@ def read_run(folder: Path) -> Run:
         choice=choice,
         metrics=metrics,
         **{
-            name: _read_table(tested / f"{file}.csv") if metrics is not None else None
-            for name, file in (
-                ("predictions", "predictions"),
-                ("errors", "errors"),
-                ("suspects", "suspect_labels"),
-                ("relabelled", "if_relabelled"),
-                ("ledger", "ledger"),
+            name: _read_table(tested / f"{file}.csv", more) if metrics is not None else None
+            for name, file, more in (
+                ("predictions", "predictions", single),
+                ("suspects", "suspect_labels", []),
+                ("relabelled", "if_relabelled", []),
+                ("ledger", "ledger", []),
             )
         },
     )
 
 
-def _read_table(path: Path) -> pd.DataFrame | None:
+def _read_table(path: Path, more: Sequence[str] = ()) -> pd.DataFrame | None:
     """A CSV file, its text columns as text; None if it is missing, empty if it has no rows."""
-    return read_table(path, text=TEXT_COLUMNS) if path.exists() else None
+    if not path.exists():
+        return None
+    return check_table(path, read_table(path, text=TEXT_COLUMNS), more=more)
 
 
 def _read_question(folder: Path, about: dict[str, Any]) -> str:

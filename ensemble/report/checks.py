@@ -1,0 +1,259 @@
+"""What the page takes for granted of a run's files, checked when they are read.
+
+A damaged file is told in one line; whatever fails after that is a fault of the page, and is not
+laid at anybody's door.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import pandas as pd
+from pandas.api.types import is_numeric_dtype
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ensemble.choice import Choice, check_format
+from ensemble.errors import InputError, quote
+from ensemble.photograph_sums import METRICS
+from ensemble.training.config import explain_validation
+
+OF_THE_SEARCH = ("run", "trials", "epochs", "validation")  # the others an evaluation writes anew
+NUMBERS = {  # columns that are numbers, by table; an empty cell is none
+    "trials": ("trial", "val_f1", "best_epoch", "epochs", "seconds"),
+    "epochs": (
+        "trial",
+        "epoch",
+        "train_loss",
+        "train_accuracy",
+        "val_loss",
+        "val_accuracy",
+        "val_f1",
+    ),
+    "validation": ("label",),
+    "predictions": ("label", "ensemble", "calibrated"),
+    "suspect_labels": ("rank", "label", "suggested_label", "confidence", "members_contradicting"),
+    "if_relabelled": ("num_relabelled", "f1", "precision", "recall", "average_precision"),
+    "ledger": ("threshold",),
+}
+TEXTS = {
+    "trials": ("state",),
+    "epochs": ("backbone",),
+    "validation": ("photograph", "surface"),
+    "predictions": ("tile", "photograph", "surface"),
+    "suspect_labels": ("tile",),
+    "ledger": ("opened_at", "method", "trials", "threshold_rule", "tta"),
+}
+MAY_BE_EMPTY = ("val_f1", "best_epoch", "epochs", "seconds", "train_accuracy", "average_precision")
+Model = TypeVar("Model", bound=BaseModel)
+Counts = dict[str, int]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+
+
+class _Bounds(_Part):
+    low: float | None
+    high: float | None
+
+
+class _Confusion(_Part):
+    true_positive: int = Field(ge=0)
+    false_positive: int = Field(ge=0)
+    false_negative: int = Field(ge=0)
+    true_negative: int = Field(ge=0)
+
+
+class _Figures(_Part):
+    threshold: float
+    trivial_f1: float
+    confusion_matrix: _Confusion
+    intervals: dict[str, _Bounds]
+
+    @model_validator(mode="after")
+    def _has_every_metric(self) -> Self:
+        for name in METRICS:
+            value = (self.model_extra or {}).get(name, "nothing")
+            if isinstance(value, bool | str | list | dict) or name not in self.intervals:
+                raise ValueError(f"{name} must be a number with an interval")
+        return self
+
+
+class _Scored(_Figures):
+    @model_validator(mode="after")
+    def _is_defined(self) -> Self:
+        for name in METRICS:
+            if (self.model_extra or {})[name] is None:
+                raise ValueError(f"{name} must be a number")
+        return self
+
+
+class _Ensemble(_Scored):
+    val_f1: float
+    expected_calibration_error: float
+    calibrated_loss: float
+    calibrated_brier: float
+    calibrated_expected_calibration_error: float
+
+
+class _Member(_Scored):
+    trial: int
+    backbone: str
+    val_f1: float
+
+
+class _Surface(_Figures):
+    num_tiles: int
+    num_photographs: int
+
+
+class _Gain(_Bounds):
+    difference: float | None
+    verdict: str
+
+
+class _Relabelled(_Figures):
+    labels: str
+    num_changed: int
+
+
+class _Metrics(_Part):
+    ensemble: _Ensemble
+    members: list[_Member] = Field(min_length=1)
+    best_single: _Member
+    surfaces: dict[str, _Surface]
+    gain_over_best_single: dict[str, _Gain]
+    num_test_tiles: int
+    num_test_photographs: int | None
+    num_test_openings: int
+    intervals: str
+    split_by: str
+    evaluated_at: str
+    commit: str
+    versions: dict[str, Any]
+    hardware: dict[str, Any]
+    relabelled: _Relabelled | None = None
+
+
+class _Weights(_Part):
+    origin: str
+    digest: str
+
+
+class _Fractions(_Part):
+    train: float
+    val: float
+    test: float
+
+
+class _Data(_Part):
+    num_tiles: Counts = {}
+    num_cracked: Counts = {}
+    num_photographs: dict[str, int | None] | None = None
+    cracked_folders: list[str] | None = None
+    uncracked_folders: list[str] | None = None
+    duplicates: list[Any] | dict[str, Any] | None = None
+    contradictory_tiles: list[Any] | dict[str, Any] | None = None
+    bad_tiles: list[Any] | dict[str, Any] | None = None
+    resized_tiles: int | None = None
+    fractions: _Fractions | None = None
+
+    @model_validator(mode="after")
+    def _counts_the_same_splits(self) -> Self:
+        if self.num_tiles.keys() != self.num_cracked.keys():
+            raise ValueError("num_tiles and num_cracked must count the same splits")
+        return self
+
+
+class _Range(_Part):
+    low: float = 0.0
+    high: float = 1.0
+    log: bool = False
+    choices: list[Any] = []
+
+    @model_validator(mode="after")
+    def _has_logarithms(self) -> Self:
+        if self.log and not 0 < self.low <= self.high:
+            raise ValueError("0 < low <= high must hold on a log scale")
+        return self
+
+
+class _Distribution(_Part):
+    attributes: _Range = _Range()
+
+
+class _Parameter(_Part):
+    distribution: _Distribution = _Distribution()
+
+
+class _Space(_Part):
+    parameters: dict[str, _Parameter] = {}
+
+
+class _About(_Part):
+    epochs: int
+    started_at: str | None = None
+    tile_size_px: list[int] | None = Field(default=None, min_length=2, max_length=2)
+    data_summary: _Data | None = None
+    weights: dict[str, _Weights] | None = None
+    versions: dict[str, Any] | None = None
+    hardware: dict[str, Any] | None = None
+    space: _Space | None = None
+
+
+def check_about(path: Path, about: dict[str, Any]) -> None:
+    """Raise InputError where `run.json` is not what the page takes it for."""
+    _validate(_About, path, about)
+
+
+def check_metrics(path: Path, metrics: dict[str, Any]) -> None:
+    """Raise InputError where `metrics.json`, its choice apart, is not what the page needs."""
+    _validate(_Metrics, path, metrics)
+    if "f1" not in metrics["gain_over_best_single"]:
+        raise _damaged(path, "no gain in F1")
+
+
+def check_choice(path: Path, choice: Any) -> dict[str, Any]:
+    """What was chosen, as `ensemble.json` and `metrics.json` hold it; InputError if damaged."""
+    if isinstance(choice, dict):
+        check_format(choice, path)
+    return _validate(Choice, path, choice).model_dump(mode="json")
+
+
+def _validate(model: type[Model], path: Path, found: Any) -> Model:
+    try:
+        return model.model_validate(found)
+    except ValidationError as error:
+        raise _damaged(path, explain_validation(error)) from None
+
+
+def _damaged(path: Path, what: str) -> InputError:
+    way_out = "put back a copy" if path.stem in OF_THE_SEARCH else "evaluate the run again"
+    return InputError(f"{path}: damaged, or of another version of this package ({what}); {way_out}")
+
+
+def check_table(path: Path, table: pd.DataFrame, *, more: Sequence[str] = ()) -> pd.DataFrame:
+    """The table, if its columns are those of the file's name, and numbers where they must be.
+
+    Args:
+        path: Path of the file, whose stem is a key of `NUMBERS`.
+        table: What was read.
+        more: Further columns of numbers.
+
+    Raises:
+        InputError: A column is missing, or a cell of a column of numbers is none.
+    """
+    if table.empty and not len(table.columns):
+        return table
+    scores = [name for name in table if str(name).startswith("trial_")]
+    numbers = (*NUMBERS[path.stem], *more, *scores)
+    for name in (*numbers, *TEXTS.get(path.stem, ())):
+        if name not in table:
+            raise _damaged(path, f"no column {quote(name)}")
+    for name in numbers if len(table) else ():
+        column = table[name]
+        if not is_numeric_dtype(column) or (column.isna().any() and name not in MAY_BE_EMPTY):
+            raise _damaged(path, f"column {name} must hold numbers")
+        if path.stem == "predictions" and not column.between(0, 1).all():
+            raise _damaged(path, f"column {name} must be 0 to 1")
+    return table
