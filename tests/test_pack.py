@@ -495,6 +495,12 @@ def test_left_over_of_an_interrupted_call_is_thrown_away(packed: Packed, tmp_pat
     assert not partial.exists()
 
 
+def test_lock_that_cannot_be_written_is_one_line(packed: Packed, tmp_path: Path) -> None:
+    (tmp_path / f".{packed.pack.folder.name}.lock").mkdir()  # as on a disk that is read-only
+    with pytest.raises(InputError, match=r"\.lock cannot be written \(Is a directory\)"):
+        pack(packed.source, under=tmp_path)
+
+
 def test_folder_without_its_pack_json_is_never_a_traceback(packed: Packed, tmp_path: Path) -> None:
     """Replaced, or an error that names it."""
     folder = Path(shutil.copytree(packed.pack.folder, tmp_path / packed.pack.folder.name))

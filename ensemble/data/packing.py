@@ -102,7 +102,9 @@ def _key(source: Source, plan: dict[str, Any]) -> str:
 @contextmanager
 def _only_one(lock: Path, say: Callable[[str], None]) -> Iterator[None]:
     """Hold the lock file; the kernel frees it when its process ends, however it ends."""
-    with lock.open("w") as file:
+    with writing(lock):
+        file = lock.open("a")
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
