@@ -98,18 +98,14 @@ def choose_ensemble(
         InputError: Too few members, an unknown rule, or `top_k` where it has no meaning.
     """
     if top_k is not None and method not in ("mean", "auto"):
-        raise InputError(
-            f"--top-k {top_k}: says how many members `mean` has; --method {method} finds that "
-            "out by itself, so leave --top-k out"
-        )
+        raise InputError(f"--top-k {top_k}: is for mean and auto; --method {method} takes none")
     about = read_object(run / "run.json", split_digest=str)
     table = read_validation(run)
     finished = open_members(run, split_digest=about["split_digest"], say=say)
     members = _find_candidates(finished, num_val_tiles=len(table), say=say)
     k = check_top_k(top_k, num_candidates=len(members), num_finished=len(finished))
-    data = None
-    if method == "soup" or tta:
-        data = open_training_data(find_pack(run), choose_device())
+    needs_tiles = method == "soup" or tta
+    data = open_training_data(find_pack(run), choose_device()) if needs_tiles else None
     if method == "soup":
         assert data is not None
         picked = _mix(members, data, run / "soup")
