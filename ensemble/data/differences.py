@@ -32,7 +32,9 @@ def explain_difference(known: dict[str, Any], known_folder: Path, packed: Pack) 
         return f"with other labels: {_count_relabelled(known_folder, packed)}"
     if same_tiles:
         seeds = known.get("split_seed"), about["split_seed"]
-        detail = f"split seed {seeds[0]}, now {seeds[1]}" if seeds[0] != seeds[1] else "as it was"
+        detail = "their photographs, surfaces or split are told otherwise now"
+        if seeds[0] != seeds[1]:
+            detail = f"split seed {seeds[0]}, now {seeds[1]}"
         return f"with other split of the same tiles ({detail})"
     was, now = (
         f"{one['source']} of {plural(sum(one['num_tiles'].values()), 'tile')}"
