@@ -11,6 +11,7 @@ import pytest
 
 from ensemble.data import archive as archives
 from ensemble.data.archive import Archive
+from ensemble.data.layout import Layout
 from ensemble.data.listing import ARCHIVE, OURS, Reader, is_called, list_files
 from ensemble.data.sources import open_source
 from ensemble.errors import InputError
@@ -54,7 +55,7 @@ def test_class_folder_of_any_zip_program_can_be_named(tmp_path: Path):
         names = (f"{cracked}/1.png".encode(coding), f"{sound}/1.png".encode(coding))
         path = zip_raw(tmp_path / f"{coding}.zip", *names)
         for given in (cracked, shown):
-            source = open_source(path, positive=given)
+            source = open_source(path, Layout(positive=given))
             assert source.cracked_folders == (shown,)
 
 
