@@ -11,7 +11,7 @@ import pandas as pd
 
 from ensemble.calibration import brier_score, expected_calibration_error
 from ensemble.choice import JudgedMember
-from ensemble.statistics import (
+from ensemble.intervals import (
     MIN_CONTRIBUTING,
     Interval,
     describe_difference,

@@ -1,4 +1,4 @@
-"""Measure how often the intervals of `ensemble.statistics` hold the true value: `--help`.
+"""Measure how often the intervals of `ensemble.intervals` hold the true value: `--help`.
 
 Data sets of 10, 35 and 100 photographs are drawn from a model in which photographs differ as in
 SDNET2018: in their share of cracked tiles, in light and in difficulty. The truth is the figure of
@@ -20,9 +20,9 @@ from rich.progress import track
 from ensemble.door import run_command
 from ensemble.errors import InputError
 from ensemble.files import write_json, write_text
+from ensemble.intervals import COVERAGE_PHOTOGRAPHS, interval_of, resample
 from ensemble.photograph_sums import METRICS, sum_by_photograph, weighted_figures
 from ensemble.provenance import describe_code_and_machine
-from ensemble.statistics import COVERAGE_PHOTOGRAPHS, interval_of, resample
 from ensemble.training.metrics import margins_to_probabilities
 
 THRESHOLD, LEVEL = 0.5, 0.95

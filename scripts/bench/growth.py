@@ -29,7 +29,7 @@ from ensemble.data.packing import pack
 from ensemble.data.sources import Source, open_source
 from ensemble.data.split import assign_splits, digest_split, drop_duplicates
 from ensemble.files import write_text, written_whole
-from ensemble.statistics import intervals
+from ensemble.intervals import intervals
 from ensemble.training.member import TrainingData, open_training_data
 from ensemble.weighting import average_probabilities, greedy_weights
 

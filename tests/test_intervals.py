@@ -12,14 +12,7 @@ import sklearn.metrics
 from scipy.stats import binom
 from scipy.stats import norm as normal
 
-from ensemble.photograph_sums import (
-    ALARMS,
-    HIT,
-    METRICS,
-    sum_by_photograph,
-    weighted_figures,
-)
-from ensemble.statistics import (
+from ensemble.intervals import (
     COVERAGE,
     COVERAGE_PHOTOGRAPHS,
     LOWER_IS_BETTER,
@@ -30,6 +23,13 @@ from ensemble.statistics import (
     measured_coverage,
     paired_intervals,
     resample,
+)
+from ensemble.photograph_sums import (
+    ALARMS,
+    HIT,
+    METRICS,
+    sum_by_photograph,
+    weighted_figures,
 )
 from ensemble.training.metrics import (
     log_loss,
