@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ensemble.cells import protect, unprotect
 from ensemble.files import read_table, write_table
-from ensemble.mistakes import read_labels
+from ensemble.mistakes import correct_labels, read_labels
 
 NAMES = ["=1+1.jpg", "+1.jpg", "-1.jpg", "@SUM(A1).jpg", "\ta.jpg", "'=1.jpg", "''.jpg", "a=1", ""]
 
@@ -45,7 +45,7 @@ def test_corrected_labels_name_tiles_as_our_tables_write_them(tmp_path: Path) ->
     path = tmp_path / "labels.csv"
     path.write_text("tile,label\n'=1+1.jpg,1\n")
     tested = pd.DataFrame({"tile": ["=1+1.jpg", "b.jpg"], "label": [0, 0]})
-    assert read_labels(path, tested).tolist() == [1, 0]
+    assert correct_labels(tested, read_labels(path)).tolist() == [1, 0]
 
 
 @pytest.mark.parametrize("rows", [[], [{"tile": "a"}]])
