@@ -14,6 +14,7 @@ from ensemble.search.lifeline import Lifeline, RayLostError
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(module, "LOOK_EVERY_SECONDS", 0.02)
     monkeypatch.setattr(module, "GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(module, "LAST_SECONDS", 1e6)  # it ends the process
     before = signal.getsignal(module.WAKE)
     yield
     assert signal.getsignal(module.WAKE) == before

@@ -22,7 +22,7 @@ LOOK_EVERY_SECONDS = 0.5
 CALL_EVERY_SECONDS = 5.0
 PATIENCE_SECONDS = 20.0  # for a head that does not answer; Ray gives up after 60
 GRACE_SECONDS = 3.0  # for Tune to come round; in a call into Ray it would not
-LAST_SECONDS = 15.0  # for such a call to notice a signal
+LAST_SECONDS = 15.0  # for such a call to notice a signal, and for leaving Ray
 WAKE = signal.SIGURG  # nothing else uses it, and by itself it does nothing
 
 
@@ -40,6 +40,7 @@ class Lifeline(tune.Callback):
     def __init__(self, look: Callable[[], str | None]):
         self._look, self._lost = look, ""
         self._is_raised = False
+        self._last_seconds = LAST_SECONDS
         self._is_over, self._is_left = threading.Event(), threading.Event()
 
     def __enter__(self) -> "Lifeline":
@@ -50,9 +51,10 @@ class Lifeline(tune.Callback):
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         self._is_over.set()
-        self._is_left.set()
-        self._thread.join()
         signal.signal(WAKE, self._before)
+        if error is None or not self._lost:  # else it goes on: leaving Ray may take for ever, too
+            self._is_left.set()
+            self._thread.join()
         is_ours = isinstance(error, KeyboardInterrupt) and self._is_raised
         lost = self._lost or self._look()
         if lost and (is_ours or isinstance(error, Exception)):  # Ray's own, in the place of ours
@@ -74,7 +76,7 @@ class Lifeline(tune.Callback):
                 break
         if not self._is_over.wait(GRACE_SECONDS):
             signal.pthread_kill(threading.main_thread().ident or 0, WAKE)
-        if self._lost and not self._is_left.wait(LAST_SECONDS):  # the call returns to nobody
+        if self._lost and not self._is_left.wait(self._last_seconds):  # the call returns to nobody
             print(f"error: {self._lost}; the same command goes on", file=sys.stderr, flush=True)
             os._exit(2)  # as after a kill, nothing that is finished is lost
 
