@@ -4,12 +4,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from ray.exceptions import ActorDiedError
+from ray.exceptions import ActorDiedError, GetTimeoutError
 from ray.train import ControllerError, WorkerGroupError
 
 from ensemble.errors import InputError
 from ensemble.files import CannotWriteError
-from ensemble.search.task import explain_failure
+from ensemble.search.task import explain_failure, is_hindrance
 from ensemble.search.watch import _why_it_died
 from ensemble.search.workers import TrainingFailedError, WorkersLostError, explain_train_error
 from ensemble.training.loop import DivergedError
@@ -55,6 +55,22 @@ def test_a_worker_that_died_is_a_loss_that_is_tried_again():
 def test_a_worker_that_cannot_save_says_so():
     full = CannotWriteError("no room on the disk for it")
     assert explain_train_error(worker_failed(rank0=full)) is full
+
+
+@pytest.mark.parametrize("kind", [OSError, PermissionError, FileNotFoundError])
+def test_what_the_machine_refuses_a_worker_hinders_the_search_and_is_named(kind):
+    error = kind(5, "Input/output error", "members/0003")
+    explained = explain_train_error(worker_failed(rank1=error))
+    assert is_hindrance(explained)
+    assert (
+        explain_failure(explained) == "members/0003: Input/output error; mend that, then run again"
+    )
+
+
+def test_a_broken_connection_and_a_timeout_of_rays_are_no_hindrance():
+    assert not is_hindrance(ConnectionResetError("Connection reset by peer"))
+    assert not is_hindrance(GetTimeoutError("Get timed out"))
+    assert not is_hindrance(DivergedError("the loss is nan"))
 
 
 def test_the_death_of_the_leading_process_is_a_loss():

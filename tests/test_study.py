@@ -1,5 +1,6 @@
 """The searcher: what Tune is told to run, and what the study says afterwards."""
 
+import math
 import shutil
 import sqlite3
 import subprocess
@@ -29,6 +30,7 @@ from ensemble.search.study import (
     make_durable,
     open_study,
 )
+from ensemble.search.tables import RunTables
 
 SPACE = """
 question = "?"
@@ -341,6 +343,27 @@ def test_a_fault_of_the_program_in_a_callback_is_kept_with_its_traceback():
     StopByErrors(Wrong(), stopping).on_trial_start(iteration=1, trials=[], trial=None)
     assert isinstance(stopping.error, KeyError)
     assert stopping.error.__traceback__ is not None
+
+
+def test_a_table_of_epochs_that_was_deleted_costs_the_table_of_trials_no_f1(tmp_path):
+    search = Search(tmp_path)
+    tables = RunTables(tmp_path)
+    search.searcher.suggest("a")
+    for epoch, best in ((1, 0.5), (2, 0.7), (3, 0.7)):
+        seconds = {"train_seconds": 2.0, "val_seconds": 1.0}
+        tables.add_epoch(0, "small_cnn", {"epoch": epoch, "val_f1": best, **seconds})
+        search.searcher.on_trial_result("a", result(epoch, best, last=epoch == 3))
+    search.searcher.on_trial_complete("a", result(3, 0.7, last=True))
+    tables.write_trials(search.study)
+    (row,) = tables.read_trial_rows()
+    assert row["seconds"] == 9
+    (tmp_path / "epochs.csv").unlink()
+    tables = RunTables(tmp_path)
+    tables.write_trials(search.study)
+    (without,) = tables.read_trial_rows()
+    assert math.isnan(without["seconds"])
+    for name in ("trial", "state", "val_f1", "best_epoch", "epochs"):
+        assert without[name] == row[name], name
 
 
 def test_optuna_itself_can_open_the_study(tmp_path):

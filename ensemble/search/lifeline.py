@@ -108,8 +108,9 @@ class _Head:
     """Whether a cluster's head still answers."""
 
     def __init__(self, address: str):
-        self._address, self._last_answer = address, time.monotonic()
-        self._last_call = self._last_answer
+        self._address, self._last_call = address, time.monotonic()
+        # the first look that failed: before it we may have been stopped ourselves
+        self._silent_since: float | None = None
 
     def __call__(self) -> str | None:
         if time.monotonic() - self._last_call < CALL_EVERY_SECONDS:
@@ -119,10 +120,12 @@ class _Head:
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
         except OSError as error:
-            silent = time.monotonic() - self._last_answer
+            now = time.monotonic()
+            self._silent_since = self._silent_since or now
+            silent = now - self._silent_since
             if silent < PATIENCE_SECONDS:
                 return None
             reason = error.strerror or error
             return f"the cluster's head at {self._address} is gone ({reason}, for {silent:.0f} s)"
-        self._last_answer = time.monotonic()
+        self._silent_since = None
         return None

@@ -112,10 +112,14 @@ def run_task(
         folder=place.member if place else Path(task.member_folder),
         is_writer=rank == 0,
     )
-    for epoch in epochs:
-        if place is not None and rank == 0:
-            place.push()
-        yield {**epoch.row(), "precision": epoch.precision, "last": epoch.last}
+    try:
+        for epoch in epochs:
+            if place is not None and rank == 0:
+                place.push()
+            yield {**epoch.row(), "precision": epoch.precision, "last": epoch.last}
+    finally:
+        if place is not None:
+            place.leave()
 
 
 class _NodeFolder:
@@ -128,15 +132,28 @@ class _NodeFolder:
         self.initial = folder / "initial"
         self.member = folder / f"{task.number:04}-{secrets.token_hex(4)}"
         if rank == 0:  # other nodes may share this folder: only what nobody owns goes
-            remove_abandoned(folder.glob(f"{task.number:04}-*"))
+            remove_abandoned(folder.glob("[0-9]*-*"))  # also of trials that are over
         self.member.mkdir(parents=True)
         self._lock = own(self.member)
         if not (self.initial / f"{task.config['model']['backbone']}.safetensors").exists():
             self._storage.fetch(shared.initial, self.initial)
         self._storage.fetch(self._name, self.member)
 
+    def leave(self) -> None:
+        """Leave the folder to the next trial of the node, which removes it."""
+        if self._lock is not None:
+            self._lock.close()
+
     def push(self) -> None:
         self._storage.push(self.member, self._name)
+
+
+def is_hindrance(error: BaseException) -> bool:
+    """Whether an error ends the search and fails no trial."""
+    of_another_process = isinstance(error, ConnectionError) or type(error).__module__.startswith(
+        "ray."
+    )
+    return isinstance(error, HINDRANCES) and not of_another_process
 
 
 def node_cache() -> Path:

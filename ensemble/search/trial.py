@@ -17,7 +17,7 @@ from ray import tune
 
 from ensemble.files import CannotWriteError, make_folder, write_text
 from ensemble.search.budget import Budget
-from ensemble.search.task import HINDRANCES, Task, explain_failure, open_task_data, run_task
+from ensemble.search.task import Task, explain_failure, is_hindrance, open_task_data, run_task
 from ensemble.search.workers import TrainingFailedError, WorkerGroup, WorkersLostError
 from ensemble.training.member import TrainingData
 
@@ -56,9 +56,9 @@ class Trial(tune.Trainable):
         except WorkersLostError:
             self._workers = None
             raise
-        except HINDRANCES as error:
-            return self._end_with("hindrance", error)
         except Exception as error:
+            if is_hindrance(error):
+                return self._end_with("hindrance", error)
             folder = Path(self._task.member_folder)
             with suppress(CannotWriteError):
                 make_folder(folder)

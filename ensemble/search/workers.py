@@ -25,7 +25,7 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from ensemble.search.mailbox import Mailbox
 from ensemble.search.scratch import scratch_folder
-from ensemble.search.task import HINDRANCES, Task, explain_failure, open_task_data, run_task
+from ensemble.search.task import Task, explain_failure, is_hindrance, open_task_data, run_task
 from ensemble.training.loop import DivergedError
 
 READY = {"ready": True}
@@ -190,7 +190,7 @@ def explain_train_error(error: BaseException | None) -> Exception:
         return TrainingFailedError(explain_failure(inner))
     lost = "the workers lost each other"
     for rank, failure in sorted(failures.items()):
-        if isinstance(failure, HINDRANCES):
+        if is_hindrance(failure):
             return failure
         if type(failure).__module__.startswith("ray."):  # of Ray's core or of Train itself
             lost = f"worker {rank} died (killed, or out of memory)"
