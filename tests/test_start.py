@@ -133,7 +133,7 @@ def test_the_best_trials_of_a_run_are_the_first_of_a_search(run, by):
     rates = [config.optimisation.learning_rate for config in trials_of(started, 3)]
     assert rates == [2e-3, 5e-4, 1e-3]
     assert recipe is None
-    assert how.startswith("the first 3 trials: those of old with numbers 1, 2, 0; widened for it: ")
+    assert how.startswith("the first trials are the best of old, there with the numbers 1, 2, 0; ")
 
 
 def test_a_run_without_a_finished_trial_is_no_start(run):

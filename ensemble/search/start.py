@@ -22,7 +22,6 @@ from ensemble.search.space import Parameter, Space, applies
 from ensemble.search.space_file import check_values
 from ensemble.training.config import TrialConfig
 from ensemble.training.settings import flatten
-from ensemble.wording import plural
 
 NUM_STARTS = 5  # of a run: as many as are averaged by default
 
@@ -111,7 +110,7 @@ def start_from_run(space: Space, run: Path) -> tuple[Space, str]:
     started = replace(started, starts=(*starts, *started.starts))
     check_values(started)
     first = ", ".join(str(number) for number in numbers)
-    what = f"the first {plural(len(numbers), 'trial')}: those of {run.name} with numbers {first}"
+    what = f"the first trials are the best of {run.name}, there with the numbers {first}"
     return started, what + changes
 
 
