@@ -121,12 +121,16 @@ class RecipeRun:
         self._note(number, "FAIL", shown, reason=reason)
 
     def finished_among(self, numbers: range) -> list[Member]:
-        """The members of the trials that are finished."""
-        return [
-            open_member(member_folder(self.folder, number))
-            for number in numbers
-            if self._rows.get(number, {}).get("state") == "COMPLETE"
-        ]
+        """The members of the finished trials; a missing or damaged one is left out and said."""
+        members = []
+        for number in numbers:
+            if self._rows.get(number, {}).get("state") != "COMPLETE":
+                continue
+            try:
+                members.append(open_member(member_folder(self.folder, number)))
+            except InputError as error:
+                self._say(f"{error}: trial {number} is left out")
+        return members
 
     def _describe_checkpoint(self, member: Member, name: str) -> dict[str, Any]:
         settings = {"name": f"{name}, epoch {member.record.epoch}"}

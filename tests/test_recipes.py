@@ -641,3 +641,14 @@ def test_a_recipe_without_its_data_is_named(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["recipes.py", "--sdnet", "tiles"])
     with pytest.raises(InputError, match="mobilenetv2-augmented needs --metu PATH"):
         main()
+
+
+def test_a_lost_member_of_a_recipe_is_left_out_and_said(tmp_path: Path):
+    (tmp_path / "trials.csv").write_text("trial,state\n0,COMPLETE\n1,FAIL\n")
+    said: list[str] = []
+    empty = torch.zeros(0)
+    run = RecipeRun(tmp_path, TrainingData(empty, empty, "digest"), said.append)
+    assert run.finished_among(range(3)) == []
+    assert len(said) == 1
+    assert "members/0000" in said[0]
+    assert said[0].endswith("trial 0 is left out")
