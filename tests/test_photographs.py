@@ -113,7 +113,7 @@ def test_the_limit_holds_for_a_pack_that_is_there(tmp_path: Path) -> None:
     folder = draw(tmp_path / "tiles", numbered)
     add_odd_tiles(folder, 2)
     pack_it(folder, max_bad_tiles=2)
-    with pytest.raises(InputError, match="2 unreadable tiles, more than --max-bad-tiles 1"):
+    with pytest.raises(InputError, match="2 tiles must be left out, more than --max-bad-tiles 1"):
         pack_it(folder, max_bad_tiles=1)
 
 
@@ -281,6 +281,19 @@ def test_what_a_person_says_makes_it_another_pack(tmp_path: Path) -> None:
 
 
 # A person's own split
+
+
+def test_corrected_labels_hold_out_the_same_photographs(tmp_path: Path) -> None:
+    folder = draw(tmp_path / "tiles", numbered, photographs=20)
+    before = pack_it(folder)
+    rows = "".join(f"{numbered(photo, tile)},1\n" for photo in range(13) for tile in range(4))
+    corrected = tmp_path / "labels.csv"
+    corrected.write_text("tile,label\n" + rows)
+    after = pack_it(folder, Layout(labels=corrected))
+    held_out = [everything(p).reset_index().set_index("tile")["split"] for p in (before, after)]
+    assert held_out[0].sort_index().equals(held_out[1].sort_index())
+    assert after.about["num_relabelled"] == 26
+    assert everything(after)["label"].sum() == everything(before)["label"].sum() + 26
 
 
 def split_by_hand(photograph: int, tile: int) -> str:

@@ -150,7 +150,7 @@ def _write(
     num_resized = sum(had != size for had in tiles["size"])
     arrays = _digest_arrays(tiles, folder, height * width * 3)
     classes_by_size = explain_classes_by_size(tiles)
-    tiles = tiles.drop(columns=["size", "pixels_sum", "split_folder"])
+    tiles = tiles.drop(columns=["size", "pixels_sum", "split_folder", "folder_label"])
     tables = {split: tiles[tiles["split"] == split] for split in SPLITS}
     for split, table in tables.items():
         table.drop(columns="split").to_csv(folder / f"{split}.csv", index=False)

@@ -34,8 +34,9 @@ class Source:
         layout: How it was asked to be read.
         tiles: One row a tile, sorted by name: `tile` (path inside the source), `photograph` (empty
             where nothing tells it), `surface` (empty where there is one), `label` (1 = cracked),
-            `split_folder` (train, val, test or empty), `copy_key` (equal for tiles whose bytes may
-            be equal), and, if told, the place in the photograph.
+            `folder_label` (before a list of corrections), `split_folder` (train, val, test or
+            empty), `copy_key` (equal for tiles whose bytes may be equal), and, if told, the place
+            in the photograph.
         cracked_folders: The folders that were taken for the crack class.
         uncracked_folders: The folders that were taken for the other class.
         num_relabelled: Tiles whose label a list of corrections changed.
@@ -104,6 +105,7 @@ def open_source(path: Path, layout: Layout = Layout()) -> Source:  # noqa: B008 
             **tell_photographs(names, classes, surfaces, layout),
             "surface": surfaces,
             "label": corrected,
+            "folder_label": labels,
             "split_folder": split_folders_of(names, classes),
             "copy_key": [listing.files[name].copy_key for name in names],
         }

@@ -53,7 +53,8 @@ def assign_splits(
     """Assign every tile to a split by its photograph, or by its content where there is none.
 
     Args:
-        tiles: One row a tile: `photograph`, `surface`, `label`, `content`.
+        tiles: One row a tile: `photograph`, `surface`, `label`, `content`, and `folder_label` where
+            labels were corrected.
         seed: Changes the draw.
         fractions: Shares of the photographs of each surface.
         leaky: Split by content in spite of known photographs, only to show what leakage is worth.
@@ -65,7 +66,7 @@ def assign_splits(
         InputError: A surface has fewer than three photographs, or a split lacks a class.
     """
     unit = _units(tiles, leaky=leaky)
-    units = tiles.groupby(unit, sort=True).agg(surface=("surface", "min"), rate=("label", "mean"))
+    units = _describe_units(tiles, unit)
     split_of_unit: dict[str, str] = {}
     for surface, group in units.groupby("surface", sort=True):
         if len(group) < 3:
@@ -122,9 +123,7 @@ def keep_splits(
         )
     if not splits.eq("val").any():
         training = tiles[splits == "train"]
-        units = training.groupby(unit[training.index], sort=True).agg(
-            surface=("surface", "min"), rate=("label", "mean")
-        )
+        units = _describe_units(training, unit[training.index])
         share = fractions.val / (fractions.train + fractions.val)
         drawn: dict[str, str] = {}
         for _, group in units.groupby("surface", sort=True):
@@ -138,6 +137,16 @@ def _units(tiles: pd.DataFrame, *, leaky: bool = False) -> pd.Series:
     """What stays together: the photograph, or the content where no photograph is known."""
     has_photographs = bool((tiles["photograph"] != "").all())
     return tiles["photograph"] if has_photographs and not leaky else tiles["content"]
+
+
+def _describe_units(tiles: pd.DataFrame, unit: pd.Series) -> pd.DataFrame:
+    """The surface of each unit, and its share of cracked tiles: what the draw is stratified by.
+
+    The share is that of the labels before they were corrected, if they were: the same photographs
+    are held out as before, and none that settings were chosen on comes into the test.
+    """
+    label = "folder_label" if "folder_label" in tiles else "label"
+    return tiles.groupby(unit, sort=True).agg(surface=("surface", "min"), rate=(label, "mean"))
 
 
 def _check_classes(labels_of_tiles: pd.Series, splits: pd.Series, *, what: str) -> None:
