@@ -350,7 +350,7 @@ def test_more_unreadable_tiles_than_allowed_are_an_error_and_leave_nothing(
 ) -> None:
     folder = draw_tiles(tmp_path / "tiles")
     name = spoil(folder, kind)
-    with pytest.raises(InputError, match=f"1 unreadable tiles, more than .*0.*{name}: "):
+    with pytest.raises(InputError, match=f"1 tile must be left out, more than .*0.*{name}: "):
         pack(open_source(folder), under=tmp_path / "packs", max_bad_tiles=0)
     assert only_lock_in(tmp_path / "packs")
 
@@ -367,7 +367,7 @@ def test_equal_unreadable_tiles_are_neither_copies_nor_contradictions(
     about = pack(open_source(folder), under=tmp_path / "packs").about
     assert set(about["bad_tiles"]) == set(names)
     assert (about["duplicates"], about["contradictory_tiles"]) == ([], [])
-    with pytest.raises(InputError, match=r"4 unreadable tiles, more than .*3"):
+    with pytest.raises(InputError, match=r"4 tiles must be left out, more than .*3"):
         pack(open_source(folder), under=tmp_path / "packs", max_bad_tiles=3)
 
 
@@ -402,7 +402,7 @@ def test_limit_of_unreadable_tiles_holds_for_a_pack_that_is_there(tmp_path: Path
     spoil(draw_tiles(tmp_path / "tiles"), "text")
     source = open_source(tmp_path / "tiles")
     pack(source, under=tmp_path / "packs", max_bad_tiles=1)
-    with pytest.raises(InputError, match="1 unreadable tiles"):
+    with pytest.raises(InputError, match="1 tile must be left out"):
         pack(source, under=tmp_path / "packs", max_bad_tiles=0)
 
 

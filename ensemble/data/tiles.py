@@ -25,6 +25,7 @@ from ensemble.data.listing import Reader
 from ensemble.data.progress import progress_bar
 from ensemble.data.sizes import most_common_size
 from ensemble.errors import InputError
+from ensemble.wording import plural
 
 CHUNK = 32  # tiles that a thread takes at a time
 TILES_PER_FLUSH = 256
@@ -184,7 +185,7 @@ def decode_tiles(
 
 
 def check_bad_tiles(bad: dict[str, str], max_bad_tiles: int, *, so_far: bool = False) -> None:
-    """Make sure that there are no more unreadable tiles than may be left out.
+    """Make sure that there are no more unusable tiles than may be left out.
 
     Args:
         bad: The reasons, by tile.
@@ -198,8 +199,8 @@ def check_bad_tiles(bad: dict[str, str], max_bad_tiles: int, *, so_far: bool = F
         named = "; ".join(f"{tile}: {reason}" for tile, reason in list(bad.items())[:3])
         at_least = "at least " if so_far else ""
         raise InputError(
-            f"{at_least}{len(bad)} unreadable tiles, more than --max-bad-tiles {max_bad_tiles} "
-            f"({named}); mend or remove them, or allow more"
+            f"{at_least}{plural(len(bad), 'tile')} must be left out, more than --max-bad-tiles "
+            f"{max_bad_tiles} ({named}); mend or remove them, or allow more"
         )
 
 

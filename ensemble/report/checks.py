@@ -155,6 +155,7 @@ class _Data(_Part):
     duplicates: list[Any] | dict[str, Any] | None = None
     contradictory_tiles: list[Any] | dict[str, Any] | None = None
     bad_tiles: list[Any] | dict[str, Any] | None = None
+    odd_tiles: list[Any] | dict[str, Any] | None = None
     resized_tiles: int | None = None
     fractions: _Fractions | None = None
 
