@@ -79,7 +79,6 @@ def test_what_changed_since_a_run_was_last_at_work_is_said_once_and_noted(tmp_pa
     draw_dataset(tmp_path / "tiles", photographs_per_surface=4, rows=2, columns=2, tile_size_px=32)
     packed = prepare_data(
         str(tmp_path / "tiles"),
-        positive=None,
         split_seed=0,
         leaky_split=False,
         max_bad_tiles=0,

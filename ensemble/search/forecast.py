@@ -66,9 +66,9 @@ class Forecast:
         longest = max((most for _, most in self._epochs.values()), default=0)
         usual = self._ended_epochs / self._num_ended if self._num_ended else longest
         running = 0.0
-        for trial, (done, most) in self._epochs.items():
+        for trial, (done, most) in list(self._epochs.items()):
             whole = max(min(usual, most) - done, 0.5) * epoch_seconds
-            running += max(0.0, whole - min(now - self._last_news[trial], epoch_seconds))
+            running += max(0.0, whole - min(now - self._last_news.get(trial, now), epoch_seconds))
         num_waiting = max(0, self._missing - len(self._epochs))
         at_a_time = min(self._concurrent, max(self._missing, 1))
         return (running + num_waiting * usual * epoch_seconds) / at_a_time
@@ -78,5 +78,5 @@ class Forecast:
         if not self._num_epochs:
             return None
         now, epoch_seconds = self._clock(), self._seconds / self._num_epochs
-        left = [epoch_seconds - (now - self._last_news[trial]) for trial in self._epochs]
+        left = [epoch_seconds - (now - last) for last in list(self._last_news.values())]
         return max([0.0, *left])

@@ -39,7 +39,7 @@ class Stopping:
 
     def __init__(self, say: Callable[[str], None]):
         self._say = say
-        self._lock = threading.RLock()  # a signal may come while it is held
+        self._lock = threading.RLock()  # `fail` asks, too
         self.describe_wait: Callable[[], str] = str  # set by who knows the trials
         self.request: StopRequest | None = None
         self.error: Exception | None = None  # a fault of the program, with its traceback
@@ -136,15 +136,22 @@ class StopTrials(tune.Stopper):
 @contextmanager
 def signals_ask(stopping: Stopping) -> Iterator[None]:
     """Within, the first signal asks to stop; the second ends the command there and then."""
-    asked = False
+    asking: threading.Thread | None = None
 
     def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
+        nonlocal asking
+        if asking is not None:
             terminate(number, frame)
-        asked = True
         name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-        stopping.ask(f"{name} (once more ends at once)", exit_code=128 + number)
+        # from another thread: the signal may have come in the middle of writing a line
+        asking = threading.Thread(
+            target=stopping.ask,
+            args=(f"{name} (once more ends at once)",),
+            kwargs={"exit_code": 128 + number},
+        )
+        asking.start()
 
     with handled_by(handle):
         yield
+        if asking is not None:
+            asking.join()
