@@ -31,10 +31,10 @@ def test_ctrl_c_in_the_middle_of_a_line_is_said_after_it():
     with signals_ask(stopping):
         print("trial 0 epoch 1/3", file=stream)
     assert stopping.request is not None
-    assert stopping.request.exit_code == 130
+    assert (stopping.request.words, stopping.request.exit_code) == ("Ctrl-C", 130)
     assert terminal.written.decode() == (
         "trial 0 epoch 1/3\n"
-        "stopping: Ctrl-C (once more ends at once); running trials end after this epoch\n"
+        "stopping: Ctrl-C; running trials end after this epoch; once more ends at once\n"
     )
 
 

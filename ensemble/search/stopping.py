@@ -44,14 +44,14 @@ class Stopping:
         self.request: StopRequest | None = None
         self.error: Exception | None = None  # a fault of the program, with its traceback
 
-    def ask(self, words: str, *, exit_code: int) -> None:
-        """Let the search end, because of `words`."""
+    def ask(self, words: str, *, exit_code: int, hint: str = "") -> None:
+        """Let the search end, because of `words`; a hint is said beside them, and not kept."""
         with self._lock:
             if self.request is None:
                 self.request = StopRequest(words, exit_code)
                 wait = self.describe_wait()
                 when = f"running trials end after this epoch{', ' if wait else ''}{wait}"
-                self._say(f"stopping: {words}; {when}")
+                self._say(f"stopping: {words}; {when}{'; ' if hint else ''}{hint}")
 
     def note(self, words: str) -> None:
         """Keep why the search has ended already; what failed on the way there was its outcome."""
@@ -146,8 +146,8 @@ def signals_ask(stopping: Stopping) -> Iterator[None]:
         # from another thread: the signal may have come in the middle of writing a line
         asking = threading.Thread(
             target=stopping.ask,
-            args=(f"{name} (once more ends at once)",),
-            kwargs={"exit_code": 128 + number},
+            args=(name,),
+            kwargs={"exit_code": 128 + number, "hint": "once more ends at once"},
         )
         asking.start()
 
