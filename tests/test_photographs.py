@@ -152,13 +152,26 @@ def test_one_tile_a_photograph_is_doubted(tmp_path: Path) -> None:
     assert any(line.startswith("  DOUBTFUL: names such as Cracked/0-1.png look") for line in lines)
 
 
+def test_one_tile_beside_whole_photographs_is_doubted(tmp_path: Path) -> None:
+    folder = tmp_path / "tiles"
+    for number in range(40):
+        path = folder / CLASSES[number % 2] / f"{number // 10}-{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(path)
+    assert open_source(folder).doubt is None
+    Image.new("RGB", (8, 8), (99, 0, 0)).save(folder / CLASSES[1] / "77-1.png")
+    said = doubt(folder)
+    assert said.startswith("names such as Sound/77-1.png look like SDNET2018's, photograph 77, but")
+    assert "it would have one tile, and most photographs 10" in said
+
+
 def test_more_tiles_than_a_photograph_can_have_are_doubted(tmp_path: Path) -> None:
     """The number before the hyphen is a year, say."""
     for number in range(2 * 1001):
         path = tmp_path / CLASSES[number % 2] / f"{2023 + number // 1001}-{number}.png"
         path.parent.mkdir(exist_ok=True)
         path.touch()
-    assert "photograph 2023 would have 1,001 tiles" in doubt(tmp_path)
+    assert "photograph 2023, but it would have 1,001 tiles" in doubt(tmp_path)
 
 
 def test_photographs_with_tiles_of_both_classes_are_not_doubted(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ SDNET_TILE = re.compile(r"(\d+)-\d+(_\d+)?")
 FOLDERS, NONE = "folders", "none"
 PLACES = ("row", "column", "tile")  # of a tile in its photograph
 MOST_TILES = 1000  # in one photograph; SDNET2018 has 260 at the most
+MANY_TILES = 10  # in most photographs, beside which one tile is hardly a photograph
 NUM_NAMED = 3
 
 
@@ -101,15 +102,20 @@ def doubt_photographs(tiles: pd.DataFrame, layout: Layout) -> str | None:
         return None
     sizes = named.groupby("photograph").size()
     counted = plural(len(sizes), "photograph")
+    shown = named["photograph"].iloc[0]
     if sizes.max() > MOST_TILES:
-        why = f"photograph {sizes.idxmax()} would have {sizes.max():,} tiles"
+        shown = sizes.idxmax()
+        why = f"it would have {sizes.max():,} tiles"
     elif sizes.max() == 1:
         why = f"each of the {counted} would have one tile"
+    elif sizes.min() == 1 and sizes.median() >= MANY_TILES:
+        shown = sizes.idxmin()
+        why = f"it would have one tile, and most photographs {sizes.median():.0f}"
     elif named.groupby("photograph")["label"].nunique().max() == 1:
         why = f"none of the {counted} would have tiles of both classes"
     else:
         return None
-    first = named.iloc[0]
+    first = named[named["photograph"] == shown].iloc[0]
     return (
         f"names such as {first['tile']} look like SDNET2018's, photograph {first['photograph']}, "
         f"but {why}: if they mean something else, test figures may be too good; say what they "
