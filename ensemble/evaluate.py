@@ -136,10 +136,11 @@ def evaluate(
             "evaluated_at": datetime.now(UTC).isoformat(timespec="seconds"),
             **describe_code_and_machine(),
         }
-        if labels is not None:
+        if labels is not None and corrected is not None:
             metrics["relabelled"] = {
                 "labels": str(labels_file),
                 "num_changed": int((labels != table["label"]).sum()),
+                "num_ignored": len(corrected.tiles.keys() - set(table["tile"])),
                 **figures(predictions.assign(label=labels), "ensemble", choice.threshold),
             }
         _write(run / "evaluation", predictions, metrics, choice)

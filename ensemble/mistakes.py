@@ -171,26 +171,20 @@ def correct_labels(predictions: pd.DataFrame, corrected: CorrectedLabels) -> pd.
 
     Args:
         predictions: `tile`, `label`.
-        corrected: The re-labelled list.
+        corrected: The re-labelled list; tiles that are not among the predictions are ignored, so
+            that the list which a search was given will do.
 
     Returns:
         (N,) int64 labels, indexed as `predictions` is.
 
     Raises:
-        InputError: A tile of the list is not among the predictions.
+        InputError: No tile of the list is among the predictions.
     """
     known = set(predictions["tile"])
-    unknown = [(line, tile) for tile, (line, _) in corrected.tiles.items() if tile not in known]
-    if len(unknown) == len(corrected.tiles):
+    if known.isdisjoint(corrected.tiles):
         raise InputError(
             f"{corrected.path}: none of its tiles is among the {len(known):,} tested ones (its "
-            f"first is {quote(unknown[0][1])}); give a list for this run's test tiles"
-        )
-    if unknown:
-        line, tile = unknown[0]
-        raise InputError(
-            f"{corrected.path}, line {line}: tile {quote(tile)} is not among the tested ones; "
-            "correct it"
+            f"first is {quote(next(iter(corrected.tiles)))}); give a list that has test tiles"
         )
     labels = {tile: label for tile, (_, label) in corrected.tiles.items()}
     replaced = predictions["tile"].map(labels)

@@ -121,8 +121,10 @@ def print_result(metrics: dict[str, Any], names: Mapping[int, str], console: Con
     if "relabelled" in metrics:
         new = metrics["relabelled"]
         console.print(
-            f"on corrected labels ({new['num_changed']} changed): F1 {_number(new['f1'])}, "
-            f"precision {_number(new['precision'])}, recall {_number(new['recall'])}",
+            f"on corrected labels ({new['num_changed']} changed, "
+            f"{plural(new['num_ignored'], 'row')} of tiles that are not tested): "
+            f"F1 {_number(new['f1'])}, precision {_number(new['precision'])}, "
+            f"recall {_number(new['recall'])}",
             highlight=False,
         )
     for line in choice_sentences(choice):

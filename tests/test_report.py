@@ -600,12 +600,13 @@ def test_data_summary_and_corrected_labels_are_shown(evaluated: Path, tmp_path: 
         "bad_tiles": {"x.jpg": "no picture"},
         "split_by": "photograph",
     }
-    relabelled = {"labels": "new.csv", "num_changed": 1, **metrics["ensemble"]}
+    relabelled = {"labels": "new.csv", "num_changed": 1, "num_ignored": 2, **metrics["ensemble"]}
     text = change(evaluated, tmp_path, relabelled=relabelled, run={"data_summary": summary})
     page = Page(text)
     share = "50.0\N{NO-BREAK SPACE}%"
     assert page.rows("table-splits")[0] == ["training", "1,234", "617", share, "10"]
     assert "&lt;i&gt;.jpg" in text
+    assert "changes 1 label and has 2 rows of tiles that are not tested" in text
     assert [row[0] for row in page.rows("table-corrected")] == ["original", "corrected"]
 
 

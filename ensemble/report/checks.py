@@ -115,6 +115,7 @@ class _Gain(_Bounds):
 class _Relabelled(_Figures):
     labels: str
     num_changed: int
+    num_ignored: int
 
 
 class _Metrics(_Part):
