@@ -159,7 +159,10 @@ def open_chosen(run: Path, chosen: Sequence[JudgedMember]) -> list[Member]:
                 f"{run / 'ensemble.json'}: damaged (a member outside of the run: "
                 f"{quote(judged.folder)})"
             )
-        member = open_member(folder)
+        try:
+            member = open_member(folder)
+        except InputError as error:
+            raise InputError(f"{error}; evaluate the run again, without it") from None
         if member.record.weights_sha256 != judged.weights_sha256:
             raise InputError(f"{folder}: not the member that was chosen; evaluate again")
         members.append(member)

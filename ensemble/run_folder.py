@@ -123,7 +123,8 @@ def check_same_run(folder: Path, identity: dict[str, Any], packed: Pack) -> None
         if key == "split_digest" and "space" in identity:
             how += f" (--start-from {shown(folder)} makes this run's best trials its first)"
         raise InputError(
-            f"the run {folder.name} exists {what}: {how}, or give the same options to continue it"
+            f"the run {folder.name} exists {what}: {how}, or give the same options to continue it "
+            "(its run.json has the command that began it)"
         )
 
 

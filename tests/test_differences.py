@@ -93,7 +93,7 @@ def test_a_run_of_a_recipe_is_begun_anew_under_another_name_alone(tiles: Path, t
 def test_swapped_classes_are_other_labels_of_all_tiles(tiles: Path, tmp_path: Path) -> None:
     run = begin(pack_anew(tiles, positive="CD"), tmp_path / "run")
     said = refusal(run, pack_anew(tiles, positive="UD"))
-    assert f"other labels: {NUM_TILES} tiles labelled otherwise now" in said
+    assert f"other labels: {NUM_TILES} tiles, all of them: the classes are swapped" in said
 
 
 def test_other_labels_are_told_where_the_older_pack_is_gone(tiles: Path, tmp_path: Path) -> None:

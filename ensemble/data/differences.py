@@ -50,6 +50,8 @@ def _count_relabelled(known_folder: Path, packed: Pack) -> str:
     except InputError:  # the older pack is gone
         return "of the same tiles, some are labelled otherwise now"
     new = new[new["label"] != old["label"].reindex(new.index)]
+    if len(new) == len(old):
+        return f"{plural(len(new), 'tile')}, all of them: the classes are swapped (--positive)"
     named = ", ".join(new["tile"].sort_values()[:NUM_NAMED])
     more = ", …" if len(new) > NUM_NAMED else ""
     return f"{plural(len(new), 'tile')} labelled otherwise now ({named}{more})"

@@ -36,6 +36,8 @@ def read_rows(
             for row in reader:
                 cells = {name: unprotect((row[name] or "").strip()) for name in kept}
                 yield reader.line_num, cells
+    except FileNotFoundError:
+        raise InputError(f"{path} cannot be read as CSV: there is no such file") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path} cannot be read as CSV ({error})") from None
 
