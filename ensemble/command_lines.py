@@ -92,13 +92,11 @@ def recall_parser() -> argparse.ArgumentParser:
         "at full strength and with both, and compare recall, precision and F1 on validation. The "
         "same command goes on where it was interrupted.",
     )
-    parser.add_argument("run", nargs="?", help="name under --out, or a path (default: the last)")
+    _add_last_run(parser)
     parser.add_argument(
         "--gpus", type=int, choices=(0, 1), help="0 trains on the CPU (default: a GPU if any)"
     )
-    parser.add_argument(
-        "--out", type=Path, default=Path("results"), help="folder of the runs (default: results)"
-    )
+    _add_out(parser)
     return parser
 
 
@@ -127,9 +125,7 @@ def look_parser() -> argparse.ArgumentParser:
         default=Path("look.png"),
         help="what is drawn; an older file is replaced (default: look.png)",
     )
-    parser.add_argument(
-        "--out", type=Path, default=Path("results"), help="folder of the runs (default: results)"
-    )
+    _add_out(parser)
     parser.add_argument(
         "--all",
         action="store_true",
@@ -144,9 +140,8 @@ def report_parser() -> argparse.ArgumentParser:
         "python -m ensemble.report",
         "Write a run's report.html: one page that needs no other file and no network.",
     )
-    add = parser.add_argument
-    add("run", nargs="?", help="name under --out, or a path (default: the last run)")
-    add("--out", type=Path, default=Path("results"), help="folder of the runs (default: results)")
+    _add_last_run(parser)
+    _add_out(parser)
     return parser
 
 
@@ -158,7 +153,7 @@ def evaluate_parser() -> argparse.ArgumentParser:
         "once on the held-out photographs.",
     )
     add = parser.add_argument
-    add("run", nargs="?", help="name under --out, or a path (default: the last run)")
+    _add_last_run(parser)
     add("--method", choices=METHODS, default="mean", help="how members are chosen (default: mean)")
     add(
         "--top-k",
@@ -182,8 +177,13 @@ def evaluate_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="average over flips and turns, if validation gains what the threshold is asked for",
     )
-    add("--labels", type=Path, metavar="FILE", help="CSV of corrected labels: columns tile, label")
-    add("--out", type=Path, default=Path("results"), help="folder of the runs (default: results)")
+    add(
+        "--labels",
+        type=Path,
+        metavar="FILE",
+        help="CSV of corrected labels: columns tile, label; rows of other tiles are ignored",
+    )
+    _add_out(parser)
     return parser
 
 
@@ -212,7 +212,19 @@ def predict_parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="of pictures of several tiles (default: beside the CSV, its name and -overlays)",
     )
+    _add_out(parser)
+    return parser
+
+
+def _add_last_run(parser: argparse.ArgumentParser) -> None:
+    """Let the run be left out: the last one is taken."""
+    parser.add_argument(
+        "run", nargs="?", help="name under --out, or a path (default: the last run)"
+    )
+
+
+def _add_out(parser: argparse.ArgumentParser) -> None:
+    """Say where runs are looked for by name."""
     parser.add_argument(
         "--out", type=Path, default=Path("results"), help="folder of the runs (default: results)"
     )
-    return parser
