@@ -29,7 +29,7 @@ test-all: .venv/.installed lint  ## all tests, as CI runs them: with kills, full
 	$(RUN) -m pytest -n 2 --dist worksteal -m long || $(RUN) tests/again.py
 
 soak: .venv/.installed  ## the faults in full counts, for hours; writes results/evidence/soak_*.csv
-	$(RUN) scripts/soak.py $(SOAK)
+	$(RUN) scripts/evidence/soak.py $(SOAK)
 
 bench: .venv/.installed  ## how quick, against the bare floor and against peers: an hour; writes results/benchmarks/
 	$(RUN) scripts/benchmark.py $(BENCH)

@@ -6,17 +6,17 @@ Nothing here imports what takes seconds, so that help and what is mistyped cost 
 import argparse
 from pathlib import Path
 
-from ensemble.options import (
+from ensemble.base.options import (
     EPOCHS,
     IMAGE_SIZE,
     METHODS,
     RECIPES,
     SEED,
-    data_options,
     new_parser,
     positive_number,
     whole_number,
 )
+from ensemble.data.layout import data_options
 from ensemble.training.config import Backbone
 
 NUM_CONVOLUTIONS = 12  # that `look` draws, unless --all

@@ -6,8 +6,8 @@ tested is the choice in memory, so that nothing that happens to the file changes
 that wants to know about the test reads what is written here.
 """
 
+from ensemble.base.door import run_module
 from ensemble.command_lines import evaluate_parser
-from ensemble.door import run_module
 
 if __name__ == "__main__":  # before the imports below, which take seconds
     run_module("ensemble.evaluate", evaluate_parser)
@@ -21,12 +21,14 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from ensemble.calibration import apply_temperature
-from ensemble.choice import Choice, open_chosen
+from ensemble.base.errors import InputError
+from ensemble.base.files import append_line, make_folder, write_json, write_table
+from ensemble.base.memory import keep_freed_memory
+from ensemble.base.provenance import describe_code_and_machine
+from ensemble.base.wording import plural
 from ensemble.data.batches import Tiles, place_tiles
 from ensemble.data.pack import Pack, open_pack
-from ensemble.errors import InputError
-from ensemble.figures import (
+from ensemble.evaluation.figures import (
     compare,
     coverage_note,
     ensemble_figures,
@@ -35,27 +37,25 @@ from ensemble.figures import (
     photograph_of,
     surface_figures,
 )
-from ensemble.files import append_line, make_folder, write_json, write_table
-from ensemble.gallery import draw_galleries
-from ensemble.members import choose_device, find_run, score_tiles
-from ensemble.mistakes import (
+from ensemble.evaluation.mistakes import (
     correct_labels,
     find_errors,
     read_labels,
     relabelled_figures,
     suspect_labels,
 )
-from ensemble.provenance import describe_code_and_machine
-from ensemble.result_table import print_result, read_names
-from ensemble.run_folder import alone_in, shown
-from ensemble.run_pack import find_pack
-from ensemble.selection import choose_ensemble
+from ensemble.evaluation.terminal_table import print_result, read_names
+from ensemble.explanation.gallery import draw_galleries
+from ensemble.run.folder import alone_in, shown
+from ensemble.run.members import choose_device, find_run, score_tiles
+from ensemble.run.pack import find_pack
+from ensemble.selection.calibration import apply_temperature
+from ensemble.selection.choice import Choice, open_chosen
+from ensemble.selection.choose import choose_ensemble
+from ensemble.selection.weighting import average_probabilities
 from ensemble.training.checkpoint import Member
-from ensemble.training.memory import keep_freed_memory
 from ensemble.training.metrics import check_both_classes
 from ensemble.training.precision import describe_scoring
-from ensemble.weighting import average_probabilities
-from ensemble.wording import plural
 
 
 def main(arguments: list[str] | None = None) -> None:

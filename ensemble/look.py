@@ -5,8 +5,8 @@ plainest form. It says what a member computes, not why: for where it saw a crack
 activation map beside the tile.
 """
 
+from ensemble.base.door import run_module
 from ensemble.command_lines import NUM_CONVOLUTIONS, look_parser
-from ensemble.door import run_module
 
 if __name__ == "__main__":  # before the imports below, which take seconds
     run_module("ensemble.look", look_parser)
@@ -20,18 +20,18 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from ensemble.activation import class_activation_map
-from ensemble.data.archive import Archive
+from ensemble.base.errors import InputError, escape
+from ensemble.base.files import read_object
 from ensemble.data.batches import make_batch, place_tiles
-from ensemble.data.decode import UNREADABLE, explain_unreadable
-from ensemble.data.listing import MAX_TILE_BYTES
-from ensemble.data.pictures import Picture, read_picture
-from ensemble.errors import InputError, escape
-from ensemble.feature_maps import draw_sheet, find_feature_maps
-from ensemble.files import read_object
-from ensemble.members import find_run, member_folder, open_members, rank_members, score_tiles
-from ensemble.mosaic import cut_tile, lay_grid
+from ensemble.data.reading.archive import Archive
+from ensemble.data.reading.decode import UNREADABLE, explain_unreadable
+from ensemble.data.reading.listing import MAX_TILE_BYTES
+from ensemble.data.reading.pictures import Picture, read_picture
+from ensemble.explanation.activation import class_activation_map
+from ensemble.explanation.feature_maps import draw_sheet, find_feature_maps
+from ensemble.explanation.mosaic import cut_tile, lay_grid
 from ensemble.predict import read_tile_size
+from ensemble.run.members import find_run, member_folder, open_members, rank_members, score_tiles
 from ensemble.training.checkpoint import Member, open_member
 
 LONGEST_NAME = 60  # characters of a picture's

@@ -5,8 +5,8 @@ A photograph has as many chances of a false alarm as it has tiles, so look at wh
 tiles lie (the overlays) before you call it cracked.
 """
 
+from ensemble.base.door import run_module
 from ensemble.command_lines import predict_parser
-from ensemble.door import run_module
 
 if __name__ == "__main__":  # before the imports below, which take seconds
     run_module("ensemble.predict", predict_parser)
@@ -24,23 +24,23 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ensemble.calibration import apply_temperature
-from ensemble.choice import Choice, open_choice
+from ensemble.base.errors import InputError
+from ensemble.base.files import make_folder, read_object, write_table
+from ensemble.base.memory import keep_freed_memory
+from ensemble.base.progress_bar import progress_bar
+from ensemble.base.wording import plural
 from ensemble.data.batches import place_tiles
-from ensemble.data.blank import is_one_colour
-from ensemble.data.decode import UNREADABLE, explain_unreadable
-from ensemble.data.listing import describe_passed_over
-from ensemble.data.pictures import Picture, list_pictures, read_picture
-from ensemble.data.progress import progress_bar
-from ensemble.errors import InputError
-from ensemble.files import make_folder, read_object, write_table
-from ensemble.members import choose_device, find_run, score_with
-from ensemble.mosaic import NOT_JUDGED, Box, cut_tile, lay_grid
-from ensemble.overlays import draw_overlays
+from ensemble.data.reading.blank import is_one_colour
+from ensemble.data.reading.decode import UNREADABLE, explain_unreadable
+from ensemble.data.reading.listing import describe_passed_over
+from ensemble.data.reading.pictures import Picture, list_pictures, read_picture
+from ensemble.explanation.mosaic import NOT_JUDGED, Box, cut_tile, lay_grid
+from ensemble.explanation.overlays import draw_overlays
+from ensemble.run.members import choose_device, find_run, score_with
+from ensemble.selection.calibration import apply_temperature
+from ensemble.selection.choice import Choice, open_choice
 from ensemble.training.checkpoint import Member
-from ensemble.training.memory import keep_freed_memory
 from ensemble.training.precision import describe_scoring
-from ensemble.wording import plural
 
 LOT_BYTES = 128 * 2**20  # pixels scored at a time: 682 tiles of 256 px
 NUM_LISTED = 10

@@ -4,8 +4,8 @@ Trains a recipe's base again with either and with both, from the same weights wi
 further members of the same run, and tabulates them on validation. Nothing opens the test split.
 """
 
+from ensemble.base.door import run_module
 from ensemble.command_lines import recall_parser
-from ensemble.door import run_module
 
 if __name__ == "__main__":  # before the imports below, which take seconds
     run_module("ensemble.recall", recall_parser)
@@ -19,19 +19,19 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from ensemble.comparison import for_tables
-from ensemble.errors import InputError, quote
-from ensemble.files import read_object, write_table
-from ensemble.interruption import goes_on
-from ensemble.members import choose_device, find_run
-from ensemble.recipe import BASE
-from ensemble.recipe_run import RecipeRun
-from ensemble.run_folder import alone_in, shown
-from ensemble.run_pack import find_pack
+from ensemble.base.errors import InputError, quote
+from ensemble.base.files import read_object, write_table
+from ensemble.base.interruption import goes_on
+from ensemble.base.memory import keep_freed_memory
+from ensemble.recipes.comparison import for_tables
+from ensemble.recipes.recipe import BASE
+from ensemble.recipes.runner import RecipeRun
+from ensemble.run.folder import alone_in, shown
+from ensemble.run.members import choose_device, find_run
+from ensemble.run.pack import find_pack
 from ensemble.training.checkpoint import Member
 from ensemble.training.config import TrialConfig, parse_config
 from ensemble.training.member import open_training_data
-from ensemble.training.memory import keep_freed_memory
 from ensemble.training.metrics import (
     best_threshold,
     check_both_classes,

@@ -4,8 +4,8 @@ What a notebook does, with the split, the training and the figures of a search: 
 is evaluated, used and reported like any other. Needs neither Ray nor Optuna.
 """
 
+from ensemble.base.door import run_module
 from ensemble.command_lines import train_parser
-from ensemble.door import run_module
 
 if __name__ == "__main__":  # before the imports below, which take seconds
     run_module("ensemble.train", train_parser)
@@ -17,18 +17,18 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from ensemble.comparison import for_tables, write_comparison
+from ensemble.base.errors import InputError
+from ensemble.base.interruption import goes_on
+from ensemble.base.memory import keep_freed_memory
+from ensemble.data.layout import layout_of
 from ensemble.data.pack import Pack
 from ensemble.data.prepare import is_synthetic, prepare_data
-from ensemble.errors import InputError
-from ensemble.export import export_member
-from ensemble.headline import describe_changes, describe_run, name_weights
-from ensemble.interruption import goes_on
-from ensemble.members import choose_device, rank_members
-from ensemble.options import layout_of
-from ensemble.recipe import Recipe, load_recipe
-from ensemble.recipe_run import RecipeRun, train_recipe
-from ensemble.run_folder import (
+from ensemble.recipes.comparison import for_tables, write_comparison
+from ensemble.recipes.export import export_member
+from ensemble.recipes.headline import describe_changes, describe_run, name_weights
+from ensemble.recipes.recipe import Recipe, load_recipe
+from ensemble.recipes.runner import RecipeRun, train_recipe
+from ensemble.run.folder import (
     alone_in,
     begin_run,
     check_same_run,
@@ -37,11 +37,11 @@ from ensemble.run_folder import (
     run_folder,
     shown,
 )
+from ensemble.run.members import choose_device, rank_members
+from ensemble.training.cost import print_layers, print_totals, summarise
+from ensemble.training.initial_weights import InitialState, make_initial_state, parse_weights
 from ensemble.training.member import open_training_data
-from ensemble.training.memory import keep_freed_memory
 from ensemble.training.metrics import check_both_classes
-from ensemble.training.summary import print_layers, print_totals, summarise
-from ensemble.training.weights import InitialState, make_initial_state, parse_weights
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -33,13 +33,13 @@ from bench import (
 from bench.plan import ROOT, Plan
 from bench.report import Report
 from bench.row import Row
-from ensemble.data.listing import Reader
+from ensemble.base.door import run_command
+from ensemble.base.errors import InputError
+from ensemble.base.provenance import describe_code_and_machine
 from ensemble.data.packing import pack
 from ensemble.data.prepare import is_synthetic, prepare_data
+from ensemble.data.reading.listing import Reader
 from ensemble.data.sources import open_source
-from ensemble.door import run_command
-from ensemble.errors import InputError
-from ensemble.provenance import describe_code_and_machine
 
 PARTS = ("training", "choices", "packing", "selection", "searcher", "memory", "gpu", "accuracy",
          "growth", "search")  # fmt: skip

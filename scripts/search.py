@@ -1,6 +1,6 @@
 """Search hyperparameters: `python scripts/search.py --help`."""
 
-from ensemble.door import run_module
+from ensemble.base.door import run_module
 from ensemble.search.options import build_parser
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from ensemble.data.listing import is_called
-from ensemble.errors import InputError
+from ensemble.base.errors import InputError
+from ensemble.data.reading.listing import is_called
 
 CRACKED_FOLDERS = {"cracked", "crack", "cracks", "positive"}
 SDNET_CLASS = re.compile(r"[CU][DPW]", re.IGNORECASE)

@@ -5,10 +5,10 @@ from typing import Any
 
 import pandas as pd
 
+from ensemble.base.errors import InputError
+from ensemble.base.wording import plural
 from ensemble.data.pack import Pack
 from ensemble.data.split import SPLITS
-from ensemble.errors import InputError
-from ensemble.wording import plural
 
 NUM_NAMED = 3
 

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ensemble.base.errors import InputError
+from ensemble.base.files import read_object
 from ensemble.data.split import SPLITS
 from ensemble.data.verify import PackError, check_files, damaged
-from ensemble.errors import InputError
-from ensemble.files import read_object
 
 FORMAT = 4  # since 3 labels are part of the split's digest, and files have digests
 TEXT = ("tile", "photograph", "surface", "content")

@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ensemble.data.listing import Reader
+from ensemble.base.errors import InputError
+from ensemble.base.files import sync_file, write_json, writing
 from ensemble.data.pack import FORMAT, Pack, open_pack
 from ensemble.data.photographs import check_photographs
+from ensemble.data.reading.listing import Reader
 from ensemble.data.samples import draw_samples
 from ensemble.data.sizes import explain_classes_by_size, most_common_size
 from ensemble.data.sources import Source
@@ -34,8 +36,6 @@ from ensemble.data.split import (
 )
 from ensemble.data.tiles import check_bad_tiles, decode_tiles, digest_tiles, find_common_size
 from ensemble.data.verify import digest_rows, record_files
-from ensemble.errors import InputError
-from ensemble.files import sync_file, write_json, writing
 
 
 def pack(

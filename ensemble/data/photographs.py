@@ -6,11 +6,11 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
+from ensemble.base.errors import InputError, quote
+from ensemble.base.wording import plural
 from ensemble.data.classes import SPLIT_FOLDERS, Classes, folders_of
 from ensemble.data.layout import Layout
 from ensemble.data.tile_lists import read_tile_list
-from ensemble.errors import InputError, quote
-from ensemble.wording import plural
 
 SDNET_TILE = re.compile(r"(\d+)-\d+(_\d+)?")
 FOLDERS, NONE = "folders", "none"

@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ensemble.base.files import make_folder, writing
+from ensemble.base.wording import plural
 from ensemble.data.layout import Layout
-from ensemble.data.listing import describe_passed_over
 from ensemble.data.pack import Pack
 from ensemble.data.packing import pack
+from ensemble.data.reading.listing import describe_passed_over
 from ensemble.data.sources import open_source
 from ensemble.data.synthetic import draw_dataset
-from ensemble.files import make_folder, writing
-from ensemble.wording import plural
 
 
 def prepare_data(

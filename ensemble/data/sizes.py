@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 
-from ensemble.errors import InputError
+from ensemble.base.errors import InputError
 
 LEAST_SHARE = 0.1  # of the tiles must have the most common size
 LEAST_AUC_DIFFERENCE = 0.1  # from 0.5, before it is said that size tells the class

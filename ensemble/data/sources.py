@@ -13,13 +13,13 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from ensemble.data.archive import CONTROL
+from ensemble.base.errors import InputError, quote
 from ensemble.data.classes import split_folders_of, surfaces_of, tell_classes
 from ensemble.data.layout import Layout
-from ensemble.data.listing import Listing, explain_nothing, list_files
 from ensemble.data.photographs import FOLDERS, doubt_photographs, tell_photographs
+from ensemble.data.reading.archive import CONTROL
+from ensemble.data.reading.listing import Listing, explain_nothing, list_files
 from ensemble.data.tile_lists import read_tile_list
-from ensemble.errors import InputError, quote
 
 NO_CLASS = "pictures outside the class folders"
 EXCLUDED = "left out by --exclude"

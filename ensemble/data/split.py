@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from ensemble.errors import InputError
+from ensemble.base.errors import InputError
 
 SPLITS = ("train", "val", "test")
 

@@ -4,8 +4,8 @@ import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ensemble.cells import unprotect
-from ensemble.errors import InputError, quote
+from ensemble.base.cells import unprotect
+from ensemble.base.errors import InputError, quote
 
 
 def read_rows(

@@ -19,13 +19,13 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from ensemble.cores import count_cores
-from ensemble.data.decode import UNREADABLE, decode_picture, explain_unreadable, open_image
-from ensemble.data.listing import Reader
-from ensemble.data.progress import progress_bar
+from ensemble.base.cores import count_cores
+from ensemble.base.errors import InputError
+from ensemble.base.progress_bar import progress_bar
+from ensemble.base.wording import plural
+from ensemble.data.reading.decode import UNREADABLE, decode_picture, explain_unreadable, open_image
+from ensemble.data.reading.listing import Reader
 from ensemble.data.sizes import most_common_size
-from ensemble.errors import InputError
-from ensemble.wording import plural
 
 CHUNK = 32  # tiles that a thread takes at a time
 TILES_PER_FLUSH = 256

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from ensemble.errors import InputError
-from ensemble.files import read_json, write_json
+from ensemble.base.errors import InputError
+from ensemble.base.files import read_json, write_json
 
 VERIFIED = ".verified.json"  # size and time of change of each array whose digest was right
 

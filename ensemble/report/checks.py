@@ -12,9 +12,9 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ensemble.choice import Choice, check_format
-from ensemble.errors import InputError, quote
-from ensemble.photograph_sums import METRICS
+from ensemble.base.errors import InputError, quote
+from ensemble.evaluation.photograph_sums import METRICS
+from ensemble.selection.choice import Choice, check_format
 from ensemble.training.config import explain_validation
 
 OF_THE_SEARCH = ("run", "trials", "epochs", "validation")  # the others an evaluation writes anew

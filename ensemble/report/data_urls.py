@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 from pydantic import BaseModel, Field, ValidationError
 
-from ensemble.activation import SHEET_KEY
+from ensemble.explanation.activation import SHEET_KEY
 
 TILE_QUALITY = 82
 MOST_BYTES = 900_000  # three pictures, a third more as base64: well below 6 MB

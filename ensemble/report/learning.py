@@ -14,6 +14,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from ensemble.base.wording import percent, plural
+from ensemble.evaluation.score_axis import score_limits
 from ensemble.report.plots import (
     ENSEMBLE,
     HEIGHT,
@@ -25,8 +27,6 @@ from ensemble.report.plots import (
     draw,
     legend_above,
 )
-from ensemble.score_axis import score_limits
-from ensemble.wording import percent, plural
 
 LEAST_EPOCHS = 3  # of fewer, a course cannot be told from noise
 LEAST_RISE = 0.05  # of the validation loss above its lowest, to speak of overfitting

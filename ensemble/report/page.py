@@ -12,14 +12,15 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from ensemble.base.files import write_text
+from ensemble.base.wording import capitalize_first, minus, percent, plural
 from ensemble.command_lines import report_parser
-from ensemble.files import write_text
-from ensemble.members import find_run
-from ensemble.report import sections, summary
+from ensemble.report import sections
+from ensemble.report import sentences as summary
 from ensemble.report.data_urls import embed_picture, embed_sheet
 from ensemble.report.run_files import Run, read_run
 from ensemble.report.search_plots import short_name
-from ensemble.wording import capitalize_first, minus, percent, plural
+from ensemble.run.members import find_run
 
 PAGE = Path(__file__).parent
 SUSPECTS_SHOWN, PHOTOGRAPHS_SHOWN, TILES_NAMED = 20, 15, 10

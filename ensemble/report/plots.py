@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ensemble.wording import percent
+from ensemble.base.wording import percent
 
 _NAMES = ("ink", "muted", "grid", "ensemble", "single", "member", "third", "paper")
 _STAND_INS = {name: f"#0a0a0{i}" for i, name in enumerate(_NAMES)}

@@ -8,7 +8,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from ensemble.calibration import reliability_curve
+from ensemble.base.wording import percent
+from ensemble.evaluation.score_axis import score_limits
 from ensemble.report.plots import (
     ENSEMBLE,
     INK,
@@ -21,9 +22,8 @@ from ensemble.report.plots import (
     draw,
     legend_above,
 )
-from ensemble.score_axis import score_limits
+from ensemble.selection.calibration import reliability_curve
 from ensemble.training.metrics import confusion_counts, f_beta
-from ensemble.wording import percent
 
 TRIVIAL = "every tile called cracked"
 

@@ -8,6 +8,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from ensemble.base.wording import percent, plural
+from ensemble.evaluation.score_axis import score_limits
 from ensemble.report.plots import (
     ENSEMBLE,
     GRID,
@@ -21,8 +23,6 @@ from ensemble.report.plots import (
     draw,
     legend_above,
 )
-from ensemble.score_axis import score_limits
-from ensemble.wording import percent, plural
 
 FINISHED = ("COMPLETE", "PRUNED")
 

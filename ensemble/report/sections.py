@@ -4,8 +4,9 @@ from typing import Any
 
 import pandas as pd
 
-from ensemble.calibration import name_score
-from ensemble.report import summary
+from ensemble.base.wording import capitalize_first
+from ensemble.evaluation.terminal_table import describe_method, only_member, trivial_figures
+from ensemble.report import sentences as summary
 from ensemble.report.learning import describe_learning, learning_curve
 from ensemble.report.plots import Drawing, confusion, matrix
 from ensemble.report.run_files import Run
@@ -24,9 +25,8 @@ from ensemble.report.search_plots import (
     parallel_coordinates,
     parameter_columns,
 )
-from ensemble.result_table import describe_method, only_member, trivial_figures
 from ensemble.search.importance import Importance, find_importance
-from ensemble.wording import capitalize_first
+from ensemble.selection.calibration import name_score
 
 BEST_SHOWN = 10
 SDNET_SURFACES = {"D": "D, bridge deck", "P": "P, pavement", "W": "W, wall"}

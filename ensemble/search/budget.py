@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ensemble.errors import InputError
-from ensemble.wording import plural
+from ensemble.base.errors import InputError
+from ensemble.base.wording import plural
 
 UNIT = 10_000  # Ray counts in ten-thousandths and rounds: six times 0.1667 would not fit into one
 

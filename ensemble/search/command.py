@@ -1,6 +1,6 @@
 """scripts/search.py: from the command line to a run's folder; bad input is refused first."""
 
-from ensemble.door import run_module
+from ensemble.base.door import run_module
 from ensemble.search.options import build_parser
 
 if __name__ == "__main__":  # before the imports below, which take seconds
@@ -16,16 +16,18 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from ensemble.cores import count_cores
+from ensemble.base.cores import count_cores
+from ensemble.base.errors import InputError
+from ensemble.base.files import find_toml
+from ensemble.base.interruption import goes_on
+from ensemble.base.options import SPACES
+from ensemble.base.wording import plural
+from ensemble.data.layout import layout_of
 from ensemble.data.prepare import is_synthetic, prepare_data
-from ensemble.errors import InputError
-from ensemble.files import find_toml
-from ensemble.headline import describe_changes, name_weights
-from ensemble.interruption import goes_on
-from ensemble.options import SPACES, layout_of
-from ensemble.run_folder import alone_in, begin_run, check_same_run, run_folder, shown
+from ensemble.recipes.headline import describe_changes, name_weights
+from ensemble.run.folder import alone_in, begin_run, check_same_run, run_folder, shown
 from ensemble.search.budget import Budget, Node, plan_budget, wait_for_room
-from ensemble.search.cluster import (
+from ensemble.search.cluster.connection import (
     Head,
     alive_nodes,
     ask_for_nodes,
@@ -35,13 +37,12 @@ from ensemble.search.cluster import (
     prepare_environment,
     started,
 )
-from ensemble.search.ray_log import recorded
-from ensemble.search.run_folder import check_disk, identify_run, share_run
+from ensemble.search.cluster.ray_log import recorded
+from ensemble.search.cluster.storage import Storage
+from ensemble.search.identity import check_disk, identify_run, share_run
 from ensemble.search.space_file import load_space
 from ensemble.search.start import start
-from ensemble.search.storage import Storage
-from ensemble.training.weights import make_initial_state, parse_weights
-from ensemble.wording import plural
+from ensemble.training.initial_weights import make_initial_state, parse_weights
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -137,9 +138,9 @@ def _search(options: argparse.Namespace, head: Head | None) -> None:
         with nullcontext() if head else started(num_cpus=cores, num_gpus=gpus):
             budget = plan_now()  # on a cluster the nodes may be others by now
             # these import Ray, which reads its environment then
-            from ensemble.search.run import Search, Settings
+            from ensemble.search.searching import Search, Settings
             from ensemble.search.study import count_finished, find_best
-            from ensemble.search.trackers import make_trackers
+            from ensemble.search.trackers.tensorboard import make_trackers
 
             trackers = make_trackers(folder, options.mlflow)
             begin_run(

@@ -4,15 +4,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ensemble.options import (
+from ensemble.base.options import (
     EPOCHS,
     IMAGE_SIZE,
     SEED,
-    data_options,
     new_parser,
     positive_number,
     whole_number,
 )
+from ensemble.data.layout import data_options
 
 OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "data": {

@@ -8,9 +8,9 @@ which an ensemble uses five. All records and validation scores stay; the weights
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from ensemble.choice import read_choice
-from ensemble.errors import InputError
-from ensemble.members import member_folder, rank_members
+from ensemble.base.errors import InputError
+from ensemble.run.members import member_folder, rank_members
+from ensemble.selection.choice import read_choice
 from ensemble.training.checkpoint import Member, drop_weights, open_member, remove_member
 
 STATE_SIZE = 3  # in networks: the weights and an optimiser's two moments

@@ -27,8 +27,8 @@ from typing import Any, Literal
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from pydantic import Field, ValidationError, model_validator
 
-from ensemble.errors import InputError, quote
-from ensemble.files import read_toml
+from ensemble.base.errors import InputError, quote
+from ensemble.base.files import read_toml
 from ensemble.search.space import (
     Choice,
     EarlyStopping,

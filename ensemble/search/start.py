@@ -14,10 +14,10 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from ensemble.errors import InputError
-from ensemble.files import read_object
-from ensemble.members import find_run, open_members, rank_members
-from ensemble.recipe import Recipe, load_recipe
+from ensemble.base.errors import InputError
+from ensemble.base.files import read_object
+from ensemble.recipes.recipe import Recipe, load_recipe
+from ensemble.run.members import find_run, open_members, rank_members
 from ensemble.search.space import Parameter, Space, applies
 from ensemble.search.space_file import check_values
 from ensemble.training.config import TrialConfig

@@ -13,8 +13,8 @@ from typing import Any
 
 from ray import tune
 
-from ensemble.errors import InputError
-from ensemble.interruption import handled_by, terminate
+from ensemble.base.errors import InputError
+from ensemble.base.interruption import handled_by, terminate
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import optuna
 import sqlalchemy
 from optuna.trial import TrialState
 
-from ensemble.errors import InputError
+from ensemble.base.errors import InputError
 from ensemble.search.database import connect
 from ensemble.search.space import Space
 from ensemble.training.seeds import derive_seed

@@ -5,7 +5,7 @@ from typing import Any
 
 import optuna
 
-from ensemble import run_tables
+from ensemble.run import tables as run_tables
 
 
 class RunTables(run_tables.RunTables):

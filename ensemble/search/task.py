@@ -13,15 +13,15 @@ from typing import Any
 
 import torch
 
+from ensemble.base.errors import InputError
+from ensemble.base.files import CannotWriteError
+from ensemble.base.memory import keep_freed_memory
 from ensemble.data.verify import PackError
-from ensemble.errors import InputError
-from ensemble.files import CannotWriteError
-from ensemble.search.scratch import own, remove_abandoned
-from ensemble.search.storage import Storage, StorageError, local_pack
+from ensemble.search.cluster.scratch import own, remove_abandoned
+from ensemble.search.cluster.storage import Storage, StorageError, local_pack
 from ensemble.training.config import TrialConfig
 from ensemble.training.loop import DivergedError
 from ensemble.training.member import TrainingData, open_training_data, train_member
-from ensemble.training.memory import keep_freed_memory
 
 # of the machine and not of the trial's configuration: these end the search and fail no trial
 HINDRANCES = (CannotWriteError, PackError, StorageError, OSError)

@@ -11,10 +11,10 @@ from typing import Any
 import ray
 from ray import tune
 
-from ensemble.search.reservations import ask_ray, count_places, release_orphans
+from ensemble.base.wording import plural
+from ensemble.search.cluster.reservations import ask_ray, count_places, release_orphans
 from ensemble.search.stopping import Stopping
 from ensemble.search.workers import WorkersLostError
-from ensemble.wording import plural
 
 WORKERS_LOST = WorkersLostError.__name__
 ATTEMPTS = 3  # of a trial whose processes die

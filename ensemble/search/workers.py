@@ -23,8 +23,8 @@ from ray import train
 from ray.exceptions import RayActorError, RayError
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
-from ensemble.search.mailbox import Mailbox
-from ensemble.search.scratch import scratch_folder
+from ensemble.search.cluster.scratch import scratch_folder
+from ensemble.search.relay import Mailbox
 from ensemble.search.task import Task, explain_failure, is_hindrance, open_task_data, run_task
 from ensemble.training.loop import DivergedError
 

@@ -10,7 +10,7 @@ from typing import Any
 import torchvision
 from torch import Tensor, nn
 
-from ensemble.errors import InputError
+from ensemble.base.errors import InputError
 from ensemble.training.config import ModelConfig, OptimisationConfig
 
 # where torchvision keeps its last layer; everything else is the backbone

@@ -28,8 +28,8 @@ from pydantic import (
 )
 from torch import nn
 
-from ensemble.errors import InputError
-from ensemble.files import make_folder, read_json, remove_file, write_json, write_named
+from ensemble.base.errors import InputError
+from ensemble.base.files import make_folder, read_json, remove_file, write_json, write_named
 from ensemble.training.backbones import build_model
 from ensemble.training.config import TrialConfig, explain_validation
 from ensemble.training.loop import Epoch

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ensemble.errors import InputError, quote
+from ensemble.base.errors import InputError, quote
 
 Backbone = Literal[
     "small_cnn",

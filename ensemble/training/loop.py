@@ -17,8 +17,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from ensemble.base.errors import InputError
 from ensemble.data.batches import Tiles, make_batch
-from ensemble.errors import InputError
 from ensemble.training.backbones import choose_trainable
 from ensemble.training.config import TrialConfig
 from ensemble.training.data_parallel import place_among_workers, share_statistics, wrap_model

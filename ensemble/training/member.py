@@ -18,17 +18,17 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from ensemble.base.errors import InputError
+from ensemble.base.files import CannotWriteError, make_folder, remove_file, writing
 from ensemble.data.batches import Tiles, place_tiles
 from ensemble.data.pack import open_pack
-from ensemble.errors import InputError
-from ensemble.files import CannotWriteError, make_folder, remove_file, writing
 from ensemble.training.backbones import build_model
 from ensemble.training.checkpoint import open_member, remove_leftovers, save_member, write_weights
 from ensemble.training.config import TrialConfig
 from ensemble.training.data_parallel import place_among_workers
+from ensemble.training.initial_weights import digest_tensors
 from ensemble.training.loop import Epoch, fit
 from ensemble.training.state import State, identify_run, load_state, save_state, write_tensors
-from ensemble.training.weights import digest_tensors
 
 LOCK_WAIT_SECONDS = 60
 

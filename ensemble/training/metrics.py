@@ -7,7 +7,7 @@ the area under the ROC curve; both need no threshold.
 import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from ensemble.errors import InputError
+from ensemble.base.errors import InputError
 
 # Averages of probabilities reach 0 and 1 in float64, where a logarithm has no value. As in
 # scikit-learn's log_loss; a certain error costs 36 nats, of whichever class the tile is.

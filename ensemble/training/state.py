@@ -20,8 +20,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
-from ensemble.errors import InputError
-from ensemble.files import read_json, remove_file, write_json, write_named
+from ensemble.base.errors import InputError
+from ensemble.base.files import read_json, remove_file, write_json, write_named
 from ensemble.training.config import TrialConfig
 from ensemble.training.loop import Epoch
 

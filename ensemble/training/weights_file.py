@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from ensemble.errors import InputError, quote
+from ensemble.base.errors import InputError, quote
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")
 NUM_NAMED = 3

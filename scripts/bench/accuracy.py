@@ -7,12 +7,12 @@ from torch import multiprocessing
 
 from bench.plan import Plan
 from bench.row import Row
+from ensemble.base.memory import keep_freed_memory
 from ensemble.data import batches
 from ensemble.training.backbones import build_model
+from ensemble.training.initial_weights import make_initial_state
 from ensemble.training.loop import fit
 from ensemble.training.member import open_training_data
-from ensemble.training.memory import keep_freed_memory
-from ensemble.training.weights import make_initial_state
 
 SEEDS = range(5)
 

@@ -24,14 +24,14 @@ from matplotlib.ticker import LogLocator, NullLocator
 from bench.row import Row
 from bench.searcher import run_trials
 from bench.selection import draw_scores
+from ensemble.base.files import write_text, written_whole
 from ensemble.data.batches import make_batch
 from ensemble.data.packing import pack
 from ensemble.data.sources import Source, open_source
 from ensemble.data.split import assign_splits, digest_split, drop_duplicates
-from ensemble.files import write_text, written_whole
-from ensemble.intervals import intervals
+from ensemble.evaluation.intervals import intervals
+from ensemble.selection.weighting import average_probabilities, greedy_weights
 from ensemble.training.member import TrainingData, open_training_data
-from ensemble.weighting import average_probabilities, greedy_weights
 
 PART = "growth"
 FEWEST_TILES = 1000

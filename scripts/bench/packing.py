@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from bench.row import Row
-from ensemble.data.decode import decode_picture
-from ensemble.data.listing import Reader
 from ensemble.data.packing import pack
+from ensemble.data.reading.decode import decode_picture
+from ensemble.data.reading.listing import Reader
 from ensemble.data.sources import Source, open_source
 
 PART = "packing"

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from bench.row import Row
-from ensemble.files import read_object, read_table, write_json, write_text
+from ensemble.base.files import read_object, read_table, write_json, write_text
 
 
 class Report:

@@ -17,7 +17,7 @@ import numpy as np
 
 from bench.plan import ROOT
 from bench.row import Row
-from ensemble.members import member_folder
+from ensemble.run.members import member_folder
 from ensemble.search.options import build_parser
 from ensemble.search.retention import Retention
 from ensemble.search.searcher import StudySearcher

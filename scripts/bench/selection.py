@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from bench.row import Row
+from ensemble.selection.weighting import greedy_weights
 from ensemble.training.metrics import margins_to_probabilities
-from ensemble.weighting import greedy_weights
 
 PART = "selection"
 DEFAULTS = greedy_weights.__kwdefaults__ or {}  # what the ensemble command selects with

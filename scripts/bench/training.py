@@ -10,11 +10,11 @@ from torch import multiprocessing
 from bench.floor import run_steps
 from bench.plan import Plan
 from bench.row import Row
+from ensemble.base.memory import keep_freed_memory
 from ensemble.training.backbones import build_model
 from ensemble.training.config import TrialConfig
 from ensemble.training.loop import fit
 from ensemble.training.member import open_training_data
-from ensemble.training.memory import keep_freed_memory
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""What every room stands on: errors, files, words, and how a command begins and ends."""

@@ -1,0 +1,171 @@
+"""How every command begins and ends: its output, Ctrl-C, bad input, and the exit code.
+
+What the person's terminal or log no longer takes is lost, and nothing else: `| tee` and `| head`
+may end first, a disk may be full, a terminal closed, or in an encoding that lacks a character.
+"""
+
+import argparse
+import codecs
+import importlib
+import io
+import os
+import select
+import signal
+import sys
+import unicodedata
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn, TextIO
+
+from ensemble.base.cores import spare_libraries
+from ensemble.base.errors import InputError, one_line
+
+PLAIN = dict(zip("−–—×÷→“”‘’", "---x/>\"\"''", strict=True)) | {"≥": ">=", "≤": "<=", "±": "+-"}
+OUR_HANDLER = "ensemble.plain"
+
+
+def run_module(name: str, build_parser: Callable[[], argparse.ArgumentParser]) -> NoReturn:
+    """Run the `main` of a module, whose imports take seconds; then the process ends.
+
+    Args:
+        name: Name of the module, such as `ensemble.evaluate`.
+        build_parser: Parser of the command line, by which help is printed and what is mistyped is
+            refused before anything is imported; `main` parses again.
+    """
+
+    def parse() -> None:
+        build_parser().parse_args()
+
+    run_command(parse)
+    spare_libraries()
+    with _ended_at_once(), _said("loading …"):
+        main = importlib.import_module(name).main
+    run_command(main)
+    sys.exit()
+
+
+def run_command(main: Callable[[], None]) -> None:
+    """Run a command's `main`; an `InputError` becomes one line on stderr and exit code 2.
+
+    Ctrl-C is exit code 130 without a traceback.
+    """
+    survive_output()
+    try:
+        check_platform()
+        main()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+    except InputError as error:
+        print(f"error: {one_line(str(error))}", file=sys.stderr)
+        sys.exit(2)
+
+
+def check_platform() -> None:
+    """Refuse an operating system whose kernel lacks what is used of Linux's: flock, /proc, ….
+
+    Raises:
+        InputError: It is another one.
+    """
+    if sys.platform != "linux":
+        raise InputError(
+            f"crack-ensemble runs on Linux alone, and this is {sys.platform}; on Windows use WSL2, "
+            "on macOS a container or a virtual machine with Linux"
+        )
+
+
+def survive_output() -> None:
+    """Make stdout and stderr lose what cannot be written, instead of raising."""
+    codecs.register_error(OUR_HANDLER, _replace)
+    _open_closed()
+    sys.stdout, sys.stderr = _surviving(sys.stdout), _surviving(sys.stderr)
+
+
+def _surviving(stream: TextIO) -> TextIO:
+    """The same file, behind a layer that never fails; other kinds of streams are left as they are.
+
+    A setting of the person's own, as in PYTHONIOENCODING=ascii:ignore, stays.
+    """
+    if not isinstance(stream, io.TextIOWrapper) or isinstance(_raw(stream), _Sink):
+        return stream
+    try:
+        descriptor = stream.fileno()
+        stream.flush()
+    except OSError:
+        return stream
+    by_default = stream.errors in ("strict", "surrogateescape", "backslashreplace")
+    return io.TextIOWrapper(
+        io.BufferedWriter(_Sink(descriptor, "wb", closefd=False)),  # type: ignore[type-var]
+        encoding=stream.encoding,
+        errors=OUR_HANDLER if by_default else stream.errors,
+        line_buffering=True,
+    )
+
+
+def _raw(stream: io.TextIOWrapper) -> object:
+    return getattr(stream.buffer, "raw", None)
+
+
+class _Sink(io.FileIO):
+    """A file that takes everything."""
+
+    def write(self, data: bytes, /) -> int:  # type: ignore[override]
+        """Write some of the bytes, and return how many; those that cannot be count as written."""
+        try:
+            while (written := super().write(data)) is None:  # another program made it non-blocking
+                select.select([], [self], [])
+        except OSError:
+            return len(data)
+        return written
+
+
+def _replace(error: UnicodeError) -> tuple[str, int]:
+    """Characters that an encoding lacks, in the plainest form it has."""
+    assert isinstance(error, UnicodeEncodeError)
+    found = error.object[error.start : error.end]
+    shown = "".join(PLAIN.get(c) or unicodedata.normalize("NFKD", c) for c in found)
+    shown = "".join(c for c in shown if not unicodedata.combining(c))
+    return "".join(c if c.isascii() else "?" for c in shown), error.end
+
+
+def _open_closed() -> None:
+    """Put nothing in place of a closed stdin, stdout or stderr, lest another file become it."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest that is free
+
+
+@contextmanager
+def _ended_at_once() -> Iterator[None]:
+    """Within, Ctrl-C ends the process there and then.
+
+    An exception would not do: it would pass through whatever is being imported.
+    """
+
+    def end(number: int, _: FrameType | None) -> NoReturn:
+        os.write(2, b"interrupted\n")
+        os._exit(128 + number)
+
+    before = signal.getsignal(signal.SIGINT)
+    if before == signal.default_int_handler:  # else it is ignored, as in a shell's background job
+        signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _said(words: str) -> Iterator[None]:
+    """Words on the terminal's last line for the time of the block; nothing in a log file."""
+    is_terminal = sys.stderr is not None and sys.stderr.isatty()
+    if is_terminal:
+        print(words, end="", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        if is_terminal:
+            print("\r\x1b[2K", end="", file=sys.stderr, flush=True)

@@ -1,0 +1,284 @@
+"""Files that are there whole or not at all: written beside their place, synced, then renamed."""
+
+import csv
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import tomllib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ensemble.base.cells import protect, unprotect
+from ensemble.base.errors import InputError, quote
+
+MAX_COLUMNS = 1000  # pandas takes minutes over a hundred thousand
+MISSING = ("", "NaN", "nan", "NA", "N/A", "None", "NULL", "null")  # numbers, as others write them
+MAX_TOML_BYTES = 32 * 1024  # reading a dotted key takes time with the square of its length
+
+
+class CannotWriteError(InputError):
+    """What belongs on a disk cannot be written there: no room, no right, no disk any more."""
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; what is written there becomes `path` at the end.
+
+    On an exception nothing is left and an older `path` stays as it was.
+
+    Raises:
+        CannotWriteError: The disk does not take it.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with writing(path):
+        try:
+            yield temporary
+            sync_file(temporary)
+            temporary.replace(path)
+            sync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn whatever the system refuses while `path` is written into an error that names it.
+
+    Raises:
+        CannotWriteError: There is no room, no right to write, or the disk fails.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            words = f"no room on the disk for {path}: make room, then run again"
+        else:
+            words = (
+                f"{path} cannot be written ({error.strerror or error}); mend that, then run again"
+            )
+        raise CannotWriteError(words) from None
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, unless they are there.
+
+    Raises:
+        CannotWriteError: The disk does not take it.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file, if it is there.
+
+    Raises:
+        CannotWriteError: Its folder takes no change.
+    """
+    with writing(path):
+        path.unlink(missing_ok=True)
+
+
+def sync_file(path: Path) -> None:
+    """Make what was written to `path` survive a power cut."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_named(folder: Path, stem: str, suffix: str, data: bytes) -> tuple[str, str]:
+    """Write `data` to a file of `folder` that is named by what it holds.
+
+    Returns:
+        The file's name, `<stem>-<8 digits of the digest>.<suffix>`, and the SHA-256.
+
+    Raises:
+        CannotWriteError: The disk does not take it.
+    """
+    sha256 = hashlib.sha256(data).hexdigest()
+    name = f"{stem}-{sha256[:8]}.{suffix}"
+    with written_whole(folder / name) as path:
+        path.write_bytes(data)
+    return name, sha256
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` whole."""
+    with written_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def append_line(path: Path, line: str, *, header: str) -> None:
+    """Append a line to a file that only grows, in one write that survives a power cut.
+
+    Args:
+        path: Path of the file; made with its header where it is missing or empty.
+        line: The line, without its end.
+        header: The first line, without its end.
+
+    Raises:
+        CannotWriteError: The disk does not take it; nothing is appended then.
+    """
+    with writing(path):
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            size = os.fstat(descriptor).st_size
+            is_torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+            start = "\n" * is_torn if size else f"{header}\n"
+            data = f"{start}{line}\n".encode()
+            if os.write(descriptor, data) != len(data):
+                os.ftruncate(descriptor, size)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        if not size:
+            sync_folder(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` to `path` as indented JSON; NaN is refused."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        InputError: The file is missing, unreadable or no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read as JSON ({error})") from None
+
+
+def read_object(path: Path, **keys: type) -> dict[str, Any]:
+    """Read a JSON object that holds `keys`, each a value of its type.
+
+    Raises:
+        InputError: The file is missing, unreadable or another thing.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: damaged (expected an object, but got {quote(value)})")
+    for key, kind in keys.items():
+        if not isinstance(value.get(key), kind):
+            raise InputError(
+                f"{path}: damaged ({key} must be {kind.__name__}, but got {quote(value.get(key))})"
+            )
+    return value
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a small TOML file.
+
+    Raises:
+        InputError: The file is missing, unreadable, too large or no TOML.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_TOML_BYTES + 1)
+        if len(content) > MAX_TOML_BYTES:
+            raise InputError(f"{path}: at most {MAX_TOML_BYTES:,} bytes are read, it has more")
+        return tomllib.loads(content.decode())
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not a readable TOML file ({error})") from None
+
+
+def find_toml(given: str, folder: Path, *, what: str) -> Path:
+    """A TOML file by its path, or by its name in `folder`.
+
+    Args:
+        given: Path or name, without the suffix.
+        folder: Whose files have names.
+        what: Was given, for the message: an option, or what the file is.
+
+    Raises:
+        InputError: There is no such file, or it cannot be looked at.
+    """
+    try:
+        if Path(given).is_file():
+            return Path(given)
+    except OSError as error:
+        raise InputError(f"{what} {given}: cannot be read ({error.strerror})") from None
+    known = sorted(path.stem for path in folder.glob("*.toml"))
+    if not known:
+        raise InputError(
+            f"{what} {given}: no such file, and no {folder} to find it in by name: this package "
+            "was installed without a clone; in a clone say pip install -e . and try again, or "
+            "give a FILE"
+        )
+    if given not in known:
+        raise InputError(f"{what} {given}: no such file, nor one of {', '.join(known)}")
+    return folder / f"{given}.toml"
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as CSV, text that a spreadsheet would take for a formula with a ' before it."""
+    write_text(path, protect(table).to_csv(index=False))
+
+
+def read_table(
+    path: Path, *, columns: Sequence[str] = (), text: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Read CSV, its header in the first line; an empty file is a table without columns.
+
+    Args:
+        path: Of the file.
+        columns: That must be there.
+        text: Columns that are text, whatever they look like, NA as well; an empty cell is "".
+
+    Raises:
+        InputError: The file is missing or no CSV, a row is not as long as the header, or a column
+            is missing.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = csv.reader(file)
+            header = next(rows, [])
+            width = len(header)
+            if width > MAX_COLUMNS:
+                raise InputError(f"{path} has {width:,} columns, more than {MAX_COLUMNS:,}")
+            for row in rows:
+                if row and len(row) != width:
+                    raise InputError(
+                        f"{path}, line {rows.line_num}: {len(row)} cells under {width} columns"
+                    )
+        table = pd.read_csv(
+            path,
+            dtype=dict.fromkeys(text, str),
+            index_col=False,
+            keep_default_na=False,  # a surface may be called NA
+            na_values={name: MISSING for name in header if name not in text},
+        )
+    except pd.errors.EmptyDataError:
+        table = pd.DataFrame()
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing") from None
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read as CSV ({error})") from None
+    for name in columns:
+        if name not in table:
+            raise InputError(f"{path} has no column {quote(name)}")
+    texts = [name for name in text if name in table]
+    return table.assign(**{name: table[name].map(unprotect) for name in texts})

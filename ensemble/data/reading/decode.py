@@ -1,0 +1,169 @@
+"""Bytes of a picture → its pixels, or why it is not decoded; bounds hold before anything is."""
+
+import io
+import re
+import struct
+import zipfile
+import zlib
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageFile, ImageOps
+
+from ensemble.base.errors import escape
+from ensemble.data.reading.blank import fill_blank, mark_blank
+
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "JPEG2000")  # no other program is needed
+MAX_TILE_PIXELS = 4096 * 4096
+TIFF_TILE_SIDES = (322, 323)
+TIFF_BITS, TIFF_PHOTOMETRIC = 258, 262
+MAX_SCANS = 100  # of a JPEG; cameras write 1, progressive ones have about 10
+MARKER = re.compile(rb"\xff([^\x00\xff])")
+START_OF_SCAN, END_OF_IMAGE = b"\xda", b"\xd9"
+WITHOUT_LENGTH = {bytes([code]) for code in (0x01, *range(0xD0, 0xD9))}
+JPEG2000_SIZE = re.compile(rb"\xff\x4f\xff\x51.{38}(.)", re.DOTALL)  # bits of the first channel
+UNREADABLE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+)
+
+
+def decode_picture(data: bytes) -> Image.Image:
+    """Decode the bytes of a tile, in RGB; what is transparent gets the mean colour of the rest.
+
+    Raises:
+        One of `UNREADABLE`: It cannot be decoded, or more than half of it is transparent.
+    """
+    with open_image(data) as image:
+        picture = fill_blank(load_image(image, is_photograph=False))
+    if picture is None:
+        raise ValueError("more than half of it is transparent")
+    return picture
+
+
+def open_image(data: bytes) -> ImageFile.ImageFile:
+    """Read the head of a tile.
+
+    Raises:
+        One of `UNREADABLE`: It is none, or would take too much to decode.
+    """
+    file = io.BytesIO(data)
+    image = Image.open(file, formats=FORMATS)
+    if image.width * image.height > MAX_TILE_PIXELS:
+        raise ValueError(f"{image.width} × {image.height} px is too large for a tile")
+    check_image(image, file)
+    return image
+
+
+def load_image(image: ImageFile.ImageFile, *, is_photograph: bool) -> Image.Image:
+    """Decode an opened picture.
+
+    Args:
+        image: What `Image.open` gave.
+        is_photograph: Whether it is turned upright, and may have a frame.
+
+    Returns:
+        RGB, or RGBA where some of it shows nothing; see `mark_blank`.
+
+    Raises:
+        ValueError: It has more than 8 bits a channel, and how many it uses is not known.
+        One of `UNREADABLE`: It cannot be decoded.
+    """
+    num_bits = _count_bits(image)
+    image.load()
+    if is_photograph:
+        ImageOps.exif_transpose(image, in_place=True)
+    picture = image if num_bits <= 8 else _to_8_bits(image, num_bits)
+    return mark_blank(picture, has_frame=is_photograph)
+
+
+def check_image(image: ImageFile.ImageFile, file: BinaryIO) -> None:
+    """Refuse an opened picture that Pillow would decode wrongly, or only with great effort.
+
+    A JPEG may go over all its pixels in scans of 30 bytes, 20 ms each; a small TIFF may be cut from
+    one tile of a gigabyte.
+
+    Raises:
+        ValueError: It has more than 16 bits a channel or 16 in CMYK, there are more than
+            `MAX_SCANS` scans, or a TIFF's tile is larger than the picture.
+    """
+    if image.mode in ("I", "F") or (image.mode == "CMYK" and _count_bits(image) > 8):
+        raise ValueError("more than 8 bits a channel, which is not read; save it with 8")
+    if image.format == "TIFF":
+        width, length = (getattr(image, "tag_v2", {}).get(tag, 0) for tag in TIFF_TILE_SIDES)
+        if width * length > 4 * max(image.width * image.height, 2**20):
+            raise ValueError(f"a TIFF with a tile of {width} × {length} px; save it anew")
+    if image.format not in ("JPEG", "MPO"):
+        return
+    place = file.tell()
+    file.seek(0)
+    scans = count_scans(file.read())
+    file.seek(place)
+    if scans > MAX_SCANS:
+        raise ValueError(f"a JPEG of {scans:,} scans; save it anew")
+
+
+def count_scans(data: bytes) -> int:
+    """How often a JPEG goes over its pixels; what lies behind its end, such as a video, is not it.
+
+    The markers are walked as libjpeg does: a segment's length is skipped, everything else is passed
+    up to the next marker.
+    """
+    scans, place = 0, 2
+    while (marker := MARKER.search(data, place)) and marker[1] != END_OF_IMAGE:
+        place = marker.end()
+        if marker[1] == START_OF_SCAN:
+            scans += 1
+        if marker[1] not in WITHOUT_LENGTH:
+            place += max(2, int.from_bytes(data[place : place + 2]))
+    return scans
+
+
+def _count_bits(image: ImageFile.ImageFile) -> int:
+    """Bits a channel in an opened file, of which Pillow hands on 8 in RGB and all in grey."""
+    if image.format == "TIFF":
+        bits = getattr(image, "tag_v2", {}).get(TIFF_BITS, 1)
+        return int(max(bits) if isinstance(bits, tuple) else bits)
+    if image.format == "JPEG2000" and image.fp is not None:
+        image.fp.seek(0)
+        size = JPEG2000_SIZE.search(image.fp.read(2**16))
+        return 1 + (size[1][0] & 127) if size else 8
+    return 16 if any(";16" in str(tile[3]) for tile in image.tile) else 8
+
+
+def _to_8_bits(image: Image.Image, num_bits: int) -> Image.Image:
+    """The upper 8 of the bits that a channel has in the file.
+
+    Cameras put 10 to 14 bits into 16, and few programs note it: such a picture would be black. It
+    is told by its upper two bits, which are never used.
+
+    Raises:
+        ValueError: They are not.
+    """
+    if image.mode.startswith("I;16"):
+        if image.format == "JPEG2000":
+            num_bits = 16  # Pillow has scaled it to that
+        upper = (np.asarray(image) >> (num_bits - 8)).astype(np.uint8)
+        is_inverted = getattr(image, "tag_v2", {}).get(TIFF_PHOTOMETRIC) == 0
+        image = Image.fromarray(255 - upper if is_inverted else upper)
+    brightest = max(np.asarray(image.getchannel(band)).max() for band in image.getbands()[:3])
+    if brightest < 64:
+        raise ValueError(
+            f"{num_bits} bits a channel, of which the upper two are not used, so that its real "
+            "depth is not known; save it with 8"
+        )
+    return image
+
+
+def explain_unreadable(error: BaseException) -> str:
+    """Why a picture cannot be read, in a few words."""
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "not a picture"
+    return escape(" ".join(str(error).split()))[:200] or type(error).__name__

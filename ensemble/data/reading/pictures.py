@@ -1,0 +1,160 @@
+"""Pictures without labels: found in folders and .zip files, and decoded as training does.
+
+A photograph may be a hundred times a tile; bounds on sizes hold before anything is decoded.
+"""
+
+import io
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from PIL import Image, ImageFile
+
+from ensemble.base.errors import InputError
+from ensemble.data.reading.archive import Archive
+from ensemble.data.reading.decode import FORMATS, check_image, load_image
+from ensemble.data.reading.listing import (
+    ARCHIVES,
+    PICTURE_SUFFIXES,
+    explain_nothing,
+    list_files,
+    printable,
+)
+
+MAX_ZIPPED_BYTES = 640 * 2**20
+MAX_PICTURE_PIXELS = 250_000_000
+ONE_TILE = 1.5  # a picture up to this many tiles wide and high is one tile
+LEAST_TILE = 0.25  # a side shorter than this part of a tile's shows too little
+
+
+class Picture(NamedTuple):
+    """A picture to be read: a file, or a member of an open .zip."""
+
+    name: str
+    path: str | Path
+    archive: Archive | None = None
+
+    def open(self) -> BinaryIO:
+        """Its bytes; a .zip is unpacked into memory, one picture at a time."""
+        if self.archive is not None:
+            return io.BytesIO(self.archive.read(str(self.path)))
+        return Path(self.path).open("rb")
+
+
+class Found(NamedTuple):
+    """What lies under the paths that a person named.
+
+    Attributes:
+        pictures: Each once, in the order of the paths, by name in each.
+        passed_over: Names of files and folders that are not read, by the reason.
+    """
+
+    pictures: list[Picture]
+    passed_over: dict[str, list[str]]
+
+
+def list_pictures(paths: Sequence[Path], skipped: Path, archives: ExitStack) -> Found:
+    """Find pictures: files by themselves, and those in folders and .zip files.
+
+    Args:
+        paths: Of pictures, folders and .zip files.
+        skipped: Folder of the overlays.
+        archives: Closes the .zip files.
+
+    Raises:
+        InputError: A path does not exist, holds no picture or lies in the folder `skipped`, or a
+            .zip is unsafe.
+    """
+    skipped = skipped.resolve()
+    found: dict[object, Picture] = {}
+    passed_over: dict[str, list[str]] = {}
+    for path in paths:
+        if path.resolve().is_relative_to(skipped):
+            raise InputError(f"{path}: overlays go there; name another folder with --overlays")
+        is_archive = path.is_file() and path.suffix.lower() in ARCHIVES
+        if path.is_dir() or is_archive:
+            listing = list_files(path, max_bytes=MAX_ZIPPED_BYTES, skipped=skipped)
+            if not listing.files:
+                instead = explain_nothing(listing.passed_over)
+                raise InputError(
+                    f"{path}: no pictures ({' '.join(sorted(PICTURE_SUFFIXES))}) in it{instead}"
+                )
+            for reason, names in listing.passed_over.items():
+                passed_over.setdefault(reason, []).extend(f"{path}/{name}" for name in names)
+        elif not path.is_file():
+            raise InputError(f"{path}: no such picture, folder or .zip")
+        if is_archive:
+            archive = archives.enter_context(Archive(path))
+            listed = [Picture(f"{path}/{name}", name, archive) for name in listing.files]
+        elif path.is_dir():
+            listed = [Picture(str(path / name), path / name) for name in listing.files]
+        else:
+            listed = [Picture(str(path), path)]
+        for picture in listed:
+            place = path if picture.archive else Path(picture.path)
+            key = place.resolve(), picture.archive and picture.path
+            found.setdefault(key, picture._replace(name=printable(picture.name)))
+    return Found(list(found.values()), passed_over)
+
+
+def is_one_tile(picture_size: tuple[int, int], tile_size: tuple[int, int]) -> bool:
+    """Whether a picture (width, height) is scored as one tile (height, width)."""
+    (width, height), (tile_height, tile_width) = picture_size, tile_size
+    return width <= ONE_TILE * tile_width and height <= ONE_TILE * tile_height
+
+
+def read_picture(
+    file: BinaryIO, tile_size: tuple[int, int], *, reduced_px: int | None = None
+) -> Image.Image:
+    """Decode a picture: a single tile as training does, a larger photograph upright.
+
+    Args:
+        file: Of a picture.
+        tile_size: (height, width) that members were trained on.
+        reduced_px: A long side that will do, where something smaller is enough.
+
+    Returns:
+        RGB, or RGBA where some of it shows nothing; see `ensemble.data.reading.blank.mark_blank`.
+
+    Raises:
+        ValueError: It is too large or too small, or its bits a channel are too many.
+        OSError, SyntaxError, …: It cannot be decoded; see `decode.UNREADABLE`.
+    """
+    with _any_size(), _open(file) as image:
+        (width, height), (tile_height, tile_width) = image.size, tile_size
+        if width * height > MAX_PICTURE_PIXELS:
+            raise ValueError(
+                f"{width} × {height} px is more than {MAX_PICTURE_PIXELS // 10**6} megapixels"
+            )
+        if width < LEAST_TILE * tile_width or height < LEAST_TILE * tile_height:
+            raise ValueError(
+                f"{width} × {height} px is too small, a tile is {tile_width} × {tile_height} px"
+            )
+        is_photograph = not is_one_tile(image.size, tile_size)
+        if reduced_px is not None:
+            image.draft(None, (reduced_px, reduced_px))
+        return load_image(image, is_photograph=is_photograph)
+
+
+def _open(file: BinaryIO) -> ImageFile.ImageFile:
+    try:
+        image = Image.open(file, formats=FORMATS)
+        check_image(image, file)
+        return image
+    except Image.UnidentifiedImageError:
+        raise ValueError("no JPEG, PNG, BMP, TIFF, WebP, GIF or JPEG 2000") from None
+
+
+@contextmanager
+def _any_size() -> Iterator[None]:
+    """Lift Pillow's bound on pixels; `read_picture` has its own, before anything is decoded."""
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged metadata, which nothing here depends on
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before

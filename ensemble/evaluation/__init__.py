@@ -1,0 +1,1 @@
+"""Predictions of the test split → figures with intervals, mistakes, and the table of the result."""

@@ -1,0 +1,158 @@
+"""Predictions and a choice → every figure of the test, with its interval; nothing is opened here.
+
+Whatever stands in `metrics.json` is computed from the columns of `predictions.csv` and the
+thresholds of the choice, so that anybody can compute it again.
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ensemble.base.wording import plural
+from ensemble.evaluation.intervals import (
+    MIN_CONTRIBUTING,
+    Interval,
+    describe_difference,
+    intervals,
+    measured_coverage,
+    paired_intervals,
+)
+from ensemble.selection.calibration import brier_score, expected_calibration_error
+from ensemble.selection.choice import JudgedMember
+from ensemble.training.checkpoint import Member
+from ensemble.training.metrics import confusion_counts, log_loss, trivial_f1
+
+COMPARED = ("f1", "f2", "precision", "recall", "average_precision", "roc_auc", "brier", "loss")
+
+
+def photograph_of(predictions: pd.DataFrame) -> np.ndarray:
+    """The unit that is resampled: the photograph, or the tile where the names carry none."""
+    return predictions[unit_of(predictions)].to_numpy(dtype=str)
+
+
+def unit_of(predictions: pd.DataFrame) -> str:
+    """Name of the column that is resampled: `photograph`, or `tile` where the names carry none."""
+    return "photograph" if (predictions["photograph"] != "").all() else "tile"
+
+
+def figures(predictions: pd.DataFrame, column: str, threshold: float) -> dict[str, Any]:
+    """All figures of one column of probabilities at a threshold, with 95 % intervals.
+
+    `trivial_f1`, the F1 of calling every tile cracked, stands beside them.
+
+    Args:
+        predictions: `tile`, `photograph`, `label` and `column`.
+        column: Name of the column of probabilities.
+        threshold: "Cracked" where `column >= threshold`.
+    """
+    labels, probabilities = predictions["label"].to_numpy(), predictions[column].to_numpy()
+    found = intervals(labels, probabilities, photograph_of(predictions), threshold=threshold)
+    return {
+        **{name: _or_none(interval.value) for name, interval in found.items()},
+        "trivial_f1": trivial_f1(labels),
+        "threshold": threshold,
+        "confusion_matrix": confusion_counts(labels, probabilities, threshold),
+        "intervals": {name: _bounds(interval) for name, interval in found.items()},
+    }
+
+
+def ensemble_figures(predictions: pd.DataFrame, threshold: float, val_f1: float) -> dict[str, Any]:
+    """The ensemble's figures, and how well it is calibrated before and after its temperature."""
+    labels = predictions["label"].to_numpy()
+    before, after = (predictions[column].to_numpy() for column in ("ensemble", "calibrated"))
+    return {
+        **figures(predictions, "ensemble", threshold),
+        "val_f1": val_f1,
+        "expected_calibration_error": expected_calibration_error(labels, before),
+        "calibrated_loss": log_loss(labels, after),
+        "calibrated_brier": brier_score(labels, after),
+        "calibrated_expected_calibration_error": expected_calibration_error(labels, after),
+    }
+
+
+def member_figures(
+    predictions: pd.DataFrame, member: Member, judged: JudgedMember
+) -> dict[str, Any]:
+    """The figures of one member by itself, at its own threshold."""
+    return {
+        "trial": member.trial,
+        "backbone": member.record.config.model.backbone,
+        "epoch": member.record.epoch,
+        "val_f1": judged.val_f1,
+        **figures(predictions, f"trial_{member.trial}", judged.threshold),
+    }
+
+
+def surface_figures(predictions: pd.DataFrame, threshold: float) -> dict[str, Any]:
+    """The ensemble's figures on each surface, at the one threshold."""
+    return {
+        str(surface): {
+            **figures(part, "ensemble", threshold),
+            "num_tiles": len(part),
+            "num_photographs": len(set(photograph_of(part))),
+        }
+        for surface, part in predictions.groupby("surface")
+    }
+
+
+def compare(
+    predictions: pd.DataFrame, *, threshold: float, single: int, single_threshold: float
+) -> dict[str, Any]:
+    """The ensemble minus the best single member, photographs resampled for both alike."""
+    found = paired_intervals(
+        predictions["label"].to_numpy(),
+        predictions["ensemble"].to_numpy(),
+        predictions[f"trial_{single}"].to_numpy(),
+        photograph_of(predictions),
+        thresholds=(threshold, single_threshold),
+        metrics=COMPARED,
+    )
+    return {
+        name: {
+            "difference": _or_none(interval.value),
+            **_bounds(interval),
+            "verdict": describe_difference(name, interval, unit=unit_of(predictions)),
+        }
+        for name, interval in found.items()
+    }
+
+
+def flat_row(name: str, found: dict[str, Any]) -> dict[str, Any]:
+    """Figures with intervals, as `metrics.json` holds them, as a row of a table.
+
+    Args:
+        name: Of what was tested.
+        found: `threshold`, perhaps `val_f1`, and each metric that `intervals` names.
+    """
+    row: dict[str, Any] = {"what": name, "threshold": found["threshold"]}
+    row["val_f1"] = found.get("val_f1")
+    for metric, bounds in found["intervals"].items():
+        row[f"test_{metric}"] = found[metric]
+        row[f"test_{metric}_low"], row[f"test_{metric}_high"] = bounds["low"], bounds["high"]
+    return row
+
+
+def coverage_note(count: int, *, unit: str = "photograph") -> str:
+    """What is known of 95 % intervals from that many photographs, or tiles without one."""
+    if count < MIN_CONTRIBUTING:
+        are = "is" if count == 1 else "are"
+        return f"{plural(count, unit)} {are} too few for intervals: ten is the least"
+    told = f"95 % intervals resample {plural(count, unit)}"
+    coverage = measured_coverage("f1", count) if unit == "photograph" else None
+    if coverage is None:
+        return f"{told}; how often such intervals hold the true value was not measured"
+    return f"{told}; in simulation such an interval held the true F1 in {coverage:.1%} of cases"
+
+
+def _bounds(interval: Interval) -> dict[str, Any]:
+    return {
+        "low": _or_none(interval.low),
+        "high": _or_none(interval.high),
+        "method": interval.method,
+        "num_contributing": interval.num_contributing,
+    }
+
+
+def _or_none(value: float) -> float | None:
+    return None if value != value else float(value)

@@ -1,0 +1,191 @@
+"""Which tiles the ensemble got wrong, and which of them the labels may have got wrong.
+
+Predictions, one row a tile (as in `predictions.csv`) → tables: `errors.csv`, a list of labels to
+look at again, and what the figures would be with other labels. No pixels and no files but the
+re-labelled list that a person hands in. Suspects are found by confident learning: Northcutt, Jiang
+and Chuang 2021, https://arxiv.org/abs/1911.00068.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from ensemble.base.errors import InputError, quote
+from ensemble.data.tile_lists import read_rows
+from ensemble.training.metrics import ranking_metrics, threshold_metrics
+
+ABOUT_A_TILE = ["tile", "photograph", "surface", "label"]
+RELABELLED_COUNTS = (0, 5, 10, 20, 50, 100)
+
+
+def find_errors(predictions: pd.DataFrame, threshold: float) -> pd.DataFrame:
+    """The misclassified tiles: first the misses, then the false alarms, each the worst first.
+
+    Args:
+        predictions: `tile`, `photograph`, `surface`, `label`, `ensemble`, `calibrated`.
+        threshold: On `ensemble`; a tile is called cracked where `ensemble >= threshold`.
+
+    Returns:
+        `kind` ("miss" or "false alarm"), the tile's columns, `ensemble`, `calibrated`, and
+        `margin`, the distance |ensemble − threshold| by which the tile was missed.
+    """
+    called = predictions["ensemble"] >= threshold
+    errors = predictions[called != (predictions["label"] == 1)]
+    table = errors[[*ABOUT_A_TILE, "ensemble", "calibrated"]].copy()
+    table.insert(0, "kind", np.where(errors["label"] == 1, "miss", "false alarm"))
+    table["margin"] = (table["ensemble"] - threshold).abs()
+    order = ["label", "margin", "tile"]
+    return table.sort_values(order, ascending=[False, False, True]).reset_index(drop=True)
+
+
+def suspect_labels(
+    predictions: pd.DataFrame, weights: Sequence[float] | np.ndarray
+) -> pd.DataFrame:
+    """Tiles whose label the ensemble confidently contradicts, the most suspect first.
+
+    The rule is confident learning's: the threshold of a class is the mean probability of that class
+    over the tiles labelled so, and a label is suspect where the probability of the other class
+    reaches the other's threshold (and, if the stated class reaches its own too, is the larger one).
+    They are ranked by the normalised margin p(stated) − p(other), which for two classes is
+    2 · confidence − 1. A mean can be near 0 or 1 only if members agree, so agreement is in the
+    rank already; how many members contradict the label by the same rule, each with thresholds of
+    its own, is told beside it. The probabilities must be of tiles that no member was trained on.
+
+    It is a list to look at, not a list of wrong labels: what all members find hard is in it too.
+
+    Args:
+        predictions: `tile`, `photograph`, `surface`, `label`, `trial_<n>` …, `ensemble`,
+            `calibrated`.
+        weights: (M,) of the members, in the order of the `trial_` columns; any positive scale.
+
+    Returns:
+        `rank` from 1, the tile's columns, `suggested_label`, `ensemble`, `members_contradicting`
+        (weighted share, 0–1) and `confidence`, the calibrated probability of the stated label.
+    """
+    trials = [name for name in predictions.columns if str(name).startswith("trial_")]
+    shares = np.asarray(weights, dtype=np.float64)
+    if shares.shape != (len(trials),):
+        raise ValueError(f"one weight a member must hold, but got {shares.shape} for {trials}")
+    labels = predictions["label"].to_numpy()
+    calibrated = predictions["calibrated"].to_numpy()
+    contradicting = np.stack(
+        [_contradicts(labels, predictions[name].to_numpy()) for name in trials]
+    )
+    suspect = _contradicts(labels, calibrated)
+    table = predictions[ABOUT_A_TILE].assign(
+        suggested_label=1 - labels,
+        ensemble=predictions["ensemble"],
+        members_contradicting=np.clip(shares @ contradicting / shares.sum(), 0, 1),  # (N,)
+        confidence=np.where(labels == 1, calibrated, 1 - calibrated),
+    )[suspect]
+    order = ["confidence", "members_contradicting", "tile"]
+    table = table.sort_values(order, ascending=[True, False, True]).reset_index(drop=True)
+    table.insert(0, "rank", np.arange(1, len(table) + 1))
+    return table
+
+
+def _contradicts(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Whether confident learning counts each tile to the other class: (N,), (N,) → (N,) bool."""
+    of_class = np.stack([1 - probabilities, probabilities])  # (2, N)
+    thresholds = np.array(
+        [p[labels == k].mean() if (labels == k).any() else np.inf for k, p in enumerate(of_class)]
+    )
+    tiles = np.arange(len(labels))
+    stated, other = of_class[labels, tiles], of_class[1 - labels, tiles]
+    unclear = (stated >= thresholds[labels]) & (stated >= other)
+    return (other >= thresholds[1 - labels]) & ~unclear
+
+
+def relabelled_figures(
+    predictions: pd.DataFrame, suspects: pd.DataFrame, threshold: float
+) -> pd.DataFrame:
+    """The test figures if the first 0, 5, 10, … and all suspects were labelled as suggested.
+
+    A sensitivity, not a result: the ensemble itself chose the tiles. A suspect whose suggested
+    label is the ensemble's verdict raises F1; one whose verdict is the label as it stands lowers
+    it, because suspects are found without the threshold. So the figures bound nothing; only labels
+    that a person gave anew (`read_labels`) make a result.
+
+    Args:
+        predictions: `tile`, `label`, `ensemble`.
+        suspects: As `suspect_labels` ranks them.
+        threshold: On `ensemble`.
+
+    Returns:
+        `num_relabelled`, `f1`, `precision`, `recall`, `average_precision` (NaN where only one class
+        is left); the first row has the labels as they are.
+    """
+    probabilities = predictions["ensemble"].to_numpy()
+    place = pd.Series(np.arange(len(predictions)), index=predictions["tile"])
+    ranked = place.loc[suspects["tile"]].to_numpy()
+    suggested = suspects["suggested_label"].to_numpy()
+    rows = []
+    for count in sorted({k for k in RELABELLED_COUNTS if k <= len(ranked)} | {len(ranked)}):
+        labels = predictions["label"].to_numpy(copy=True)
+        labels[ranked[:count]] = suggested[:count]
+        figures = threshold_metrics(labels, probabilities, threshold)
+        figures |= ranking_metrics(labels, probabilities)
+        names = ("f1", "precision", "recall", "average_precision")
+        rows.append({"num_relabelled": count, **{name: figures[name] for name in names}})
+    return pd.DataFrame(rows)
+
+
+class CorrectedLabels(NamedTuple):
+    """A re-labelled list: its file, and the line and label (0 or 1) of each tile."""
+
+    path: Path
+    tiles: dict[str, tuple[int, int]]
+
+
+def read_labels(path: Path) -> CorrectedLabels:
+    """Read a re-labelled list, whose tiles nothing is known of yet.
+
+    Args:
+        path: A CSV file with columns `tile` and `label` (0 or 1); others are ignored, so that an
+            edited list of suspects will do.
+
+    Raises:
+        InputError: The file is missing or no such list, or a row has a label that is not 0 or 1, or
+            another label than an earlier row has for the same tile.
+    """
+    tiles: dict[str, tuple[int, int]] = {}
+    for line, row in read_rows(path, ("tile", "label")):
+        tile, label = row["tile"], row["label"]
+        where = f"{path}, line {line}"
+        if label not in ("0", "1"):
+            raise InputError(f"{where}: label must be 0 or 1 (cracked), but got {quote(label)}")
+        if tiles.setdefault(tile, (line, int(label)))[1] != int(label):
+            raise InputError(
+                f"{where}: tile {quote(tile)} has label {1 - int(label)} further up; keep one"
+            )
+    if not tiles:
+        raise InputError(f"{path} has no rows; give at least one tile and its label")
+    return CorrectedLabels(path, tiles)
+
+
+def correct_labels(predictions: pd.DataFrame, corrected: CorrectedLabels) -> pd.Series:
+    """The labels of `predictions`, with those of a re-labelled list in place of their own.
+
+    Args:
+        predictions: `tile`, `label`.
+        corrected: The re-labelled list; tiles that are not among the predictions are ignored, so
+            that the list which a search was given will do.
+
+    Returns:
+        (N,) int64 labels, indexed as `predictions` is.
+
+    Raises:
+        InputError: No tile of the list is among the predictions.
+    """
+    known = set(predictions["tile"])
+    if known.isdisjoint(corrected.tiles):
+        raise InputError(
+            f"{corrected.path}: none of its tiles is among the {len(known):,} tested ones (its "
+            f"first is {quote(next(iter(corrected.tiles)))}); give a list that has test tiles"
+        )
+    labels = {tile: label for tile, (_, label) in corrected.tiles.items()}
+    replaced = predictions["tile"].map(labels)
+    return replaced.fillna(predictions["label"]).astype("int64").rename("label")

@@ -1,0 +1,274 @@
+"""The result of a test as a table on the terminal, as many columns of it as fit there."""
+
+from collections.abc import Iterable, Mapping
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ensemble.base.errors import escape
+from ensemble.base.files import read_table
+from ensemble.base.wording import plural
+from ensemble.selection.calibration import name_score
+
+COLUMNS = {  # what does not fit is left out from the end
+    "f1": "F1",
+    "precision": "precision",
+    "recall": "recall",
+    "average_precision": "AP",
+    "roc_auc": "AUC",
+    "accuracy": "accuracy",
+    "loss": "loss",
+}
+ALWAYS_SHOWN = 3
+WITH_INTERVAL = ("f1", "average_precision")
+NARROW_TITLE = 22  # characters, where a row has two lines
+
+
+class Row(NamedTuple):
+    """A row: what was tested, more about it, its figures; another `group` stands below a line."""
+
+    title: str
+    about: list[str]
+    figures: dict[str, Any]
+    group: int = 0
+
+
+def read_names(run: Path) -> dict[int, str]:
+    """Trial → the name that a recipe gives it; empty for a run of a search.
+
+    Raises:
+        InputError: `trials.csv` is damaged.
+    """
+    path = run / "trials.csv"
+    return names_of(read_table(path, text=("name",))) if path.exists() else {}
+
+
+def names_of(trials: pd.DataFrame) -> dict[int, str]:
+    """Trial → name, from the rows of `trials.csv`; empty where they have none."""
+    if not {"trial", "name"} <= set(trials.columns):
+        return {}
+    named = trials[trials["name"].notna() & (trials["name"] != "")]
+    return {row["trial"]: escape(str(row["name"])) for row in named.to_dict("records")}
+
+
+def only_member(metrics: dict[str, Any]) -> dict[str, Any] | None:
+    """The figures of the member that is the whole ensemble; None where there is more to tell."""
+    return metrics["members"][0] if len(metrics["members"]) == 1 else None
+
+
+def trivial_sentences(metrics: dict[str, Any]) -> list[str]:
+    """What is said first of an ensemble that is no better than calling every tile cracked.
+
+    With a share p of cracked tiles, that reaches an F1 of 2p / (1 + p) without any network.
+
+    Args:
+        metrics: As in `metrics.json`.
+    """
+    found, counts = metrics["ensemble"], metrics["ensemble"]["confusion_matrix"]
+    sentences = []
+    if counts["false_negative"] + counts["true_negative"] == 0:
+        tiles = plural(sum(counts.values()), "test tile")
+        sentences.append(f"The ensemble calls all of {tiles} cracked: it tells nothing apart.")
+    elif found["f1"] <= found["trivial_f1"]:
+        sentences.append(
+            f"The ensemble is no better than calling every tile cracked: its F1 is "
+            f"{_number(found['f1'])}, and that alone reaches {_number(found['trivial_f1'])}."
+        )
+    worse = [
+        f"{escape(surface)} ({_number(part['f1'])} against {_number(part['trivial_f1'])})"
+        for surface, part in metrics["surfaces"].items()
+        if part["f1"] <= part["trivial_f1"] and 0 < part["trivial_f1"] < 1  # has both classes
+    ]
+    if worse and not sentences and len(metrics["surfaces"]) > 1:
+        sentences.append(
+            "By F1 the ensemble is no better than calling every tile cracked on surface "
+            f"{', '.join(worse)}."
+        )
+    return sentences
+
+
+def print_result(metrics: dict[str, Any], names: Mapping[int, str], console: Console) -> None:
+    """Print ensemble, members and surfaces, a row each, and what the comparison says.
+
+    Args:
+        metrics: As in `metrics.json`.
+        names: Trial → name, of those that have one.
+        console: Its width decides how many columns there are.
+    """
+    for line in trivial_sentences(metrics):
+        console.print(line, style="bold", highlight=False, markup=False)
+    photographs = metrics["num_test_photographs"]
+    of = f" of {plural(photographs, 'photograph')}" if photographs else ""
+    title = f"Test split: {plural(metrics['num_test_tiles'], 'tile')}{of}"
+    rows, most = _rows(metrics, names), len(COLUMNS)
+    stacked = (_draw(title, rows, n, stacked=True) for n in range(most, ALWAYS_SHOWN - 1, -1))
+    table = print_widest(chain([_draw(title, rows, most, stacked=False)], stacked), console)
+    left_out = list(COLUMNS.values())[len(table.columns) - 3 :]
+    if left_out:
+        console.print(f"not shown here: {', '.join(left_out)}; all are in metrics.json")
+    choice = metrics["choice"]
+    reached = choice["val_metrics"]
+    console.print(
+        f"threshold rule {choice['threshold_rule']}: precision {reached['precision']:.3f} and "
+        f"recall {reached['recall']:.3f} on validation",
+        highlight=False,
+    )
+    if "relabelled" in metrics:
+        new = metrics["relabelled"]
+        console.print(
+            f"on corrected labels ({new['num_changed']} changed, "
+            f"{plural(new['num_ignored'], 'row')} of tiles that are not tested): "
+            f"F1 {_number(new['f1'])}, precision {_number(new['precision'])}, "
+            f"recall {_number(new['recall'])}",
+            highlight=False,
+        )
+    for line in choice_sentences(choice):
+        console.print(line, highlight=False, markup=False)
+    gain = metrics["gain_over_best_single"]["f1"]
+    if gain["difference"] is not None and only_member(metrics) is None:
+        span = "" if gain["low"] is None else f" [{gain['low']:+.3f}, {gain['high']:+.3f}]"
+        line = f"F1 minus the best single member's: {gain['difference']:+.3f}{span}"
+        console.print(f"{line}, {gain['verdict']}", highlight=False, markup=False)
+    console.print(metrics["intervals"], highlight=False)
+    if metrics["leaky_split"]:
+        console.print(
+            "LEAKY SPLIT: tiles of one photograph stand in train and test; this shows what leakage "
+            "is worth and is no result",
+            style="bold red",
+        )
+    elif metrics["split_by"] != "photograph":
+        console.print(
+            "split by content: tiles of one photograph may be in train and test, so leakage cannot "
+            "be ruled out",
+            style="bold",
+        )
+    openings = plural(metrics["num_test_openings"], "time")
+    console.print(f"the test split of this run was opened {openings}")
+
+
+def choice_sentences(choice: dict[str, Any]) -> list[str]:
+    """What was tried on validation, and how far that can be trusted.
+
+    Args:
+        choice: As in `metrics.json`.
+    """
+    name, told = name_score(choice["threshold_rule"]), []
+    if choice["tta_tried"] is not None:
+        plain, turned = (f"{choice['tta_tried'][key]:.3f}" for key in ("plain", "turned"))
+        told.append(
+            f"flips and turns are {'' if choice['tta'] else 'not '}used: validation {name} is "
+            f"{turned} with them and {plain} without"
+        )
+    for score in choice["methods"]:
+        told.append(
+            f"cross-validation of {score['method']}: {name} {score['inner_score']:.3f} on the "
+            f"validation photographs it chose with, {score['outer_score']:.3f} on those left out "
+            f"(where its threshold reached a recall of {score['outer_recall']:.3f})"
+        )
+    if choice["methods"]:
+        told.append(
+            "figures on photographs left out are still too good: the kept epochs, and in a search "
+            "the settings, were chosen by all validation photographs"
+        )
+    return told
+
+
+def describe_method(choice: dict[str, Any]) -> str:
+    """The method and how many members it has, in a few words."""
+    count = len(choice["ingredients"]) or len(choice["members"])
+    if count == 1:
+        return "one member"
+    kinds = {
+        "mean": f"mean of {count} members",
+        "greedy": f"greedy selection of {count} members",
+        "weighted": f"weighted mean of {count} members",
+        "soup": f"one network whose weights are the mean of {count}",
+    }
+    return kinds[choice["method"]]
+
+
+def _rows(metrics: dict[str, Any], names: Mapping[int, str]) -> list[Row]:
+    """The ensemble first; its only member stands for it where the two are the same."""
+    choice, only = metrics["choice"], only_member(metrics)
+    rows = []
+    if only is None:
+        about = [describe_method(choice)]
+        rows.append(Row("ensemble", about, metrics["ensemble"]))
+    for member in metrics["members"]:
+        trial, name = f"trial {member['trial']}", names.get(member["trial"])
+        about = [member["backbone"] if name is None else f"{trial}, {member['backbone']}"]
+        if only is not None:
+            about.append("the only member")
+        elif member["trial"] == metrics["best_single"]["trial"]:
+            about.append("best single")
+        rows.append(Row(name or trial, about, member))
+    rows.append(Row("every tile cracked", [], trivial_figures(metrics["ensemble"]), group=1))
+    if len(metrics["surfaces"]) > 1:
+        for surface, figures in metrics["surfaces"].items():
+            about = [f"all cracked: F1 {_number(figures['trivial_f1'])}"]
+            rows.append(Row(f"ensemble on surface {escape(surface)}", about, figures, group=2))
+    return rows
+
+
+def trivial_figures(figures: dict[str, Any]) -> dict[str, Any]:
+    """What calling every tile cracked would reach, to hold every F1 against.
+
+    Args:
+        figures: Figures of the ensemble, as in `metrics.json`.
+    """
+    counts = figures["confusion_matrix"]
+    share = (counts["true_positive"] + counts["false_negative"]) / sum(counts.values())
+    known = {"f1": figures["trivial_f1"], "precision": share, "recall": 1.0, "accuracy": share}
+    nothing: dict[str, float | None] = dict.fromkeys(("threshold", *COLUMNS))
+    bounds = {name: {"low": None, "high": None} for name in COLUMNS}
+    return {**nothing, **known, "intervals": bounds}
+
+
+def print_widest(tables: Iterable[Table], console: Console) -> Table:
+    """Print the first table that fits, or the last of all, and return it.
+
+    Args:
+        tables: The widest first.
+        console: Its width decides.
+    """
+    unbounded = console.options.update_width(10_000)
+    for table in tables:  # the last one stays
+        if console.measure(table, options=unbounded).maximum <= console.width:
+            break
+    console.print(table)
+    return table
+
+
+def _draw(title: str, rows: list[Row], num_shown: int, *, stacked: bool) -> Table:
+    """The table with the first figures; stacked, intervals stand below theirs and cost no width."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("tested", max_width=NARROW_TITLE if stacked else None, overflow="fold")
+    shown = dict(list(COLUMNS.items())[:num_shown])
+    for name in ("threshold", "val F1", *shown.values()):
+        table.add_column(name, justify="right", no_wrap=True)
+    for number, row in enumerate(rows):
+        figures = row.figures
+        cells = [_number(figures["threshold"]), _number(figures.get("val_f1"))]
+        for metric in shown:
+            bounds = figures["intervals"][metric]
+            cell = _number(figures[metric])
+            if metric in WITH_INTERVAL and bounds["low"] is not None:
+                low, high = f"{bounds['low']:.2f}", f"{bounds['high']:.2f}"
+                cell += f"\n{low}–{high}" if stacked else f" [{low}, {high}]"
+            cells.append(cell)
+        if row.group != rows[number - 1].group and number:
+            table.add_section()
+        name = "\n".join([row.title, *row.about])
+        if not stacked and row.about:
+            name = f"{row.title} ({', '.join(row.about)})"
+        table.add_row(*map(Text, (name, *cells)), style=None if number else "bold")
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"

@@ -1,0 +1,1 @@
+"""Where a network saw a crack, as pictures."""

@@ -1,0 +1,255 @@
+"""What each convolution of a network looks for, and what it finds in one image: filters and maps.
+
+A map is shown as the network passes it on: behind the normalisation and activation that follow the
+convolution directly. Gates (squeeze-and-excitation and whatever else sees an image reduced to one
+place) have no maps and are left out.
+"""
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor, nn
+
+from ensemble.base.files import written_whole
+from ensemble.explanation.activation import HEAT, HEAT_OPACITY, draw_heat_bar
+
+NUM_CHANNELS = 16  # shown of a convolution
+CELL_PX, GAP_PX, MARGIN_PX = 72, 4, 16
+TILE_PX = 200
+CAPTION_PX = 34  # below the tile: what it and the colours are
+BAR_PX = (100, 12)
+LINE_PX = 18
+NAME_PX, NUMBER_PX = 40, 16  # above a convolution's filters, and between them and its maps
+HEAT_MAP = LinearSegmentedColormap.from_list("heat", HEAT / 255)
+LEGEND = (
+    f"Of each convolution, the {NUM_CHANNELS} filters that answer most to this tile, strongest "
+    "first.",
+    "Above, the filter: in colour where it sees the tile itself, else in grey the mean over",
+    "what it sees; of a 1 × 1 filter, its weights row by row. Middle grey is a weight of 0.",
+    "Below its number, its map behind normalisation and activation, from dark (the lowest",
+    "value, or 0) to yellow (the highest). Each picture is on a scale of its own.",
+)
+
+_PASSED_ON = (
+    nn.BatchNorm2d,
+    nn.LayerNorm,
+    nn.ReLU,
+    nn.ReLU6,
+    nn.Hardswish,
+    nn.SiLU,
+    nn.GELU,
+)
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """The strongest channels of a convolution, the strongest first.
+
+    Attributes:
+        module: With the weights.
+        channels: (K,) numbers of the filters.
+        maps: (K, h, w) float32.
+    """
+
+    module: nn.Conv2d
+    channels: np.ndarray
+    maps: np.ndarray
+
+
+def find_feature_maps(
+    model: nn.Module, image: Tensor, *, most: int = NUM_CHANNELS
+) -> dict[str, Convolution]:
+    """Run one image and keep each convolution's channels of the largest mean magnitude.
+
+    Args:
+        model: On the image's device; it is put in eval mode, and nothing else of it changes.
+        image: (1, 3, S, S), normalised, as `make_batch` makes it.
+        most: Channels to keep.
+
+    Returns:
+        Name of the module → what it found, in the order of the flow.
+    """
+    names = {module: name for name, module in model.named_modules()}
+    found: dict[str, Convolution] = {}
+    origin: nn.Conv2d | None = None
+    passed: tuple[Tensor, int] | None = None  # its version counts what is added to it in place
+
+    def follow(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        nonlocal origin, passed
+        version_before = inputs[0]._version - (output is inputs[0])
+        if isinstance(module, nn.Conv2d):
+            origin = module if inputs[0].shape[2] * inputs[0].shape[3] > 1 else None
+        elif passed is None or inputs[0] is not passed[0] or version_before != passed[1]:
+            origin = None  # something else came between
+        if origin is not None:
+            found[names[origin]] = _strongest(origin, output[0].float().cpu(), most)
+        passed = output, output._version
+
+    model.eval()
+    hooks = [
+        module.register_forward_hook(follow)
+        for module in model.modules()
+        if isinstance(module, (nn.Conv2d, *_PASSED_ON))
+    ]
+    try:
+        with torch.no_grad():
+            model(image)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
+def _strongest(module: nn.Conv2d, maps: Tensor, most: int) -> Convolution:
+    strength = maps.abs().mean((1, 2))  # (C,)
+    channels = strength.argsort(descending=True, stable=True)[:most]
+    return Convolution(module, channels.numpy(), maps[channels].numpy())
+
+
+def filter_pictures(convolution: Convolution) -> np.ndarray:
+    """The filters of the kept channels as small pictures, each on a scale of its own.
+
+    Those that see colours are shown in colour; those of later layers in grey, the mean over what
+    they see; those of 1 × 1 as a square of their weights, one an input, row by row. Middle grey is
+    a weight of 0.
+
+    Returns:
+        (K, h, w, 3) from 0 to 1.
+    """
+    module = convolution.module
+    weights = module.weight.detach().float().cpu()[convolution.channels].numpy()  # (K, I, h, w)
+    count, inputs, height, width = weights.shape
+    if module.in_channels == 3 and module.groups == 1:
+        pictures = weights.transpose(0, 2, 3, 1)
+    elif height == width == 1:
+        side = math.isqrt(inputs - 1) + 1
+        square: np.ndarray = np.zeros((count, side * side), dtype=np.float32)
+        square[:, :inputs] = weights[:, :, 0, 0]
+        pictures = square.reshape(count, side, side, 1)
+    else:
+        pictures = weights.mean(1)[..., None]
+    largest = np.abs(pictures).max((1, 2, 3), keepdims=True)
+    pictures = 0.5 + 0.5 * pictures / np.where(largest > 0, largest, 1)
+    return np.broadcast_to(pictures, (*pictures.shape[:3], 3))
+
+
+def map_levels(convolution: Convolution) -> np.ndarray:
+    """The maps from 0 (a map's lowest value, or none) to 1 (its highest), each by itself."""
+    maps = convolution.maps
+    low = maps.min((1, 2), keepdims=True).clip(max=0)
+    span = maps.max((1, 2), keepdims=True).clip(min=0) - low
+    return (maps - low) / np.where(span > 0, span, 1)
+
+
+def draw_sheet(
+    path: Path,
+    title: Sequence[str],
+    tile: np.ndarray,
+    evidence: np.ndarray,
+    found: Mapping[str, Convolution],
+) -> None:
+    """Draw a tile, the same under its activation map, and filters over maps of convolutions.
+
+    Args:
+        path: The .png to write.
+        title: Lines above the legend.
+        tile: (H, W, 3) uint8.
+        evidence: (h, w) from 0 to 1.
+        found: Name → convolution.
+    """
+    width = 2 * MARGIN_PX + NUM_CHANNELS * (CELL_PX + GAP_PX) - GAP_PX
+    band = NAME_PX + 2 * CELL_PX + NUMBER_PX
+    height = 2 * MARGIN_PX + TILE_PX + CAPTION_PX + len(found) * band
+    with mpl.rc_context(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # the font lacks a letter of a name
+        mpl.rcdefaults()  # nobody's own settings
+        mpl.rcParams["text.parse_math"] = False
+        figure = Figure(figsize=(width / 72, height / 72), dpi=72)  # a point is a pixel
+        axes = figure.add_axes((0, 0, 1, 1), frameon=False)
+
+        def put(picture: np.ndarray, left: int, top: int, **options: Any) -> None:
+            size = options.pop("size", picture.shape[1::-1])
+            extent = (left, left + size[0], top + size[1], top)
+            axes.imshow(picture, extent=extent, aspect="auto", **options)
+
+        def write(text: str, left: float, top: float, **options: Any) -> None:
+            axes.text(left, top, text, va="top", **options)
+
+        beside = MARGIN_PX + TILE_PX + GAP_PX
+        put(tile, MARGIN_PX, MARGIN_PX, size=(TILE_PX, TILE_PX))
+        put(tile, beside, MARGIN_PX, size=(TILE_PX, TILE_PX))
+        heat = np.asarray(
+            Image.fromarray(evidence).resize((TILE_PX, TILE_PX), Image.Resampling.BILINEAR)
+        )
+        put(HEAT_MAP(heat, alpha=HEAT_OPACITY * heat), beside, MARGIN_PX)
+        below = MARGIN_PX + TILE_PX + GAP_PX
+        write("the tile", MARGIN_PX, below, size=11, color="dimgrey")
+        if evidence.any():
+            write("where it sees signs of a crack:", beside, below, size=11, color="dimgrey")
+            write("none", beside, below + LINE_PX, size=11, color="dimgrey")
+            put(draw_heat_bar(*BAR_PX), beside + 34, below + LINE_PX + 1)
+            write("most", beside + 34 + BAR_PX[0] + 6, below + LINE_PX, size=11, color="dimgrey")
+        else:
+            write("no place in it speaks for a crack", beside, below, size=11, color="dimgrey")
+        left, top = beside + TILE_PX + MARGIN_PX, MARGIN_PX
+        for line in title:
+            write(line, left, top, size=12, weight="bold" if line is title[0] else "normal")
+            top += LINE_PX + 2
+        for line in LEGEND:
+            top += LINE_PX
+            write(line, left, top, size=11, color="dimgrey")
+        top = MARGIN_PX + TILE_PX + CAPTION_PX
+        for name, convolution in found.items():
+            write(f"{name}  {_describe(convolution)}", MARGIN_PX, top + NAME_PX - 20, size=12)
+            top += NAME_PX
+            put(_in_a_row(filter_pictures(convolution)), MARGIN_PX, top)
+            top += CELL_PX
+            for place, channel in enumerate(convolution.channels):
+                middle = MARGIN_PX + place * (CELL_PX + GAP_PX) + CELL_PX / 2
+                write(str(channel), middle, top + 2, size=10, ha="center", color="dimgrey")
+            top += NUMBER_PX
+            put(
+                _in_a_row(mpl.colormaps["viridis"](map_levels(convolution))[..., :3]),
+                MARGIN_PX,
+                top,
+            )
+            top += CELL_PX
+        axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
+        with written_whole(path) as temporary:
+            figure.savefig(temporary, format="png")
+
+
+def _describe(convolution: Convolution) -> str:
+    module = convolution.module
+    height, width = convolution.maps.shape[1:]
+    kernel = " × ".join(map(str, module.kernel_size))
+    kind = ", one input each" if module.groups == module.in_channels > 1 else ""
+    return (
+        f"{module.in_channels} → {module.out_channels} channels, {kernel}{kind}; "
+        f"maps of {width} × {height}"
+    )
+
+
+def _in_a_row(pictures: np.ndarray) -> np.ndarray:
+    """(K, h, w, 3) from 0 to 1 → one (CELL_PX, …, 3) uint8; small pictures keep their pixels."""
+    method = (
+        Image.Resampling.BILINEAR
+        if max(pictures.shape[1:3]) > CELL_PX
+        else Image.Resampling.NEAREST
+    )
+    cells = [
+        np.asarray(Image.fromarray(p).resize((CELL_PX, CELL_PX), method))
+        for p in np.rint(pictures * 255).astype(np.uint8)
+    ]
+    row = np.pad(np.stack(cells), ((0, 0), (0, 0), (0, GAP_PX), (0, 0)), constant_values=255)
+    return np.concatenate(row, axis=1)[:, :-GAP_PX]  # (CELL_PX, K · (CELL_PX + GAP_PX) − GAP_PX, 3)

@@ -1,0 +1,121 @@
+"""The worst misses and false alarms, each with where the ensemble or a member saw a crack."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ensemble.base.errors import escape
+from ensemble.base.wording import plural
+from ensemble.data.batches import Tiles, make_batch
+from ensemble.evaluation.mistakes import find_errors
+from ensemble.explanation.activation import Group, average_maps, draw_gallery
+from ensemble.selection.choice import Choice
+from ensemble.training.checkpoint import Member
+from ensemble.training.metrics import best_threshold
+
+NUM_SHOWN = 24
+
+
+def draw_galleries(
+    folder: Path, predictions: pd.DataFrame, choice: Choice, members: list[Member], tiles: Tiles
+) -> None:
+    """Write `misses.png` and `false_alarms.png`.
+
+    Args:
+        folder: Where to.
+        predictions: One row a tile, in the order of `tiles`.
+        choice: The ensemble.
+        members: Its members, in its order.
+        tiles: That were judged.
+    """
+    errors = find_errors(predictions, choice.threshold)
+    for kind, name in (("miss", "misses.png"), ("false alarm", "false_alarms.png")):
+        of_kind = errors[errors["kind"] == kind]
+        worst = of_kind.head(NUM_SHOWN)
+        title = (
+            f"{len(worst)} of {_describe(kind, len(of_kind))}, the surest first "
+            f"(calibrated probability, cracked from {choice.calibrated_threshold:.3f})"
+        )
+        group = _gather("", worst, predictions, members, choice.weights, tiles)
+        draw_gallery(folder / name, title, [group])
+
+
+def draw_worst(
+    path: Path, predictions: pd.DataFrame, member: Member, tiles: Tiles, *, name: str
+) -> None:
+    """Draw the tiles that a member by itself got most wrong, at its own best threshold.
+
+    Misses and false alarms have rows of their own: at a low threshold a false alarm is further off
+    than any miss can be, and would leave no room for them.
+
+    Args:
+        path: The .png to write.
+        predictions: `tile`, `photograph`, `surface`, `label` and `probability`, in the order of
+            `tiles`.
+        member: That judged them.
+        tiles: That were judged.
+        name: Of the member, for people.
+    """
+    probability = predictions["probability"]
+    threshold, _ = best_threshold(predictions["label"].to_numpy(), probability.to_numpy())
+    judged = predictions.assign(ensemble=probability, calibrated=probability)
+    errors = find_errors(judged, threshold)
+    groups, counts = [], []
+    for kind in ("miss", "false alarm"):
+        of_kind = errors[errors["kind"] == kind]
+        worst = of_kind.head(NUM_SHOWN // 2)
+        counts.append(_describe(kind, len(of_kind)))
+        heading = f"{len(worst)} of {counts[-1]}, the worst first" if len(worst) else ""
+        groups.append(_gather(heading, worst, predictions, [member], np.ones(1), tiles))
+    title = (
+        f"{name} on {plural(len(predictions), 'validation tile')}, cracked from a probability of "
+        f"{threshold:.3f}: {' and '.join(counts)}"
+    )
+    draw_gallery(path, title, groups)
+
+
+def _describe(kind: str, count: int) -> str:
+    """How many of them, in words that a newcomer takes rightly."""
+    if kind == "miss":
+        return f"{count:,} {'miss' if count == 1 else 'misses'} (cracks called uncracked)"
+    return f"{plural(count, 'false alarm')} (uncracked called cracked)"
+
+
+def _gather(
+    heading: str,
+    worst: pd.DataFrame,
+    predictions: pd.DataFrame,
+    members: list[Member],
+    weights: Sequence[float] | np.ndarray,
+    tiles: Tiles,
+) -> Group:
+    """The pixels, maps and captions of some of the errors."""
+    place = {tile: i for i, tile in enumerate(predictions["tile"])}
+    index = torch.tensor([place[tile] for tile in worst["tile"]], dtype=torch.int64)
+    rows = tiles.rows[index.to(tiles.rows.device)]
+    captions = [
+        f"{escape(tile)}\nprobability {value:.3f}"
+        for tile, value in zip(worst["tile"], worst["calibrated"], strict=True)
+    ]
+    maps = _maps(members, weights, tiles, index)
+    return Group(heading, tiles.pixels[rows].cpu().numpy(), maps, captions)
+
+
+def _maps(
+    members: list[Member],
+    weights: Sequence[float] | np.ndarray,
+    tiles: Tiles,
+    index: torch.Tensor,
+) -> np.ndarray:
+    if len(index) == 0:
+        return np.zeros((0, 1, 1), dtype=np.float32)
+    images = [
+        make_batch(tiles, index, image_size_px=member.record.config.data.image_size_px)[0]
+        for member in members
+    ]
+    models = (member.load_model().to(tiles.device) for member in members)
+    backbones = [member.record.config.model.backbone for member in members]
+    return average_maps(models, backbones, images, weights)

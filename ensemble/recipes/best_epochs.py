@@ -1,0 +1,82 @@
+"""The best epochs of one training run, each kept as a member: an ensemble of checkpoints.
+
+While the run goes on they wait in a folder of their own; when it has ended, all but the best, which
+is the run's own member, become members with numbers of their own.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ensemble.run.members import member_folder
+from ensemble.training.checkpoint import Member, open_member, save_member, write_member
+from ensemble.training.config import TrialConfig
+from ensemble.training.loop import Epoch
+
+
+class BestEpochs:
+    """Keeps the epochs with the highest validation F1; of equal ones the earlier, as `fit` does.
+
+    Args:
+        run: A run's folder.
+        numbers: Of the members that all but the best one become.
+    """
+
+    def __init__(self, run: Path, numbers: range):
+        self._run, self._numbers = run, numbers
+        self._folder = run / "checkpoints"
+
+    def take(self, model: nn.Module, epoch: Epoch, config: TrialConfig, **about: Any) -> None:
+        """Keep the network as it stands after `epoch` if that is among the best so far.
+
+        Args:
+            model: After `epoch`.
+            epoch: As `fit` yielded it; later ones, which a cut run left, are forgotten.
+            config: Of the training run.
+            about: What else `save_member` wants to know.
+        """
+        kept = [member for member in self._ranked() if member.record.epoch < epoch.number]
+        better = [member for member in kept if member.val_f1 >= epoch.val_metrics["f1"]]
+        self._remove_all_but(kept)
+        if len(better) <= len(self._numbers):
+            save_member(self._folder / f"{epoch.number:04}", model, epoch, config, **about)
+        self._remove_all_but(self._ranked()[: len(self._numbers) + 1])
+
+    def make_members(self) -> list[Member]:
+        """Write the second best epoch as the member of the first number, and so on."""
+        made = []
+        for number, waiting in zip(self._numbers, self._ranked()[1:], strict=False):
+            folder = member_folder(self._run, number)
+            record = waiting.record
+            write_member(
+                folder,
+                waiting.load_model(),
+                record.config,
+                epoch=record.epoch,
+                metrics=record.metrics,
+                val_margins=waiting.val_margins(),
+                precision=record.precision,
+                trial=number,
+                split_digest=record.split_digest,
+                initial_weights_digest=record.initial_weights_digest,
+            )
+            made.append(open_member(folder))
+        return made
+
+    def forget(self) -> None:
+        """Remove what waits."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _ranked(self) -> list[Member]:
+        # a process that is killed while it writes or removes one leaves a folder without a record
+        waiting = [open_member(path.parent) for path in self._folder.glob("*/member.json")]
+        return sorted(waiting, key=lambda member: (-member.val_f1, member.record.epoch))
+
+    def _remove_all_but(self, kept: list[Member]) -> None:
+        names = [member.folder.name for member in kept]
+        for path in self._folder.glob("*"):
+            if path.name not in names:
+                (path / "member.json").unlink(missing_ok=True)  # first: it names what goes next
+                shutil.rmtree(path)

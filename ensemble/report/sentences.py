@@ -1,0 +1,195 @@
+"""What a run's numbers say, in plain sentences; each follows from `metrics.json` and the tables."""
+
+from typing import Any
+
+import pandas as pd
+
+from ensemble.base.wording import minus, percent, plural
+from ensemble.evaluation.terminal_table import describe_method, only_member, trivial_sentences
+
+SEEDS = (
+    "Intervals hold for these trained networks: how much other seeds would change is not in them."
+)
+LEAK = "LEAKY SPLIT: shows what leakage is worth, no result"
+
+
+def is_leaky(run: dict[str, Any], metrics: dict[str, Any] | None) -> bool:
+    """Whether the run was split by tile on purpose, to show what leakage is worth."""
+    data = run.get("data_summary") or {}
+    return any(bool(about.get("leaky_split")) for about in (run, data, metrics or {}))
+
+
+def result_sentences(metrics: dict[str, Any], leak: str = "") -> list[str]:
+    """The result, the comparison with the best single member, and how far both go.
+
+    Args:
+        metrics: Of the evaluation.
+        leak: The mark of a leaky split; empty for a split that can give a result.
+    """
+    figures, choice = metrics["ensemble"], metrics["choice"]
+    counts = figures["confusion_matrix"]
+    cracked = counts["true_positive"] + counts["false_negative"]
+    called = counts["true_positive"] + counts["false_positive"]
+    photographs = metrics["num_test_photographs"]
+    of = f" from {plural(photographs, 'photograph')}" if photographs else ""
+    unseen = "which nothing was trained or chosen on"
+    chosen = "members were" if is_fixed(choice["threshold_rule"]) else "members and threshold were"
+    drop = (
+        "What separates that from the test is partly the optimism of choosing and partly that the "
+        "photographs are others; one test cannot tell the two apart."
+    )
+    if leak or metrics["split_by"] != "photograph":
+        unseen = "whose photographs may have been trained on"
+        drop = "How near the two are says nothing here: both may share photographs with training."
+    return [
+        *trivial_sentences(metrics),
+        f"On {plural(metrics['num_test_tiles'], 'test tile')}{of}, {unseen}, the "
+        f"ensemble ({describe_method(choice)}) reaches an F1 of "
+        f"{figures['f1']:.3f} for the class “cracked”"
+        f"{_interval(figures['intervals']['f1'])}. Calling every tile cracked would reach "
+        f"{figures['trivial_f1']:.3f}.",
+        f"It finds {counts['true_positive']:,} of {plural(cracked, 'cracked tile')} (recall "
+        f"{percent(figures['recall'])}); of the {plural(called, 'tile')} that it calls cracked, "
+        f"{counts['false_positive']:,} {'is' if counts['false_positive'] == 1 else 'are'} not "
+        f"(precision {percent(figures['precision'])}).",
+        *comparison_sentences(metrics),
+        f"On validation, where {chosen} chosen, its F1 was "
+        f"{choice['val_metrics']['f1']:.3f}. {drop}",
+    ]
+
+
+def comparison_sentences(metrics: dict[str, Any]) -> list[str]:
+    """The ensemble against the member that was best by itself on validation."""
+    gain, single = metrics["gain_over_best_single"]["f1"], metrics["best_single"]
+    if only_member(metrics) is not None:
+        return [
+            f"Trial {single['trial']} ({single['backbone']}) is its only member, so there is "
+            "nothing to compare it with."
+        ]
+    if gain["difference"] is None:
+        return []
+    bounds = "" if gain["low"] is None else _interval(gain, sign="+")
+    return [
+        f"The best single member by validation, trial {single['trial']} ({single['backbone']}), "
+        f"reaches {single['f1']:.3f} by itself. Ensemble minus single: "
+        f"{minus(gain['difference'], '+.3f')}{bounds}. Verdict: {gain['verdict']}."
+    ]
+
+
+def base_rate_sentence(metrics: dict[str, Any]) -> str:
+    """What accuracy is worth nothing."""
+    counts = metrics["ensemble"]["confusion_matrix"]
+    uncracked = counts["false_positive"] + counts["true_negative"]
+    share = uncracked / max(sum(counts.values()), 1)
+    return (
+        f"Calling every tile uncracked would be right for {percent(share)} of them, so "
+        "accuracy says little here; read F1, precision and recall."
+    )
+
+
+def calibration_sentence(figures: dict[str, Any]) -> str:
+    """What the temperature did on the test split."""
+    return (
+        "The table judges the probabilities before calibration; with the temperature of validation "
+        f"the log loss is {figures['calibrated_loss']:.3f}, the Brier score "
+        f"{figures['calibrated_brier']:.3f}, and the expected calibration error "
+        f"{figures['calibrated_expected_calibration_error']:.3f} instead of "
+        f"{figures['expected_calibration_error']:.3f}."
+    )
+
+
+def warnings_about(
+    run: dict[str, Any], metrics: dict[str, Any] | None, predictions: pd.DataFrame | None
+) -> list[str]:
+    """What a reader must know before believing any figure."""
+    found = []
+    data = run.get("data_summary") or {}
+    split_by = (metrics or {}).get("split_by") or data.get("split_by")
+    if is_leaky(run, metrics):
+        found.append(f"{LEAK}.")
+    elif split_by not in (None, "photograph"):
+        found.append(
+            f"Split by {split_by}, not by photograph: tiles of one photograph may be in training "
+            "and in test, so leakage cannot be ruled out. Figures may be far too good."
+        )
+    if metrics is None:
+        return found
+    openings = metrics["num_test_openings"]
+    if openings > 1:
+        found.append(
+            f"The test split was opened {openings} times. If anything was changed after a look at "
+            "its figures, they are no longer those of unseen photographs."
+        )
+    if predictions is not None and not agrees(metrics, predictions):
+        found.append(
+            "predictions.csv does not give the counts in metrics.json: one of them was changed. "
+            "Evaluate again."
+        )
+    return found
+
+
+def agrees(metrics: dict[str, Any], predictions: pd.DataFrame) -> bool:
+    """Whether the confusion matrix follows from the predictions."""
+    called = predictions["ensemble"] >= metrics["ensemble"]["threshold"]
+    cracked = predictions["label"] == 1
+    counts = metrics["ensemble"]["confusion_matrix"]
+    return (
+        counts["true_positive"] == int((called & cracked).sum())
+        and counts["false_positive"] == int((called & ~cracked).sum())
+        and sum(counts.values()) == len(predictions)
+    )
+
+
+def early_stopping_sentence(spent: int, full: int, num_pruned: int, num_finished: int) -> str:
+    """What early stopping saved."""
+    if not num_pruned:
+        return f"No trial was stopped early; epochs trained: {spent:,}."
+    return (
+        f"Early stopping ended {num_pruned} of {plural(num_finished, 'finished trial')}. They "
+        f"trained {plural(spent, 'epoch')} together, where all would have had {full:,}: "
+        f"{percent(1 - spent / full, 0)} of the epochs were saved. What the stopped trials "
+        "would have reached is not known."
+    )
+
+
+def is_fixed(rule: str) -> bool:
+    """Whether a threshold rule is a number, so that nothing was chosen."""
+    return rule not in ("f1", "f2") and not rule.startswith("recall=")
+
+
+def describe_rule(rule: str) -> str:
+    """Say how a threshold came about, to stand behind “it was”."""
+    if is_fixed(rule):
+        return f"fixed at {rule} beforehand"
+    if rule in ("f1", "f2"):
+        return f"chosen on validation, where {rule.upper()} is highest"
+    least = rule.removeprefix("recall=")
+    return f"chosen on validation, as the highest with a recall of at least {least}"
+
+
+def describe_temperature(temperature: float) -> str:
+    """What a temperature says of the probabilities that it corrects."""
+    if round(temperature, 3) == 1:
+        return "the probabilities were left as they were"
+    how = "too sure" if temperature > 1 else "not sure enough"
+    return f"the probabilities were {how}"
+
+
+def evaluate_command(name: str, choice: dict[str, Any]) -> str:
+    """The command line that evaluates the run again in the same way."""
+    rule = choice["threshold_rule"]
+    words = [f"python -m ensemble.evaluate {name} --method {choice['asked_method']}"]
+    if choice["top_k"] is not None:
+        words.append(f"--top-k {choice['top_k']}")
+    if rule.startswith("recall="):
+        words.append(f"--min-recall {rule.removeprefix('recall=')}")
+    else:
+        words.append(f"--threshold {rule}")
+    return " ".join([*words, *["--tta"] * (choice["tta_tried"] is not None)])
+
+
+def _interval(bounds: dict[str, Any], sign: str = "") -> str:
+    if bounds["low"] is None:
+        return "; it has no interval"
+    low, high = (minus(bounds[end], f"{sign}.3f") for end in ("low", "high"))
+    return f"; 95 % interval {low} to {high}"

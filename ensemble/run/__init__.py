@@ -1,0 +1,1 @@
+"""What a run is on disk: its folder, tables, members and packed tiles."""

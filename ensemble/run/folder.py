@@ -1,0 +1,231 @@
+"""A run's folder: what it is a run of, whether that is still the same, and who works in it."""
+
+import fcntl
+import os
+import shlex
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ensemble.base.errors import InputError, hide_passwords
+from ensemble.base.files import (
+    make_folder,
+    read_object,
+    write_json,
+    write_table,
+    write_text,
+    writing,
+)
+from ensemble.base.provenance import describe_code_and_machine
+from ensemble.data.differences import explain_difference
+from ensemble.data.pack import Pack
+from ensemble.training.initial_weights import InitialState, save_initial_state
+
+LONGEST_NAME = 200  # bytes: names beside the run's are longer, and a file's has 255 at most
+
+
+def run_folder(name: str, *, under: Path) -> Path:
+    """The absolute folder of a run called `name`; it need not exist.
+
+    Raises:
+        InputError: The name is none for a folder of a run.
+    """
+    if Path(name).name != name or name.startswith(".") or name == "packs":
+        raise InputError(f"--name {name!r}: must be a plain name of a folder, and not 'packs'")
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        raise InputError(
+            f"--name {name[:20]}…: must have at most {LONGEST_NAME} bytes, but has "
+            f"{len(os.fsencode(name))}"
+        )
+    folder = (under / name).resolve()
+    if not str(folder).isprintable():  # nor has a name that is not UTF-8 a character for each byte
+        raise InputError(
+            f"{str(folder)!a}: must be text in UTF-8 that can be printed; choose another --name or "
+            "--out"
+        )
+    return folder
+
+
+def shown(path: Path) -> str:
+    """Relative to where the person is, where that is shorter, as a shell takes it."""
+    here = Path.cwd()
+    return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
+
+
+@contextmanager
+def alone_in(folder: Path, *, what: str) -> Iterator[None]:
+    """Keep other commands out of a folder; the kernel ends that with our process.
+
+    Args:
+        folder: Folder of a run, or one in it; it need not exist.
+        what: Kind of command that is at work there, for the message.
+
+    Raises:
+        InputError: Another command is at work there, or a link leads out of the folder.
+        CannotWriteError: The folder cannot be written.
+    """
+    make_folder(folder.parent)
+    lock = folder.parent / f".{folder.name}.lock"
+    with writing(lock):
+        file = lock.open("a")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"another {what} is at work in {folder}; wait for it"
+                f"{', or choose another --name' * (what != 'evaluation')}"
+            ) from None
+        if folder.exists():
+            with writing(folder):
+                tempfile.TemporaryFile(dir=folder).close()
+            _refuse_links(folder)
+        yield
+
+
+def _refuse_links(folder: Path) -> None:
+    """Refuse a run in which a link lies: what it points to would be written and deleted."""
+    for place, folders, files in os.walk(folder):
+        for name in sorted([*folders, *files]):
+            path = Path(place) / name
+            if path.is_symlink():
+                raise InputError(
+                    f"{path} is a link, which a run has none of: put there what it points to, or "
+                    "choose another --name"
+                )
+
+
+def check_same_run(folder: Path, identity: dict[str, Any], packed: Pack) -> None:
+    """Refuse to continue a run of something else.
+
+    Args:
+        folder: Folder of the run; it need not exist.
+        identity: What it is to be a run of.
+        packed: Tiles of which it is to be a run.
+
+    Raises:
+        InputError: `folder` holds another run, or no run.
+    """
+    if not folder.exists():
+        return
+    if not (folder / "run.json").exists():
+        raise InputError(f"{folder} exists and is no run; choose another --name")
+    known = read_object(folder / "run.json")
+    for key, value in identity.items():
+        if key == "data" or known.get(key) == value:
+            continue  # the same tiles may lie elsewhere today
+        name = {"image_size_px": "image size"}.get(key, key)
+        what = f"with other {name}"
+        if key == "split_digest":
+            read_object(folder / "run.json", data_summary=dict, pack_folder=str)
+            what = explain_difference(known["data_summary"], Path(known["pack_folder"]), packed)
+        elif not isinstance(value, dict):
+            what += f" ({known.get(key)}, now {value})"
+        how = "choose another --name"
+        if key == "split_digest" and "space" in identity:
+            how += f" (--start-from {shown(folder)} makes this run's best trials its first)"
+        raise InputError(
+            f"the run {folder.name} exists {what}: {how}, or give the same options to continue it "
+            "(its run.json has the command that began it)"
+        )
+
+
+def identify_data(packed: Pack) -> dict[str, Any]:
+    """What must be the same of the tiles for a run to be continued."""
+    return {"data": packed.about["source"], "split_digest": packed.about["split_digest"]}
+
+
+def identify_weights(states: dict[str, InitialState]) -> dict[str, Any]:
+    """Likewise of the states that backbones start from."""
+    return {b: {"origin": s.origin, "digest": s.digest} for b, s in states.items()}
+
+
+def begin_run(
+    folder: Path,
+    identity: dict[str, Any],
+    packed: Pack,
+    states: dict[str, InitialState],
+    *,
+    asked: dict[str, Path],
+    settings: dict[str, Any] | None = None,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Make the run's folder, complete or not at all.
+
+    One that is there learns where its pack is, and what is no longer as it was: `continued` of its
+    `run.json` has an entry for each time.
+
+    Args:
+        folder: Folder of the run.
+        identity: What it is a run of; its `weights` are those of `states`.
+        packed: The tiles.
+        states: What each backbone starts from.
+        asked: Name in the run's folder → the file that says what was asked, of which it keeps one.
+        settings: What may be another one when the run is continued, such as `keep`.
+        say: Takes a line for the person where something is.
+    """
+    about_code = {**(settings or {}), **describe_code_and_machine()}
+    if folder.exists():
+        _continue_run(folder / "run.json", packed, about_code, say)
+        return
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    try:
+        (partial / "initial").mkdir(parents=True)
+        for backbone, state in states.items():
+            save_initial_state(state, partial / "initial" / f"{backbone}.safetensors")
+        write_json(partial / "initial" / "states.json", identity["weights"])
+        for name, path in asked.items():
+            write_text(partial / name, path.read_text(encoding="utf-8"))
+        shutil.copy(packed.folder / "samples.png", partial / "samples.png")
+        table = packed.table("val")[["tile", "photograph", "surface", "label"]]
+        write_table(partial / "validation.csv", table)
+        about = {
+            "command": shlex.join(hide_passwords(word) for word in sys.argv),
+            "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "pack_folder": str(packed.folder),
+            "leaky_split": packed.about["leaky_split"],
+            "data_summary": packed.about,
+            "tile_size_px": [packed.about["height_px"], packed.about["width_px"]],
+            **identity,
+            **about_code,
+        }
+        write_json(partial / "run.json", about)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _continue_run(
+    record: Path, packed: Pack, about_code: dict[str, Any], say: Callable[[str], None]
+) -> None:
+    """Note in `run.json` where the pack is now, and what changed since the run was last at work."""
+    known = read_object(record)
+    now = {**known, "pack_folder": str(packed.folder)}
+    before = known.get("continued")
+    last = before[-1] if isinstance(before, list) and before else known
+    if changes := _list_changes(last, about_code):
+        say(f"changed since this run was last at work: {'; '.join(changes)}")
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        now["continued"] = [*(before or []), {"at": at, **about_code}]
+    if now != known:
+        write_json(record, now)
+
+
+def _list_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What differs of commit, versions and settings, each as "name old, now new"."""
+    changes = []
+    for name, value in now.items():
+        if name == "hardware" or name not in before:
+            continue  # it is told by the device, or an older version did not note it
+        old = before[name]
+        if isinstance(value, dict) and isinstance(old, dict):
+            changes += _list_changes(old, value)
+        elif old != value:
+            shown = [str(each)[:12] if name == "commit" else each for each in (old, value)]
+            changes.append(f"{name} {shown[0]}, now {shown[1]}")
+    return changes

@@ -1,0 +1,155 @@
+"""What a search kept: the run's folder → its members; tiles → probabilities, one row a member."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from ensemble.base.errors import InputError, one_line
+from ensemble.base.files import read_table
+from ensemble.data.batches import Tiles
+from ensemble.training.checkpoint import Member, open_member
+from ensemble.training.loop import predict_margins
+from ensemble.training.metrics import margins_to_probabilities
+from ensemble.training.precision import scoring_precision
+
+FINISHED_STATES = ("COMPLETE", "PRUNED")
+
+
+def find_run(run: str | None, *, under: Path) -> Path:
+    """A run's folder by path or by its name under `under`; the last one started without either.
+
+    Raises:
+        InputError: There is no such run.
+    """
+    if run is not None:
+        for folder in (Path(run), under / run):
+            if (folder / "run.json").is_file():
+                return folder.resolve()
+        raise InputError(f"{run}: no run of that name in {under}, and no run's folder")
+    runs = sorted(under.glob("*/run.json"), key=lambda path: path.stat().st_mtime)
+    if not runs:
+        raise InputError(f"no runs in {under}; search first, or name the run's folder")
+    return runs[-1].parent.resolve()
+
+
+def member_folder(run: Path, trial: int) -> Path:
+    """Where the member of a trial lies."""
+    return run / "members" / f"{trial:04}"
+
+
+def open_members(
+    run: Path, *, split_digest: str, say: Callable[[str], None] = print
+) -> list[Member]:
+    """The member of every trial that finished or was stopped early, by trial number.
+
+    A member whose files are missing or damaged is left out, and that is said: the others are as
+    good as before. Those whose weights were dropped are among them: their scores count, but they
+    cannot be loaded. Whether weights are the recorded ones is checked when they are loaded.
+
+    Args:
+        run: A run's folder.
+        split_digest: Of the run.
+        say: Takes a line for each member that is left out.
+
+    Raises:
+        InputError: The table of trials is damaged, or a member was trained on another split.
+    """
+    trials = run / "trials.csv"
+    if not trials.exists() or (table := read_table(trials)).empty:
+        return []
+    for column in ("trial", "state"):
+        if column not in table:
+            raise InputError(f"{trials} has no column {column!r}")
+    if not pd.api.types.is_integer_dtype(table["trial"]) or (table["trial"] < 0).any():
+        raise InputError(f"{trials}: damaged (a trial is no whole number)")
+    members = []
+    for trial in sorted(table.loc[table["state"].isin(FINISHED_STATES), "trial"]):
+        folder = member_folder(run, trial)
+        if not folder.is_dir():
+            say(f"{folder} is missing: trial {trial} is left out")
+            continue
+        try:
+            member = open_member(folder)
+            member.check()
+        except InputError as error:
+            say(f"{one_line(str(error))}: trial {trial} is left out")
+            continue
+        if member.record.split_digest != split_digest:
+            raise InputError(
+                f"{member.folder}: foreign member, trained on split "
+                f"{member.record.split_digest[:12]}, not {split_digest[:12]}; move that folder "
+                "away to go on without it"
+            )
+        members.append(member)
+    return members
+
+
+def read_validation(run: Path) -> pd.DataFrame:
+    """The validation tiles, in the order of every member's scores: photograph, label (0 or 1), …
+
+    Raises:
+        InputError: The table is missing or damaged.
+    """
+    path = run / "validation.csv"
+    text = ("tile", "photograph", "surface")
+    table = read_table(path, columns=(*text, "label"), text=text)
+    if not table["label"].isin([0, 1]).all():
+        raise InputError(f"{path}: damaged (a label is neither 0 nor 1)")
+    return table
+
+
+def rank_members(members: Sequence[Member]) -> list[Member]:
+    """By validation F1, best first; equal ones by the number of their trial."""
+    return sorted(members, key=lambda member: (-member.val_f1, member.trial))
+
+
+def score_tiles(members: Sequence[Member], tiles: Tiles, *, tta: bool = False) -> np.ndarray:
+    """Probabilities of "cracked" of every tile, one row a member: (M, N) float64.
+
+    Args:
+        members: Each is loaded, used and let go.
+        tiles: What is scored.
+        tta: Whether to average over the eight flips and quarter turns of each tile.
+    """
+    return np.stack([score_with(member, member.load_model(), tiles, tta=tta) for member in members])
+
+
+def score_with(member: Member, model: nn.Module, tiles: Tiles, *, tta: bool = False) -> np.ndarray:
+    """One member's probabilities of "cracked" of every tile: (N,) float64.
+
+    Args:
+        member: Whose size and precision are used.
+        model: What `member.load_model` gave.
+        tiles: What is scored.
+        tta: Whether to average over the eight flips and quarter turns of each tile.
+    """
+    model = model.to(tiles.device).to(memory_format=torch.channels_last)
+    margins = [
+        predict_margins(
+            model,
+            tiles,
+            image_size_px=member.record.config.data.image_size_px,
+            precision=scoring_precision(member.record.precision, tiles.device),
+            turn=turn,
+        )
+        for turn in (range(8) if tta else range(1))
+    ]
+    return margins_to_probabilities(np.stack(margins)).mean(axis=0)
+
+
+def choose_device(gpus: int | None = None) -> torch.device:
+    """The first GPU, or the CPU.
+
+    Args:
+        gpus: 0 for the CPU, 1 for a GPU, None for a GPU where there is one.
+
+    Raises:
+        InputError: A GPU is asked for, and there is none.
+    """
+    if gpus and not torch.cuda.is_available():
+        raise InputError("--gpus 1: torch finds no GPU here; --gpus 0 trains on the CPU")
+    return torch.device("cuda" if gpus != 0 and torch.cuda.is_available() else "cpu")

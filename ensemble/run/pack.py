@@ -1,0 +1,53 @@
+"""The packed tiles of a run, also where its folder and theirs were moved together."""
+
+import os
+from pathlib import Path
+
+from ensemble.base.errors import InputError
+from ensemble.base.files import read_object, write_json
+
+
+def find_pack(run: Path) -> Path:
+    """The folder of the tiles that a run was trained on.
+
+    It is where `run.json` says, or among the packs beside the run, as in a copied folder of
+    results; then `run.json` is told the new place.
+
+    Args:
+        run: A run's folder.
+
+    Raises:
+        InputError: There are no such tiles, or others lie in their place.
+    """
+    about = read_object(run / "run.json", split_digest=str, pack_folder=str)
+    recorded, packs = Path(about["pack_folder"]), run.parent / "packs"
+    if _has_split(recorded, about["split_digest"]):
+        return recorded
+    for folder in (packs / recorded.name, *sorted(packs.glob("[!.]*"))):
+        if _has_split(folder, about["split_digest"]):
+            _record_pack(run, folder)
+            return folder
+    if (recorded / "pack.json").exists():
+        raise InputError(
+            f"{recorded} holds other tiles, labels or another split than the run was trained on, "
+            f"and no pack in {packs} holds its own; search again"
+        )
+    raise InputError(
+        f"the packed tiles of the run are neither in {recorded} nor in {packs}; put their folder "
+        "there, or give the command that made the run once more, which packs them again"
+    )
+
+
+def _has_split(folder: Path, split_digest: str) -> bool:
+    try:
+        return read_object(folder / "pack.json").get("split_digest") == split_digest
+    except InputError:
+        return False
+
+
+def _record_pack(run: Path, folder: Path) -> None:
+    """Write the new place into `run.json`, whose time goes on telling when the run was started."""
+    path = run / "run.json"
+    stat = path.stat()
+    write_json(path, read_object(path) | {"pack_folder": str(folder)})
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))

@@ -1,0 +1,1 @@
+"""What joins, guards and cleans up Ray, and carries files between the nodes of a cluster."""

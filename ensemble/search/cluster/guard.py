@@ -1,0 +1,87 @@
+"""Ends what a search's own Ray leaves behind; the search starts it as a process beside itself.
+
+Ray's processes end with their driver in most cases; killed at a bad moment, its agents and single
+workers stay for minutes. This process reads its standard input, which only the search holds: it
+ends with the search, however that ended. Then what still writes into the folder of that search's
+Ray is killed, and the folders that nobody owns any more are removed.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ensemble.search.cluster.scratch import PREFIX, remove_abandoned
+
+GRACE_SECONDS = 3.0
+RAY = "r"  # Ray's folder within the scratch folder: Ray opens its own to everybody
+LONGEST_SOCKET = "/session_2026-01-01_00-00-00_123456_1234567/sockets/plasma_store"
+MOST_SOCKET_BYTES = 107  # of Linux
+
+
+def place_for_sockets(base: str) -> Path:
+    """Where Ray's session goes: `base`, or /tmp if the paths of sockets there would be too long."""
+    longest = f"{base}/{PREFIX}12345678/{RAY}{LONGEST_SOCKET}"
+    return Path(base if len(os.fsencode(longest)) <= MOST_SOCKET_BYTES else "/tmp")
+
+
+@contextmanager
+def guarded(folder: Path) -> Iterator[None]:
+    """Have the Ray that this process starts within the block ended with this process.
+
+    Args:
+        folder: Scratch folder of this process in which that Ray keeps its session.
+    """
+    with subprocess.Popen(
+        [sys.executable, "-m", __name__, str(folder)],
+        cwd=Path(__file__).parents[3],
+        stdin=subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is not for it
+    ) as process:
+        try:
+            yield
+        finally:
+            assert process.stdin is not None
+            process.stdin.close()
+
+
+def processes_of(folder: Path) -> set[int]:
+    """The processes that have files below a folder open for writing."""
+    found = set()
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):  # it is gone, or of somebody else
+            file = os.readlink(link)  # noqa: PTH115
+            if file.startswith(f"{folder}/") and _is_for_writing(link):
+                found.add(int(link.parts[2]))
+    return found
+
+
+def _is_for_writing(link: Path) -> bool:
+    """Whether a file is open for that; a person may be reading a log."""
+    info = (link.parents[1] / "fdinfo" / link.name).read_text()
+    flags = re.search(r"flags:\s*([0-7]+)", info)
+    return flags is not None and int(flags[1], 8) & os.O_ACCMODE != os.O_RDONLY
+
+
+def main() -> None:
+    """Wait for the search to end, then for its Ray, then end that."""
+    folder, driver = Path(sys.argv[1]), os.getppid()
+    sys.stdin.buffer.read()
+    end = time.monotonic() + GRACE_SECONDS
+    while (left := processes_of(folder / RAY) - {driver}) and time.monotonic() < end:
+        time.sleep(0.1)
+    for pid in left:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    for base in {folder.parent, Path(tempfile.gettempdir())}:
+        remove_abandoned(base.glob(f"{PREFIX}*"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,293 @@
+"""What the person at the terminal sees: a live table, or a plain line an epoch in a log file."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ray import tune
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from ensemble.base.wording import plural
+from ensemble.run.events import epoch_figures
+from ensemble.search.forecast import Forecast
+from ensemble.search.stopping import Stopping
+from ensemble.search.tables import RunTables
+
+NUM_BEST = 5
+LOOK_EVERY_SECONDS = 2.0
+REMIND_EVERY_SECONDS = 60.0
+
+
+@dataclass
+class RunningTrial:
+    """A row of the live table."""
+
+    number: int
+    backbone: str
+    num_epochs: int
+    epoch: int = 0
+    epoch_seconds: float = 0.0
+    reported_at: float = 0.0
+    images_per_second: float | None = None
+    val_f1: float | None = None
+    best_val_f1: float | None = None
+
+    def seconds_left(self, now: float) -> float | None:
+        """Until its last epoch ends, if all take as long as the last one did."""
+        if not self.epoch:
+            return None
+        whole = self.epoch_seconds * (self.num_epochs - self.epoch)
+        return max(0.0, whole - min(now - self.reported_at, self.epoch_seconds))
+
+
+@dataclass
+class StartingTrial:
+    """A trial without a process: one is starting for it, or there is no place for one."""
+
+    number: int
+    since: float
+    has_place: bool = False
+    said_at: float | None = None
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A trial that an earlier search of the run finished."""
+
+    number: int
+    backbone: str
+    best_val_f1: float
+    stopped_early: bool
+
+
+class Progress(tune.Callback):
+    """Shows and records what Tune's trials report.
+
+    Args:
+        tables: Take every epoch.
+        console: Of the person.
+        stopping: Once it is asked, trials that end will go on another time.
+        explain_death: Tune's trial id → why its processes died; None if it is tried again.
+        count_places: Tells for how many trials Ray has a place.
+        num_trials: Finished trials that the run is to have.
+        stored: Those it has already.
+        max_concurrent_trials: Trials at a time.
+        max_seconds: That the search may take, if there is a limit.
+    """
+
+    def __init__(
+        self,
+        tables: RunTables,
+        console: Console,
+        stopping: Stopping,
+        explain_death: Callable[[str], str | None],
+        count_places: Callable[[], int],
+        *,
+        num_trials: int,
+        stored: Sequence[Finished],
+        max_concurrent_trials: int,
+        max_seconds: float | None,
+    ):
+        self._tables, self._console, self._stopping = tables, console, stopping
+        self._explain_death, self._count_places = explain_death, count_places
+        num_stopped = sum(trial.stopped_early for trial in stored)
+        self._num_trials, self._counts = num_trials, {"finished": len(stored) - num_stopped}
+        if num_stopped:
+            self._counts["stopped early"] = num_stopped
+        self._max_seconds = max_seconds
+        self._forecast = Forecast(
+            num_trials=num_trials,
+            num_finished=len(stored),
+            max_concurrent_trials=max_concurrent_trials,
+        )
+        stopping.describe_wait = self._describe_wait
+        self._running: dict[str, RunningTrial] = {}
+        self._starting: dict[str, StartingTrial] = {}
+        self._last_look = -LOOK_EVERY_SECONDS
+        self._best = sorted((-one.best_val_f1, one.number, one.backbone) for one in stored)
+        del self._best[NUM_BEST:]
+        self._started = time.monotonic()
+        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=2)
+
+    def __enter__(self) -> "Progress":
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its callbacks into a file that is never read."""
+        return {}
+
+    def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        """A trial was given a process."""
+        running = _describe(trial)
+        self._running[trial.trial_id] = running
+        self._starting.pop(trial.trial_id, None)
+        self._forecast.start(trial.trial_id, num_epochs=running.num_epochs)
+        self._log(f"trial {running.number} starts: {running.backbone}")
+
+    def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:
+        """See which trials wait for a process: torch is imported there, which takes a while."""
+        now = time.monotonic()
+        pending = {t.trial_id: t for t in trials if t.status == tune.experiment.Trial.PENDING}
+        for trial_id in self._starting.keys() - pending.keys():
+            del self._starting[trial_id]
+        if not pending or now - self._last_look < LOOK_EVERY_SECONDS:
+            return
+        self._last_look = now
+        num_placed = self._count_places() - len(self._running)
+        for index, (trial_id, trial) in enumerate(pending.items()):
+            number = trial.config["number"]
+            one = self._starting.setdefault(trial_id, StartingTrial(number, now))
+            one.has_place = index < num_placed
+            is_due = one.said_at is None or now - one.said_at >= REMIND_EVERY_SECONDS
+            if one.has_place and is_due:
+                waited = f" ({_clock(now - one.since)})" if one.said_at else ""
+                self._log(f"trial {one.number}'s process is starting{waited}")
+                one.said_at = now
+
+    def on_trial_result(
+        self, iteration: int, trials: list, trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """An epoch ended."""
+        if "epoch" not in result:
+            return
+        running = self._running[trial.trial_id]
+        running.epoch, running.reported_at = result["epoch"], time.monotonic()
+        running.epoch_seconds = result["train_seconds"] + result["val_seconds"]
+        running.images_per_second = result["images_per_second"]
+        running.val_f1, running.best_val_f1 = result["val_f1"], result["best_val_f1"]
+        self._forecast.report(trial.trial_id, running.epoch)
+        figures = {"epoch": running.epoch, **epoch_figures(result)}
+        figures["precision"] = result["precision"]
+        self._tables.add_epoch(running.number, running.backbone, figures)
+        self._log(
+            f"trial {running.number} epoch {running.epoch}/{running.num_epochs}: "
+            f"val F1 {running.val_f1:.3f} (best {running.best_val_f1:.3f}), "
+            f"loss {result['train_loss']:.3f} / {result['val_loss']:.3f}, "
+            f"{running.images_per_second:.0f} images/s"
+        )
+
+    def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        """A trial ended by itself, by early stopping, or with a failure it could name."""
+        result = trial.last_result or {}
+        if result.get("failure"):
+            self._end(trial, "failed", f"failed: {result['failure']}")
+        elif self._stopping.request is not None and not result.get("last"):
+            self._end(trial, "interrupted", "interrupted")
+        elif result.get("last"):
+            self._end(trial, "finished", "finished")
+        else:
+            self._end(trial, "stopped early", "stopped")
+
+    def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        """A trial's processes died too often, or could not be started."""
+        self._running.setdefault(trial.trial_id, _describe(trial))
+        reason = self._explain_death(trial.trial_id)
+        if reason is None:
+            self._end(trial, "interrupted", "lost its process and is tried again")
+        else:
+            self._end(trial, "failed", f"failed: {reason}")
+
+    def on_trial_recover(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        """A trial's process died and another is asked for."""
+        self._running.pop(trial.trial_id, None)
+        self._forecast.end(trial.trial_id, counts=False)
+
+    def _end(self, trial: Any, kind: str, words: str) -> None:
+        running = self._running.pop(trial.trial_id, None)
+        if running is None:
+            return
+        self._counts[kind] = self._counts.get(kind, 0) + 1
+        self._forecast.end(trial.trial_id, counts=kind in ("finished", "stopped early"))
+        if running.best_val_f1 is not None:
+            best = (-running.best_val_f1, running.number, running.backbone)
+            self._best = sorted([*self._best, best])[:NUM_BEST]
+        after = f" after epoch {running.epoch}" if running.epoch else ""
+        best_f1 = f", best val F1 {running.best_val_f1:.3f}" if running.best_val_f1 else ""
+        done = self._counts["finished"] + self._counts.get("stopped early", 0)
+        left = self._left()
+        self._log(
+            f"trial {running.number} {words}{after}{best_f1} "
+            f"[{done}/{plural(self._num_trials, 'trial')}{f', {left}' if left else ''}]"
+        )
+
+    def _left(self) -> str:
+        if self._stopping.request is not None:
+            return f"stopping {self._describe_wait()}".rstrip()
+        seconds = self._forecast.seconds_left()
+        return "" if seconds is None or seconds < 1 else f"about {_clock(seconds)} left"
+
+    def _describe_wait(self) -> str:
+        seconds = self._forecast.seconds_until_stop()
+        return "" if seconds is None or seconds < 1 else f"in about {_clock(seconds)}"
+
+    def _log(self, line: str) -> None:
+        if not self._console.is_terminal:
+            clock = _clock(time.monotonic() - self._started)
+            self._console.print(f"{clock} {line}", highlight=False, soft_wrap=True)
+
+    def _render(self) -> Group:
+        table = Table(title_justify="left", expand=False)
+        for name in ("trial", "backbone", "epoch", "images/s", "val F1", "best", "left"):
+            table.add_column(name, justify="left" if name == "backbone" else "right")
+        for running in list(self._running.values()):
+            left = running.seconds_left(time.monotonic())
+            table.add_row(
+                str(running.number),
+                running.backbone,
+                f"{running.epoch}/{running.num_epochs}",
+                _number(running.images_per_second, 0),
+                _number(running.val_f1, 3),
+                _number(running.best_val_f1, 3),
+                "" if left is None else _clock(left),
+            )
+        counts = ", ".join(f"{count} {kind}" for kind, count in self._counts.items())
+        used = _clock(time.monotonic() - self._started)
+        if self._max_seconds is not None:
+            used += f" of {_clock(self._max_seconds)}"
+        of = plural(self._num_trials, "trial")
+        head = f"{used}  {len(self._running)} running, {counts}, of {of}"
+        if forecast := self._left():
+            head += f"; {forecast}"
+        best = "  ".join(f"{-f1:.3f} (trial {n}, {name})" for f1, n, name in self._best)
+        lines = [head, *self._describe_starting(), f"best val F1: {best}" if best else ""]
+        return Group(table, *(Text(line) for line in lines))
+
+    def _describe_starting(self) -> list[str]:
+        """Which trials are without a process, and for how long."""
+        lines = []
+        for has_place, what in ((True, "process starting"), (False, "no place yet")):
+            waiting = [one for one in list(self._starting.values()) if one.has_place == has_place]
+            if waiting:
+                numbers = ", ".join(str(one.number) for one in waiting)
+                waited = _clock(time.monotonic() - min(one.since for one in waiting))
+                lines.append(f"{what}: trial{'s' * (len(waiting) > 1)} {numbers} ({waited})")
+        return lines
+
+
+def _describe(trial: Any) -> RunningTrial:
+    config = trial.config["config"]
+    return RunningTrial(
+        number=trial.config["number"],
+        backbone=config["model"]["backbone"],
+        num_epochs=config["optimisation"]["epochs"],
+    )
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"

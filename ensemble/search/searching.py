@@ -1,0 +1,278 @@
+"""The search: tiles, space and budget in; a run's folder with a study, tables and members out.
+
+Continuing is the normal way in: the study's file says what is done, and the same command goes on
+from there. Tune's own state is written to a scratch folder, never read, and thrown away.
+"""
+
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+from ray import tune
+from rich.console import Console
+
+from ensemble.base.errors import InputError
+from ensemble.data.pack import open_pack
+from ensemble.run.members import member_folder
+from ensemble.search.budget import Budget
+from ensemble.search.cluster.lifeline import Lifeline, RayLostError, look_after_ray
+from ensemble.search.cluster.reservations import count_places
+from ensemble.search.cluster.scratch import scratch_folder
+from ensemble.search.cluster.storage import Storage
+from ensemble.search.early_stopping import make_early_stopping
+from ensemble.search.live_table import Finished, Progress
+from ensemble.search.retention import Retention
+from ensemble.search.searcher import StudySearcher
+from ensemble.search.space import Space
+from ensemble.search.stopping import (
+    StopByErrors,
+    Stopping,
+    StopRequest,
+    StopTrials,
+    signals_ask,
+)
+from ensemble.search.study import (
+    FINISHED_STATES,
+    Sampler,
+    count_finished,
+    let_running_wait,
+    make_durable,
+    open_study,
+)
+from ensemble.search.tables import RunTables
+from ensemble.search.task import Shared, Task
+from ensemble.search.trainable import Trial, trial_resources, workers_resources
+from ensemble.search.watch import ATTEMPTS, Watch
+from ensemble.training.config import TrialConfig
+from ensemble.training.state import remove_state
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a search is asked to do, beside its space and its budget.
+
+    Attributes:
+        seed: Of the study.
+        sampler: Who asks for the next trial.
+        num_trials: Finished trials it is to have.
+        max_failures: Failed trials that are replaced.
+        keep: Members that keep their weights.
+        trial_timeout_seconds: A trial that reports nothing for so long is ended.
+        max_seconds: After so long no trial starts and running ones stop; None is without limit.
+    """
+
+    seed: int
+    sampler: Sampler
+    num_trials: int
+    max_failures: int
+    keep: int
+    trial_timeout_seconds: float
+    max_seconds: float | None
+
+
+class Search:
+    """A search in its folder, on the Ray cluster we are connected to; continues what is there.
+
+    Args:
+        folder: Of the run; holds `initial/` already.
+        space: What is searched.
+        budget: Trials at a time and what each may use.
+        settings: All the rest.
+        pack_folder: Of the tiles.
+        storage: Storage through which they and the members travel to other nodes, if any.
+        shared: Where they lie on it.
+        trackers: Callbacks that show the run in other tools.
+        console: Of the person.
+
+    Raises:
+        InputError: What is there is damaged.
+        CannotWriteError: The disk refuses the run's files.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        space: Space,
+        budget: Budget,
+        settings: Settings,
+        *,
+        pack_folder: Path,
+        storage: Storage | None,
+        shared: Shared | None,
+        trackers: list[tune.Callback],
+        console: Console,
+    ):
+        self._folder, self._space, self._budget = folder, space, budget
+        self._settings, self._pack_folder, self._shared = settings, pack_folder, shared
+        self._trackers = trackers
+        self._storage = storage
+        say = partial(console.print, highlight=False, soft_wrap=True)
+        self._say = say
+        self._study = open_study(
+            folder / "study.db", space, sampler=settings.sampler, seed=settings.seed, say=say
+        )
+        self._tables = RunTables(folder)
+        self._retention = Retention(folder, settings.keep, say)
+        self._stopping = Stopping(say)
+        self._watch = Watch(
+            self._stopping,
+            say,
+            trial_timeout_seconds=settings.trial_timeout_seconds,
+            max_seconds=settings.max_seconds,
+            workers_need=workers_resources(budget) if budget.workers_per_trial > 1 else {},
+            check_data=partial(open_pack, pack_folder, splits=("train", "val")),
+        )
+        self._progress = Progress(
+            self._tables,
+            console,
+            self._stopping,
+            self._watch.explain,
+            count_places,
+            num_trials=settings.num_trials,
+            stored=self._stored(),
+            max_concurrent_trials=budget.max_concurrent_trials,
+            max_seconds=settings.max_seconds,
+        )
+        self._searcher = StudySearcher(
+            self._study,
+            space,
+            seed=settings.seed,
+            num_trials=settings.num_trials,
+            max_concurrent_trials=budget.max_concurrent_trials,
+            max_failures=settings.max_failures,
+            stopping=self._stopping,
+            make_task=self._make_task,
+            explain_death=self._watch.explain,
+            max_attempts=ATTEMPTS,
+            before_end=self._collect,
+            after_end=self._end,
+        )
+
+    def run(self) -> tuple[optuna.Study, StopRequest | None]:
+        """Train until the study has its trials, or something asks to stop.
+
+        Returns:
+            The study, and why it ended before it had all its trials, if it did: what was finished
+            is written, the rest waits in the study.
+
+        Raises:
+            InputError: More trials failed than may be replaced.
+            CannotWriteError: The disk refuses the run's files.
+            KeyboardInterrupt: A second Ctrl-C.
+        """
+        for trial in self._study.get_trials(deepcopy=False):  # a killed search may not have
+            if trial.state.is_finished():
+                self._forget(trial.number)
+        self._settle()
+        lifeline = Lifeline(look_after_ray())
+        with scratch_folder() as scratch:
+            url = self._storage.url if self._storage else None
+            tuner = tune.Tuner(
+                tune.with_resources(
+                    tune.with_parameters(Trial, storage_url=url),  # no file shall hold it
+                    tune.PlacementGroupFactory([trial_resources(self._budget)]),
+                ),
+                tune_config=tune.TuneConfig(
+                    num_samples=-1,
+                    search_alg=self._searcher,
+                    scheduler=make_early_stopping(self._space, self._study),
+                    reuse_actors=True,
+                    trial_dirname_creator=lambda trial: trial.trial_id,
+                ),
+                run_config=tune.RunConfig(
+                    name="tune",
+                    storage_path=str(scratch),
+                    verbose=0,
+                    callbacks=[
+                        lifeline,
+                        *(
+                            StopByErrors(each, self._stopping)
+                            for each in (self._progress, self._watch, *self._trackers)
+                        ),
+                    ],
+                    stop=StopTrials(self._stopping, self._watch.is_idle),
+                    failure_config=tune.FailureConfig(max_failures=ATTEMPTS - 1),
+                    checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                ),
+            )
+            try:
+                with self._progress, signals_ask(self._stopping), lifeline:
+                    tuner.fit()
+            except RayLostError as error:
+                self._stopping.note(str(error))
+        with self._stopping.nothing_escapes():
+            let_running_wait(self._study)
+            self._tables.write_epochs()
+            self._tables.write_trials(self._study)
+        if self._stopping.error is not None:
+            raise self._stopping.error
+        if self._searcher.gave_up:
+            trials = self._study.get_trials(deepcopy=False)
+            reasons = [trial.user_attrs.get("reason", "") for trial in trials]
+            raise InputError(
+                f"{self._searcher.num_failures} trials failed, more than --max-failures "
+                f"{self._settings.max_failures}; the last: {[r for r in reasons if r][-1]}"
+            )
+        stopped = self._stopping.request
+        is_done = count_finished(self._study) >= self._settings.num_trials
+        has_failed = stopped is not None and stopped.exit_code == 2
+        return self._study, stopped if has_failed or not is_done else None
+
+    def _stored(self) -> list[Finished]:
+        """The finished trials that the study holds already."""
+        return [
+            Finished(
+                number=trial.number,
+                backbone=self._tables.backbone_of(trial.number),
+                best_val_f1=max(trial.intermediate_values.values()),
+                stopped_early=trial.state == TrialState.PRUNED,
+            )
+            for trial in self._study.get_trials(deepcopy=False, states=FINISHED_STATES)
+        ]
+
+    def _make_task(self, number: int, config: TrialConfig) -> dict[str, Any]:
+        budget = self._budget
+        task = Task(
+            number=number,
+            config=config.model_dump(),
+            pack_folder=str(self._pack_folder),
+            initial_folder=str(self._folder / "initial"),
+            member_folder=str(member_folder(self._folder, number)),
+            workers_per_trial=budget.workers_per_trial,
+            cpus_per_worker=budget.cpus_per_worker,
+            gpus_per_worker=budget.gpus_per_worker,
+            threads_per_worker=budget.threads_per_worker,
+            shared=asdict(self._shared) if self._shared else None,
+        )
+        return asdict(task)
+
+    def _collect(self, number: int) -> None:
+        """Bring a trial's member from the storage, before the study says that it ended."""
+        if self._storage is not None and self._shared is not None:
+            self._storage.fetch(self._shared.member(number), member_folder(self._folder, number))
+
+    def _end(self, number: int) -> None:
+        """The study knows how a trial ended."""
+        make_durable(
+            self._folder / "study.db", self._say
+        )  # before what it could go on from is removed
+        self._forget(number)
+        self._settle()
+
+    def _forget(self, number: int) -> None:
+        """Remove what only a trial that goes on would need."""
+        remove_state(member_folder(self._folder, number))
+        if self._storage is not None and self._shared is not None:
+            self._storage.delete(self._shared.member(number))
+
+    def _settle(self) -> None:
+        """Bring weights and tables in line with the study."""
+        trials = self._study.get_trials(deepcopy=False)
+        self._retention.keep_best(
+            finished=[trial.number for trial in trials if trial.state in FINISHED_STATES],
+            failed=[trial.number for trial in trials if trial.state == TrialState.FAIL],
+        )
+        self._tables.write_trials(self._study)

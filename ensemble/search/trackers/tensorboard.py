@@ -1,0 +1,78 @@
+"""What other tools show of a run while it goes on: TensorBoard's event files, MLflow's runs.
+
+Both are callbacks of Tune that take each epoch's figures. Neither is ever read by this project: the
+run's own tables are what counts.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from ensemble.base.errors import InputError
+from ensemble.run.events import TrialEvents
+
+
+def make_trackers(run_folder: Path, mlflow_uri: str | None) -> list[tune.Callback]:
+    """The callbacks of a run; writes nothing into its folder yet.
+
+    Args:
+        run_folder: Of the run.
+        mlflow_uri: Of MLflow's server or database, or None.
+
+    Raises:
+        InputError: MLflow is not installed, or cannot be reached.
+    """
+    trackers: list[tune.Callback] = [TensorBoardEvents(run_folder)]
+    if mlflow_uri is not None:
+        try:
+            from ensemble.search.trackers.mlflow_runs import MLflowRuns
+        except ModuleNotFoundError as error:
+            if not (error.name or "").startswith("mlflow"):
+                raise
+            raise InputError(
+                "--mlflow: MLflow is not installed; pip install -e '.[mlflow]' in the clone"
+            ) from None
+        trackers.append(MLflowRuns(run_folder, mlflow_uri))
+    return trackers
+
+
+class TensorBoardEvents(tune.Callback):
+    """Writes `tensorboard/<trial>/`: hyperparameters, and each figure against the epoch.
+
+    Args:
+        run_folder: Of the run.
+    """
+
+    def __init__(self, run_folder: Path):
+        self._folder = run_folder / "tensorboard"
+        self._events: dict[str, TrialEvents] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its callbacks into a file that is never read."""
+        return {}
+
+    def on_trial_result(
+        self, iteration: int, trials: list, trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """An epoch ended."""
+        if "epoch" not in result:
+            return
+        if trial.trial_id not in self._events:
+            folder = self._folder / f"{trial.config['number']:04}"
+            self._events[trial.trial_id] = TrialEvents(folder, trial.config["config"])
+        self._events[trial.trial_id].add_epoch(result)
+
+    def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        """A trial ended by itself, by early stopping, or with a failure it could name."""
+        failed = (trial.last_result or {}).get("failure") is not None
+        self._close(trial.trial_id, finished=not failed)
+
+    def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        """A trial's process died."""
+        self._close(trial.trial_id, finished=False)
+
+    def _close(self, trial_id: str, *, finished: bool) -> None:
+        events = self._events.pop(trial_id, None)
+        if events is not None:  # None where it failed before its first epoch
+            events.close(finished=finished)

@@ -1,0 +1,1 @@
+"""Choosing an ensemble on the validation split: members, weights, temperature and threshold."""

@@ -1,0 +1,186 @@
+"""Probabilities of the validation split → how far to trust them, and from where to call "cracked".
+
+Temperature scaling and the expected calibration error are those of Guo et al. 2017,
+https://arxiv.org/abs/1706.04599, the error here for the class "cracked" alone.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import minimize_scalar  # type: ignore[import-untyped]
+from scipy.special import expit  # type: ignore[import-untyped]
+from scipy.special import logit as unsafe_logit
+
+from ensemble.base.errors import InputError
+from ensemble.training.metrics import (
+    LEAST_PROBABILITY,
+    best_threshold,
+    confusion_counts,
+    divide_tiles,
+    f_beta,
+    threshold_metrics,
+)
+
+LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.05, 20.0
+
+
+@dataclass(frozen=True)
+class ThresholdChoice:
+    """A threshold and what it reaches on the tiles it was chosen on."""
+
+    threshold: float
+    precision: float
+    recall: float
+    f1: float
+    f2: float
+
+
+def logit(probabilities: np.ndarray) -> np.ndarray:
+    """log(p / (1 − p)), finite: p counts as no nearer to 0 or 1 than `LEAST_PROBABILITY`."""
+    probabilities = np.asarray(probabilities, dtype=np.float64)
+    return unsafe_logit(np.clip(probabilities, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY))
+
+
+def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    """The T in [0.05, 20] for which sigmoid(logits / T) has the lowest log loss; above 1: too sure.
+
+    The labels are smoothed as by Platt 1999 ("Probabilistic outputs for support vector machines"),
+    1 to (P + 1) / (P + 2) and 0 to 1 / (U + 2) for P cracked and U uncracked tiles, because so
+    many right verdicts do not make the next one certain. Without that, T would fall without end
+    where 0.5 separates the classes, and probabilities would become 0 and 1. The loss is convex in
+    1 / T, so the search over log T meets one minimum only.
+
+    Args:
+        logits: (N,) finite: margins (cracked − uncracked), or `logit` of probabilities.
+        labels: (N,) of 0 and 1.
+    """
+    num_cracked = int((labels == 1).sum())
+    num_uncracked = len(labels) - num_cracked
+    targets = np.where(labels == 1, (num_cracked + 1) / (num_cracked + 2), 1 / (num_uncracked + 2))
+
+    def loss(log_temperature: float) -> float:
+        scaled = logits / np.exp(log_temperature)
+        return float((np.logaddexp(0, scaled) - targets * scaled).mean())
+
+    found = minimize_scalar(
+        loss,
+        bounds=(np.log(LOWEST_TEMPERATURE), np.log(HIGHEST_TEMPERATURE)),
+        method="bounded",
+        options={"xatol": 1e-6},
+    )
+    return float(np.exp(found.x))
+
+
+def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """sigmoid(logit(p) / T): up to rounding no two tiles change places, and 0.5 stays 0.5."""
+    if not temperature > 0:
+        raise ValueError(f"`temperature > 0` must hold, but got {temperature=}.")
+    return expit(logit(probabilities) / temperature)
+
+
+def brier_score(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Mean squared distance of the probability from the label."""
+    return float(np.square(probabilities - labels).mean())
+
+
+def reliability_curve(
+    labels: np.ndarray, probabilities: np.ndarray, num_bins: int = 15
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean probability, share of cracked tiles, and number of tiles of every bin that has any.
+
+    Bins are of equal width, as Guo's: the first [0, 1/B], then each without its lower end.
+
+    Args:
+        labels: (N,) of 0 and 1.
+        probabilities: (N,) of "cracked".
+        num_bins: B, at least 1.
+    """
+    if num_bins < 1:
+        raise ValueError(f"`num_bins >= 1` must hold, but got {num_bins=}.")
+    bins = np.searchsorted(np.linspace(0, 1, num_bins + 1)[1:-1], probabilities)
+    _, bins, counts = np.unique(bins, return_inverse=True, return_counts=True)
+    predicted = np.bincount(bins, weights=probabilities)
+    observed = np.bincount(bins, weights=labels)
+    return predicted / counts, observed / counts, counts
+
+
+def expected_calibration_error(
+    labels: np.ndarray, probabilities: np.ndarray, num_bins: int = 15
+) -> float:
+    """Mean distance of probability and share of cracked tiles, over the tiles of equal-width bins.
+
+    Equal width rather than equal mass: it is what others report, and tiles of equal probability
+    stay together. Most tiles lie in the first bin, so it speaks of the sure ones above all.
+    """
+    predicted, observed, counts = reliability_curve(labels, probabilities, num_bins)
+    return float(np.abs(predicted - observed) @ counts / len(labels))
+
+
+def choose_threshold(
+    labels: np.ndarray, probabilities: np.ndarray, rule: str | float = "f1"
+) -> ThresholdChoice:
+    """The threshold that a rule gives on these tiles, and what it reaches there.
+
+    Args:
+        labels: (N,) of 0 and 1, at least one 1.
+        probabilities: (N,) of "cracked", or any score that rises with it.
+        rule: `"f1"`, `"f2"` (a missed crack costs more), `"recall=0.95"` (as few tiles called
+            cracked as that recall allows), or a number from 0 to 1, the threshold itself. Between
+            two neighbouring probabilities a rule's threshold is their middle; of equally good
+            ones, "f1" and "f2" take the lowest.
+
+    Raises:
+        InputError: There is no such rule.
+    """
+    if rule in ("f1", "f2"):
+        threshold, _ = best_threshold(labels, probabilities, beta=1.0 if rule == "f1" else 2.0)
+    elif is_recall(rule):
+        least = _parse_share(rule, str(rule).removeprefix("recall="))
+        thresholds, found, _ = divide_tiles(labels, probabilities)
+        threshold = float(thresholds[np.argmax(found / found[-1] >= least)])
+    else:
+        threshold = _parse_share(rule, rule)
+    counts = confusion_counts(labels, probabilities, threshold)
+    hits, called = counts["true_positive"], counts["true_positive"] + counts["false_positive"]
+    metrics = threshold_metrics(labels, probabilities, threshold)
+    return ThresholdChoice(
+        threshold=threshold,
+        precision=metrics["precision"],
+        recall=metrics["recall"],
+        f1=metrics["f1"],
+        f2=float(f_beta(hits, called, hits + counts["false_negative"], beta=2.0)),
+    )
+
+
+def rule_score(found: ThresholdChoice, rule: str | float) -> float:
+    """What a rule asks for, to choose by: F2, the precision at a recall, or else F1."""
+    if rule == "f2":
+        return found.f2
+    return found.precision if is_recall(rule) else found.f1
+
+
+def name_score(rule: str) -> str:
+    """What `rule_score` is called."""
+    if rule in ("f1", "f2"):
+        return rule.upper()
+    if is_recall(rule):
+        return f"precision at a recall of {rule.removeprefix('recall=')}"
+    return f"F1 at a threshold of {rule}"
+
+
+def is_recall(rule: str | float) -> bool:
+    """Whether a rule asks for a recall: `recall=R`."""
+    return isinstance(rule, str) and rule.startswith("recall=")
+
+
+def _parse_share(rule: str | float, text: str | float) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = float("nan")
+    if not 0 <= share <= 1:
+        raise InputError(
+            f"threshold rule {rule!r}: no such rule; "
+            "use f1, f2, recall=R or a number, with R and the number from 0 to 1"
+        )
+    return share

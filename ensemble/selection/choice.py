@@ -1,0 +1,169 @@
+"""What was chosen on validation: members, weights, temperatures and threshold; `ensemble.json`.
+
+Whatever uses the ensemble later (testing, predicting, the report) reads these numbers, no others.
+The ensemble's probability is the weighted mean of its members' probabilities; its calibrated
+probability is that mean with a temperature on its logit, a monotone map, so that verdicts are the
+same on either scale up to rounding. Verdicts are given on the mean itself.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ensemble.base.errors import InputError, quote
+from ensemble.base.files import read_json, write_json
+from ensemble.selection.cross_validation import MethodScore
+from ensemble.training.checkpoint import Member, open_member
+from ensemble.training.config import explain_validation
+
+FORMAT: Literal[2] = 2
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class JudgedMember(_Record):
+    """A member by itself: from where it calls a tile cracked, and what that is worth."""
+
+    trial: int = Field(ge=0)
+    folder: str = Field(pattern=r"^[\w./-]{1,100}$", description="relative to the run's folder")
+    weights_sha256: str
+    temperature: float = Field(gt=0, description="calibrates this member alone")
+    threshold: float = Field(ge=0, le=1, description="of this member alone, by the same rule")
+    val_f1: float = Field(ge=0, le=1, description="on validation, at that threshold")
+
+
+class ChosenMember(JudgedMember):
+    """One member of the ensemble."""
+
+    weight: float = Field(gt=0, le=1)
+
+
+class Calibration(_Record):
+    """How well probabilities are calibrated on the validation split."""
+
+    log_loss: float
+    brier: float
+    expected_calibration_error: float
+
+
+class TurnedScore(_Record):
+    """What the threshold's rule asks for (see `rule_score`), with and without test-time turns."""
+
+    plain: float
+    turned: float = Field(description="mean over the eight flips and turns of each tile")
+
+
+class Choice(_Record):
+    """An ensemble, as chosen on the validation split."""
+
+    format: Literal[2] = FORMAT
+    method: Literal["mean", "greedy", "weighted", "soup"]
+    asked_method: Literal["mean", "greedy", "weighted", "soup", "auto"]
+    top_k: int | None = Field(ge=1, description="members of `mean`, where it was among the methods")
+    members: list[ChosenMember] = Field(min_length=1)
+    best_single: JudgedMember = Field(description="the best by itself, by validation F1")
+    ingredients: list[JudgedMember] = Field(description="averaged into the one member of a soup")
+    temperature: float = Field(gt=0, description="on the logit of the weighted mean")
+    threshold_rule: str = Field(description="f1, f2, a number, or recall=R")
+    threshold: float = Field(ge=0, le=1, description="on the weighted mean")
+    calibrated_threshold: float = Field(ge=0, le=1, description="the same, on the calibrated scale")
+    tta: bool = Field(description="mean over the eight flips and turns of each tile")
+    tta_tried: TurnedScore | None = Field(description="on validation; null where not asked for")
+    val_metrics: dict[str, float] = Field(description="at the threshold")
+    before_calibration: Calibration
+    after_calibration: Calibration
+    methods: list[MethodScore] = Field(description="compared by `auto`; empty otherwise")
+    disagreement: list[list[float]] = Field(description="share of tiles judged apart, by pairs")
+    error_correlation: list[list[float | None]] = Field(description="of the errors, by pairs")
+    num_finished: int = Field(description="trials that ended by themselves or by early stopping")
+    num_candidates: int = Field(description="those of them whose weights could be used")
+    split_digest: str
+
+    @property
+    def shown(self) -> list[JudgedMember]:
+        """Members with figures of their own: chosen or mixed ones, and the best single one."""
+        parts: list[JudgedMember] = self.ingredients or [*self.members]
+        known = {member.trial for member in parts}
+        return [*parts, *[self.best_single] * (self.best_single.trial not in known)]
+
+    @property
+    def weights(self) -> np.ndarray:
+        """(M,) summing to 1."""
+        weights = np.array([member.weight for member in self.members])
+        return weights / weights.sum()
+
+    def save(self, run: Path) -> None:
+        """Write `ensemble.json` into the run's folder."""
+        write_json(run / "ensemble.json", self.model_dump(mode="json"))
+
+
+def read_choice(run: Path) -> Choice | None:
+    """The ensemble of a run as it was chosen, None where none was.
+
+    Raises:
+        InputError: The file is damaged, or of another version of this package.
+    """
+    path = run / "ensemble.json"
+    if not path.exists():
+        return None
+    values = read_json(path)
+    if isinstance(values, dict):
+        check_format(values, path)
+    try:
+        return Choice.model_validate(values)
+    except ValidationError as error:
+        raise InputError(f"{path}: damaged ({explain_validation(error)})") from None
+
+
+def check_format(choice: dict[str, Any], path: Path) -> None:
+    """Refuse a choice that another version of this package wrote.
+
+    Raises:
+        InputError: It is of another format.
+    """
+    if choice.get("format") != FORMAT:
+        raise InputError(
+            f"{path}: chosen by another version of this package (format "
+            f"{quote(choice.get('format'))}, not {FORMAT}); evaluate the run again"
+        )
+
+
+def open_choice(run: Path) -> tuple[Choice, list[Member]]:
+    """The ensemble of a run and its members, in the order of `choice.members`.
+
+    Raises:
+        InputError: None was chosen, the file is damaged, or a member is not the one chosen.
+    """
+    choice = read_choice(run)
+    if choice is None:
+        raise InputError(f"{run} has no ensemble yet; run python -m ensemble.evaluate {run.name}")
+    return choice, open_chosen(run, choice.members)
+
+
+def open_chosen(run: Path, chosen: Sequence[JudgedMember]) -> list[Member]:
+    """The members that a choice names, in its order.
+
+    Raises:
+        InputError: One lies outside of the run, is damaged, or is not the one chosen.
+    """
+    members = []
+    for judged in chosen:
+        folder = (run / judged.folder).resolve()
+        if not folder.is_relative_to(run.resolve()):
+            raise InputError(
+                f"{run / 'ensemble.json'}: damaged (a member outside of the run: "
+                f"{quote(judged.folder)})"
+            )
+        try:
+            member = open_member(folder)
+        except InputError as error:
+            raise InputError(f"{error}; evaluate the run again, without it") from None
+        if member.record.weights_sha256 != judged.weights_sha256:
+            raise InputError(f"{folder}: not the member that was chosen; evaluate again")
+        members.append(member)
+    return members

@@ -1,0 +1,118 @@
+"""Which way of weighting holds on photographs left out: validation scores in, one score a way out.
+
+The folds are folds of photographs. What is left out of them is left out of weights and threshold
+only: the kept epoch of each member, and in a search its settings, were chosen by the whole
+validation split, so scores on photographs left out are still too good.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ensemble.base.errors import InputError
+from ensemble.selection.calibration import choose_threshold, is_recall, rule_score
+from ensemble.selection.weighting import Method, check_scores, group_tiles
+
+
+@dataclass(frozen=True)
+class MethodScore:
+    """What a way of weighting promises and what it keeps, pooled over the folds.
+
+    Attributes:
+        method: Its name.
+        inner_score: On the photographs that weights and threshold were chosen on: F1 or what else
+            the threshold's rule asks for (`rule_score`).
+        outer_score: The same on photographs that neither had seen.
+        outer_recall: Recall there, at the thresholds that were chosen.
+    """
+
+    method: str
+    inner_score: float
+    outer_score: float
+    outer_recall: float
+
+
+def cross_validate(
+    methods: dict[str, Method],
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    photographs: np.ndarray,
+    *,
+    rule: str = "f1",
+    num_folds: int = 5,
+    seed: int = 0,
+) -> list[MethodScore]:
+    """What each way of weighting is worth on photographs of the validation split it has not seen.
+
+    For every fold, weights and threshold are chosen on the other folds. All folds are judged
+    together, because one may hold too few cracked tiles for a figure of its own: outside, every
+    tile is judged once; inside, once for each fold it helped to choose. Scores of different folds
+    compare by how far they lie beyond their fold's threshold, which for a rule that asks for a
+    recall is moved until that recall is reached: precisions compare at one recall only.
+
+    Args:
+        methods: By name: probabilities, labels and photographs in, weights (M,) out.
+        probabilities: (M, N) of "cracked", one row a member.
+        labels: (N,) of 0 and 1.
+        photographs: (N,) ids; all empty where tiles have none, then each tile stands for itself.
+        rule: Rule of the threshold, as `choose_threshold` knows them; it decides the score.
+        num_folds: At least 2; where there are fewer photographs, one is left out at a time.
+        seed: Seed of the draw of the folds.
+
+    Raises:
+        InputError: Fewer than two photographs have cracked tiles.
+    """
+    check_scores(probabilities, labels)
+    folds = _draw_folds(labels, photographs, num_folds, seed)  # (N,)
+    scores = []
+    for name, choose in methods.items():
+        inner: list[np.ndarray] = []
+        known: list[np.ndarray] = []
+        outer = np.zeros(len(labels))  # how far each tile lies beyond the threshold
+        for fold in np.unique(folds):
+            seen = folds != fold
+            weights = choose(probabilities[:, seen], labels[seen], photographs[seen])
+            mean = weights @ probabilities
+            beyond = mean - choose_threshold(labels[seen], mean[seen], rule).threshold
+            inner.append(beyond[seen])
+            known.append(labels[seen])
+            outer[~seen] = beyond[~seen]
+        scores.append(
+            MethodScore(
+                name,
+                inner_score=_score_beyond(np.concatenate(known), np.concatenate(inner), rule),
+                outer_score=_score_beyond(labels, outer, rule),
+                outer_recall=choose_threshold(labels, outer, 0.0).recall,
+            )
+        )
+    return scores
+
+
+def _score_beyond(labels: np.ndarray, beyond: np.ndarray, rule: str) -> float:
+    """What `rule` asks for, of tiles that are called cracked where `beyond` is at least 0."""
+    return rule_score(choose_threshold(labels, beyond, rule if is_recall(rule) else 0.0), rule)
+
+
+def _draw_folds(
+    labels: np.ndarray, photographs: np.ndarray, num_folds: int, seed: int
+) -> np.ndarray:
+    """A fold for every tile: (N,). Cracked tiles are spread over as many folds as they can be.
+
+    Photographs are ordered by their cracked tiles; each run of neighbours is dealt to all folds.
+    """
+    groups, num_cracked = group_tiles(labels, photographs)
+    if num_folds < 2:
+        raise ValueError(f"`num_folds >= 2` must hold, but got {num_folds=}.")
+    if (num_cracked > 0).sum() < 2:
+        raise InputError(
+            "cross-validation needs cracked tiles in two photographs of the validation split, "
+            f"but {(num_cracked > 0).sum()} of {len(num_cracked)} have any; prepare more data"
+        )
+    num_folds = min(num_folds, len(num_cracked))
+    generator = np.random.default_rng(seed)
+    order = generator.permutation(len(num_cracked))
+    order = order[np.argsort(-num_cracked[order], kind="stable")]
+    dealt = [generator.permutation(num_folds) for _ in range(0, len(order), num_folds)]
+    fold_of_group = np.empty(len(order), dtype=np.int64)
+    fold_of_group[order] = np.concatenate(dealt)[: len(order)]
+    return fold_of_group[groups]

@@ -1,0 +1,186 @@
+"""What the trials of a backbone start from: ImageNet's weights, a file's, or random ones.
+
+It is made once a search, with a head drawn from the study's seed, and written to the run's folder:
+all trials of one backbone start from the same bits, and only the search needs network or files.
+"""
+
+import contextlib
+import hashlib
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.error import URLError
+
+import safetensors.torch
+import torch
+import torchvision
+from torch import Tensor
+
+from ensemble.base.errors import InputError, quote
+from ensemble.base.files import written_whole
+from ensemble.training.backbones import SMALL_CNN_CHANNELS, build_model, head_prefix
+from ensemble.training.config import Backbone
+from ensemble.training.seeds import derive_seed
+from ensemble.training.weights_file import FoundWeights, name_first, read_weights
+
+
+@dataclass(frozen=True)
+class InitialState:
+    """What all trials of one backbone start from.
+
+    Attributes:
+        tensors: Complete state of the network, head included.
+        origin: For people: where the weights come from.
+        digest: SHA-256 of names, shapes and bytes.
+        note: For people: what of a file was seen through or left out; "" for nothing.
+    """
+
+    tensors: dict[str, Tensor]
+    origin: str
+    digest: str
+    note: str = ""
+
+    def describe(self) -> str:
+        """Where the weights come from and what was seen through, for people."""
+        return f"{self.origin} ({self.note})" if self.note else self.origin
+
+
+def parse_weights(given: Sequence[str], defaults: Mapping[str, str]) -> dict[str, str | Path]:
+    """What `--weights` says of each backbone: `imagenet`, `none` or a file.
+
+    Args:
+        given: Each WHAT for all backbones, or BACKBONE=WHAT.
+        defaults: Backbone → what it starts from where nothing is given.
+
+    Raises:
+        InputError: A backbone is none of `defaults`, or a file is given for several.
+    """
+    weights: dict[str, str | Path] = dict(defaults)
+    for text in sorted(given, key=lambda text: "=" in text):  # the general ones first
+        backbone, equals, what = text.rpartition("=")
+        if equals and backbone not in weights:
+            names = ", ".join(defaults)
+            known = "not in use here" if backbone in Backbone.__args__ else "an unknown backbone"  # type: ignore[attr-defined]
+            raise InputError(f"--weights {text}: {backbone!r} is {known} (there is {names})")
+        value: str | Path = what if what in ("imagenet", "none") else Path(what)
+        if isinstance(value, Path) and not equals and len(weights) > 1:
+            raise InputError(f"--weights {text}: say for which backbone: --weights BACKBONE={what}")
+        for name in [backbone] if equals else list(weights):
+            weights[name] = value
+    return weights
+
+
+def make_initial_state(backbone: str, weights: str | Path, *, seed: int) -> InitialState:
+    """Make the state that trials of `backbone` start from.
+
+    Args:
+        backbone: Its name.
+        weights: `imagenet` (torchvision's own download), `none`, or a file of tensors in
+            torchvision's names (.safetensors, or a state dict or checkpoint that `torch.load`
+            reads with `weights_only=True`).
+        seed: Of the study; draws the head, and the rest where `weights` is `none`.
+
+    Raises:
+        InputError: There is no network, there are no such weights, or the file does not fit.
+    """
+    with torch.random.fork_rng(devices=[]):
+        # torch.manual_seed would seed devices that nothing is drawn on, and keep a stack for each
+        torch.default_generator.manual_seed(derive_seed(seed, "initial weights", backbone))
+        model = build_model(backbone)
+    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    note = ""
+    if weights == "none":
+        origin = "random weights"
+    elif weights == "imagenet":
+        _fit(tensors, _download(backbone), backbone, "torchvision's weights")
+        origin = f"ImageNet weights ({torchvision.models.get_model_weights(backbone).DEFAULT})"
+    else:
+        found = read_weights(Path(weights), _needed(tensors, backbone), backbone=backbone)
+        _fit(tensors, found.tensors, backbone, f"weights file {weights}")
+        origin, note = f"weights of {weights}", _describe_found(found)
+    return InitialState(tensors, origin, digest_tensors(tensors), note)
+
+
+def _describe_found(found: FoundWeights) -> str:
+    """What was seen through in a file of weights; "" of a plain one."""
+    told = [f"names without their {found.prefix!r}"] if found.prefix else []
+    if found.left_out:
+        told.append(f"left out: {name_first([quote(name) for name in found.left_out])}")
+    return "; ".join(told)
+
+
+def _download(backbone: str) -> Mapping[str, Tensor]:
+    if backbone in SMALL_CNN_CHANNELS:
+        raise InputError(f"{backbone} has no ImageNet weights; say --weights {backbone}=none")
+    try:
+        weights = torchvision.models.get_model_weights(backbone).DEFAULT
+        with contextlib.redirect_stderr(io.StringIO()):  # torch announces the address there
+            return weights.get_state_dict(progress=False, check_hash=True)
+    except (URLError, OSError, RuntimeError) as error:
+        raise InputError(
+            f"cannot download the ImageNet weights of {backbone} ({error}); without a network say "
+            f"--weights {backbone}=FILE, or --weights none to start from random ones"
+        ) from None
+
+
+def _fit(
+    tensors: dict[str, Tensor], loaded: Mapping[str, Tensor], backbone: str, where: str
+) -> None:
+    """Put `loaded` into `tensors`; all of the backbone must be there, the head need not."""
+    head = head_prefix(backbone) + "."
+    unknown = [name for name in loaded if name not in tensors and not name.startswith(head)]
+    missing = [name for name in _needed(tensors, backbone) if name not in loaded]
+    wrong = [
+        f"{name!r} has the shape {tuple(loaded[name].shape)}, expected {tuple(tensor.shape)}"
+        for name, tensor in tensors.items()
+        if name in loaded and not name.startswith(head) and loaded[name].shape != tensor.shape
+    ]
+    lacks = [f"it has no {name_first([repr(name) for name in missing])}"] if missing else []
+    lacks += (
+        [f"it has the unknown {name_first([quote(name) for name in unknown])}"] if unknown else []
+    )
+    lacks += [name_first(wrong)] if wrong else []
+    if lacks:
+        raise InputError(
+            f"{where}: does not fit {backbone}: {'; '.join(lacks)}; give weights of {backbone} in "
+            f"{'torchvision' if backbone not in SMALL_CNN_CHANNELS else 'this project'}'s names"
+        )
+    for name, tensor in loaded.items():
+        if name not in tensors or tensor.shape != tensors[name].shape:
+            continue  # of a head for other classes
+        try:
+            if tensor.is_meta or tensor.is_complex() or tensor.layout != torch.strided:
+                raise TypeError
+            numbers = tensor.detach().to(tensors[name].dtype, copy=True).contiguous()
+        except (RuntimeError, TypeError):  # bits, packed or quantised numbers
+            raise InputError(f"{where}: {name!r} holds no plain real numbers") from None
+        if not torch.isfinite(numbers).all():
+            raise InputError(f"{where}: {name!r} holds infinite numbers or none (NaN)")
+        tensors[name] = numbers
+
+
+def _needed(tensors: Iterable[str], backbone: str) -> list[str]:
+    """Names that a file must have: all of the backbone but counters that older files lack."""
+    head = head_prefix(backbone) + "."
+    return [
+        name
+        for name in tensors
+        if not name.startswith(head) and not name.endswith("num_batches_tracked")
+    ]
+
+
+def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and bytes, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_initial_state(state: InitialState, path: Path) -> None:
+    """Write the state that all trials of one backbone start from."""
+    with written_whole(path) as temporary:
+        temporary.write_bytes(safetensors.torch.save(state.tensors))

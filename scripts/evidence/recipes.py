@@ -1,0 +1,145 @@
+"""Train and test the recipes for real: `python scripts/evidence/recipes.py --metu ZIP --sdnet ZIP`.
+
+Each leaves `results/recipe-NAME`; `results/recipes.csv` has a row for each of its variants and one
+for the mean of all its members, with what really ran beside what the original states, and
+`recipes.json` what the rows came from. Started again, it goes on; what is finished is not tested
+again.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ensemble import train
+from ensemble.base.door import run_command
+from ensemble.base.errors import InputError
+from ensemble.base.files import read_object, read_table, write_json, write_text
+from ensemble.evaluate import evaluate
+from ensemble.evaluation.figures import flat_row
+from ensemble.recipes.recipe import RECIPES, Recipe, load_recipe
+from ensemble.run.members import open_members
+from ensemble.training.cost import summarise
+
+PROVENANCE = (
+    *("commit", "versions", "hardware", "evaluated_at", "split_digest", "split_by"),
+    *("num_test_tiles", "num_test_photographs", "num_test_openings", "intervals"),
+)
+TESTED = ("f1", "precision", "recall", "accuracy", "average_precision")
+
+
+def main() -> None:
+    """Train, test and write down one recipe after another."""
+    names = sorted(path.stem for path in RECIPES.glob("*.toml"))
+    parser = argparse.ArgumentParser(description="Train and test the recipes.")
+    add = parser.add_argument
+    add("--metu", metavar="PATH", help="folder or .zip of METU, for the recipes built on it")
+    add("--sdnet", metavar="PATH", help="folder or .zip of SDNET2018, for the others")
+    add("--only", nargs="+", choices=names, metavar="NAME", help="of these recipes (default: all)")
+    for option, what in (
+        ("--backbone", "another network for the recipes that start from ImageNet weights"),
+        ("--weights", "what it starts from, as scripts/train.py takes it"),
+        ("--epochs", "of each configuration"),
+        ("--image-size", "side of the square input in pixels"),
+        ("--gpus", "0 trains on the CPU"),
+    ):
+        add(option, metavar="X", help=f"{what} (default: the recipe's)")
+    add("--out", type=Path, default=Path("results"), help="(default: results)")
+    options = parser.parse_args()
+    data = {"metu": options.metu, "sdnet2018": options.sdnet}
+    recipes = [load_recipe(name) for name in options.only or names]
+    for recipe in recipes:
+        if data[recipe.data] is None:
+            option = "--metu" if recipe.data == "metu" else "--sdnet"
+            raise InputError(f"{recipe.name} needs {option} PATH; give it, or others with --only")
+    for recipe in recipes:
+        words = ["--recipe", recipe.name, "--data", data[recipe.data]]
+        words += ["--name", f"recipe-{recipe.name}", "--out", str(options.out)]
+        for option in ("epochs", "image_size", "gpus"):
+            value = getattr(options, option)
+            words += [] if value is None else [f"--{option.replace('_', '-')}", value]
+        if recipe.weights == "imagenet":  # a network that starts from nothing is its own point
+            words += [] if options.backbone is None else ["--backbone", options.backbone]
+            words += [] if options.weights is None else ["--weights", options.weights]
+        train.main(words)
+        record(recipe, options.out / f"recipe-{recipe.name}", options.out)
+
+
+def record(recipe: Recipe, run: Path, out: Path) -> None:
+    """Test a recipe's run unless it is tested, and put its rows into the table."""
+    tested = run / "evaluation" / "metrics.json"
+    about = read_object(run / "run.json", split_digest=str)
+    members = open_members(run, split_digest=about["split_digest"])
+    if not tested.exists() or tested.stat().st_mtime < (run / "trials.csv").stat().st_mtime:
+        evaluate(run, top_k=len(members))
+    metrics = read_object(tested)
+    rows = describe(recipe, run, about, metrics)
+    table, provenance = out / "recipes.csv", out / "recipes.json"
+    old = read_table(table, columns=("recipe",)) if table.exists() else pd.DataFrame()
+    others = old[old["recipe"] != recipe.name] if len(old) else old
+    new = pd.concat([others, pd.DataFrame(rows)]).sort_values("recipe", kind="stable")
+    write_text(table, new.convert_dtypes().to_csv(index=False))  # whole numbers without a point
+    known = read_object(provenance) if provenance.exists() else {}
+    known[recipe.name] = {
+        **{key: metrics[key] for key in PROVENANCE},
+        "seed": about["seed"],
+        "initial_weights": {b: w["digest"] for b, w in about["weights"].items()},
+        "recipe": about["recipe"],
+    }
+    write_json(provenance, dict(sorted(known.items())))
+    print(f"written: {table} and {provenance.name}")
+
+
+def describe(
+    recipe: Recipe, run: Path, about: dict[str, Any], metrics: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """A row for each variant and, where there are several members, one for their mean."""
+    trials = read_table(run / "trials.csv", columns=("trial", "name")).set_index("trial")
+    members = {m.trial: m for m in open_members(run, split_digest=about["split_digest"])}
+    (backbone, weights), *_ = about["weights"].items()
+    source = weights["origin"].removeprefix("weights of ")
+    same = {
+        "data": Path(about["data"]).name,
+        "backbone": backbone,
+        "weights": Path(source).name if source != weights["origin"] else source,
+        "image_size_px": about["image_size_px"],
+    }
+    rows = []
+    for found in sorted(metrics["members"], key=lambda found: found["trial"]):
+        number = found["trial"]
+        if number >= len(recipe.variants):
+            continue  # a further checkpoint
+        record = members[number].record
+        cost = summarise(record.config)
+        rows.append(
+            {
+                "recipe": recipe.name,
+                "variant": trials.loc[number, "name"],
+                **same,
+                "epochs": int(trials.loc[number, "epochs"]),
+                "best_epoch": record.epoch,
+                "trainable_parameters": cost.trainable_backbone + cost.trainable_head,
+                "training_and_validation_seconds": round(float(trials.loc[number, "seconds"]), 1),
+                "val_accuracy": record.metrics["val_accuracy"],
+                **_tested(found),
+                "stated": recipe.stated,
+            }
+        )
+    if len(metrics["members"]) > 1:
+        name = f"mean of {len(metrics['members'])} members"
+        tested = {"val_accuracy": metrics["choice"]["val_metrics"]["accuracy"]}
+        tested |= _tested(metrics["ensemble"])
+        rows.append({"recipe": recipe.name, "variant": name, **same, **tested})
+    return rows
+
+
+def _tested(found: dict[str, Any]) -> dict[str, Any]:
+    row = flat_row("", found)
+    kept = ["val_f1", "threshold"]
+    kept += [f"test_{metric}{end}" for metric in TESTED for end in ("", "_low", "_high")]
+    return {key: row[key] for key in kept}
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,159 @@
+"""How commands begin and end: output that cannot be written, Ctrl-C in imports, exit codes."""
+
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DOORS = {  # what a person types → the module that it runs
+    "scripts/search.py": "ensemble.search.command",
+    "scripts/train.py": "ensemble.train",
+    "ensemble/train.py": "ensemble.train",
+    "ensemble/search/command.py": "ensemble.search.command",
+    "ensemble/report/__main__.py": "ensemble.report.page",
+    **{
+        f"ensemble/{name}.py": f"ensemble.{name}"
+        for name in ("evaluate", "predict", "look", "recall")
+    },
+}
+TALKS = """
+from rich.console import Console
+from rich.table import Table
+from ensemble.base.errors import InputError
+
+def main():
+    console = Console()
+    for number in range(2000):
+        print("line", number, "… 3 × 4 − 1 ≥ é → “ü” 漢")
+        console.print("and another", number)
+    table = Table()
+    table.add_column("loss …")
+    console.print(table)
+    raise InputError("the end … has come")
+"""
+INTERRUPTED = """
+import os, signal, time
+try:
+    os.kill(os.getpid(), {signal})
+    time.sleep(60)
+except BaseException:
+    raise RecursionError("as some libraries make of it")
+"""
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Run a module by its code, as the doors run theirs."""
+
+    def run(code, *, shell="", **environment):
+        (tmp_path / "room.py").write_text(code)
+        (tmp_path / "door.py").write_text(
+            "from argparse import ArgumentParser\nfrom ensemble.base.door import run_module\n"
+            "run_module('room', ArgumentParser)"
+        )
+        words = f"{sys.executable} {tmp_path / 'door.py'} {shell}"
+        return subprocess.run(
+            ["bash", "-c", f"set -o pipefail; {words}"],
+            capture_output=True,
+            env={**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}", **environment},
+            # pytest in a background job ignores Ctrl-C, and so would its children
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "shell", ["| head -n 1", "| true", "> /dev/full", ">&-", "> /dev/full 2>&1", ">&- 2>&-"]
+)
+def test_output_that_cannot_be_written_costs_lines_and_no_exit_code(run, shell):
+    done = run(TALKS, shell=shell)
+    assert done.returncode == 2
+    if "2>" not in shell:
+        assert done.stderr.decode() == "error: the end … has come\n"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "line"),
+    [
+        ("ascii", '... 3 x 4 - 1 >= e > "u" ?'),
+        ("latin-1", '... 3 × 4 - 1 >= é > "ü" ?'),
+        ("utf-8", "… 3 × 4 − 1 ≥ é → “ü” 漢"),
+        ("ascii:ignore", " 3  4  1     "),
+    ],
+)
+def test_characters_that_a_terminal_lacks_are_written_plainly(run, encoding, line):
+    done = run(TALKS, PYTHONIOENCODING=encoding)
+    codec = encoding.partition(":")[0]
+    assert done.returncode == 2
+    assert done.stdout.decode(codec).splitlines()[0] == f"line 0 {line}"
+    assert b"Traceback" not in done.stderr
+    assert done.stderr.decode(codec).startswith("error: the end ")
+
+
+def test_ctrl_c_during_imports_is_one_line_and_exit_code_130(run):
+    done = run(INTERRUPTED.format(signal=int(signal.SIGINT)))
+    assert done.returncode == 130
+    assert done.stderr == b"interrupted\n"
+
+
+def test_a_terminal_says_that_something_is_loaded_and_forgets_it(tmp_path):
+    controller, terminal = pty.openpty()
+    (tmp_path / "room.py").write_text("def main(): print('here')")
+    code = "import argparse, sys; from ensemble.base.door import run_module\n"
+    code += f"sys.path[:0] = [{str(tmp_path)!r}]\n"
+    subprocess.run(
+        [sys.executable, "-c", f"{code}run_module('room', argparse.ArgumentParser)"],
+        stdout=terminal,
+        stderr=terminal,
+        cwd=ROOT,
+        check=True,
+    )
+    os.close(terminal)
+    said = os.read(controller, 10_000).decode()
+    os.close(controller)
+    assert said == "loading …\r\x1b[2Khere\r\n"
+
+
+@pytest.mark.parametrize(("door", "module"), DOORS.items())
+def test_a_command_is_at_its_door_before_it_imports_what_takes_seconds(door, module):
+    text = (ROOT / door).read_text(encoding="utf-8")
+    assert f'run_module("{module}", ' in text
+    words = [door] if door.startswith("scripts") else ["-m", module.removesuffix(".page")]
+    for option in ("--help", "--version", "--mistyped"):
+        done = subprocess.run(
+            [sys.executable, "-X", "importtime", *words, option],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == (2 if option == "--mistyped" else 0), done.stderr
+        assert option != "--version" or re.fullmatch(r"crack-ensemble \S+\n", done.stdout)
+        imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+        assert "ensemble.base.door" in imported
+        assert not imported & {"torch", "ray", "optuna", "sklearn", "pandas", "matplotlib"}
+
+
+def test_another_operating_system_is_refused_in_one_line():
+    code = (
+        "import signal, sys\n"
+        "sys.platform = 'win32'\n"
+        "del signal.SIGHUP\n"  # what Windows lacks
+        "sys.modules |= dict.fromkeys(['fcntl', 'resource', 'pwd', 'termios'])\n"
+        "sys.argv = ['search.py', '--data', 'tiles']\n"
+        "from ensemble.search.options import build_parser\n"
+        "from ensemble.base.door import run_module\n"
+        "run_module('ensemble.search.command', build_parser)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: crack-ensemble runs on Linux alone, and this is win32; on Windows use WSL2, on "
+        "macOS a container or a virtual machine with Linux\n"
+    )

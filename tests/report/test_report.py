@@ -1,0 +1,793 @@
+"""The page says what the files say, needs nothing else, and shows everything to everyone."""
+
+import itertools
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from sklearn.metrics import average_precision_score
+
+from ensemble.base.errors import InputError
+from ensemble.evaluation.figures import (
+    compare,
+    coverage_note,
+    ensemble_figures,
+    figures,
+    surface_figures,
+)
+from ensemble.evaluation.mistakes import find_errors, relabelled_figures, suspect_labels
+from ensemble.evaluation.score_axis import score_limits
+from ensemble.explanation.activation import SHEET_KEY, Group, draw_gallery
+from ensemble.report.data_urls import embed_picture, embed_sheet
+from ensemble.report.learning import describe_learning, learning_curve
+from ensemble.report.page import main, write_report
+from ensemble.report.run_files import read_run
+from ensemble.report.score_plots import precision_recall_steps
+from ensemble.report.sentences import describe_rule, result_sentences
+from ensemble.search.importance import LEAST_TRIALS, find_importance
+from ensemble.selection.calibration import apply_temperature
+
+HOSTILE = 'SDNET/<script>alert("1")</script>&<b>.jpg'
+MEMBERS = (2, 0)
+FIGURES = {
+    "figure-samples",
+    "figure-history",
+    "figure-epochs",
+    "figure-parallel",
+    "figure-learning-2",
+    "figure-learning-0",
+    "figure-disagreement",
+    "figure-error-correlation",
+    "figure-intervals",
+    "figure-precision-recall",
+    "figure-roc",
+    "figure-reliability",
+    "figure-threshold",
+    "figure-confusion-ensemble",
+    "figure-confusion-single",
+    "figure-misses",
+    "figure-false-alarms",
+}
+VOID = {"meta", "link", "img", "br", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """Every element of a page with its attributes and its text, and the cells of its tables."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.elements: list[dict[str, Any]] = []
+        self.open: list[dict[str, Any]] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        element = {"tag": tag, "attrs": dict(attrs), "text": "", "inside": list(self.open)}
+        self.elements.append(element)
+        if tag not in VOID:
+            self.open.append(element)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append({"tag": tag, "attrs": dict(attrs), "text": "", "inside": self.open[:]})
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop()["tag"] == tag, f"</{tag}> closes another element"
+
+    def handle_data(self, data: str) -> None:
+        for element in self.open:
+            element["text"] += data
+
+    def find(self, *tags: str) -> list[dict[str, Any]]:
+        return [element for element in self.elements if element["tag"] in tags]
+
+    @property
+    def text(self) -> str:
+        """All text of the page."""
+        return " ".join(element["text"] for element in self.find("main"))
+
+    def rows(self, table: str) -> list[list[str]]:
+        """The text of every cell of a table's body."""
+        inside = [
+            e for e in self.elements if any(a["attrs"].get("id") == table for a in e["inside"])
+        ]
+        rows = [e for e in inside if e["tag"] == "tr"]
+        cells = [e for e in inside if e["tag"] in ("td", "th")]
+        found = [
+            [c["text"].strip() for c in cells if any(a is row for a in c["inside"])] for row in rows
+        ]
+        return found[1:]
+
+
+def make_study(path: Path, num_trials: int) -> None:
+    """`loss.crack_weight` decides, the others do not."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
+    study = optuna.create_study(storage=storage, study_name="run", direction="maximize")
+    generator = np.random.default_rng(0)
+    for i in range(num_trials):
+        weight, dropout = generator.random(2)
+        study.add_trial(
+            optuna.trial.create_trial(
+                params={"loss.crack_weight": weight, "model.dropout": dropout},
+                distributions=dict.fromkeys(
+                    ("loss.crack_weight", "model.dropout"),
+                    optuna.distributions.FloatDistribution(0, 1),
+                ),
+                value=weight,
+                intermediate_values={1: weight},
+                state=optuna.trial.TrialState.PRUNED if i % 2 else optuna.trial.TrialState.COMPLETE,
+            )
+        )
+    storage.engine.dispose()
+
+
+def make_searched(run: Path) -> None:
+    """A run that was searched: three finished trials and a failed one."""
+    (run / "evaluation").mkdir(parents=True)
+    tile = {"tile": ["a.jpg", "b.jpg"], "photograph": ["007", "8"], "surface": ["D", "W"]}
+    pd.DataFrame(tile | {"label": [0, 1]}).to_csv(run / "validation.csv", index=False)
+    (run / "space.toml").write_text('question = "Which <one>?"\n')
+    about = {
+        "command": "scripts/search.py --name 'a <b>'",
+        "started_at": "2026-01-02T03:04:05+00:00",
+        "pack_folder": "/nowhere/at/all",
+        "data": "/nowhere/<data>.zip",
+        "tile_size_px": [256, 256],
+        "split_digest": "digest",
+        "seed": 7,
+        "epochs": 4,
+        "image_size_px": 128,
+        "weights": {"small_cnn": {"origin": "random weights", "digest": "d1"}},
+        "commit": "abc+",
+        "versions": {"python": "3.11"},
+        "hardware": {"cpu": "C", "cores": 2, "gpus": []},
+    }
+    (run / "run.json").write_text(json.dumps(about))
+    rows = [(0, 4), (1, 1), (2, 4)]
+    epochs = [
+        {
+            "trial": trial,
+            "backbone": "small_cnn",
+            "epoch": epoch,
+            "train_loss": 0.6 / epoch,
+            "train_accuracy": 0.8 + epoch / 50,
+            "val_loss": 0.4 + 0.1 * abs(epoch - 2),
+            "val_accuracy": 0.8,
+            "val_f1": 0.5 + trial / 10 + epoch / 100,
+        }
+        for trial, last in rows
+        for epoch in range(1, last + 1)
+    ]
+    pd.DataFrame(epochs).to_csv(run / "epochs.csv", index=False)
+    trials = [
+        {
+            "trial": trial,
+            "state": state,
+            "val_f1": f1,
+            "best_epoch": epoch,
+            "epochs": num_epochs,
+            "seconds": 10.0,
+            "reason": reason,
+            "backbone": "small_cnn",
+            "model.dropout": 0.1 * trial,
+            "loss.kind": "focal" if trial else "cross_entropy",
+            "loss.focal_gamma": 2.0 * trial if trial else None,
+        }
+        for trial, state, f1, epoch, num_epochs, reason in (
+            (0, "COMPLETE", 0.54, 4, 4, ""),
+            (1, "PRUNED", 0.61, 1, 1, ""),
+            (2, "COMPLETE", 0.74, 4, 4, ""),
+            (3, "FAIL", None, None, 0, "the loss is <nan>"),
+        )
+    ]
+    pd.DataFrame(trials).to_csv(run / "trials.csv", index=False)
+    make_study(run / "study.db", 3)
+
+
+def make_choice(digests: dict[int, str], **changes: Any) -> dict[str, Any]:
+    """What `ensemble.json` says of an ensemble of trials with these weights."""
+    kinds = {"log_loss": 0.4, "brier": 0.1, "expected_calibration_error": 0.05}
+    members = [
+        {
+            "trial": trial,
+            "folder": f"members/{trial:04}",
+            "weights_sha256": digest,
+            "weight": 1 / len(digests),
+            "temperature": 1.1,
+            "threshold": 0.5,
+            "val_f1": 0.74,
+        }
+        for trial, digest in digests.items()
+    ]
+    pairs = range(len(digests))
+    choice = {
+        "format": 2,
+        "method": "mean",
+        "asked_method": "auto",
+        "top_k": 5,
+        "members": members,
+        "ingredients": [],
+        "temperature": 0.8,
+        "threshold_rule": "f1",
+        "threshold": 0.45,
+        "calibrated_threshold": 0.44,
+        "tta": False,
+        "val_metrics": {"f1": 0.75},
+        "tta_tried": None,
+        "best_single": {key: value for key, value in members[0].items() if key != "weight"},
+        "before_calibration": kinds,
+        "after_calibration": kinds,
+        "methods": [
+            {"method": "greedy", "inner_score": 0.8, "outer_score": 0.7, "outer_recall": 0.65}
+        ],
+        "disagreement": [[0.0 if i == j else 0.125 for j in pairs] for i in pairs],
+        "error_correlation": [[1.0 if i == j else None for j in pairs] for i in pairs],
+        "num_finished": len(digests),
+        "num_candidates": len(digests),
+        "split_digest": "split",
+    }
+    return choice | changes
+
+
+def make_evaluated(run: Path) -> dict[str, Any]:
+    """The same run, evaluated; returns its metrics."""
+    generator = np.random.default_rng(1)
+    labels = np.arange(80) % 4 == 0
+    scores = {
+        trial: np.clip(0.25 + 0.4 * labels + generator.normal(0, 0.2, 80), 0.01, 0.99)
+        for trial in MEMBERS
+    }
+    mean = np.mean(list(scores.values()), axis=0)
+    predictions = pd.DataFrame(
+        {
+            "tile": [HOSTILE if i == 0 else f"D/CD/{i}.jpg" for i in range(80)],
+            "photograph": [f"{i // 5:03}" for i in range(80)],
+            "surface": np.where(np.arange(80) < 40, "D", "W"),
+            "label": labels.astype(int),
+            **{f"trial_{trial}": row for trial, row in scores.items()},
+            "ensemble": mean,
+            "calibrated": apply_temperature(mean, 0.8),
+        }
+    )
+    predictions.loc[0, ["ensemble", "calibrated", "trial_2", "trial_0"]] = 0.001
+    choice = make_choice(
+        {trial: f"sha{trial}" for trial in MEMBERS},
+        method="greedy",
+    )
+    members = [
+        {
+            "trial": trial,
+            "backbone": "small_cnn",
+            "epoch": 4,
+            "val_f1": 0.74,
+            **figures(predictions, f"trial_{trial}", 0.5),
+        }
+        for trial in MEMBERS
+    ]
+    metrics = {
+        "ensemble": ensemble_figures(predictions, 0.45, 0.75),
+        "members": members,
+        "best_single": members[0],
+        "surfaces": surface_figures(predictions, 0.45),
+        "gain_over_best_single": compare(
+            predictions, threshold=0.45, single=2, single_threshold=0.5
+        ),
+        "choice": choice,
+        "num_test_tiles": 80,
+        "num_test_photographs": 16,
+        "intervals": coverage_note(16),
+        "split_by": "photograph",
+        "split_digest": "digest",
+        "num_test_openings": 1,
+        "evaluated_at": "2026-01-03T00:00:00+00:00",
+        "commit": "abd",
+        "versions": {"python": "3.11"},
+        "hardware": {"cpu": "C", "cores": 2, "gpus": []},
+    }
+    folder = run / "evaluation"
+    suspects = suspect_labels(predictions, [0.5, 0.5])
+    assert HOSTILE in set(suspects["tile"])
+    predictions.to_csv(folder / "predictions.csv", index=False)
+    find_errors(predictions, 0.45).to_csv(folder / "errors.csv", index=False)
+    suspects.to_csv(folder / "suspect_labels.csv", index=False)
+    relabelled_figures(predictions, suspects, 0.45).to_csv(
+        folder / "if_relabelled.csv", index=False
+    )
+    ledger = {
+        "opened_at": "2026-01-03",
+        "method": "greedy",
+        "trials": "2 0",
+        "threshold_rule": "f1",
+        "threshold": 0.45,
+        "tta": False,
+    }
+    pd.DataFrame([ledger]).to_csv(folder / "ledger.csv", index=False)
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    for path in (folder / "false_alarms.png", run / "samples.png"):
+        Image.effect_noise((600, 300), 80).save(path)
+    pixels = np.full((3, 32, 32, 3), 90, np.uint8)
+    names = [f"{HOSTILE}\nprobability 0.001", "D/CD/4.jpg\nprobability 0.1", "W/CW/8.jpg"]
+    group = Group("", pixels, np.zeros((3, 4, 4)), names)
+    draw_gallery(folder / "misses.png", "3 of 3 misses", [group])
+    return metrics
+
+
+@pytest.fixture(scope="session")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("searched") / "run"
+    make_searched(run)
+    return run
+
+
+@pytest.fixture(scope="session")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("evaluated") / "run <1>"
+    make_searched(run)
+    make_evaluated(run)
+    write_report(run)
+    return run
+
+
+@pytest.fixture(scope="session")
+def text(evaluated: Path) -> str:
+    return (evaluated / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def page(text: str) -> Page:
+    return Page(text)
+
+
+def test_the_page_asks_for_no_other_file(text: str, page: Page):
+    for element in page.elements:
+        for name, value in element["attrs"].items():
+            if name in ("src", "href", "xlink:href", "srcset", "data", "action", "poster"):
+                assert value.startswith(("#", "data:")), (element["tag"], value[:80])
+    assert not page.find("script", "iframe", "object", "embed")
+    assert "@import" not in text
+    assert "http://" not in text
+    assert "https://" not in text
+    assert all(reference.startswith("#") for reference in re.findall(r"url\(([^)]*)\)", text))
+
+
+def test_every_figure_is_there_with_a_title_and_a_caption(page: Page):
+    figures = page.find("figure")
+    assert {figure["attrs"]["id"] for figure in figures} == FIGURES
+    captions = page.find("figcaption")
+    assert len(captions) == len(figures)
+    assert all(len(caption["text"]) > 40 for caption in captions)
+
+
+def test_every_picture_says_what_it_shows(page: Page):
+    images = page.find("img")
+    assert len(images) == 2 + 3
+    assert all(len(image["attrs"]["alt"]) > 20 for image in images)
+    drawings = page.find("svg")
+    assert len(drawings) == len(FIGURES) - 3
+    assert all(len(svg["attrs"]["aria-label"]) > 20 for svg in drawings)
+    assert {svg["attrs"]["role"] for svg in drawings} == {"img"}
+
+
+def test_no_two_elements_share_a_name_and_every_reference_is_met(text: str, page: Page):
+    names = [element["attrs"]["id"] for element in page.elements if "id" in element["attrs"]]
+    assert len(names) == len(set(names))
+    references = re.findall(r'href="#([^"]+)"', text) + re.findall(r"url\(#([^)]+)\)", text)
+    assert set(references) <= set(names)
+
+
+def test_drawings_have_no_colour_of_their_own(page: Page):
+    for element in page.elements:
+        if any(outer["tag"] == "svg" for outer in element["inside"]):
+            colours = re.findall(
+                r"(?:fill|stroke): (#\w+|rgb\S+)", element["attrs"].get("style", "")
+            )
+            assert not colours, element
+
+
+def test_headings_are_in_order(page: Page):
+    levels = [int(heading["tag"][1]) for heading in page.find("h1", "h2", "h3", "h4")]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+
+
+def test_every_head_of_a_table_says_what_it_heads(page: Page):
+    assert {cell["attrs"]["scope"] for cell in page.find("th")} == {"col", "row"}
+    assert len(page.find("caption")) == len(page.find("table"))
+
+
+def test_numbers_of_the_result_table_are_those_of_metrics(evaluated: Path, page: Page):
+    metrics = json.loads((evaluated / "evaluation" / "metrics.json").read_text())
+    names = (
+        "f1",
+        "precision",
+        "recall",
+        "f2",
+        "average_precision",
+        "roc_auc",
+        "accuracy",
+        "brier",
+        "loss",
+        "cracked_photographs_hit",
+        "false_alarms_per_photograph",
+    )
+    *rows, trivial = page.rows("table-results")
+    share = f"{20 / 80:.3f}"
+    assert trivial[:6] == ["every tile called cracked", "–", "–", "0.400", share, "1.000"]
+    for cells, expected in zip(rows, [metrics["ensemble"], *metrics["members"]], strict=True):
+        assert cells[1:3] == [f"{expected['threshold']:.3f}", f"{expected['val_f1']:.3f}"]
+        for name, cell in zip(names, cells[3:], strict=True):
+            bounds = expected["intervals"][name]
+            wanted = f"{expected[name]:.3f}"
+            if bounds["low"] is not None:
+                wanted += f"{bounds['low']:.3f} to {bounds['high']:.3f}"
+            assert cell == wanted
+
+
+def test_gain_and_surfaces_are_those_of_metrics(evaluated: Path, page: Page):
+    metrics = json.loads((evaluated / "evaluation" / "metrics.json").read_text())
+    gains = [row for row in metrics["gain_over_best_single"].values() if row["difference"]]
+    shown = page.rows("table-gain")
+    first, *others = [row[3] for row in shown]
+    assert first == gains[0]["verdict"]
+    assert others == [f"{row['verdict']} descriptive" for row in gains[1:]]
+    assert [float(row[1].replace("−", "-")) for row in shown] == [
+        round(row["difference"], 3) for row in gains
+    ]
+    assert [(row[3], row[4][:5]) for row in page.rows("table-surfaces")] == [
+        (f"{figures['trivial_f1']:.3f}", f"{figures['f1']:.3f}")
+        for figures in metrics["surfaces"].values()
+    ]
+
+
+def test_the_summary_gives_result_interval_and_verdict(evaluated: Path, page: Page):
+    metrics = json.loads((evaluated / "evaluation" / "metrics.json").read_text())
+    [told] = [e["text"] for e in page.find("div") if e["attrs"].get("class") == "summary"]
+    assert f"an F1 of {metrics['ensemble']['f1']:.3f}" in told
+    assert f"{metrics['ensemble']['intervals']['f1']['low']:.3f} to" in told
+    assert f"Verdict: {metrics['gain_over_best_single']['f1']['verdict']}." in told
+    assert metrics["intervals"] in told
+    assert "Calling every tile cracked would reach 0.400" in told
+    assert "other seeds" in told
+
+
+def test_an_ensemble_that_tells_nothing_apart_is_said_first(evaluated: Path):
+    metrics = json.loads((evaluated / "evaluation" / "metrics.json").read_text())
+    assert "cracked" not in result_sentences(metrics)[0].split("tile")[0]
+    worse = metrics | {"ensemble": metrics["ensemble"] | {"f1": 0.39}}
+    first = result_sentences(worse)[0]
+    assert first.startswith("The ensemble is no better than calling every tile cracked")
+
+
+def test_a_threshold_that_was_fixed_is_never_said_to_be_chosen(evaluated: Path, tmp_path: Path):
+    choice = json.loads((evaluated / "evaluation" / "metrics.json").read_text())["choice"]
+    text = Page(change(evaluated, tmp_path, choice=choice | {"threshold_rule": "0.5"})).text
+    assert text.count("fixed at 0.5 beforehand") >= 3
+    assert not re.search(r"threshold (was|were) chosen|threshold, chosen", text)
+    assert describe_rule("recall=0.9").startswith("chosen on validation, as the highest")
+
+
+def test_the_area_below_the_drawn_precision_recall_curve_is_the_average_precision():
+    generator = np.random.default_rng(0)
+    for decimals in (1, 6):
+        labels = (generator.random(200) < 0.2).astype(int)
+        scores = np.clip(0.3 * labels + generator.random(200), 0, 1).round(decimals)
+        recall, precision = precision_recall_steps(labels, scores)
+        assert np.trapezoid(precision, recall) == pytest.approx(
+            average_precision_score(labels, scores)
+        )
+        assert (recall[0], recall[-1]) == (0, 1)
+        top = scores == scores.max()
+        assert precision[0] == labels[top].mean()
+
+
+def test_an_axis_of_scores_makes_no_mountain_of_noise():
+    assert score_limits(0.640, 0.646) == pytest.approx((0.618, 0.668))
+    assert score_limits(0.2, 0.9) == (0.2, 0.9)
+    assert score_limits(0.99, 1.02) == pytest.approx((0.96, 1.01))
+    assert score_limits(-0.02, 0.0) == pytest.approx((-0.01, 0.04))
+
+
+def test_relabelling_suspects_can_lower_the_figures_and_the_page_does_not_deny_it(page: Page):
+    labels = np.array([1] * 4 + [0] * 6)
+    calibrated = np.array([0.9, 0.9, 0.9, 0.01, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1])
+    table = pd.DataFrame(
+        {
+            "tile": [f"{i}.jpg" for i in range(10)],
+            "photograph": "1",
+            "surface": "D",
+            "label": labels,
+            "trial_0": calibrated,
+            "ensemble": calibrated,
+            "calibrated": calibrated,
+        }
+    )
+    suspects = suspect_labels(table, [1.0])
+    f1 = relabelled_figures(table, suspects, 0.0)["f1"]
+    assert f1.iloc[-1] < f1.iloc[0]
+    assert "upper bound" not in page.text
+    assert "these figures bound nothing" in page.text
+
+
+def test_hostile_names_are_shown_and_not_run(text: str, page: Page):
+    assert "<script" not in text
+    assert HOSTILE in [row[1] for row in page.rows("table-suspects")]
+    assert "run <1>" in page.find("h1")[0]["text"]
+    assert "Which <one>?" in page.find("p")[0]["text"] + page.find("p")[1]["text"]
+    assert page.rows("table-failed") == [["3", "the loss is <nan>"]]
+
+
+def test_tables_of_search_and_ensemble_are_complete(page: Page):
+    assert [row[0] for row in page.rows("table-trials")] == ["2 (member)", "1", "0 (member)"]
+    assert page.rows("table-methods") == [["greedy (taken)", "0.800", "0.700", "+0.100", "0.650"]]
+    assert [row[2] for row in page.rows("table-members")] == ["0.500", "0.500"]
+    assert len(page.rows("table-ledger")) == 1
+    assert page.rows("table-splits")[0][1:] == ["–", "–", "–", "–"]
+    assert page.rows("table-splits")[2][1:] == ["80", "20", "25.0\N{NO-BREAK SPACE}%", "16"]
+
+
+def test_the_same_run_gives_the_same_page(evaluated: Path, text: str):
+    assert write_report(evaluated).read_text(encoding="utf-8") == text
+
+
+def test_nothing_but_the_page_is_written(evaluated: Path):
+    before = {path: path.read_bytes() for path in evaluated.rglob("*") if path.is_file()}
+    write_report(evaluated)
+    after = {path: path.read_bytes() for path in evaluated.rglob("*") if path.is_file()}
+    assert after == before
+
+
+def test_a_run_without_evaluation_says_how_to_evaluate(searched: Path, capsys):
+    main([str(searched)])
+    assert "written: " in capsys.readouterr().out
+    page = Page((searched / "report.html").read_text(encoding="utf-8"))
+    shown = {figure["attrs"]["id"] for figure in page.find("figure")}
+    assert shown == {"figure-history", "figure-epochs", "figure-parallel", "figure-learning-2"}
+    assert any("python -m ensemble.evaluate run" in element["text"] for element in page.find("pre"))
+
+
+def test_a_run_without_a_trial_has_a_page(searched: Path, tmp_path: Path):
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("run.json", "space.toml", "validation.csv"):
+        shutil.copy(searched / name, run)
+    page = Page(write_report(run).read_text(encoding="utf-8"))
+    assert not page.find("figure")
+
+
+def change(evaluated: Path, to: Path, **changes: Any) -> str:
+    """The page of a copy of the run with other metrics; `run` changes run.json."""
+    run = to / "run"
+    shutil.copytree(evaluated, run)
+    about = json.loads((run / "run.json").read_text()) | changes.pop("run", {})
+    (run / "run.json").write_text(json.dumps(about))
+    metrics = json.loads((run / "evaluation" / "metrics.json").read_text()) | changes
+    (run / "evaluation" / "metrics.json").write_text(json.dumps(metrics))
+    return write_report(run).read_text(encoding="utf-8")
+
+
+def test_a_leaky_split_is_marked_in_every_section(evaluated: Path, tmp_path: Path):
+    page = Page(change(evaluated, tmp_path, leaky_split=True, split_by="tile"))
+    marks = [e for e in page.find("p") if "LEAKY SPLIT" in e["text"]]
+    assert len(marks) == len(page.find("h2"))
+    assert "which nothing was trained" not in " ".join(e["text"] for e in page.find("p"))
+
+
+def test_other_warnings_are_given(evaluated: Path, tmp_path: Path):
+    page = Page(change(evaluated, tmp_path, split_by="content", num_test_openings=3))
+    [*warnings, _] = [e["text"] for e in page.find("p") if e["attrs"].get("class") == "warning"]
+    assert "leakage cannot be ruled out" in warnings[0]
+    assert "opened 3 times" in warnings[1]
+
+
+def test_predictions_that_do_not_give_the_metrics_are_told(evaluated: Path, tmp_path: Path):
+    metrics = json.loads((evaluated / "evaluation" / "metrics.json").read_text())
+    metrics["ensemble"]["confusion_matrix"]["true_positive"] += 1
+    assert "one of them was changed" in change(evaluated, tmp_path, ensemble=metrics["ensemble"])
+
+
+def test_data_summary_and_corrected_labels_are_shown(evaluated: Path, tmp_path: Path):
+    metrics = json.loads((evaluated / "evaluation" / "metrics.json").read_text())
+    summary = {
+        "num_tiles": {"train": 1234, "val": 2, "test": 80},
+        "num_cracked": {"train": 617, "val": 1, "test": 20},
+        "num_photographs": {"train": 10, "val": 2, "test": 8},
+        "duplicates": ["<i>.jpg"],
+        "contradictory_tiles": [],
+        "bad_tiles": {"x.jpg": "no picture"},
+        "split_by": "photograph",
+    }
+    relabelled = {"labels": "new.csv", "num_changed": 1, "num_ignored": 2, **metrics["ensemble"]}
+    text = change(evaluated, tmp_path, relabelled=relabelled, run={"data_summary": summary})
+    page = Page(text)
+    share = "50.0\N{NO-BREAK SPACE}%"
+    assert page.rows("table-splits")[0] == ["training", "1,234", "617", share, "10"]
+    assert "&lt;i&gt;.jpg" in text
+    assert "changes 1 label and has 2 rows of tiles that are not tested" in text
+    assert [row[0] for row in page.rows("table-corrected")] == ["original", "corrected"]
+
+
+def test_bad_input_is_one_line(tmp_path: Path, evaluated: Path):
+    with pytest.raises(InputError, match="no run"):
+        main(["missing", "--out", str(tmp_path)])
+    run = tmp_path / "run"
+    shutil.copytree(evaluated, run)
+    (run / "report.html").unlink()
+    (run / "evaluation" / "metrics.json").write_text('{"choice": {"format": 1}}')
+    with pytest.raises(InputError, match=r"another version of this package .* evaluate the run"):
+        write_report(run)
+    assert not (run / "report.html").exists()
+
+
+DAMAGES: dict[str, tuple[str, str, str]] = {
+    "no trivial F1": ("evaluation/metrics.json", '"trivial_f1"', '"other"'),
+    "no verdict": ("evaluation/metrics.json", '"verdict"', '"other"'),
+    "text for a number": (
+        "evaluation/metrics.json",
+        '"num_test_tiles": 80',
+        '"num_test_tiles": "80"',
+    ),
+    "another method": ("evaluation/metrics.json", '"method": "greedy"', '"method": "magic"'),
+    "no epochs": ("run.json", '"epochs"', '"other"'),
+    "no column": ("epochs.csv", "val_loss", "other"),
+    "no number": ("trials.csv", "0.74", "much"),
+    "no label": ("validation.csv", "a.jpg,007,D,0", "a.jpg,007,D,"),
+    "no probability": ("evaluation/predictions.csv", "0.001", "1.5"),
+    "no score of the best": ("evaluation/predictions.csv", "trial_2", "other"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_is_named_before_the_page_is_drawn(
+    evaluated: Path, tmp_path: Path, damage: str
+):
+    name, old, new = DAMAGES[damage]
+    run = tmp_path / "run"
+    shutil.copytree(evaluated, run)
+    whole = (run / name).read_text()
+    assert old in whole
+    (run / name).write_text(whole.replace(old, new))
+    with pytest.raises(InputError) as refused:
+        read_run(run)
+    assert str(refused.value).startswith(f"{run / name}: damaged")
+    again = "evaluate the run again" if name.startswith("evaluation") else "put back a copy"
+    assert str(refused.value).endswith(again)
+
+
+def curve(train: list[float], val: list[float]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "trial": 0,
+            "epoch": range(1, len(val) + 1),
+            "train_loss": train,
+            "val_loss": val,
+            "train_accuracy": 0.9,
+            "val_accuracy": 0.85,
+            "val_f1": 0.5,
+        }
+    )
+
+
+@pytest.mark.parametrize("num_epochs", [1, 2, 4])
+def test_a_learning_curve_of_any_length_has_whole_epochs_and_a_legend(num_epochs: int):
+    losses = [0.9, 0.5, 0.4, 0.3][:num_epochs]
+    svg = learning_curve(curve(losses, losses), 0, title="t", caption="c", faint=[0]).svg
+    texts = re.findall(r"<text[^>]*>([^<]*)</text>", svg)
+    ticks = texts[: texts.index("epoch")][-num_epochs:]
+    assert ticks == [str(epoch) for epoch in range(1, num_epochs + 1)]
+    assert {"training", "validation", "kept epoch"} <= set(texts)
+    assert "validation, other trials" not in texts
+
+
+def test_an_ensemble_of_one_member_has_one_row_and_no_comparison(evaluated: Path, tmp_path: Path):
+    metrics = json.loads((evaluated / "evaluation" / "metrics.json").read_text())
+    single = metrics["best_single"]
+    page = Page(
+        change(evaluated, tmp_path, ensemble=metrics["ensemble"] | single, members=[single])
+    )
+    assert [row[0] for row in page.rows("table-results")] == [
+        "trial 2small_cnn, best single",
+        "every tile called cracked",
+    ]
+    assert page.rows("table-gain") == []
+    assert "figure-confusion-single" not in {f["attrs"]["id"] for f in page.find("figure")}
+    told = " ".join(e["text"] for e in page.find("p"))
+    assert "Trial 2 (small_cnn) is its only member" in told
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "verdict"),
+    [
+        ([0.9, 0.5, 0.3, 0.1], [0.6, 0.4, 0.5, 0.6], "overfits"),
+        ([0.9, 0.5, 0.3, 0.1], [0.6, 0.5, 0.4, 0.3], "still improving"),
+        ([0.9, 0.5, 0.3, 0.1], [0.6, 0.5, 0.4, 0.41], "no clear sign"),
+        ([0.9, 0.5, 0.3, 0.4], [0.6, 0.5, 0.3, 0.5], "no clear sign"),  # training loss rose too
+        ([0.9, 0.5, 0.4, 0.3], [0.4, 0.6, 0.3, 0.36], "no clear sign"),  # rose more before
+        ([0.9, 0.5], [0.4, 0.8], "too short"),
+    ],
+)
+def test_overfitting_is_said_by_rule(train: list[float], val: list[float], verdict: str):
+    found = describe_learning(curve(train, val), 0, planned_epochs=4)
+    assert found.verdict == verdict
+    assert found.accuracy_gap == pytest.approx(0.05)
+    assert found.kept_epoch == 1
+
+
+def test_importance_finds_the_parameter_that_decides(tmp_path: Path):
+    make_study(tmp_path / "study.db", 40)
+    before = (tmp_path / "study.db").read_bytes()
+    found = find_importance(tmp_path / "study.db")
+    assert next(iter(found.shares)) == "loss.crack_weight"
+    assert sum(found.shares.values()) == pytest.approx(1)
+    assert found.shares["loss.crack_weight"] > found.by_chance["loss.crack_weight"]
+    assert found.shares["model.dropout"] < found.by_chance["model.dropout"]
+    assert found == find_importance(tmp_path / "study.db")
+    assert [path.name for path in tmp_path.iterdir()] == ["study.db"]
+    assert (tmp_path / "study.db").read_bytes() == before
+
+
+def test_importance_that_cannot_be_told_says_why(tmp_path: Path):
+    assert "no study.db" in find_importance(tmp_path / "study.db").reason
+    (tmp_path / "study.db").write_bytes(b"no database at all")
+    assert "cannot be read" in find_importance(tmp_path / "study.db").reason
+    make_study(tmp_path / "small.db", LEAST_TRIALS - 1)
+    assert f"at least {LEAST_TRIALS}" in find_importance(tmp_path / "small.db").reason
+
+
+def test_pictures_are_made_small_enough(tmp_path: Path):
+    Image.effect_noise((3000, 2000), 100).save(tmp_path / "noise.png")
+    picture = embed_picture(tmp_path / "noise.png", most_bytes=200_000)
+    assert picture is not None
+    assert len(picture.url) < 280_000
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG broken")
+    assert embed_picture(tmp_path / "broken.png") is None
+    assert embed_picture(tmp_path / "missing.png") is None
+
+
+def test_a_gallery_is_laid_out_anew_tile_by_tile_with_its_names_as_text(page: Page):
+    [figure] = [f for f in page.find("figure") if f["attrs"]["id"] == "figure-misses"]
+    inside = [e for e in page.elements if any(outer is figure for outer in e["inside"])]
+    tiles = [e for e in inside if e["tag"] == "img"]
+    assert [(e["attrs"]["width"], e["attrs"]["height"]) for e in tiles] == [("322", "160")] * 3
+    shown = [e["text"] for e in inside if e["tag"] == "span"]
+    assert shown == [HOSTILE, "probability 0.001", "D/CD/4.jpg", "probability 0.1", "W/CW/8.jpg"]
+    assert "3 of 3 misses" in figure["text"]
+    assert "colours of two tiles do not compare" in figure["text"]
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        "no JSON",
+        '{"title": "t", "tiles": []}',
+        '{"title": "t", "tiles": [{"box": [0, 0, 9, 9]}]}',
+        '{"title": "t", "tiles": [{"box": [0, 0, 9999, 9], "caption": ""}]}',
+        '{"title": "t", "tiles": [{"box": [5, 0, 4, 9], "caption": ""}]}',
+    ],
+)
+def test_a_gallery_whose_text_is_damaged_is_shown_as_it_is(tmp_path: Path, about: str):
+    text = PngInfo()
+    text.add_itxt(SHEET_KEY, about)
+    Image.new("RGB", (60, 30)).save(tmp_path / "misses.png", pnginfo=text)
+    assert embed_sheet(tmp_path / "misses.png") is None
+    assert embed_picture(tmp_path / "misses.png") is not None
+    assert embed_sheet(tmp_path / "missing.png") is None
+
+
+def test_the_note_on_intervals_names_what_was_resampled_and_claims_what_was_measured():
+    assert coverage_note(300).startswith("95 % intervals resample 300 photographs; in simulation")
+    assert coverage_note(300, unit="tile") == (
+        "95 % intervals resample 300 tiles; how often such intervals hold the true value was not "
+        "measured"
+    )
+    assert coverage_note(9) == "9 photographs are too few for intervals: ten is the least"
+    assert coverage_note(1, unit="tile") == "1 tile is too few for intervals: ten is the least"

@@ -1,0 +1,147 @@
+"""Search spaces: every shipped one opens and samples, and a wrong one is named in one line."""
+
+from pathlib import Path
+
+import optuna
+import pytest
+
+from ensemble.base.errors import InputError
+from ensemble.search.space_file import load_space
+from ensemble.training.backbones import build_model, choose_trainable
+
+SPACES = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.toml"))
+MINIMAL = """
+question = "?"
+[default.model]
+backbone = "resnet18"
+"""
+
+
+def ask(space, seed=0, number=0):
+    sampler = optuna.samplers.RandomSampler(seed=number)
+    study = optuna.create_study(sampler=sampler)
+    return space.ask(study.ask(), seed=seed)
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_space(text: str) -> Path:
+        path = tmp_path / "space.toml"
+        path.write_text(text)
+        return path
+
+    return write_space
+
+
+@pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
+def test_every_shipped_space_opens_and_samples(path):
+    space = load_space(path)
+    configs = [ask(space, number=number) for number in range(20)]
+    assert {config.model.backbone for config in configs} <= set(space.backbones)
+    assert configs[0].optimisation.epochs == space.default.optimisation.epochs
+
+
+@pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
+def test_every_backbone_of_a_shipped_space_builds_and_can_be_fine_tuned(path):
+    space = load_space(path)
+    for backbone in space.backbones:
+        model = build_model(backbone)
+        for number in range(5):
+            config = ask(space, number=number).model.model_copy(update={"backbone": backbone})
+            choose_trainable(model, config, epoch=1)
+
+
+@pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
+def test_trial_0_is_the_default_configuration(path):
+    space = load_space(path)
+    study = optuna.create_study()
+    for point in space.start_points():
+        study.enqueue_trial(point)
+    config = space.ask(study.ask(), seed=0)
+    assert config.model_copy(update={"seed": 0}) == space.default
+
+
+def test_a_conditional_parameter_is_asked_for_only_where_its_condition_holds(write):
+    text = MINIMAL + (
+        '[search.loss]\nkind = ["cross_entropy", "focal"]\n'
+        'focal_gamma = { low = 0.5, high = 4.0, when = { "loss.kind" = ["focal"] } }\n'
+    )
+    space = load_space(write(text))
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for _ in range(20):
+        trial = study.ask()
+        config = space.ask(trial, seed=0)
+        assert ("loss.focal_gamma" in trial.params) == (config.loss.kind == "focal")
+
+
+def test_settings_of_the_command_line_are_not_searched(write):
+    text = MINIMAL + "[search.data]\nimage_size_px = { low = 64, high = 224 }\n"
+    space = load_space(write(text)).changed(epochs=3, image_size_px=96)
+    assert ask(space).data.image_size_px == 96
+    assert ask(space).optimisation.epochs == 3
+    assert space.parameters == ()
+
+
+def test_whole_numbers_are_sampled_as_whole_numbers(write):
+    text = MINIMAL + "[search.data]\nimage_size_px = { low = 64, high = 224, log = true }\n"
+    assert isinstance(ask(load_space(write(text))).data.image_size_px, int)
+
+
+def test_trials_have_seeds_of_their_own_that_depend_on_the_study_seed(write):
+    space = load_space(write(MINIMAL))
+    study = optuna.create_study()
+    first, second = (space.ask(study.ask(), seed=0).seed for _ in range(2))
+    assert first != second
+    assert ask(space, seed=0).seed == first
+    assert ask(space, seed=1).seed != first
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("question = 1\n[default.model]\nbackbone = 'resnet18'", "'question'"),
+        ("[default.model]\nbackbone = 'resnet18'", "'question' is missing"),
+        ("question = '?'\n[default.model]\nbackbone = 'resnet19'", "model.backbone"),
+        (MINIMAL + "dropout = '0.5'", "model.dropout.*'0.5'"),
+        (MINIMAL + "dropout = nan", "model.dropout"),
+        (MINIMAL + "colour = 1", "unknown key 'model.colour'"),
+        (MINIMAL + "[surch]", "unknown key 'surch'"),
+        (MINIMAL + "[search.model]\ncolour = [1]", "unknown key 'search.model.colour'"),
+        (MINIMAL + "[search.model]\ndropout = [0.1, 1.5]", "search.model.dropout"),
+        (MINIMAL + "[search.model]\ndropout = []", "search.model.dropout"),
+        (MINIMAL + "[search.model]\ndropout = 0.5", "search.model.dropout"),
+        (MINIMAL + "[search.model]\ndropout = { low = 0.5, high = 0.1 }", "low < high must hold"),
+        (MINIMAL + "[search.model]\ndropout = { low = 0, high = 0.5, log = true }", "low > 0"),
+        (MINIMAL + "[search.model]\ndropout = { low = 0.3, high = 0.5 }", "a start has"),
+        (MINIMAL + "[search.model]\nbackbone = { low = 1, high = 2 }", "list of choices"),
+        (MINIMAL + "[search.data]\nimage_size_px = { low = 64.5, high = 224 }", "whole number"),
+        (
+            MINIMAL + '[search.loss]\nfocal_gamma = { low = 1, high = 2, when = { "x.y" = [1] } }',
+            "unknown key 'x.y' in when",
+        ),
+        (MINIMAL + '[[start]]\n"model.colour" = 1', "unknown key 'model.colour'"),
+        (MINIMAL + "[early_stopping]\nreduction_factor = 1", "reduction_factor"),
+        ("question = ", "not a readable TOML file"),
+        ("question = " + "9" * 5000, "not a readable TOML file"),
+        ("question = 0x" + "f" * 5000, "'question'.*too large to show"),
+        ("a." * 20_000 + "b = 1", "at most 32,768 bytes"),
+        (
+            MINIMAL
+            + '[search.loss]\nfocal_gamma = { low = 1, high = 2, when = {"loss.kind" = []} }',
+            "'loss.kind' in when has no values",
+        ),
+        (
+            MINIMAL + "[search.optimisation]\nearly_stopping_patience = { low = 0, high = 1e300 }",
+            "early_stopping_patience",
+        ),
+    ],
+)
+def test_a_wrong_space_is_named_in_one_line(write, text, message):
+    with pytest.raises(InputError, match=message) as caught:
+        load_space(write(text))
+    assert "\n" not in str(caught.value).strip() or "TOML" in str(caught.value)
+
+
+def test_a_missing_space_is_named(tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        load_space(tmp_path / "none.toml")

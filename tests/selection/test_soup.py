@@ -1,0 +1,85 @@
+"""Facts about soups: what is averaged, what stays, and when there is none."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from ensemble.data.batches import Tiles
+from ensemble.selection.soup import cook_member, estimate_batch_norm, make_soup
+from ensemble.training.backbones import build_model
+from ensemble.training.checkpoint import Member, open_member, save_member
+from ensemble.training.config import TrialConfig
+from ensemble.training.loop import Epoch
+from ensemble.training.member import TrainingData
+
+
+@pytest.fixture
+def make_members(
+    tmp_path: Path, make_epoch: Callable[..., Epoch], make_trial_config: Callable[..., TrialConfig]
+) -> Callable[..., list[Member]]:
+    """Two members that started alike, with statistics of BatchNorm that are not 0 and 1."""
+
+    def make(fine_tuning: str) -> list[Member]:
+        torch.manual_seed(0)
+        model = build_model("mobilenet_v3_small")
+        for layer in model.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.running_mean.normal_()
+        members = []
+        for trial in range(2):
+            save_member(
+                tmp_path / str(trial),
+                model,
+                make_epoch(margins=[0.0]),
+                make_trial_config(
+                    model={"backbone": "mobilenet_v3_small", "fine_tuning": fine_tuning}
+                ),
+                trial=trial,
+                split_digest="split",
+                initial_weights_digest="initial",
+            )
+            members.append(open_member(tmp_path / str(trial)))
+        return members
+
+    return make
+
+
+@pytest.mark.parametrize("fine_tuning", ["frozen", "full"])
+def test_batch_norm_that_was_frozen_keeps_its_statistics_and_other_is_estimated_again(
+    make_members: Callable[..., list[Member]],
+    make_bright_and_dark: Callable[..., Tiles],
+    fine_tuning: str,
+) -> None:
+    tiles = make_bright_and_dark(16)
+    members = make_members(fine_tuning)
+    soup = make_soup(members, tiles, tiles)
+    assert len(soup.ingredients) == 2  # the same twice: validation does not lose
+    before, after = members[0].load_model().state_dict(), soup.model.state_dict()
+    for name in before:
+        if name.endswith("running_mean"):
+            assert torch.equal(before[name], after[name]) == (fine_tuning == "frozen"), name
+
+
+def test_estimated_statistics_are_the_mean_over_batches_without_dropout() -> None:
+    model = nn.Sequential(nn.Dropout(0.9), nn.BatchNorm2d(1), nn.BatchNorm2d(1).eval())
+    kept = model[2].running_mean.clone()
+    batches = [torch.full((2, 1, 1, 1), 1.0), torch.full((2, 1, 1, 1), 3.0)]
+    estimate_batch_norm(model, [model[1]], batches)
+    assert model[1].running_mean.item() == 2.0
+    assert torch.equal(model[2].running_mean, kept)
+    assert not model.training
+    assert model[1].momentum == 0.1
+
+
+def test_a_soup_of_one_is_that_member_and_writes_nothing(
+    make_members: Callable[..., list[Member]],
+    make_bright_and_dark: Callable[..., Tiles],
+    tmp_path: Path,
+) -> None:
+    (member, _), tiles = make_members("frozen"), make_bright_and_dark(8)
+    data = TrainingData(tiles, tiles, "split")
+    assert cook_member([member], data, tmp_path / "soup") == (member, [member])
+    assert not (tmp_path / "soup").exists()
