@@ -26,13 +26,13 @@ from ensemble.base.files import append_line, make_folder, write_json, write_tabl
 from ensemble.base.memory import keep_freed_memory
 from ensemble.base.provenance import describe_code_and_machine
 from ensemble.base.wording import plural
-from ensemble.data.batches import Tiles, place_tiles
+from ensemble.data.batches import SplitTiles, place_tiles
 from ensemble.data.pack import Pack, open_pack
 from ensemble.evaluation.figures import (
-    compare,
+    compute_figures,
     coverage_note,
     ensemble_figures,
-    figures,
+    gain_over,
     member_figures,
     photograph_of,
     surface_figures,
@@ -46,11 +46,11 @@ from ensemble.evaluation.mistakes import (
 )
 from ensemble.evaluation.terminal_table import print_result, read_names
 from ensemble.explanation.gallery import draw_galleries
-from ensemble.run.folder import alone_in, shown
+from ensemble.run.folder import display_path, run_lock
 from ensemble.run.members import choose_device, find_run, score_tiles
 from ensemble.run.pack import find_pack
 from ensemble.selection.calibration import apply_temperature
-from ensemble.selection.choice import Choice, open_chosen
+from ensemble.selection.choice import EnsembleRecord, open_chosen
 from ensemble.selection.choose import choose_ensemble
 from ensemble.selection.weighting import average_probabilities
 from ensemble.training.checkpoint import Member
@@ -84,9 +84,9 @@ def main(arguments: list[str] | None = None) -> None:
     if candidates < finished:
         of = plural(finished, "finished trial")
         print(f"chosen from the {candidates} of {of} that kept their weights")
-    print(f"written: {shown(run / 'evaluation')}, and ensemble.json, which ensemble.predict uses")
-    print(f"next: python -m ensemble.report {shown(run)}")
-    print(f"      python -m ensemble.predict {shown(run)} PICTURE …")
+    print(f"written: {display_path(run / 'evaluation')}, and ensemble.json, which predict uses")
+    print(f"next: python -m ensemble.report {display_path(run)}")
+    print(f"      python -m ensemble.predict {display_path(run)} PICTURE …")
 
 
 def evaluate(
@@ -97,7 +97,7 @@ def evaluate(
     rule: str = "f1",
     tta: bool = False,
     labels_file: Path | None = None,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Choose on validation, open the test split, write `evaluation/` and return its metrics.
 
@@ -108,17 +108,17 @@ def evaluate(
         rule: Rule of the threshold: f1, f2, a number, or recall=R.
         tta: Whether to try test-time augmentation on validation.
         labels_file: Corrected labels of test tiles, for figures beside those on the original ones.
-        say: Takes a line for each damaged member.
+        log: Takes a line for each damaged member.
 
     Raises:
         InputError: There are too few members, the packed tiles are gone, others, damaged or of one
             class, or another evaluation is at work in the run.
     """
     corrected = None if labels_file is None else read_labels(labels_file)
-    with alone_in(run / "evaluation", what="evaluation"):
+    with run_lock(run / "evaluation", what="evaluation"):
         pack = open_pack(find_pack(run), splits=("test",))
         _check_test_classes(pack)
-        choice = choose_ensemble(run, method=method, top_k=top_k, rule=rule, tta=tta, say=say)
+        choice = choose_ensemble(run, method=method, top_k=top_k, rule=rule, tta=tta, log=log)
         choice.save(run)
         chosen, singles = open_chosen(run, choice.members), open_chosen(run, choice.shown)
         num_openings = _note_opening(run, choice)
@@ -141,7 +141,7 @@ def evaluate(
                 "labels": str(labels_file),
                 "num_changed": int((labels != table["label"]).sum()),
                 "num_ignored": len(corrected.tiles.keys() - set(table["tile"])),
-                **figures(predictions.assign(label=labels), "ensemble", choice.threshold),
+                **compute_figures(predictions.assign(label=labels), "ensemble", choice.threshold),
             }
         _write(run / "evaluation", predictions, metrics, choice)
         draw_galleries(run / "evaluation", predictions, choice, chosen, tiles)
@@ -154,7 +154,7 @@ def _check_test_classes(pack: Pack) -> None:
     check_both_classes((np.arange(tiles) < cracked).astype(int), what="the test tiles")
 
 
-def _note_opening(run: Path, choice: Choice) -> int:
+def _note_opening(run: Path, choice: EnsembleRecord) -> int:
     """Write down that the test split is opened, with what, before it is; count the openings."""
     path = run / "evaluation" / "ledger.csv"
     line = {
@@ -174,10 +174,10 @@ def _note_opening(run: Path, choice: Choice) -> int:
 def _predict(
     pack: Pack,
     table: pd.DataFrame,
-    choice: Choice,
+    choice: EnsembleRecord,
     chosen: Sequence[Member],
     singles: Sequence[Member],
-) -> tuple[pd.DataFrame, Tiles]:
+) -> tuple[pd.DataFrame, SplitTiles]:
     """Score the test tiles.
 
     Returns:
@@ -200,7 +200,7 @@ def _predict(
 
 
 def _describe_test(
-    predictions: pd.DataFrame, choice: Choice, singles: Sequence[Member]
+    predictions: pd.DataFrame, choice: EnsembleRecord, singles: Sequence[Member]
 ) -> dict[str, Any]:
     """All figures of the test, at the thresholds of the choice."""
     best = choice.best_single
@@ -213,7 +213,7 @@ def _describe_test(
         "members": members,
         "best_single": next(found for found in members if found["trial"] == best.trial),
         "surfaces": surface_figures(predictions, choice.threshold),
-        "gain_over_best_single": compare(
+        "gain_over_best_single": gain_over(
             predictions,
             threshold=choice.threshold,
             single=best.trial,
@@ -238,7 +238,7 @@ def _describe_data(pack: Pack, predictions: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def member_columns(predictions: pd.DataFrame, choice: Choice) -> pd.DataFrame:
+def member_columns(predictions: pd.DataFrame, choice: EnsembleRecord) -> pd.DataFrame:
     """The predictions with the columns of the ensemble's members, and of no other trial.
 
     The member of a soup is the soup itself, not the trial whose number it bears.
@@ -256,7 +256,7 @@ def member_columns(predictions: pd.DataFrame, choice: Choice) -> pd.DataFrame:
 
 
 def _write(
-    folder: Path, predictions: pd.DataFrame, metrics: dict[str, Any], choice: Choice
+    folder: Path, predictions: pd.DataFrame, metrics: dict[str, Any], choice: EnsembleRecord
 ) -> None:
     suspects = suspect_labels(member_columns(predictions, choice), choice.weights)
     for name, table in (

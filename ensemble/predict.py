@@ -38,7 +38,7 @@ from ensemble.explanation.mosaic import NOT_JUDGED, Box, cut_tile, lay_grid
 from ensemble.explanation.overlays import draw_overlays
 from ensemble.run.members import choose_device, find_run, score_with
 from ensemble.selection.calibration import apply_temperature
-from ensemble.selection.choice import Choice, open_choice
+from ensemble.selection.choice import EnsembleRecord, open_choice
 from ensemble.training.checkpoint import Member
 from ensemble.training.precision import describe_scoring
 
@@ -129,7 +129,7 @@ def read_tile_size(run: Path) -> tuple[int, int]:
 
 def score_pictures(
     pictures: Sequence[Picture],
-    choice: Choice,
+    choice: EnsembleRecord,
     members: Sequence[Member],
     tile_size: tuple[int, int],
     unreadable: dict[str, str],

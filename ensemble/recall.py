@@ -19,14 +19,14 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from ensemble.base.errors import InputError, quote
+from ensemble.base.errors import InputError, short_repr
 from ensemble.base.files import read_object, write_table
-from ensemble.base.interruption import goes_on
+from ensemble.base.interruption import resumable
 from ensemble.base.memory import keep_freed_memory
 from ensemble.recipes.comparison import for_tables
 from ensemble.recipes.recipe import BASE
 from ensemble.recipes.runner import RecipeRun
-from ensemble.run.folder import alone_in, shown
+from ensemble.run.folder import display_path, run_lock
 from ensemble.run.members import choose_device, find_run
 from ensemble.run.pack import find_pack
 from ensemble.training.checkpoint import Member
@@ -50,15 +50,15 @@ def main(arguments: list[str] | None = None) -> None:
     keep_freed_memory()
     device = choose_device(options.gpus)
     console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
-    how = f"python -m ensemble.recall {shown(run)} goes on after the last finished epoch"
-    with goes_on(how, console.print):
-        table = answer_recall(run, device, console)
+    how = f"python -m ensemble.recall {display_path(run)} goes on after the last finished epoch"
+    with resumable(how, console.print):
+        table = train_recall_remedies(run, device, console)
     print_recall(table, console)
-    console.print(f"written: {shown(run)}/recall.csv")
-    console.print(f"next: python -m ensemble.evaluate {shown(run)}")
+    console.print(f"written: {display_path(run)}/recall.csv")
+    console.print(f"next: python -m ensemble.evaluate {display_path(run)}")
 
 
-def answer_recall(run: Path, device: torch.device, console: Console) -> pd.DataFrame:
+def train_recall_remedies(run: Path, device: torch.device, console: Console) -> pd.DataFrame:
     """Train the answers that are missing and write `recall.csv`.
 
     Args:
@@ -74,7 +74,7 @@ def answer_recall(run: Path, device: torch.device, console: Console) -> pd.DataF
     """
     about = read_object(run / "run.json", split_digest=str)
     base, first_number = _read_recipe(run, about)
-    with alone_in(run, what="command"):
+    with run_lock(run, what="command"):
         data = open_training_data(find_pack(run), device)
         labels = data.train.labels.cpu().numpy()
         check_both_classes(labels, what="the training tiles")  # the weight is their ratio
@@ -86,7 +86,7 @@ def answer_recall(run: Path, device: torch.device, console: Console) -> pd.DataF
             )
         members = {BASE: found[0]}
         weight = round(float((labels == 0).sum() / (labels == 1).sum()), 3)
-        for number, (name, changes) in enumerate(_answers(base, weight).items(), first_number):
+        for number, (name, changes) in enumerate(_remedies(base, weight).items(), first_number):
             config = parse_config(unflatten(flatten(base) | changes), where=name)
             start = run / "initial" / f"{base.model.backbone}.safetensors"
             member = trained.train(number, name, config, start, settings=changes)
@@ -107,11 +107,11 @@ def _read_recipe(run: Path, about: dict[str, Any]) -> tuple[TrialConfig, int]:
     except (KeyError, TypeError):
         raise InputError(f"{run / 'run.json'}: damaged (its recipe has no base)") from None
     if type(number) is not int or not 0 < number < 10_000:
-        raise InputError(f"{run / 'run.json'}: damaged (num_trials is {quote(number)})")
+        raise InputError(f"{run / 'run.json'}: damaged (num_trials is {short_repr(number)})")
     return parse_config(config, where=run / "run.json"), number
 
 
-def _answers(base: TrialConfig, weight: float) -> dict[str, dict[str, Any]]:
+def _remedies(base: TrialConfig, weight: float) -> dict[str, dict[str, Any]]:
     """Name → what is changed; stronger augmentation only where there is a stronger one."""
     weights = {"loss.crack_weight": weight}
     stronger = {"data.augmentation": STRONGEST}

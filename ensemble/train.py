@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 
 from ensemble.base.errors import InputError
-from ensemble.base.interruption import goes_on
+from ensemble.base.interruption import resumable
 from ensemble.base.memory import keep_freed_memory
 from ensemble.data.layout import layout_of
 from ensemble.data.pack import Pack
@@ -29,13 +29,13 @@ from ensemble.recipes.headline import describe_changes, describe_run, name_weigh
 from ensemble.recipes.recipe import Recipe, load_recipe
 from ensemble.recipes.runner import RecipeRun, train_recipe
 from ensemble.run.folder import (
-    alone_in,
     begin_run,
     check_same_run,
+    display_path,
     identify_data,
     identify_weights,
     run_folder,
-    shown,
+    run_lock,
 )
 from ensemble.run.members import choose_device, rank_members
 from ensemble.training.cost import print_layers, print_totals, summarise
@@ -66,9 +66,9 @@ def main(arguments: list[str] | None = None) -> None:
     keep_freed_memory()
     weights = parse_weights(options.weights, {recipe.backbone: recipe.weights})[recipe.backbone]
     console.print(f"{recipe.name}: {_headline(asked, recipe, weights, options.data)}")
-    console.print(f"run: {shown(folder)}")
+    console.print(f"run: {display_path(folder)}")
     how = f"the same command with --name {shlex.quote(name)} goes on after the last finished epoch"
-    with goes_on(how, console.print):
+    with resumable(how, console.print):
         if weights == "imagenet":
             console.print(f"{recipe.backbone}: ImageNet weights, downloaded unless they are here")
         state = make_initial_state(recipe.backbone, weights, seed=options.seed)
@@ -79,7 +79,7 @@ def main(arguments: list[str] | None = None) -> None:
             leaky_split=False,
             max_bad_tiles=options.max_bad_tiles,
             packs=options.out.resolve() / "packs",
-            say=console.print,
+            log=console.print,
         )
         train(
             folder,
@@ -92,7 +92,7 @@ def main(arguments: list[str] | None = None) -> None:
             console=console,
         )
     console.print(f"run: {folder}")
-    console.print(f"next: python -m ensemble.evaluate {shown(folder)}")
+    console.print(f"next: python -m ensemble.evaluate {display_path(folder)}")
 
 
 def _headline(asked: Recipe, recipe: Recipe, weights: str | Path, data: str) -> str:
@@ -138,7 +138,7 @@ def train(
         "weights": identify_weights(states),
         "recipe": recipe.describe(),
     }
-    with alone_in(folder, what="command"):
+    with run_lock(folder, what="command"):
         check_same_run(folder, identity, packed)
         data = open_training_data(packed.folder, device)
         for split, tiles in (("training", data.train), ("validation", data.val)):
@@ -150,7 +150,7 @@ def train(
             states,
             asked={"recipe.toml": recipe.path},
             settings={"device": device.type, "threads": torch.get_num_threads()},
-            say=console.print,
+            log=console.print,
         )
         console.print(f"{recipe.backbone} starts from {state.describe()}")
         run = RecipeRun(folder, data, console.print)
@@ -161,7 +161,7 @@ def train(
             best = rank_members(list(members.values()))[0]
             size = packed.about["height_px"], packed.about["width_px"]
             export_member(best, folder / "export", name=recipe.name, tile_size_px=size)
-            console.print(f"written: {shown(folder)}/export, the best variant's kept epoch")
+            console.print(f"written: {display_path(folder)}/export, the best variant's kept epoch")
 
 
 def print_summary(recipe: Recipe, console: Console) -> None:

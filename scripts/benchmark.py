@@ -102,11 +102,11 @@ def _plan(options: argparse.Namespace, scratch: Path) -> Plan:
     data = options.data
     if is_synthetic(data):
         drawn = prepare_data(data, split_seed=0, leaky_split=False,
-                             max_bad_tiles=0, packs=scratch / "packs", say=_quiet)  # fmt: skip
+                             max_bad_tiles=0, packs=scratch / "packs", log=_quiet)  # fmt: skip
         source = Path(drawn.about["source"])
     else:
         source = _subset(Path(data), scratch / "tiles", options.photographs)
-    packed = pack(open_source(source), under=scratch / "packs", say=_quiet)
+    packed = pack(open_source(source), under=scratch / "packs", log=_quiet)
     return Plan(
         scratch=scratch,
         pack_folder=packed.folder,

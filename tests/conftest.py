@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from ensemble.data.batches import Tiles, place_tiles
+from ensemble.data.batches import SplitTiles, place_tiles
 from ensemble.data.synthetic import draw_dataset
 from ensemble.training.backbones import build_model
 from ensemble.training.checkpoint import Member, open_member, save_member
@@ -35,10 +35,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def make_bright_and_dark() -> Callable[..., Tiles]:
+def make_bright_and_dark() -> Callable[..., SplitTiles]:
     """Noisy 16-pixel tiles, every second one bright (1 = cracked): anyone can tell them apart."""
 
-    def make(count: int, *, seed: int = 0) -> Tiles:
+    def make(count: int, *, seed: int = 0) -> SplitTiles:
         generator = np.random.default_rng(seed)
         labels = np.arange(count) % 2
         noise = generator.integers(0, 100, (count, 16, 16, 3))

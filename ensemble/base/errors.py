@@ -35,7 +35,7 @@ def escape(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-def quote(value: object) -> str:
+def short_repr(value: object) -> str:
     """`repr` of something foreign, cut so that a message stays short."""
     try:
         text = repr(value)

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from ensemble.base.cells import protect, unprotect
-from ensemble.base.errors import InputError, quote
+from ensemble.base.errors import InputError, short_repr
 
 MAX_COLUMNS = 1000  # pandas takes minutes over a hundred thousand
 MISSING = ("", "NaN", "nan", "NA", "N/A", "None", "NULL", "null")  # numbers, as others write them
@@ -27,7 +27,7 @@ class CannotWriteError(InputError):
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; what is written there becomes `path` at the end.
 
     On an exception nothing is left and an older `path` stays as it was.
@@ -100,7 +100,7 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def write_named(folder: Path, stem: str, suffix: str, data: bytes) -> tuple[str, str]:
+def write_content_addressed(folder: Path, stem: str, suffix: str, data: bytes) -> tuple[str, str]:
     """Write `data` to a file of `folder` that is named by what it holds.
 
     Returns:
@@ -111,14 +111,14 @@ def write_named(folder: Path, stem: str, suffix: str, data: bytes) -> tuple[str,
     """
     sha256 = hashlib.sha256(data).hexdigest()
     name = f"{stem}-{sha256[:8]}.{suffix}"
-    with written_whole(folder / name) as path:
+    with atomic_write(folder / name) as path:
         path.write_bytes(data)
     return name, sha256
 
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` whole."""
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -178,11 +178,12 @@ def read_object(path: Path, **keys: type) -> dict[str, Any]:
     """
     value = read_json(path)
     if not isinstance(value, dict):
-        raise InputError(f"{path}: damaged (expected an object, but got {quote(value)})")
+        raise InputError(f"{path}: damaged (expected an object, but got {short_repr(value)})")
     for key, kind in keys.items():
         if not isinstance(value.get(key), kind):
             raise InputError(
-                f"{path}: damaged ({key} must be {kind.__name__}, but got {quote(value.get(key))})"
+                f"{path}: damaged ({key} must be {kind.__name__}, "
+                f"but got {short_repr(value.get(key))})"
             )
     return value
 
@@ -279,6 +280,6 @@ def read_table(
         raise InputError(f"{path} cannot be read as CSV ({error})") from None
     for name in columns:
         if name not in table:
-            raise InputError(f"{path} has no column {quote(name)}")
+            raise InputError(f"{path} has no column {short_repr(name)}")
     texts = [name for name in text if name in table]
     return table.assign(**{name: table[name].map(unprotect) for name in texts})

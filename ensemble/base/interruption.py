@@ -16,19 +16,19 @@ _received: list[int] = []  # those that `terminate` was called for
 
 
 @contextmanager
-def goes_on(how: str, say: Callable[[str], None]) -> Iterator[None]:
+def resumable(how: str, log: Callable[[str], None]) -> Iterator[None]:
     """Within, Ctrl-C, SIGTERM and SIGHUP end the command with exit code 130, 143 and 129.
 
     Args:
         how: How to go on afterwards, in words for the person.
-        say: Takes the line for the person.
+        log: Takes the line for the person.
     """
     with handled_by(terminate):
         try:
             yield
             return
         except KeyboardInterrupt:
-            say(f"interrupted: {how}")
+            log(f"interrupted: {how}")
     sys.exit(128 + (_received or [signal.SIGINT])[-1])
 
 

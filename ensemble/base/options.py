@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ensemble.base.errors import InputError, quote
+from ensemble.base.errors import InputError, short_repr
 
 SPACES = Path(__file__).parents[2] / "search_spaces"
 RECIPES = SPACES / "recipes"
@@ -52,7 +52,7 @@ def whole_number(option: str, *, least: int, most: int | None = None) -> Callabl
         try:
             number = int(given)
         except ValueError:
-            shown = quote(given)
+            shown = short_repr(given)
             raise InputError(f"{option} {shown}: must be a whole number, {wanted}") from None
         if number < least or (most is not None and number > most):
             raise InputError(f"{option} {number}: must be {wanted}")
@@ -74,7 +74,7 @@ def positive_number(option: str, *, most: float = math.inf) -> Callable[[str], f
         try:
             number = float(given)
         except ValueError:
-            raise InputError(f"{option} {quote(given)}: must be a number, {wanted}") from None
+            raise InputError(f"{option} {short_repr(given)}: must be a number, {wanted}") from None
         if not 0 < number <= most or number == math.inf:
             raise InputError(f"{option} {number:g}: must be {wanted}")
         return number

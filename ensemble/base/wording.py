@@ -6,7 +6,7 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def minus(value: float, form: str) -> str:
+def format_number(value: float, form: str) -> str:
     """A number with a true minus sign."""
     return format(value, form).replace("-", "−")
 

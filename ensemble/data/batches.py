@@ -19,7 +19,7 @@ GPU_SHARE = 0.4  # of the free memory that the pixels of one split may take
 
 
 @dataclass(frozen=True)
-class Tiles:
+class SplitTiles:
     """The tiles of one split.
 
     Attributes:
@@ -40,7 +40,7 @@ class Tiles:
 
 def place_tiles(
     pixels: np.ndarray, rows: np.ndarray, labels: np.ndarray, device: torch.device
-) -> Tiles:
+) -> SplitTiles:
     """Put a split where batches are made from, wholly on the GPU if it leaves room for training.
 
     Args:
@@ -54,7 +54,7 @@ def place_tiles(
         free_bytes, _ = torch.cuda.mem_get_info(device)
         if tensor.numel() <= GPU_SHARE * free_bytes:
             tensor = tensor.to(device)
-    return Tiles(
+    return SplitTiles(
         pixels=tensor,
         rows=torch.tensor(rows, dtype=torch.int64, device=tensor.device),
         labels=torch.tensor(labels, dtype=torch.int64, device=device),
@@ -63,7 +63,7 @@ def place_tiles(
 
 
 def make_batch(
-    tiles: Tiles,
+    tiles: SplitTiles,
     index: Tensor,
     *,
     image_size_px: int,
@@ -94,7 +94,7 @@ def make_batch(
     if augmentation > 0:
         if generator is None:
             raise ValueError("augmentation needs a generator")
-        images = _turn_each(images, torch.randint(8, (len(index),), generator=generator))
+        images = _apply_symmetries(images, torch.randint(8, (len(index),), generator=generator))
         contrast = 1 + 0.3 * augmentation * _symmetric(len(index), generator)
         brightness = 255 * 0.15 * augmentation * _symmetric(len(index), generator)
         images = _shift_and_rotate(images, augmentation, generator)
@@ -139,7 +139,7 @@ def _turn(images: Tensor, turn: int) -> Tensor:
     return torch.rot90(images.flip(-1) if turn >= 4 else images, turn % 4, (-2, -1))
 
 
-def _turn_each(images: Tensor, turns: Tensor) -> Tensor:
+def _apply_symmetries(images: Tensor, turns: Tensor) -> Tensor:
     """Apply to each image a symmetry of its own; `turns` (B,) from 0 to 7."""
     result = torch.empty_like(images)
     if images.device.type == "cpu":  # three times quicker than by turn

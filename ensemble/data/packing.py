@@ -46,7 +46,7 @@ def pack(
     split_seed: int = 0,
     leaky_split: bool = False,
     max_bad_tiles: int = 10,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> Pack:
     """Split and decode `source` into a folder under `under`, or reuse the one that is there.
 
@@ -58,7 +58,7 @@ def pack(
         leaky_split: Split tiles rather than photographs, only to show what leakage is worth.
         max_bad_tiles: Unreadable tiles, and such without a photograph among others with one, that
             are left out before it is an error.
-        say: Takes lines for the person.
+        log: Takes lines for the person.
 
     Raises:
         InputError: Too many unreadable tiles, too few photographs, or no room on the disk.
@@ -69,7 +69,7 @@ def pack(
     key = _key(source, plan)
     folder = under / f"{source.path.stem}-{key[:12]}"
     under.mkdir(parents=True, exist_ok=True)
-    with _only_one(under / f".{folder.name}.lock", say):
+    with _only_one(under / f".{folder.name}.lock", log):
         if (folder / "pack.json").exists():
             packed = open_pack(folder, splits=("train", "val"))  # the test split stays closed
         elif folder.exists():
@@ -100,7 +100,7 @@ def _key(source: Source, plan: dict[str, Any]) -> str:
 
 
 @contextmanager
-def _only_one(lock: Path, say: Callable[[str], None]) -> Iterator[None]:
+def _only_one(lock: Path, log: Callable[[str], None]) -> Iterator[None]:
     """Hold the lock file; the kernel frees it when its process ends, however it ends."""
     with writing(lock):
         file = lock.open("a")
@@ -108,7 +108,7 @@ def _only_one(lock: Path, say: Callable[[str], None]) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say("waiting: another process is packing the same tiles")
+            log("waiting: another process is packing the same tiles")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

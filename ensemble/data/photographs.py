@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from ensemble.base.errors import InputError, quote
+from ensemble.base.errors import InputError, short_repr
 from ensemble.base.wording import plural
 from ensemble.data.classes import SPLIT_FOLDERS, Classes, folders_of
 from ensemble.data.layout import Layout
@@ -150,7 +150,9 @@ def _by_pattern(names: Sequence[str], pattern: str, *, given: str | None) -> pd.
         )
     found = [compiled.search(name) for name in names]
     if not any(found):
-        raise InputError(f"{option}: matches none of the tiles, such as {quote(names[0])}; mend it")
+        raise InputError(
+            f"{option}: matches none of the tiles, such as {short_repr(names[0])}; mend it"
+        )
     columns = {"photograph": [one["photograph"] or "" if one else "" for one in found]}
     for place in PLACES:
         if place in groups:

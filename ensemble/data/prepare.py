@@ -26,7 +26,7 @@ def prepare_data(
     leaky_split: bool,
     max_bad_tiles: int,
     packs: Path,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> Pack:
     """List, split and decode the data, and say what was found.
 
@@ -37,30 +37,30 @@ def prepare_data(
         leaky_split: Split tiles rather than photographs, only to show what leakage is worth.
         max_bad_tiles: Unreadable tiles to leave out before it is an error.
         packs: Folder of packs.
-        say: Takes lines for the person.
+        log: Takes lines for the person.
 
     Raises:
         InputError: The data cannot be used; nothing is left half-made.
     """
     path = Path(data)
     if is_synthetic(data):
-        path = _draw_synthetic(packs, int(data.partition(":")[2] or 0), say)
+        path = _draw_synthetic(packs, int(data.partition(":")[2] or 0), log)
     source = open_source(path, layout)
     cracked, uncracked = ", ".join(source.cracked_folders), ", ".join(source.uncracked_folders)
-    say(
+    log(
         f"{source.path}: {plural(len(source.tiles), 'tile')}; "
         f"cracked = {cracked}, uncracked = {uncracked}"
     )
     for line in describe_passed_over(source.passed_over):
-        say(line)
+        log(line)
     folders = sorted(set(source.tiles["split_folder"]) - {""})
     if folders and not layout.keeps_split:
-        say(
+        log(
             f"  the folders called {' and '.join(folders)} are put together and split anew; "
             "--split folders keeps them as they are"
         )
     elif folders and "val" not in folders:
-        say("  there is no folder val: validation tiles are drawn from train")
+        log("  there is no folder val: validation tiles are drawn from train")
     make_folder(packs)
     packed = pack(
         source,
@@ -68,11 +68,11 @@ def prepare_data(
         split_seed=split_seed,
         leaky_split=leaky_split,
         max_bad_tiles=max_bad_tiles,
-        say=say,
+        log=log,
     )
     for line in describe_pack(packed.about):
-        say(line)
-    say(f"packed tiles and samples.png: {packed.folder}")
+        log(line)
+    log(f"packed tiles and samples.png: {packed.folder}")
     return packed
 
 
@@ -121,12 +121,12 @@ def describe_pack(about: dict[str, Any]) -> Iterator[str]:
         yield f"  DOUBTFUL: {about['classes_by_size']}"
 
 
-def _draw_synthetic(packs: Path, seed: int, say: Callable[[str], None]) -> Path:
+def _draw_synthetic(packs: Path, seed: int, log: Callable[[str], None]) -> Path:
     folder = packs / f"synthetic-{seed}"
     if not folder.exists():
         partial = packs / f".synthetic-{seed}.{os.getpid()}.partial"
         try:
-            say("drawing synthetic photographs of concrete")
+            log("drawing synthetic photographs of concrete")
             make_folder(packs)
             with writing(folder):
                 draw_dataset(partial, seed=seed, photographs_per_surface=14, rows=5, columns=6)

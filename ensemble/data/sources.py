@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from ensemble.base.errors import InputError, quote
+from ensemble.base.errors import InputError, short_repr
 from ensemble.data.classes import split_folders_of, surfaces_of, tell_classes
 from ensemble.data.layout import Layout
 from ensemble.data.photographs import FOLDERS, doubt_photographs, tell_photographs
@@ -89,8 +89,8 @@ def open_source(path: Path, layout: Layout = Layout()) -> Source:  # noqa: B008 
     for name in names:
         if CONTROL.search(name):
             raise InputError(
-                f"--data {path}: the name {quote(name)} is not UTF-8 or has control characters; "
-                "rename the file"
+                f"--data {path}: the name {short_repr(name)} is not UTF-8 or has control "
+                "characters; rename the file"
             )
     classes = tell_classes(names, layout.positive, where=f"--data {path}")
     surfaces = surfaces_of(names, classes, photographs_are_folders=layout.photographs == FOLDERS)
@@ -161,8 +161,8 @@ def _correct(labels: list[int], names: list[str], path: Path | None) -> list[int
     for tile, row in said.items():
         if row["label"] not in ("0", "1"):
             raise InputError(
-                f"{path}: the label of {quote(tile)} must be 0 or 1 (cracked), but got "
-                f"{quote(row['label'])}"
+                f"{path}: the label of {short_repr(tile)} must be 0 or 1 (cracked), but got "
+                f"{short_repr(row['label'])}"
             )
     return [
         int(said[name]["label"]) if name in said else label

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ensemble.base.cells import unprotect
-from ensemble.base.errors import InputError, quote
+from ensemble.base.errors import InputError, short_repr
 
 
 def read_rows(
@@ -67,16 +67,19 @@ def read_tile_list(
             continue
         for name in columns:
             if not row[name]:
-                raise InputError(f"{path}, line {line}: tile {quote(tile)} has no {name}; give one")
+                raise InputError(
+                    f"{path}, line {line}: tile {short_repr(tile)} has no {name}; give one"
+                )
         if said.setdefault(tile, row) != row:
             raise InputError(
-                f"{path}, line {line}: tile {quote(tile)} stands further up with something else; "
-                "keep one row"
+                f"{path}, line {line}: tile {short_repr(tile)} stands further up with something "
+                "else; keep one row"
             )
     if not said:
         example = min(known, default="D/CD/7001-1.jpg")
         raise InputError(
             f"{path}: none of its tiles is among the {len(known):,} of the data (its first is "
-            f"{quote(first or '')}); write tiles as paths inside the data, such as {quote(example)}"
+            f"{short_repr(first or '')}); write tiles as paths inside the data, such as "
+            f"{short_repr(example)}"
         )
     return said

@@ -36,7 +36,7 @@ def unit_of(predictions: pd.DataFrame) -> str:
     return "photograph" if (predictions["photograph"] != "").all() else "tile"
 
 
-def figures(predictions: pd.DataFrame, column: str, threshold: float) -> dict[str, Any]:
+def compute_figures(predictions: pd.DataFrame, column: str, threshold: float) -> dict[str, Any]:
     """All figures of one column of probabilities at a threshold, with 95 % intervals.
 
     `trivial_f1`, the F1 of calling every tile cracked, stands beside them.
@@ -62,7 +62,7 @@ def ensemble_figures(predictions: pd.DataFrame, threshold: float, val_f1: float)
     labels = predictions["label"].to_numpy()
     before, after = (predictions[column].to_numpy() for column in ("ensemble", "calibrated"))
     return {
-        **figures(predictions, "ensemble", threshold),
+        **compute_figures(predictions, "ensemble", threshold),
         "val_f1": val_f1,
         "expected_calibration_error": expected_calibration_error(labels, before),
         "calibrated_loss": log_loss(labels, after),
@@ -80,7 +80,7 @@ def member_figures(
         "backbone": member.record.config.model.backbone,
         "epoch": member.record.epoch,
         "val_f1": judged.val_f1,
-        **figures(predictions, f"trial_{member.trial}", judged.threshold),
+        **compute_figures(predictions, f"trial_{member.trial}", judged.threshold),
     }
 
 
@@ -88,7 +88,7 @@ def surface_figures(predictions: pd.DataFrame, threshold: float) -> dict[str, An
     """The ensemble's figures on each surface, at the one threshold."""
     return {
         str(surface): {
-            **figures(part, "ensemble", threshold),
+            **compute_figures(part, "ensemble", threshold),
             "num_tiles": len(part),
             "num_photographs": len(set(photograph_of(part))),
         }
@@ -96,7 +96,7 @@ def surface_figures(predictions: pd.DataFrame, threshold: float) -> dict[str, An
     }
 
 
-def compare(
+def gain_over(
     predictions: pd.DataFrame, *, threshold: float, single: int, single_threshold: float
 ) -> dict[str, Any]:
     """The ensemble minus the best single member, photographs resampled for both alike."""

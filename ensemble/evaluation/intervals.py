@@ -23,24 +23,24 @@ import numpy as np
 from scipy.special import expit, logit  # type: ignore[import-untyped]
 
 from ensemble.evaluation.photograph_sums import (
-    ALARMS,
-    HIT,
+    ALARMS_PER_PHOTO,
     METRICS,
-    Arrays,
+    PHOTO_RECALL,
     PhotographSums,
+    ValuesAndSlopes,
     count_contributing,
     sum_by_photograph,
     weighted_figures,
 )
 
-LOWER_IS_BETTER = frozenset({"loss", "brier", ALARMS})
+LOWER_IS_BETTER = frozenset({"loss", "brier", ALARMS_PER_PHOTO})
 SCALES: dict[str, tuple[Callable, Callable, Callable]] = {  # there, inverse derivative, back
     "logit": (logit, lambda x: x * (1 - x), expit),
     "log": (np.log, lambda x: x, np.exp),
     "square root": (np.sqrt, lambda x: 2 * np.sqrt(x), lambda x: max(x, 0) ** 2),
     "identity": (np.asarray, np.ones_like, float),
 }
-SCALE_OF = {"loss": "log", ALARMS: "square root"}
+SCALE_OF = {"loss": "log", ALARMS_PER_PHOTO: "square root"}
 MIN_CONTRIBUTING = 10  # photographs that a denominator counts
 
 # Share of 95 % intervals that held the true value with 10, 35 and 100 photographs, of a figure and
@@ -56,8 +56,8 @@ COVERAGE: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "f2": ((0.937, 0.951, 0.963), (0.939, 0.957, 0.946)),
     "average_precision": ((0.952, 0.960, 0.952), (0.937, 0.949, 0.952)),
     "roc_auc": ((0.923, 0.944, 0.940), (0.939, 0.962, 0.962)),
-    HIT: ((0.897, 0.946, 0.974), (1.000, 1.000, 1.000)),
-    ALARMS: ((0.883, 0.929, 0.954), (0.970, 0.962, 0.956)),
+    PHOTO_RECALL: ((0.897, 0.946, 0.974), (1.000, 1.000, 1.000)),
+    ALARMS_PER_PHOTO: ((0.883, 0.929, 0.954), (0.970, 0.962, 0.956)),
 }
 
 
@@ -136,7 +136,11 @@ def _intervals(
 
 
 def interval_of(
-    metric: str, sums: list[PhotographSums], weights: np.ndarray, parts: list[Arrays], level: float
+    metric: str,
+    sums: list[PhotographSums],
+    weights: np.ndarray,
+    parts: list[ValuesAndSlopes],
+    level: float,
 ) -> Interval:
     """The interval of one classifier's figure, or of the first one's minus the second one's.
 
@@ -152,9 +156,9 @@ def interval_of(
     if paired:
         values, slopes = values - parts[1][0], slopes - parts[1][1]
     contributing = min(count_contributing(each, metric) for each in sums)
-    if metric == HIT:
+    if metric == PHOTO_RECALL:
         method = "Bonett-Price" if paired else "Wilson"
-        bounds = _hit_bounds([each.ratios[HIT] for each in sums], level)
+        bounds = _hit_bounds([each.ratios[PHOTO_RECALL] for each in sums], level)
     else:
         scale = "identity" if paired else SCALE_OF.get(metric, "logit")
         method = f"bootstrap-t, {scale}"
@@ -192,7 +196,7 @@ def _bootstrap_t(
     return float(back(middle - reach)), float(back(middle + reach))
 
 
-def _hit_bounds(photographs: list[Arrays], level: float) -> tuple[float, float]:
+def _hit_bounds(photographs: list[ValuesAndSlopes], level: float) -> tuple[float, float]:
     """Wilson's bounds of a share of photographs, Bonett & Price's of two shares' difference."""
     (hit, has_crack), (other, _) = photographs[0], photographs[-1]
     n, z = has_crack.sum(), NormalDist().inv_cdf((1 + level) / 2)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from ensemble.base.errors import InputError, quote
+from ensemble.base.errors import InputError, short_repr
 from ensemble.data.tile_lists import read_rows
 from ensemble.training.metrics import ranking_metrics, threshold_metrics
 
@@ -156,10 +156,12 @@ def read_labels(path: Path) -> CorrectedLabels:
         tile, label = row["tile"], row["label"]
         where = f"{path}, line {line}"
         if label not in ("0", "1"):
-            raise InputError(f"{where}: label must be 0 or 1 (cracked), but got {quote(label)}")
+            raise InputError(
+                f"{where}: label must be 0 or 1 (cracked), but got {short_repr(label)}"
+            )
         if tiles.setdefault(tile, (line, int(label)))[1] != int(label):
             raise InputError(
-                f"{where}: tile {quote(tile)} has label {1 - int(label)} further up; keep one"
+                f"{where}: tile {short_repr(tile)} has label {1 - int(label)} further up; keep one"
             )
     if not tiles:
         raise InputError(f"{path} has no rows; give at least one tile and its label")
@@ -184,7 +186,7 @@ def correct_labels(predictions: pd.DataFrame, corrected: CorrectedLabels) -> pd.
     if known.isdisjoint(corrected.tiles):
         raise InputError(
             f"{corrected.path}: none of its tiles is among the {len(known):,} tested ones (its "
-            f"first is {quote(next(iter(corrected.tiles)))}); give a list that has test tiles"
+            f"first is {short_repr(next(iter(corrected.tiles)))}); give a list that has test tiles"
         )
     labels = {tile: label for tile, (_, label) in corrected.tiles.items()}
     replaced = predictions["tile"].map(labels)

@@ -11,12 +11,12 @@ from scipy.sparse import csr_array  # type: ignore[import-untyped]
 
 from ensemble.training.metrics import tile_losses
 
-Arrays = tuple[np.ndarray, np.ndarray]
-HIT = "cracked_photographs_hit"
-ALARMS = "false_alarms_per_photograph"
+ValuesAndSlopes = tuple[np.ndarray, np.ndarray]
+PHOTO_RECALL = "cracked_photographs_hit"
+ALARMS_PER_PHOTO = "false_alarms_per_photograph"
 METRICS = (
     *("loss", "brier", "accuracy", "precision", "recall", "f1", "f2"),
-    *("average_precision", "roc_auc", HIT, ALARMS),
+    *("average_precision", "roc_auc", PHOTO_RECALL, ALARMS_PER_PHOTO),
 )
 CELLS_AT_ONCE = 2**19  # levels x resamples in memory: about 12 arrays of 4 MB
 
@@ -25,7 +25,7 @@ CELLS_AT_ONCE = 2**19  # levels x resamples in memory: about 12 arrays of 4 MB
 class PhotographSums:
     """What every figure needs of n photographs, so that a resample is a row of n weights."""
 
-    ratios: dict[str, Arrays]  # by metric: (n,) / (n,), each summed first
+    ratios: dict[str, ValuesAndSlopes]  # by metric: (n,) / (n,), each summed first
     cracked: csr_array  # (K, n) cracked tiles by level of probability, highest first
     uncracked: csr_array  # (K, n)
 
@@ -59,13 +59,13 @@ def sum_by_photograph(
         "recall": (hits, hits + missed),
         "f1": (2 * hits, 2 * hits + alarms + missed),
         "f2": (5 * hits, 5 * hits + alarms + 4 * missed),
-        HIT: ((hits > 0).astype(float), (hits + missed > 0).astype(float)),
-        ALARMS: (alarms, ones),
+        PHOTO_RECALL: ((hits > 0).astype(float), (hits + missed > 0).astype(float)),
+        ALARMS_PER_PHOTO: (alarms, ones),
     }
     return PhotographSums(ratios, by_level(cracked), by_level(~cracked))
 
 
-def weighted_figures(sums: PhotographSums, weights: np.ndarray, metric: str) -> Arrays:
+def weighted_figures(sums: PhotographSums, weights: np.ndarray, metric: str) -> ValuesAndSlopes:
     """(R,) figures where photographs count (R, n) `weights` times, and (R, n) derivatives by them.
 
     Where nothing is counted, a figure is 0, and NaN for rankings and `cracked_photographs_hit`.
@@ -73,7 +73,7 @@ def weighted_figures(sums: PhotographSums, weights: np.ndarray, metric: str) -> 
     if metric in sums.ratios:
         upper, lower = sums.ratios[metric]
         counted = weights @ lower  # (R,)
-        values = _divide(weights @ upper, counted, np.nan if metric == HIT else 0.0)
+        values = _divide(weights @ upper, counted, np.nan if metric == PHOTO_RECALL else 0.0)
         return values, _divide(upper - values[:, None] * lower, counted[:, None])
     rank = {"average_precision": _average_precision, "roc_auc": _roc_auc}[metric]
     step = max(1, CELLS_AT_ONCE // sums.cracked.shape[0])
@@ -83,7 +83,7 @@ def weighted_figures(sums: PhotographSums, weights: np.ndarray, metric: str) -> 
     return np.where(np.minimum(*counts) > 0, values, np.nan), slopes
 
 
-def _average_precision(sums: PhotographSums, weights: np.ndarray) -> Arrays:
+def _average_precision(sums: PhotographSums, weights: np.ndarray) -> ValuesAndSlopes:
     """Sum over levels of the share of cracked tiles there times the precision down to there."""
     cracked = sums.cracked @ weights  # (K, R)
     hits = np.cumsum(cracked, axis=0)
@@ -97,7 +97,7 @@ def _average_precision(sums: PhotographSums, weights: np.ndarray) -> Arrays:
     return values, _divide(slopes, hits[-1]).T
 
 
-def _roc_auc(sums: PhotographSums, weights: np.ndarray) -> Arrays:
+def _roc_auc(sums: PhotographSums, weights: np.ndarray) -> ValuesAndSlopes:
     """Share of pairs of a cracked and an uncracked tile in the right order; ties count half."""
     cracked, uncracked = sums.cracked @ weights, sums.uncracked @ weights  # (K, R)
     cracked_above = np.cumsum(cracked, axis=0) - cracked / 2

@@ -56,7 +56,7 @@ def names_of(trials: pd.DataFrame) -> dict[int, str]:
     return {row["trial"]: escape(str(row["name"])) for row in named.to_dict("records")}
 
 
-def only_member(metrics: dict[str, Any]) -> dict[str, Any] | None:
+def sole_member(metrics: dict[str, Any]) -> dict[str, Any] | None:
     """The figures of the member that is the whole ensemble; None where there is more to tell."""
     return metrics["members"][0] if len(metrics["members"]) == 1 else None
 
@@ -130,7 +130,7 @@ def print_result(metrics: dict[str, Any], names: Mapping[int, str], console: Con
     for line in choice_sentences(choice):
         console.print(line, highlight=False, markup=False)
     gain = metrics["gain_over_best_single"]["f1"]
-    if gain["difference"] is not None and only_member(metrics) is None:
+    if gain["difference"] is not None and sole_member(metrics) is None:
         span = "" if gain["low"] is None else f" [{gain['low']:+.3f}, {gain['high']:+.3f}]"
         line = f"F1 minus the best single member's: {gain['difference']:+.3f}{span}"
         console.print(f"{line}, {gain['verdict']}", highlight=False, markup=False)
@@ -194,7 +194,7 @@ def describe_method(choice: dict[str, Any]) -> str:
 
 def _rows(metrics: dict[str, Any], names: Mapping[int, str]) -> list[Row]:
     """The ensemble first; its only member stands for it where the two are the same."""
-    choice, only = metrics["choice"], only_member(metrics)
+    choice, only = metrics["choice"], sole_member(metrics)
     rows = []
     if only is None:
         about = [describe_method(choice)]

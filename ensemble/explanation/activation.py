@@ -19,7 +19,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ensemble.base.files import written_whole
+from ensemble.base.files import atomic_write
 
 # the module behind which nothing looks at neighbours any more; "features" in all others
 _LAST_MAP = {"resnet18": "layer4", "resnet50": "layer4", "swin_v2_t": "norm"}
@@ -172,7 +172,7 @@ def draw_gallery(path: Path, title: str, groups: Sequence[Group], *, columns: in
         top += part.height
     about = PngInfo()
     about.add_itxt(SHEET_KEY, json.dumps({"title": title, "tiles": shown}))
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         sheet.save(temporary, format="PNG", pnginfo=about)
 
 

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor, nn
 
-from ensemble.base.files import written_whole
+from ensemble.base.files import atomic_write
 from ensemble.explanation.activation import HEAT, HEAT_OPACITY, draw_heat_bar
 
 NUM_CHANNELS = 16  # shown of a convolution
@@ -225,7 +225,7 @@ def draw_sheet(
             )
             top += CELL_PX
         axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
-        with written_whole(path) as temporary:
+        with atomic_write(path) as temporary:
             figure.savefig(temporary, format="png")
 
 

@@ -9,10 +9,10 @@ import torch
 
 from ensemble.base.errors import escape
 from ensemble.base.wording import plural
-from ensemble.data.batches import Tiles, make_batch
+from ensemble.data.batches import SplitTiles, make_batch
 from ensemble.evaluation.mistakes import find_errors
 from ensemble.explanation.activation import Group, average_maps, draw_gallery
-from ensemble.selection.choice import Choice
+from ensemble.selection.choice import EnsembleRecord
 from ensemble.training.checkpoint import Member
 from ensemble.training.metrics import best_threshold
 
@@ -20,7 +20,11 @@ NUM_SHOWN = 24
 
 
 def draw_galleries(
-    folder: Path, predictions: pd.DataFrame, choice: Choice, members: list[Member], tiles: Tiles
+    folder: Path,
+    predictions: pd.DataFrame,
+    choice: EnsembleRecord,
+    members: list[Member],
+    tiles: SplitTiles,
 ) -> None:
     """Write `misses.png` and `false_alarms.png`.
 
@@ -44,7 +48,7 @@ def draw_galleries(
 
 
 def draw_worst(
-    path: Path, predictions: pd.DataFrame, member: Member, tiles: Tiles, *, name: str
+    path: Path, predictions: pd.DataFrame, member: Member, tiles: SplitTiles, *, name: str
 ) -> None:
     """Draw the tiles that a member by itself got most wrong, at its own best threshold.
 
@@ -90,7 +94,7 @@ def _gather(
     predictions: pd.DataFrame,
     members: list[Member],
     weights: Sequence[float] | np.ndarray,
-    tiles: Tiles,
+    tiles: SplitTiles,
 ) -> Group:
     """The pixels, maps and captions of some of the errors."""
     place = {tile: i for i, tile in enumerate(predictions["tile"])}
@@ -107,7 +111,7 @@ def _gather(
 def _maps(
     members: list[Member],
     weights: Sequence[float] | np.ndarray,
-    tiles: Tiles,
+    tiles: SplitTiles,
     index: torch.Tensor,
 ) -> np.ndarray:
     if len(index) == 0:

@@ -11,18 +11,18 @@ from pathlib import Path
 import pandas as pd
 
 from ensemble.base.errors import InputError
-from ensemble.base.files import make_folder, write_json, written_whole
+from ensemble.base.files import atomic_write, make_folder, write_json
 from ensemble.data.reading.decode import UNREADABLE, explain_unreadable
 from ensemble.data.reading.listing import OVERLAYS_FILE
 from ensemble.data.reading.pictures import Picture, read_picture
 from ensemble.explanation.mosaic import OVERLAY_PX, draw_overlay
-from ensemble.selection.choice import Choice
+from ensemble.selection.choice import EnsembleRecord
 
 
 def draw_overlays(
     pictures: Sequence[Picture],
     tiles: pd.DataFrame,
-    choice: Choice,
+    choice: EnsembleRecord,
     tile_size: tuple[int, int],
     folder: Path,
 ) -> int:
@@ -58,7 +58,7 @@ def draw_overlays(
             reason = explain_unreadable(error)
             raise InputError(f"{name}: changed since it was scored ({reason})") from None
         overlay = draw_overlay(image, part, threshold=choice.calibrated_threshold)
-        with written_whole(folder / files[name]) as path:
+        with atomic_write(folder / files[name]) as path:
             overlay.save(path, "PNG")
     return len(files)
 

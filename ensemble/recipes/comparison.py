@@ -19,14 +19,14 @@ from rich.table import Table
 from rich.text import Text
 from sklearn.metrics import classification_report
 
-from ensemble.base.files import read_table, write_table, write_text, written_whole
+from ensemble.base.files import atomic_write, read_table, write_table, write_text
 from ensemble.base.wording import plural
-from ensemble.data.batches import Tiles
+from ensemble.data.batches import SplitTiles
 from ensemble.evaluation.score_axis import score_limits
 from ensemble.evaluation.terminal_table import print_widest
 from ensemble.explanation.gallery import draw_worst
 from ensemble.recipes.recipe import Recipe
-from ensemble.run.folder import shown
+from ensemble.run.folder import display_path
 from ensemble.run.members import rank_members, read_validation, score_tiles
 from ensemble.training.checkpoint import Member
 from ensemble.training.member import TrainingData
@@ -93,7 +93,7 @@ def write_comparison(
         "val_accuracy",
     )
     epochs = read_table(run / "epochs.csv", columns=needed)
-    with written_whole(run / "curves.png") as temporary, mpl.rc_context():
+    with atomic_write(run / "curves.png") as temporary, mpl.rc_context():
         mpl.rcdefaults()  # nobody's own settings
         plot_curves(epochs, members, starts).savefig(temporary, format="png")
     best = rank_members(list(members.values()))[0]
@@ -108,7 +108,7 @@ def write_comparison(
     console.print(reports)
     print_comparison(table, min(len(data.train), MEASURED_TRAINING_TILES), console)
     for file in ("variants.csv", "validation_report.txt", "curves.png", "worst_validation.png"):
-        console.print(f"written: {shown(run)}/{file}")
+        console.print(f"written: {display_path(run)}/{file}")
 
 
 def compare(
@@ -135,7 +135,7 @@ def compare(
     return pd.DataFrame(rows)
 
 
-def _compare(members: list[Member], train: Tiles, val: Tiles) -> dict[str, Any]:
+def _compare(members: list[Member], train: SplitTiles, val: SplitTiles) -> dict[str, Any]:
     scores = {
         "train": (_labels(train), score_tiles(members, train).mean(axis=0)),
         "val": (_labels(val), _validation_scores(members)),
@@ -159,15 +159,15 @@ def _validation_scores(members: Sequence[Member]) -> np.ndarray:
     return margins_to_probabilities(np.stack([m.val_margins() for m in members])).mean(axis=0)
 
 
-def _labels(tiles: Tiles) -> np.ndarray:
+def _labels(tiles: SplitTiles) -> np.ndarray:
     return tiles.labels.cpu().numpy()
 
 
-def sample_tiles(tiles: Tiles, count: int) -> Tiles:
+def sample_tiles(tiles: SplitTiles, count: int) -> SplitTiles:
     """All tiles, or `count` of them drawn evenly and always alike."""
     order = torch.randperm(len(tiles), generator=torch.Generator().manual_seed(0))
     index = order[:count].sort().values
-    return Tiles(
+    return SplitTiles(
         pixels=tiles.pixels,
         rows=tiles.rows[index.to(tiles.rows.device)],
         labels=tiles.labels[index.to(tiles.device)],

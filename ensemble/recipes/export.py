@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ensemble.base.files import make_folder, write_text, written_whole
+from ensemble.base.files import atomic_write, make_folder, write_text
 from ensemble.data.batches import IMAGENET_MEAN, IMAGENET_STD
 from ensemble.training.checkpoint import Member
 
@@ -80,9 +80,9 @@ def export_member(
     program = torch.export.export(
         FromPixels(model).eval(), (example,), dynamic_shapes={"pixels": {0: batch}}
     )
-    with written_whole(folder / "model.pt2") as path, path.open("wb") as file:
+    with atomic_write(folder / "model.pt2") as path, path.open("wb") as file:
         torch.export.save(program, file)
-    with written_whole(folder / "state_dict.safetensors") as path:
+    with atomic_write(folder / "state_dict.safetensors") as path:
         path.write_bytes(safetensors.torch.save(dict(model.state_dict())))
     text = HOW_TO.format(
         name=name,

@@ -27,7 +27,7 @@ from typing import Any, Literal
 import torch
 from pydantic import Field, ValidationError
 
-from ensemble.base.errors import InputError, quote
+from ensemble.base.errors import InputError, short_repr
 from ensemble.base.files import find_toml, read_toml
 from ensemble.base.options import RECIPES
 from ensemble.training.backbones import build_model, choose_trainable
@@ -216,13 +216,13 @@ def _change(variant: _Variant, earlier: list[Variant], path: Path) -> Variant:
         raise InputError(f"{where}: there is one of that name already; give it another")
     if variant.starts_from is not None and variant.starts_from not in names:
         raise InputError(
-            f"{where}: starts_from = {quote(variant.starts_from)} is none of the earlier ones "
+            f"{where}: starts_from = {short_repr(variant.starts_from)} is none of the earlier ones "
             f"({', '.join(names)})"
         )
     values = flatten(earlier[0].config)
     for name in variant.changes:
         if name not in values:
-            raise InputError(f"{where}: unknown key {quote(name)} in changes")
+            raise InputError(f"{where}: unknown key {short_repr(name)} in changes")
         if name in ("model.backbone", "seed"):
             raise InputError(f"{where}: {name} is that of the whole recipe; make another recipe")
     config = parse_config(unflatten(values | variant.changes), where=where)

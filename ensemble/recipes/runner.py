@@ -32,11 +32,11 @@ class RecipeRun:
     Args:
         folder: Of the run; it holds `initial/`.
         data: Training and validation tiles.
-        say: Takes lines for the person.
+        log: Takes lines for the person.
     """
 
-    def __init__(self, folder: Path, data: TrainingData, say: Callable[[str], None]):
-        self.folder, self.data, self._say = folder, data, say
+    def __init__(self, folder: Path, data: TrainingData, log: Callable[[str], None]):
+        self.folder, self.data, self._log = folder, data, log
         self._tables = RunTables(folder)
         self._rows = {row["trial"]: row for row in self._tables.read_trial_rows()}
 
@@ -73,7 +73,7 @@ class RecipeRun:
         member = self._find_finished(number, {**about, "config": config})
         if member is not None:
             remove_state(folder)
-            self._say(f"{name}: finished before; {describe_member(member)}")
+            self._log(f"{name}: finished before; {describe_member(member)}")
             return member
         self._note(number, "RUNNING", shown)
         events = TrialEvents(self.folder / "tensorboard" / f"{number:04}", config.model_dump())
@@ -92,7 +92,7 @@ class RecipeRun:
                 events.add_epoch(epoch.row())
                 events.add_batches(epoch)
                 self._tables.add_epoch(number, config.model.backbone, epoch.row())
-                self._say(f"{name} {describe_epoch(epoch, config.optimisation.epochs)}")
+                self._log(f"{name} {describe_epoch(epoch, config.optimisation.epochs)}")
             has_ended = True
         except DivergedError as error:
             self.give_up(number, str(error), shown)
@@ -112,12 +112,12 @@ class RecipeRun:
             best_epochs.forget()
         remove_state(folder)  # last: until then a command that was cut finds the run's end in it
         member = open_member(folder)
-        self._say(f"{name}: {describe_member(member)}")
+        self._log(f"{name}: {describe_member(member)}")
         return member
 
     def give_up(self, number: int, reason: str, shown: Mapping[str, Any]) -> None:
         """Write down and say that a trial cannot be trained, and why."""
-        self._say(f"{shown['name']}: failed, {reason}")
+        self._log(f"{shown['name']}: failed, {reason}")
         self._note(number, "FAIL", shown, reason=reason)
 
     def finished_among(self, numbers: range) -> list[Member]:
@@ -129,7 +129,7 @@ class RecipeRun:
             try:
                 members.append(open_member(member_folder(self.folder, number)))
             except InputError as error:
-                self._say(f"{error}: trial {number} is left out")
+                self._log(f"{error}: trial {number} is left out")
         return members
 
     def _describe_checkpoint(self, member: Member, name: str) -> dict[str, Any]:
@@ -149,7 +149,7 @@ class RecipeRun:
             member.val_margins()
             member.load_model()
         except InputError as error:
-            self._say(f"{error}; it is trained again")
+            self._log(f"{error}; it is trained again")
             return None
         found = {name: getattr(member.record, name) for name in expected}
         return member if found == expected else None

@@ -12,9 +12,9 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ensemble.base.errors import InputError, quote
+from ensemble.base.errors import InputError, short_repr
 from ensemble.evaluation.photograph_sums import METRICS
-from ensemble.selection.choice import Choice, check_format
+from ensemble.selection.choice import EnsembleRecord, check_format
 from ensemble.training.config import explain_validation
 
 OF_THE_SEARCH = ("run", "trials", "epochs", "validation")  # the others an evaluation writes anew
@@ -219,7 +219,7 @@ def check_choice(path: Path, choice: Any) -> dict[str, Any]:
     """What was chosen, as `ensemble.json` and `metrics.json` hold it; InputError if damaged."""
     if isinstance(choice, dict):
         check_format(choice, path)
-    return _validate(Choice, path, choice).model_dump(mode="json")
+    return _validate(EnsembleRecord, path, choice).model_dump(mode="json")
 
 
 def _validate(model: type[Model], path: Path, found: Any) -> Model:
@@ -251,7 +251,7 @@ def check_table(path: Path, table: pd.DataFrame, *, more: Sequence[str] = ()) ->
     numbers = (*NUMBERS[path.stem], *more, *scores)
     for name in (*numbers, *TEXTS.get(path.stem, ())):
         if name not in table:
-            raise _damaged(path, f"no column {quote(name)}")
+            raise _damaged(path, f"no column {short_repr(name)}")
     for name in numbers if len(table) else ():
         column = table[name]
         if not is_numeric_dtype(column) or (column.isna().any() and name not in MAY_BE_EMPTY):

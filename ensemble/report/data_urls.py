@@ -16,7 +16,7 @@ ATTEMPTS = ((1.0, 88), (1.0, 78), (0.75, 78), (0.5, 75), (0.35, 70), (0.25, 60))
 
 
 @dataclass(frozen=True)
-class Picture:
+class EmbeddedPicture:
     """A JPEG as a data URL, and its size in pixels."""
 
     url: str
@@ -24,7 +24,7 @@ class Picture:
     height_px: int
 
 
-def embed_picture(path: Path, *, most_bytes: int = MOST_BYTES) -> Picture | None:
+def embed_picture(path: Path, *, most_bytes: int = MOST_BYTES) -> EmbeddedPicture | None:
     """A picture as JPEG, scaled down as far as it needs; None if it is missing or damaged.
 
     Args:
@@ -60,7 +60,7 @@ class Sheet:
     """A gallery's title, and each of its tiles as a picture with the lines below it."""
 
     title: str
-    tiles: list[tuple[Picture, list[str]]]
+    tiles: list[tuple[EmbeddedPicture, list[str]]]
 
 
 def embed_sheet(path: Path) -> Sheet | None:
@@ -85,8 +85,8 @@ def embed_sheet(path: Path) -> Sheet | None:
     return Sheet(sheet.title, tiles)
 
 
-def _as_jpeg(picture: Image.Image, quality: int) -> Picture:
+def _as_jpeg(picture: Image.Image, quality: int) -> EmbeddedPicture:
     data = io.BytesIO()
     picture.save(data, "JPEG", quality=quality, optimize=True)
     url = "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode("ascii")
-    return Picture(url, *picture.size)
+    return EmbeddedPicture(url, *picture.size)

@@ -13,7 +13,7 @@ import jinja2
 from markupsafe import Markup
 
 from ensemble.base.files import write_text
-from ensemble.base.wording import capitalize_first, minus, percent, plural
+from ensemble.base.wording import capitalize_first, format_number, percent, plural
 from ensemble.command_lines import report_parser
 from ensemble.report import sections
 from ensemble.report import sentences as summary
@@ -136,4 +136,4 @@ def _number(value: Any, form: str = ".3f") -> str:
     """A number as it is read, a dash where there is none."""
     if value is None or isinstance(value, jinja2.Undefined) or value != value:
         return "–"
-    return minus(value, form)
+    return format_number(value, form)

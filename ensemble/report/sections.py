@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 
 from ensemble.base.wording import capitalize_first
-from ensemble.evaluation.terminal_table import describe_method, only_member, trivial_figures
+from ensemble.evaluation.terminal_table import describe_method, sole_member, trivial_figures
 from ensemble.report import sentences as summary
 from ensemble.report.learning import describe_learning, learning_curve
 from ensemble.report.plots import Drawing, confusion, matrix
@@ -228,7 +228,7 @@ def result_section(run: Run) -> dict[str, Any] | None:
     if metrics is None or predictions is None:
         return None
     single = metrics["best_single"]["trial"]
-    only = only_member(metrics)
+    only = sole_member(metrics)
     rows = [("ensemble", metrics["ensemble"])] if only is None else []
     rows += [(run.describe_trial(member["trial"]), member) for member in metrics["members"]]
     trials = [m["trial"] for m in metrics["members"] if f"trial_{m['trial']}" in predictions]

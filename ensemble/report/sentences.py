@@ -4,8 +4,8 @@ from typing import Any
 
 import pandas as pd
 
-from ensemble.base.wording import minus, percent, plural
-from ensemble.evaluation.terminal_table import describe_method, only_member, trivial_sentences
+from ensemble.base.wording import format_number, percent, plural
+from ensemble.evaluation.terminal_table import describe_method, sole_member, trivial_sentences
 
 SEEDS = (
     "Intervals hold for these trained networks: how much other seeds would change is not in them."
@@ -61,7 +61,7 @@ def result_sentences(metrics: dict[str, Any], leak: str = "") -> list[str]:
 def comparison_sentences(metrics: dict[str, Any]) -> list[str]:
     """The ensemble against the member that was best by itself on validation."""
     gain, single = metrics["gain_over_best_single"]["f1"], metrics["best_single"]
-    if only_member(metrics) is not None:
+    if sole_member(metrics) is not None:
         return [
             f"Trial {single['trial']} ({single['backbone']}) is its only member, so there is "
             "nothing to compare it with."
@@ -72,7 +72,7 @@ def comparison_sentences(metrics: dict[str, Any]) -> list[str]:
     return [
         f"The best single member by validation, trial {single['trial']} ({single['backbone']}), "
         f"reaches {single['f1']:.3f} by itself. Ensemble minus single: "
-        f"{minus(gain['difference'], '+.3f')}{bounds}. Verdict: {gain['verdict']}."
+        f"{format_number(gain['difference'], '+.3f')}{bounds}. Verdict: {gain['verdict']}."
     ]
 
 
@@ -191,5 +191,5 @@ def evaluate_command(name: str, choice: dict[str, Any]) -> str:
 def _interval(bounds: dict[str, Any], sign: str = "") -> str:
     if bounds["low"] is None:
         return "; it has no interval"
-    low, high = (minus(bounds[end], f"{sign}.3f") for end in ("low", "high"))
+    low, high = (format_number(bounds[end], f"{sign}.3f") for end in ("low", "high"))
     return f"; 95 % interval {low} to {high}"

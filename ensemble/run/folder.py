@@ -51,14 +51,14 @@ def run_folder(name: str, *, under: Path) -> Path:
     return folder
 
 
-def shown(path: Path) -> str:
+def display_path(path: Path) -> str:
     """Relative to where the person is, where that is shorter, as a shell takes it."""
     here = Path.cwd()
     return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
 
 
 @contextmanager
-def alone_in(folder: Path, *, what: str) -> Iterator[None]:
+def run_lock(folder: Path, *, what: str) -> Iterator[None]:
     """Keep other commands out of a folder; the kernel ends that with our process.
 
     Args:
@@ -128,7 +128,7 @@ def check_same_run(folder: Path, identity: dict[str, Any], packed: Pack) -> None
             what += f" ({known.get(key)}, now {value})"
         how = "choose another --name"
         if key == "split_digest" and "space" in identity:
-            how += f" (--start-from {shown(folder)} makes this run's best trials its first)"
+            how += f" (--start-from {display_path(folder)} makes this run's best trials its first)"
         raise InputError(
             f"the run {folder.name} exists {what}: {how}, or give the same options to continue it "
             "(its run.json has the command that began it)"
@@ -153,7 +153,7 @@ def begin_run(
     *,
     asked: dict[str, Path],
     settings: dict[str, Any] | None = None,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> None:
     """Make the run's folder, complete or not at all.
 
@@ -167,11 +167,11 @@ def begin_run(
         states: What each backbone starts from.
         asked: Name in the run's folder → the file that says what was asked, of which it keeps one.
         settings: What may be another one when the run is continued, such as `keep`.
-        say: Takes a line for the person where something is.
+        log: Takes a line for the person where something is.
     """
     about_code = {**(settings or {}), **describe_code_and_machine()}
     if folder.exists():
-        _continue_run(folder / "run.json", packed, about_code, say)
+        _continue_run(folder / "run.json", packed, about_code, log)
         return
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     try:
@@ -201,7 +201,7 @@ def begin_run(
 
 
 def _continue_run(
-    record: Path, packed: Pack, about_code: dict[str, Any], say: Callable[[str], None]
+    record: Path, packed: Pack, about_code: dict[str, Any], log: Callable[[str], None]
 ) -> None:
     """Note in `run.json` where the pack is now, and what changed since the run was last at work."""
     known = read_object(record)
@@ -209,7 +209,7 @@ def _continue_run(
     before = known.get("continued")
     last = before[-1] if isinstance(before, list) and before else known
     if changes := _list_changes(last, about_code):
-        say(f"changed since this run was last at work: {'; '.join(changes)}")
+        log(f"changed since this run was last at work: {'; '.join(changes)}")
         at = datetime.now(UTC).isoformat(timespec="seconds")
         now["continued"] = [*(before or []), {"at": at, **about_code}]
     if now != known:

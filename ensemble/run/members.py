@@ -10,7 +10,7 @@ from torch import nn
 
 from ensemble.base.errors import InputError, one_line
 from ensemble.base.files import read_table
-from ensemble.data.batches import Tiles
+from ensemble.data.batches import SplitTiles
 from ensemble.training.checkpoint import Member, open_member
 from ensemble.training.loop import predict_margins
 from ensemble.training.metrics import margins_to_probabilities
@@ -42,7 +42,7 @@ def member_folder(run: Path, trial: int) -> Path:
 
 
 def open_members(
-    run: Path, *, split_digest: str, say: Callable[[str], None] = print
+    run: Path, *, split_digest: str, log: Callable[[str], None] = print
 ) -> list[Member]:
     """The member of every trial that finished or was stopped early, by trial number.
 
@@ -53,7 +53,7 @@ def open_members(
     Args:
         run: A run's folder.
         split_digest: Of the run.
-        say: Takes a line for each member that is left out.
+        log: Takes a line for each member that is left out.
 
     Raises:
         InputError: The table of trials is damaged, or a member was trained on another split.
@@ -70,13 +70,13 @@ def open_members(
     for trial in sorted(table.loc[table["state"].isin(FINISHED_STATES), "trial"]):
         folder = member_folder(run, trial)
         if not folder.is_dir():
-            say(f"{folder} is missing: trial {trial} is left out")
+            log(f"{folder} is missing: trial {trial} is left out")
             continue
         try:
             member = open_member(folder)
             member.check()
         except InputError as error:
-            say(f"{one_line(str(error))}: trial {trial} is left out")
+            log(f"{one_line(str(error))}: trial {trial} is left out")
             continue
         if member.record.split_digest != split_digest:
             raise InputError(
@@ -107,7 +107,7 @@ def rank_members(members: Sequence[Member]) -> list[Member]:
     return sorted(members, key=lambda member: (-member.val_f1, member.trial))
 
 
-def score_tiles(members: Sequence[Member], tiles: Tiles, *, tta: bool = False) -> np.ndarray:
+def score_tiles(members: Sequence[Member], tiles: SplitTiles, *, tta: bool = False) -> np.ndarray:
     """Probabilities of "cracked" of every tile, one row a member: (M, N) float64.
 
     Args:
@@ -118,7 +118,9 @@ def score_tiles(members: Sequence[Member], tiles: Tiles, *, tta: bool = False) -
     return np.stack([score_with(member, member.load_model(), tiles, tta=tta) for member in members])
 
 
-def score_with(member: Member, model: nn.Module, tiles: Tiles, *, tta: bool = False) -> np.ndarray:
+def score_with(
+    member: Member, model: nn.Module, tiles: SplitTiles, *, tta: bool = False
+) -> np.ndarray:
     """One member's probabilities of "cracked" of every tile: (N,) float64.
 
     Args:

@@ -227,7 +227,7 @@ def wait_for_room(
     look: Callable[[], list[Node]],
     ask: Callable[[list[dict[str, float]]], None],
     wait_minutes: float | None,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> Budget:
     """Plan on a cluster once what is asked can be placed.
 
@@ -236,7 +236,7 @@ def wait_for_room(
         look: The nodes there are now.
         ask: Asks the cluster to grow; called with nothing when the wait is over.
         wait_minutes: How long to wait for more nodes; None does not.
-        say: Told once a minute what is missing.
+        log: Told once a minute what is missing.
 
     Raises:
         InputError: It cannot be placed, or not in time.
@@ -260,7 +260,7 @@ def wait_for_room(
                     ask([error.bundle] * error.num_bundles)
                 if now - said >= 60:
                     said = now
-                    say(f"waiting for nodes: {lack}")
+                    log(f"waiting for nodes: {lack}")
                 time.sleep(0.5)
     finally:
         if is_asking:  # from here on the search's own requests keep the nodes

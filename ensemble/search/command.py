@@ -19,13 +19,13 @@ from rich.console import Console
 from ensemble.base.cores import count_cores
 from ensemble.base.errors import InputError
 from ensemble.base.files import find_toml
-from ensemble.base.interruption import goes_on
+from ensemble.base.interruption import resumable
 from ensemble.base.options import SPACES
 from ensemble.base.wording import plural
 from ensemble.data.layout import layout_of
 from ensemble.data.prepare import is_synthetic, prepare_data
 from ensemble.recipes.headline import describe_changes, name_weights
-from ensemble.run.folder import alone_in, begin_run, check_same_run, run_folder, shown
+from ensemble.run.folder import begin_run, check_same_run, display_path, run_folder, run_lock
 from ensemble.search.budget import Budget, Node, plan_budget, wait_for_room
 from ensemble.search.cluster.connection import (
     Head,
@@ -33,13 +33,13 @@ from ensemble.search.cluster.connection import (
     ask_for_nodes,
     check_wait,
     find_head,
-    joined,
+    join_cluster,
     prepare_environment,
-    started,
+    start_local_ray,
 )
-from ensemble.search.cluster.ray_log import recorded
+from ensemble.search.cluster.ray_log import log_ray_to
 from ensemble.search.cluster.storage import Storage
-from ensemble.search.identity import check_disk, identify_run, share_run
+from ensemble.search.identity import check_disk, identify_search, share_run
 from ensemble.search.space_file import load_space
 from ensemble.search.start import start
 from ensemble.training.initial_weights import make_initial_state, parse_weights
@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> None:
         options.name or f"{Path(options.space).stem}{leaky}-{datetime.now():%Y%m%d-%H%M%S}"
     )
     how = f"the same command with --name {shlex.quote(options.name)} goes on"
-    with goes_on(how, print), joined(head) if head else nullcontext():
+    with resumable(how, print), join_cluster(head) if head else nullcontext():
         _search(options, head)
 
 
@@ -99,7 +99,7 @@ def _search(options: argparse.Namespace, head: Head | None) -> None:
             look=alive_nodes,
             ask=ask_for_nodes,
             wait_minutes=options.wait,
-            say=console.print,
+            log=console.print,
         )
 
     if head is not None:
@@ -128,14 +128,14 @@ def _search(options: argparse.Namespace, head: Head | None) -> None:
         leaky_split=options.leaky_split,
         max_bad_tiles=options.max_bad_tiles,
         packs=options.out.resolve() / "packs",
-        say=console.print,
+        log=console.print,
     )
-    identity = identify_run(space, packed, options.seed, options.sampler, states)
-    with alone_in(folder, what="search"):
+    identity = identify_search(space, packed, options.seed, options.sampler, states)
+    with run_lock(folder, what="search"):
         check_same_run(folder, identity, packed)
         if head is None:
             console.print("starting Ray on this machine")
-        with nullcontext() if head else started(num_cpus=cores, num_gpus=gpus):
+        with nullcontext() if head else start_local_ray(num_cpus=cores, num_gpus=gpus):
             budget = plan_now()  # on a cluster the nodes may be others by now
             # these import Ray, which reads its environment then
             from ensemble.search.searching import Search, Settings
@@ -154,7 +154,7 @@ def _search(options: argparse.Namespace, head: Head | None) -> None:
                     "device": "cuda" if budget.gpus_per_worker else "cpu",
                     "threads": budget.threads_per_worker,
                 },
-                say=console.print,
+                log=console.print,
             )
             for backbone, state in states.items():
                 console.print(f"{backbone} starts from {state.describe()}")
@@ -181,7 +181,7 @@ def _search(options: argparse.Namespace, head: Head | None) -> None:
                 trackers=trackers,
                 console=console,
             )
-            with recorded(folder / "ray.log"):
+            with log_ray_to(folder / "ray.log"):
                 study, stopped = search.run()
     finished = count_finished(study)
     if finished:
@@ -197,7 +197,7 @@ def _search(options: argparse.Namespace, head: Head | None) -> None:
             raise InputError(f"{stopped.words}; {how}")
         console.print(f"stopped ({stopped.words}): {how}")
         sys.exit(stopped.exit_code)
-    console.print(f"next: python -m ensemble.evaluate {shown(folder)}")
+    console.print(f"next: python -m ensemble.evaluate {display_path(folder)}")
 
 
 def _cores_and_gpus_here() -> tuple[int, int]:

@@ -27,18 +27,18 @@ REFUSED = (
 DAMAGED = (sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_CORRUPTFS)
 
 
-def connect(path: Path, say: Callable[[str], None]) -> sqlite3.Connection:
+def connect(path: Path, log: Callable[[str], None]) -> sqlite3.Connection:
     """Open a file for one writer: quicker than SQLite's defaults, and safe against a crash of it.
 
     Args:
         path: Path of the file; it need not exist.
-        say: Takes a line for the person where another program holds the file.
+        log: Takes a line for the person where another program holds the file.
 
     Raises:
         CannotWriteError: The disk refuses it, or another program holds it for ten minutes.
         sqlite3.Error: The file is damaged.
     """
-    patience = _Patience(path, say)
+    patience = _Patience(path, log)
 
     connection = patience.of(
         lambda: sqlite3.connect(
@@ -57,8 +57,8 @@ def connect(path: Path, say: Callable[[str], None]) -> sqlite3.Connection:
 class _Patience:
     """Does again what another program's lock prevented, until it is given up."""
 
-    def __init__(self, path: Path, say: Callable[[str], None]):
-        self._path, self._say = path, say
+    def __init__(self, path: Path, log: Callable[[str], None]):
+        self._path, self._log = path, log
 
     def of(self, action: Callable[[], T]) -> T:
         began, has_said = time.monotonic(), False
@@ -74,7 +74,7 @@ class _Patience:
                     f"{PATIENCE_SECONDS / 60:g} minutes; end that, then run again"
                 )
             if waited > SAY_AFTER_SECONDS and not has_said:
-                self._say(f"{self._path} is locked by {_find_lockers(self._path)}; waiting for it")
+                self._log(f"{self._path} is locked by {_find_lockers(self._path)}; waiting for it")
                 has_said = True
 
     def _raise_unless_locked(self, error: sqlite3.OperationalError) -> None:

@@ -12,11 +12,11 @@ from ensemble.search.budget import Budget
 from ensemble.search.cluster.storage import Storage, push_pack
 from ensemble.search.retention import forecast_disk
 from ensemble.search.space import Space
-from ensemble.search.task import Shared
+from ensemble.search.task import StorageLayout
 from ensemble.training.initial_weights import InitialState
 
 
-def identify_run(
+def identify_search(
     space: Space, packed: Pack, seed: int, sampler: str, states: dict[str, InitialState]
 ) -> dict[str, Any]:
     """What must be the same for a run to be continued, in the order a person would look."""
@@ -62,11 +62,11 @@ def _gigabytes(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count > 1e9 else f"{count / 1e6:.0f} MB"
 
 
-def share_run(storage: Storage, folder: Path, packed: Pack) -> Shared:
+def share_run(storage: Storage, folder: Path, packed: Pack) -> StorageLayout:
     """Send the tiles and the states to start from to where all nodes can fetch them."""
     pack, sha256 = push_pack(storage, packed)
     record = folder / "initial" / "states.json"
     digest = hashlib.sha256(record.read_bytes() + packed.about["split_digest"].encode()).hexdigest()
-    shared = Shared(f"{folder.name}-{digest[:8]}", pack, sha256)
+    shared = StorageLayout(f"{folder.name}-{digest[:8]}", pack, sha256)
     storage.push(folder / "initial", shared.initial)
     return shared

@@ -15,7 +15,7 @@ from ensemble.base.wording import plural
 from ensemble.run.events import epoch_figures
 from ensemble.search.forecast import Forecast
 from ensemble.search.stopping import Stopping
-from ensemble.search.tables import RunTables
+from ensemble.search.tables import StudyTables
 
 NUM_BEST = 5
 LOOK_EVERY_SECONDS = 2.0
@@ -81,7 +81,7 @@ class Progress(tune.Callback):
 
     def __init__(
         self,
-        tables: RunTables,
+        tables: StudyTables,
         console: Console,
         stopping: Stopping,
         explain_death: Callable[[str], str | None],

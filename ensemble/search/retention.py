@@ -27,12 +27,12 @@ class Retention:
     Args:
         run: A run's folder.
         keep: Members that keep their weights, at least one.
-        say: Takes a line for the person.
+        log: Takes a line for the person.
     """
 
-    def __init__(self, run: Path, keep: int, say: Callable[[str], None] = print):
+    def __init__(self, run: Path, keep: int, log: Callable[[str], None] = print):
         assert keep >= 1
-        self._run, self._keep, self._say = run, keep, say
+        self._run, self._keep, self._log = run, keep, log
         self._lost: set[int] = set()  # trials whose member is missing or damaged
         self._known: dict[int, tuple[tuple[int, int], Member]] = {}
 
@@ -90,7 +90,7 @@ class Retention:
     def _say_lost(self, trial: int, error: InputError) -> None:
         if trial not in self._lost:
             self._lost.add(trial)
-            self._say(
+            self._log(
                 f"{error}: trial {trial} stays finished, and no ensemble can use it; a larger "
                 "--trials trains another one"
             )

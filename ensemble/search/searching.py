@@ -32,7 +32,7 @@ from ensemble.search.stopping import (
     Stopping,
     StopRequest,
     StopTrials,
-    signals_ask,
+    stop_on_signals,
 )
 from ensemble.search.study import (
     FINISHED_STATES,
@@ -42,9 +42,9 @@ from ensemble.search.study import (
     make_durable,
     open_study,
 )
-from ensemble.search.tables import RunTables
-from ensemble.search.task import Shared, Task
-from ensemble.search.trainable import Trial, trial_resources, workers_resources
+from ensemble.search.tables import StudyTables
+from ensemble.search.task import StorageLayout, Task
+from ensemble.search.trainable import TrialTrainable, trial_resources, workers_resources
 from ensemble.search.watch import ATTEMPTS, Watch
 from ensemble.training.config import TrialConfig
 from ensemble.training.state import remove_state
@@ -101,7 +101,7 @@ class Search:
         *,
         pack_folder: Path,
         storage: Storage | None,
-        shared: Shared | None,
+        shared: StorageLayout | None,
         trackers: list[tune.Callback],
         console: Console,
     ):
@@ -109,17 +109,17 @@ class Search:
         self._settings, self._pack_folder, self._shared = settings, pack_folder, shared
         self._trackers = trackers
         self._storage = storage
-        say = partial(console.print, highlight=False, soft_wrap=True)
-        self._say = say
+        log = partial(console.print, highlight=False, soft_wrap=True)
+        self._log = log
         self._study = open_study(
-            folder / "study.db", space, sampler=settings.sampler, seed=settings.seed, say=say
+            folder / "study.db", space, sampler=settings.sampler, seed=settings.seed, log=log
         )
-        self._tables = RunTables(folder)
-        self._retention = Retention(folder, settings.keep, say)
-        self._stopping = Stopping(say)
+        self._tables = StudyTables(folder)
+        self._retention = Retention(folder, settings.keep, log)
+        self._stopping = Stopping(log)
         self._watch = Watch(
             self._stopping,
-            say,
+            log,
             trial_timeout_seconds=settings.trial_timeout_seconds,
             max_seconds=settings.max_seconds,
             workers_need=workers_resources(budget) if budget.workers_per_trial > 1 else {},
@@ -172,7 +172,7 @@ class Search:
             url = self._storage.url if self._storage else None
             tuner = tune.Tuner(
                 tune.with_resources(
-                    tune.with_parameters(Trial, storage_url=url),  # no file shall hold it
+                    tune.with_parameters(TrialTrainable, storage_url=url),  # no file shall hold it
                     tune.PlacementGroupFactory([trial_resources(self._budget)]),
                 ),
                 tune_config=tune.TuneConfig(
@@ -199,7 +199,7 @@ class Search:
                 ),
             )
             try:
-                with self._progress, signals_ask(self._stopping), lifeline:
+                with self._progress, stop_on_signals(self._stopping), lifeline:
                     tuner.fit()
             except RayLostError as error:
                 self._stopping.note(str(error))
@@ -257,7 +257,7 @@ class Search:
     def _end(self, number: int) -> None:
         """The study knows how a trial ended."""
         make_durable(
-            self._folder / "study.db", self._say
+            self._folder / "study.db", self._log
         )  # before what it could go on from is removed
         self._forget(number)
         self._settle()

@@ -19,7 +19,7 @@ from ensemble.training.config import TrialConfig, parse_config
 from ensemble.training.seeds import derive_seed
 from ensemble.training.settings import flatten, unflatten
 
-Choice = str | int | float | bool
+SettingValue = str | int | float | bool
 
 
 class Strict(BaseModel):
@@ -47,7 +47,7 @@ class Parameter:
 
     name: str
     distribution: BaseDistribution
-    when: dict[str, tuple[Choice, ...]]
+    when: dict[str, tuple[SettingValue, ...]]
 
     def ends(self) -> list[Any]:
         """All choices, or both ends of a range."""
@@ -74,7 +74,7 @@ class Space:
     workers_per_trial: int
     default: TrialConfig
     parameters: tuple[Parameter, ...]
-    starts: tuple[dict[str, Choice], ...]
+    starts: tuple[dict[str, SettingValue], ...]
     early_stopping: EarlyStopping
     weights_of: dict[str, str] = field(default_factory=dict)  # of backbones that start otherwise
 
@@ -107,11 +107,11 @@ class Space:
             "early_stopping": self.early_stopping.model_dump(),
         }
 
-    def start_points(self) -> list[dict[str, Choice]]:
+    def start_points(self) -> list[dict[str, SettingValue]]:
         """Parameters of trial 0 (the default) and of the further starts."""
         return [self._point({}), *(self._point(start) for start in self.starts)]
 
-    def _point(self, changes: dict[str, Choice]) -> dict[str, Choice]:
+    def _point(self, changes: dict[str, SettingValue]) -> dict[str, SettingValue]:
         values = flatten(self.default) | changes
         return {p.name: values[p.name] for p in self.parameters if applies(p, values)}
 
@@ -147,7 +147,7 @@ class Space:
         )
 
 
-def _suggest(trial: optuna.trial.BaseTrial, parameter: Parameter) -> Choice:
+def _suggest(trial: optuna.trial.BaseTrial, parameter: Parameter) -> SettingValue:
     name, distribution = parameter.name, parameter.distribution
     if isinstance(distribution, CategoricalDistribution):
         return trial.suggest_categorical(name, distribution.choices)  # type: ignore[return-value]

@@ -27,12 +27,12 @@ from typing import Any, Literal
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from pydantic import Field, ValidationError, model_validator
 
-from ensemble.base.errors import InputError, quote
+from ensemble.base.errors import InputError, short_repr
 from ensemble.base.files import read_toml
 from ensemble.search.space import (
-    Choice,
     EarlyStopping,
     Parameter,
+    SettingValue,
     Space,
     Strict,
     applies,
@@ -45,7 +45,7 @@ class _Range(Strict):
     low: float
     high: float
     log: bool = False
-    when: dict[str, list[Choice]] = Field(default_factory=dict)
+    when: dict[str, list[SettingValue]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _has_room(self) -> "_Range":
@@ -57,8 +57,8 @@ class _Range(Strict):
 
 
 class _Choices(Strict):
-    choices: list[Choice] = Field(min_length=1)
-    when: dict[str, list[Choice]] = Field(default_factory=dict)
+    choices: list[SettingValue] = Field(min_length=1)
+    when: dict[str, list[SettingValue]] = Field(default_factory=dict)
 
 
 class _File(Strict):
@@ -67,7 +67,7 @@ class _File(Strict):
     workers_per_trial: int = Field(1, ge=1)
     default: dict[str, Any]
     search: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    start: list[dict[str, Choice]] = Field(default_factory=list)
+    start: list[dict[str, SettingValue]] = Field(default_factory=list)
     early_stopping: EarlyStopping = EarlyStopping()
 
 
@@ -106,7 +106,7 @@ def load_space(path: Path) -> Space:
 
 def _parameter(name: str, domain: Any, known: dict[str, Any], path: Path) -> Parameter:
     if name not in known:
-        raise InputError(f"{path}: unknown key {quote(f'search.{name}')}")
+        raise InputError(f"{path}: unknown key {short_repr(f'search.{name}')}")
     where = f"{path}: 'search.{name}'"
     try:
         if isinstance(domain, list):
@@ -117,7 +117,7 @@ def _parameter(name: str, domain: Any, known: dict[str, Any], path: Path) -> Par
         raise InputError(f"{where}: {explain_validation(error)}") from None
     for condition in checked.when:
         if condition not in known:
-            raise InputError(f"{where}: unknown key {quote(condition)} in when")
+            raise InputError(f"{where}: unknown key {short_repr(condition)} in when")
         if not checked.when[condition]:
             raise InputError(f"{where}: {condition!r} in when has no values; give at least one")
     when = {key: tuple(values) for key, values in checked.when.items()}
@@ -160,13 +160,13 @@ def check_values(space: Space) -> None:
     for start in space.starts:
         for name in start:
             if name not in known:
-                raise InputError(f"{space.path}: unknown key {quote(name)} in [[start]]")
+                raise InputError(f"{space.path}: unknown key {short_repr(name)} in [[start]]")
         parse_config(unflatten(known | start), where=f"{space.path}, [[start]]")
     parameters = {parameter.name: parameter for parameter in space.parameters}
     for point in space.start_points():
         for name, value in point.items():
             if not parameters[name].contains(value):
                 raise InputError(
-                    f"{space.path}: a start has {name} = {quote(value)}, "
+                    f"{space.path}: a start has {name} = {short_repr(value)}, "
                     "outside of what is searched"
                 )

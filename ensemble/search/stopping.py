@@ -34,11 +34,11 @@ class Stopping:
     """Holds the request to stop: the first one, or the first of something that went wrong.
 
     Args:
-        say: Takes a line for the person.
+        log: Takes a line for the person.
     """
 
-    def __init__(self, say: Callable[[str], None]):
-        self._say = say
+    def __init__(self, log: Callable[[str], None]):
+        self._log = log
         self._lock = threading.RLock()  # `fail` asks, too
         self.describe_wait: Callable[[], str] = str  # set by who knows the trials
         self.request: StopRequest | None = None
@@ -51,7 +51,7 @@ class Stopping:
                 self.request = StopRequest(words, exit_code)
                 wait = self.describe_wait()
                 when = f"running trials end after this epoch{', ' if wait else ''}{wait}"
-                self._say(f"stopping: {words}; {when}{'; ' if hint else ''}{hint}")
+                self._log(f"stopping: {words}; {when}{'; ' if hint else ''}{hint}")
 
     def note(self, words: str) -> None:
         """Keep why the search has ended already; what failed on the way there was its outcome."""
@@ -63,7 +63,7 @@ class Stopping:
         """Let the search end with exit code 2, even if it is asked to end already."""
         with self._lock:
             if self.request is not None and self.request.exit_code != 2:
-                self._say(words)
+                self._log(words)
                 self.request = StopRequest(words, 2)
             self.ask(words, exit_code=2)
 
@@ -134,7 +134,7 @@ class StopTrials(tune.Stopper):
 
 
 @contextmanager
-def signals_ask(stopping: Stopping) -> Iterator[None]:
+def stop_on_signals(stopping: Stopping) -> Iterator[None]:
     """Within, the first signal asks to stop; the second ends the command there and then."""
     asking: threading.Thread | None = None
 

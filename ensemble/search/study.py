@@ -56,7 +56,7 @@ def open_study(
     *,
     sampler: Sampler,
     seed: int,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> optuna.Study:
     """Open or create the study; interrupted trials wait again, start points are there once.
 
@@ -65,7 +65,7 @@ def open_study(
         space: Gives the start points.
         sampler: Which of Optuna's samplers asks.
         seed: Seed of the study; a continued one goes on with another seed derived from it.
-        say: Takes a line for the person where another program has locked the file.
+        log: Takes a line for the person where another program has locked the file.
 
     Raises:
         InputError: The file is damaged, or holds the studies of two runs.
@@ -73,22 +73,22 @@ def open_study(
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with _damage_is_said(path):
-        study = _open_study(path, space, sampler, seed, say)
-    make_durable(path, say)
+        study = _open_study(path, space, sampler, seed, log)
+    make_durable(path, log)
     return study
 
 
 def _open_study(
-    path: Path, space: Space, sampler: Sampler, seed: int, say: Callable[[str], None]
+    path: Path, space: Space, sampler: Sampler, seed: int, log: Callable[[str], None]
 ) -> optuna.Study:
     if path.exists():
-        with closing(connect(path, say)) as connection:
+        with closing(connect(path, log)) as connection:
             [(verdict,)] = connection.execute("PRAGMA quick_check(1)")
         if verdict != "ok":
             raise ValueError(verdict)
     # the path is not part of the URL, where ?, # and { would mean something
     storage = optuna.storages.RDBStorage(
-        "sqlite:///study.db", engine_kwargs={"creator": lambda: connect(path, say)}
+        "sqlite:///study.db", engine_kwargs={"creator": lambda: connect(path, log)}
     )
     study = optuna.create_study(
         storage=storage,
@@ -143,9 +143,9 @@ def _make_sampler(sampler: Sampler, seed: int) -> optuna.samplers.BaseSampler:
         return optuna.samplers.TPESampler(multivariate=True, group=True, seed=seed)
 
 
-def make_durable(path: Path, say: Callable[[str], None] = print) -> None:
+def make_durable(path: Path, log: Callable[[str], None] = print) -> None:
     """Make what a study's file says survive a power cut; until then a crash of ours only."""
-    with closing(connect(path, say)) as connection:
+    with closing(connect(path, log)) as connection:
         connection.execute("PRAGMA wal_checkpoint(FULL)").fetchall()
 
 

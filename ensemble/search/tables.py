@@ -8,7 +8,7 @@ import optuna
 from ensemble.run import tables as run_tables
 
 
-class RunTables(run_tables.RunTables):
+class StudyTables(run_tables.RunTables):
     """Writes `epochs.csv`, and `trials.csv` from a study."""
 
     def write_trials(self, study: optuna.Study) -> None:

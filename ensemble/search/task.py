@@ -28,7 +28,7 @@ HINDRANCES = (CannotWriteError, PackError, StorageError, OSError)
 
 
 @dataclass(frozen=True)
-class Shared:
+class StorageLayout:
     """Where things lie on a storage; its URL, which may hold a password, is told otherwise.
 
     Attributes:
@@ -88,7 +88,7 @@ def open_task_data(task: Task, device: torch.device, storage_url: str | None) ->
         torch.cuda.set_device(device)
     folder = Path(task.pack_folder)
     if task.shared is not None and storage_url is not None:
-        shared = Shared(**task.shared)
+        shared = StorageLayout(**task.shared)
         folder = local_pack(
             Storage(storage_url), shared.pack, node_cache() / "packs", sha256=shared.pack_sha256
         )
@@ -102,7 +102,7 @@ def run_task(
     config = TrialConfig.model_validate(task.config)
     place = None
     if task.shared is not None and storage_url is not None:
-        place = _NodeFolder(task, Shared(**task.shared), Storage(storage_url), rank)
+        place = _NodeFolder(task, StorageLayout(**task.shared), Storage(storage_url), rank)
     epochs = train_member(
         config,
         data,
@@ -125,7 +125,7 @@ def run_task(
 class _NodeFolder:
     """This process's own copy of what a trial reads and writes on the storage."""
 
-    def __init__(self, task: Task, shared: Shared, storage: Storage, rank: int):
+    def __init__(self, task: Task, shared: StorageLayout, storage: Storage, rank: int):
         self._storage = storage
         self._name = shared.member(task.number)
         folder = node_cache() / "runs" / shared.run

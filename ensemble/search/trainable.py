@@ -22,7 +22,7 @@ from ensemble.search.workers import TrainingFailedError, WorkerGroup, WorkersLos
 from ensemble.training.member import TrainingData
 
 
-class Trial(tune.Trainable):
+class TrialTrainable(tune.Trainable):
     """Trains what its task says.
 
     A failure of the training is a last result with its reason, and so is what hinders every trial,

@@ -28,7 +28,7 @@ class Watch(tune.Callback):
 
     Args:
         stopping: Told when the time is up.
-        say: Takes a line for the person.
+        log: Takes a line for the person.
         trial_timeout_seconds: A trial that reports nothing for so long is ended.
         max_seconds: No trial starts after so long, running ones stop; None is without limit.
         workers_need: Resources that the Ray Train workers of a trial need together; nothing where
@@ -41,7 +41,7 @@ class Watch(tune.Callback):
     def __init__(
         self,
         stopping: Stopping,
-        say: Callable[[str], None],
+        log: Callable[[str], None],
         *,
         trial_timeout_seconds: float,
         max_seconds: float | None,
@@ -49,7 +49,7 @@ class Watch(tune.Callback):
         check_data: Callable[[], object] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ):
-        self._stopping, self._say = stopping, say
+        self._stopping, self._log = stopping, log
         self._timeout, self._max_seconds = trial_timeout_seconds, max_seconds
         self._workers_need, self._lacks_nodes = workers_need, False
         self._check_data, self._clock = check_data, clock
@@ -82,7 +82,7 @@ class Watch(tune.Callback):
         """A process died and another is asked for."""
         self._last_news.pop(trial.trial_id, None)
         self._check_data()
-        self._say(
+        self._log(
             f"trial {trial.config['number']}: {_why_it_died(trial)}; it goes on from its last "
             f"epoch (attempt {trial.num_failures + 1} of {ATTEMPTS})"
         )
@@ -120,7 +120,7 @@ class Watch(tune.Callback):
         elif now - self._last_busy > REMIND_EVERY_SECONDS:
             self._last_busy = now
             if self._lacks_nodes or not count_places():
-                self._say(f"waiting for a place for a trial; Ray has {_describe_resources()}")
+                self._log(f"waiting for a place for a trial; Ray has {_describe_resources()}")
 
     def explain(self, trial_id: str) -> str | None:
         """Why a trial whose processes died is given up; None if it should not be.
@@ -139,7 +139,7 @@ class Watch(tune.Callback):
         trial = self._trials[trial_id]
         if trial_id not in self._silent:
             self._silent.add(trial_id)
-            self._say(
+            self._log(
                 f"trial {trial.config['number']} reported nothing for {self._timeout / 60:g} "
                 "minutes (--trial-timeout) and is ended"
             )

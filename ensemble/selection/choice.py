@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ensemble.base.errors import InputError, quote
+from ensemble.base.errors import InputError, short_repr
 from ensemble.base.files import read_json, write_json
 from ensemble.selection.cross_validation import MethodScore
 from ensemble.training.checkpoint import Member, open_member
@@ -58,7 +58,7 @@ class TurnedScore(_Record):
     turned: float = Field(description="mean over the eight flips and turns of each tile")
 
 
-class Choice(_Record):
+class EnsembleRecord(_Record):
     """An ensemble, as chosen on the validation split."""
 
     format: Literal[2] = FORMAT
@@ -102,7 +102,7 @@ class Choice(_Record):
         write_json(run / "ensemble.json", self.model_dump(mode="json"))
 
 
-def read_choice(run: Path) -> Choice | None:
+def read_choice(run: Path) -> EnsembleRecord | None:
     """The ensemble of a run as it was chosen, None where none was.
 
     Raises:
@@ -115,7 +115,7 @@ def read_choice(run: Path) -> Choice | None:
     if isinstance(values, dict):
         check_format(values, path)
     try:
-        return Choice.model_validate(values)
+        return EnsembleRecord.model_validate(values)
     except ValidationError as error:
         raise InputError(f"{path}: damaged ({explain_validation(error)})") from None
 
@@ -129,11 +129,11 @@ def check_format(choice: dict[str, Any], path: Path) -> None:
     if choice.get("format") != FORMAT:
         raise InputError(
             f"{path}: chosen by another version of this package (format "
-            f"{quote(choice.get('format'))}, not {FORMAT}); evaluate the run again"
+            f"{short_repr(choice.get('format'))}, not {FORMAT}); evaluate the run again"
         )
 
 
-def open_choice(run: Path) -> tuple[Choice, list[Member]]:
+def open_choice(run: Path) -> tuple[EnsembleRecord, list[Member]]:
     """The ensemble of a run and its members, in the order of `choice.members`.
 
     Raises:
@@ -157,7 +157,7 @@ def open_chosen(run: Path, chosen: Sequence[JudgedMember]) -> list[Member]:
         if not folder.is_relative_to(run.resolve()):
             raise InputError(
                 f"{run / 'ensemble.json'}: damaged (a member outside of the run: "
-                f"{quote(judged.folder)})"
+                f"{short_repr(judged.folder)})"
             )
         try:
             member = open_member(folder)

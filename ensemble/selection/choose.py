@@ -17,9 +17,9 @@ from ensemble.base.errors import InputError, one_line
 from ensemble.base.files import read_object
 from ensemble.run.members import choose_device, open_members, rank_members, read_validation
 from ensemble.run.pack import find_pack
-from ensemble.selection.choice import Choice
+from ensemble.selection.choice import EnsembleRecord
 from ensemble.selection.cross_validation import cross_validate
-from ensemble.selection.soup import cook_member
+from ensemble.selection.soup import write_soup
 from ensemble.selection.thresholds import Picked, fit_thresholds
 from ensemble.selection.weighting import Method, convex_weights, greedy_weights
 from ensemble.training.checkpoint import Member
@@ -80,8 +80,8 @@ def choose_ensemble(
     top_k: int | None = None,
     rule: str = "f1",
     tta: bool = False,
-    say: Callable[[str], None] = print,
-) -> Choice:
+    log: Callable[[str], None] = print,
+) -> EnsembleRecord:
     """Choose members, weights, temperatures and threshold on the validation split.
 
     Members that are damaged or lost their weights are no candidates.
@@ -92,7 +92,7 @@ def choose_ensemble(
         top_k: Members of `mean`.
         rule: Rule of the threshold: f1, f2, a number, or recall=R.
         tta: Use test-time augmentation if validation gains what the rule asks for.
-        say: Takes a line for each damaged member.
+        log: Takes a line for each damaged member.
 
     Raises:
         InputError: Too few members, an unknown rule, or `top_k` where it has no meaning.
@@ -101,8 +101,8 @@ def choose_ensemble(
         raise InputError(f"--top-k {top_k}: is for mean and auto; --method {method} takes none")
     about = read_object(run / "run.json", split_digest=str)
     table = read_validation(run)
-    finished = open_members(run, split_digest=about["split_digest"], say=say)
-    members = _find_candidates(finished, num_val_tiles=len(table), say=say)
+    finished = open_members(run, split_digest=about["split_digest"], log=log)
+    members = _find_candidates(finished, num_val_tiles=len(table), log=log)
     k = check_top_k(top_k, num_candidates=len(members), num_finished=len(finished))
     needs_tiles = method == "soup" or tta
     data = open_training_data(find_pack(run), choose_device()) if needs_tiles else None
@@ -119,7 +119,7 @@ def choose_ensemble(
         rule=rule,
         turn=data.val if data is not None and tta else None,
     )
-    return Choice.model_validate(
+    return EnsembleRecord.model_validate(
         {
             **fitted,
             "method": picked.method,
@@ -135,7 +135,7 @@ def choose_ensemble(
 
 
 def _find_candidates(
-    finished: list[Member], *, num_val_tiles: int, say: Callable[[str], None]
+    finished: list[Member], *, num_val_tiles: int, log: Callable[[str], None]
 ) -> list[Member]:
     """Members with the weights that their record names and a score for each validation tile."""
     found = []
@@ -145,10 +145,10 @@ def _find_candidates(
         try:
             member.weights_path()
         except InputError as error:
-            say(f"{one_line(str(error))}: trial {member.trial} is left out")
+            log(f"{one_line(str(error))}: trial {member.trial} is left out")
             continue
         if member.record.num_val_tiles != num_val_tiles:
-            say(
+            log(
                 f"{member.folder}: has scores of {member.record.num_val_tiles} tiles, not of the "
                 f"{num_val_tiles} in validation.csv: trial {member.trial} is left out"
             )
@@ -182,5 +182,5 @@ def _weigh(members: list[Member], table: pd.DataFrame, *, method: str, k: int, r
 
 def _mix(members: list[Member], data: TrainingData, folder: Path) -> Picked:
     """Average weights; where no mixture helps, the soup is the best member itself."""
-    soup, ingredients = cook_member(rank_members(members), data, folder)
+    soup, ingredients = write_soup(rank_members(members), data, folder)
     return Picked("soup", [soup], np.ones(1), ingredients)

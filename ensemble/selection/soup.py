@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ensemble.data.batches import Tiles, make_batch
+from ensemble.data.batches import SplitTiles, make_batch
 from ensemble.training.backbones import choose_trainable
 from ensemble.training.checkpoint import Member, open_member, write_member
 from ensemble.training.loop import predict_margins
@@ -52,7 +52,7 @@ class Soup:
     precision: str
 
 
-def make_soup(members: Sequence[Member], train: Tiles, val: Tiles) -> Soup:
+def make_soup(members: Sequence[Member], train: SplitTiles, val: SplitTiles) -> Soup:
     """Mix the best member with those of its kind that do not lower the validation F1.
 
     Args:
@@ -61,17 +61,17 @@ def make_soup(members: Sequence[Member], train: Tiles, val: Tiles) -> Soup:
         val: Validation tiles.
     """
     best, *others = members
-    soup = _cook([best], train, val)
+    soup = _average_members([best], train, val)
     for member in others:
         if _kind(member) != _kind(best):
             continue
-        trial = _cook([*soup.ingredients, member], train, val)
+        trial = _average_members([*soup.ingredients, member], train, val)
         if trial.val_f1 >= soup.val_f1:
             soup = trial
     return soup
 
 
-def cook_member(
+def write_soup(
     members: Sequence[Member], data: TrainingData, folder: Path
 ) -> tuple[Member, list[Member]]:
     """Make a soup and write it to `folder` as a member, under the best ingredient's number.
@@ -107,7 +107,7 @@ def _kind(member: Member) -> tuple[str, int, str]:
     return config.model.backbone, config.data.image_size_px, record.initial_weights_digest
 
 
-def _cook(ingredients: list[Member], train: Tiles, val: Tiles) -> Soup:
+def _average_members(ingredients: list[Member], train: SplitTiles, val: SplitTiles) -> Soup:
     model = ingredients[0].load_model()
     if len(ingredients) > 1:
         states = [member.load_model().state_dict() for member in ingredients]
@@ -180,7 +180,7 @@ def average_states(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     }
 
 
-def _images(tiles: Tiles, image_size_px: int) -> Iterator[Tensor]:
+def _images(tiles: SplitTiles, image_size_px: int) -> Iterator[Tensor]:
     """Batches spread evenly over the tiles, without augmentation."""
     step = max(1, len(tiles) // NUM_BATCH_NORM_TILES)
     for index in torch.arange(0, len(tiles), step).split(BATCH):

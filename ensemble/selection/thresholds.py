@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ensemble.data.batches import Tiles
+from ensemble.data.batches import SplitTiles
 from ensemble.run.members import score_tiles
 from ensemble.selection.calibration import (
     apply_temperature,
@@ -55,7 +55,7 @@ def fit_thresholds(
     best_single: Member,
     labels: np.ndarray,
     rule: str,
-    turn: Tiles | None,
+    turn: SplitTiles | None,
 ) -> dict[str, Any]:
     """Fit temperatures and thresholds to validation scores; those fields of a `Choice`.
 

@@ -29,7 +29,13 @@ from pydantic import (
 from torch import nn
 
 from ensemble.base.errors import InputError
-from ensemble.base.files import make_folder, read_json, remove_file, write_json, write_named
+from ensemble.base.files import (
+    make_folder,
+    read_json,
+    remove_file,
+    write_content_addressed,
+    write_json,
+)
 from ensemble.training.backbones import build_model
 from ensemble.training.config import TrialConfig, explain_validation
 from ensemble.training.loop import Epoch
@@ -211,7 +217,9 @@ def write_member(
     scores = io.BytesIO()
     np.lib.format.write_array(scores, val_margins.astype(np.float32), allow_pickle=False)
     weights_file, weights_sha256 = weights or write_weights(folder, model, epoch)
-    scores_file, scores_sha256 = write_named(folder, f"epoch-{epoch}-val", "npy", scores.getvalue())
+    scores_file, scores_sha256 = write_content_addressed(
+        folder, f"epoch-{epoch}-val", "npy", scores.getvalue()
+    )
     record = MemberRecord(
         trial=trial,
         config=config,
@@ -239,7 +247,9 @@ def write_weights(folder: Path, model: nn.Module, epoch: int) -> tuple[str, str]
         The file's name and its SHA-256.
     """
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
-    return write_named(folder, f"epoch-{epoch}", "safetensors", safetensors.torch.save(tensors))
+    return write_content_addressed(
+        folder, f"epoch-{epoch}", "safetensors", safetensors.torch.save(tensors)
+    )
 
 
 def drop_weights(folder: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ensemble.base.errors import InputError, quote
+from ensemble.base.errors import InputError, short_repr
 
 Backbone = Literal[
     "small_cnn",
@@ -129,11 +129,11 @@ def parse_config(values: dict[str, Any], *, where: str | Path) -> TrialConfig:
 def explain_validation(error: ValidationError) -> str:
     """Say in one line which field is wrong, what was expected and what came."""
     first = error.errors(include_url=False)[0]
-    field = quote(".".join(str(part) for part in first["loc"]) or "configuration")
+    field = short_repr(".".join(str(part) for part in first["loc"]) or "configuration")
     if first["type"] == "extra_forbidden":
         return f"unknown key {field}"
     if first["type"] == "missing":
         return f"{field} is missing"
     message = first["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
-    return f"{field}: {message[:300]}, but got {quote(first['input'])}"
+    return f"{field}: {message[:300]}, but got {short_repr(first['input'])}"

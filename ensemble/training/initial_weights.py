@@ -17,8 +17,8 @@ import torch
 import torchvision
 from torch import Tensor
 
-from ensemble.base.errors import InputError, quote
-from ensemble.base.files import written_whole
+from ensemble.base.errors import InputError, short_repr
+from ensemble.base.files import atomic_write
 from ensemble.training.backbones import SMALL_CNN_CHANNELS, build_model, head_prefix
 from ensemble.training.config import Backbone
 from ensemble.training.seeds import derive_seed
@@ -106,7 +106,7 @@ def _describe_found(found: FoundWeights) -> str:
     """What was seen through in a file of weights; "" of a plain one."""
     told = [f"names without their {found.prefix!r}"] if found.prefix else []
     if found.left_out:
-        told.append(f"left out: {name_first([quote(name) for name in found.left_out])}")
+        told.append(f"left out: {name_first([short_repr(name) for name in found.left_out])}")
     return "; ".join(told)
 
 
@@ -138,7 +138,9 @@ def _fit(
     ]
     lacks = [f"it has no {name_first([repr(name) for name in missing])}"] if missing else []
     lacks += (
-        [f"it has the unknown {name_first([quote(name) for name in unknown])}"] if unknown else []
+        [f"it has the unknown {name_first([short_repr(name) for name in unknown])}"]
+        if unknown
+        else []
     )
     lacks += [name_first(wrong)] if wrong else []
     if lacks:
@@ -182,5 +184,5 @@ def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
 
 def save_initial_state(state: InitialState, path: Path) -> None:
     """Write the state that all trials of one backbone start from."""
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(safetensors.torch.save(state.tensors))

@@ -18,10 +18,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ensemble.base.errors import InputError
-from ensemble.data.batches import Tiles, make_batch
+from ensemble.data.batches import SplitTiles, make_batch
 from ensemble.training.backbones import choose_trainable
 from ensemble.training.config import TrialConfig
-from ensemble.training.data_parallel import place_among_workers, share_statistics, wrap_model
+from ensemble.training.data_parallel import rank_and_world_size, share_statistics, wrap_model
 from ensemble.training.losses import class_weights, weighted_loss
 from ensemble.training.metrics import check_both_classes, validation_metrics
 from ensemble.training.optimiser import (
@@ -99,8 +99,8 @@ class Epoch:
 def fit(
     model: nn.Module,
     config: TrialConfig,
-    train: Tiles,
-    val: Tiles,
+    train: SplitTiles,
+    val: SplitTiles,
     *,
     start: Epoch | None = None,
     after_training: Callable[[int, dict[str, Tensor]], None] | None = None,
@@ -122,7 +122,7 @@ def fit(
         DivergedError: The loss or a score is not finite.
         InputError: There are more workers than tiles in a batch.
     """
-    rank, num_workers = place_among_workers()
+    rank, num_workers = rank_and_world_size()
     optimisation = config.optimisation
     batch = min(optimisation.global_batch_size, len(train))
     if batch < num_workers:
@@ -229,7 +229,7 @@ def fit(
 @torch.inference_mode()
 def predict_margins(
     model: nn.Module,
-    tiles: Tiles,
+    tiles: SplitTiles,
     *,
     image_size_px: int,
     precision: torch.dtype = torch.float32,
@@ -242,7 +242,7 @@ def predict_margins(
     Returns:
         (N,) float32: logit of "cracked" − logit of "uncracked", on every worker.
     """
-    rank, num_workers = place_among_workers()
+    rank, num_workers = rank_and_world_size()
     model.eval()
     margins = torch.zeros(len(tiles), device=tiles.device)
     batches = torch.arange(len(tiles)).split(EVALUATION_BATCH)
@@ -259,7 +259,7 @@ def predict_margins(
 def _agree_on_precision(config: TrialConfig, device: torch.device) -> torch.dtype:
     """One for all workers: where it is tried out, rank 0's."""
     precision = choose_precision(config, device)
-    if place_among_workers()[1] > 1:
+    if rank_and_world_size()[1] > 1:
         number = torch.tensor(list(PRECISIONS.values()).index(precision), device=device)
         dist.broadcast(number, src=0)
         precision = list(PRECISIONS.values())[int(number)]

@@ -20,12 +20,12 @@ from torch import Tensor, nn
 
 from ensemble.base.errors import InputError
 from ensemble.base.files import CannotWriteError, make_folder, remove_file, writing
-from ensemble.data.batches import Tiles, place_tiles
+from ensemble.data.batches import SplitTiles, place_tiles
 from ensemble.data.pack import open_pack
 from ensemble.training.backbones import build_model
 from ensemble.training.checkpoint import open_member, remove_leftovers, save_member, write_weights
 from ensemble.training.config import TrialConfig
-from ensemble.training.data_parallel import place_among_workers
+from ensemble.training.data_parallel import rank_and_world_size
 from ensemble.training.initial_weights import digest_tensors
 from ensemble.training.loop import Epoch, fit
 from ensemble.training.state import State, identify_run, load_state, save_state, write_tensors
@@ -43,8 +43,8 @@ class TrainingData:
         split_digest: Of the split they come from.
     """
 
-    train: Tiles
-    val: Tiles
+    train: SplitTiles
+    val: SplitTiles
     split_digest: str
 
 
@@ -96,7 +96,7 @@ def train_member(
         "split_digest": data.split_digest,
         "initial_weights_digest": digest_tensors(initial),
     }
-    identity = identify_run(config, **about, num_workers=place_among_workers()[1])
+    identity = identify_run(config, **about, num_workers=rank_and_world_size()[1])
     with _only_writer(folder) if is_writer else nullcontext():
         state = load_state(folder, identity=identity) if is_writer else None
         if state and not state.epoch.improved and not _has_best(folder, state.epoch, config, about):
@@ -106,7 +106,7 @@ def train_member(
         model.load_state_dict(state.weights if state else initial)
         model.to(data.train.device)
         start = state.epoch if state else None
-        with _Files(folder, model) as files:
+        with _EpochFileWriter(folder, model) as files:
             write = files.write if is_writer else None
             for epoch in fit(
                 model, config, data.train, data.val, start=start, after_training=write
@@ -124,7 +124,7 @@ def train_member(
                 yield epoch
 
 
-class _Files:
+class _EpochFileWriter:
     """Writes the large files of an epoch while its validation tiles are scored.
 
     Nothing names them until the validation is over; then only small files are left to write.
@@ -160,7 +160,7 @@ class _Files:
                 remove_file(self._folder / self._weights.result()[0])
             self._weights = None
 
-    def __enter__(self) -> "_Files":
+    def __enter__(self) -> "_EpochFileWriter":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -212,7 +212,7 @@ def _agree(
     state: State | None, folder: Path, identity: str, device: torch.device, *, is_writer: bool
 ) -> State | None:
     """The state that all workers go on from: rank 0's, if every other one reads the same."""
-    if place_among_workers()[1] == 1:
+    if rank_and_world_size()[1] == 1:
         return state
     wanted = torch.tensor(_number(state), device=device)
     dist.broadcast(wanted, src=0)  # and so the others read after rank 0 has the lock

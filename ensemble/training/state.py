@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from ensemble.base.errors import InputError
-from ensemble.base.files import read_json, remove_file, write_json, write_named
+from ensemble.base.files import read_json, remove_file, write_content_addressed, write_json
 from ensemble.training.config import TrialConfig
 from ensemble.training.loop import Epoch
 
@@ -125,7 +125,7 @@ def write_tensors(
     data = safetensors.torch.save(
         {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     )
-    return write_named(folder, f"state-{number}", "safetensors", data)
+    return write_content_addressed(folder, f"state-{number}", "safetensors", data)
 
 
 def save_state(folder: Path, epoch: Epoch, tensors: tuple[str, str], *, identity: str) -> None:

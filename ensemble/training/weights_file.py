@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from ensemble.base.errors import InputError, quote
+from ensemble.base.errors import InputError, short_repr
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")
 NUM_NAMED = 3
@@ -68,8 +68,8 @@ def read_weights(path: Path, expected: Collection[str], *, backbone: str) -> Fou
     if len(whole) > 1:
         raise InputError(
             f"weights file {path}: holds {len(whole)} networks that fit {backbone}, with names "
-            f"that begin with {name_first([quote(prefix) for prefix in whole])}; save one of them "
-            f"alone: {SAVE}"
+            f"that begin with {name_first([short_repr(prefix) for prefix in whole])}; save one of "
+            f"them alone: {SAVE}"
         )
     (prefix, count), *_ = prefixes.most_common(1) or [("", 0)]
     if 2 * count < len(expected):
@@ -147,7 +147,7 @@ def _unwrap(loaded: Any, path: Path) -> dict[str, Tensor]:
     if not isinstance(loaded, Mapping) or not _is_state_dict(loaded):
         has = ""
         if isinstance(loaded, Mapping) and loaded:
-            has = f"; it has {name_first([quote(key) for key in loaded])}"
+            has = f"; it has {name_first([short_repr(key) for key in loaded])}"
         raise InputError(
             f"weights file {path}: expected a state dict (names → tensors), alone or as "
             f"'state_dict', 'model_state_dict' or 'model'{has}; save one with {SAVE}"

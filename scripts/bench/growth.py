@@ -24,7 +24,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 from bench.row import Row
 from bench.searcher import run_trials
 from bench.selection import draw_scores
-from ensemble.base.files import write_text, written_whole
+from ensemble.base.files import atomic_write, write_text
 from ensemble.data.batches import make_batch
 from ensemble.data.packing import pack
 from ensemble.data.sources import Source, open_source
@@ -262,5 +262,5 @@ def draw_steps(steps: list[Step], path: Path) -> None:
             for axis in (axes.xaxis, axes.yaxis):
                 axis.set_minor_locator(NullLocator())
             axes.grid(which="major", linewidth=0.5)
-        with written_whole(path) as temporary:
+        with atomic_write(path) as temporary:
             figure.savefig(temporary, format="png", dpi=120)

@@ -24,7 +24,7 @@ from ensemble.search.searcher import StudySearcher
 from ensemble.search.space_file import load_space
 from ensemble.search.stopping import Stopping
 from ensemble.search.study import FINISHED_STATES, open_study
-from ensemble.search.tables import RunTables
+from ensemble.search.tables import StudyTables
 from ensemble.training.backbones import build_model
 from ensemble.training.checkpoint import write_member
 from ensemble.training.config import TrialConfig, parse_config
@@ -104,7 +104,7 @@ class _Search:
         self._folder = folder
         space = load_space(SPACE).changed(epochs=EPOCHS, image_size_px=None)
         self._study = open_study(folder / "study.db", space, sampler="tpe", seed=0)
-        self._tables, self._retention = RunTables(folder), Retention(folder, KEEP)
+        self._tables, self._retention = StudyTables(folder), Retention(folder, KEEP)
         self._searcher = StudySearcher(
             self._study,
             space,

@@ -19,13 +19,13 @@ from ensemble.base.errors import InputError, one_line
 from ensemble.base.files import (
     CannotWriteError,
     append_line,
+    atomic_write,
     make_folder,
     read_json,
     read_table,
     remove_file,
     write_json,
     write_text,
-    written_whole,
 )
 
 JSON_VALUES = st.recursive(
@@ -42,7 +42,7 @@ def names_in(folder: Path) -> list[str]:
 
 def test_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("half")
         assert temporary.parent == path.parent  # a rename within one file system
         assert not path.exists()
@@ -57,7 +57,7 @@ def test_older_file_stays_as_it_was_on_an_exception(
 ) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(error), written_whole(path) as temporary:  # noqa: PT012
+    with pytest.raises(error), atomic_write(path) as temporary:  # noqa: PT012
         temporary.write_text("new")
         raise error
     assert path.read_text() == "old"
@@ -65,7 +65,7 @@ def test_older_file_stays_as_it_was_on_an_exception(
 
 
 def test_nothing_is_left_where_nothing_was_on_an_exception(tmp_path: Path) -> None:
-    with pytest.raises(ValueError), written_whole(tmp_path / "a.txt") as temporary:  # noqa: PT012
+    with pytest.raises(ValueError), atomic_write(tmp_path / "a.txt") as temporary:  # noqa: PT012
         temporary.write_text("new")
         raise ValueError
     assert names_in(tmp_path) == []
@@ -76,7 +76,7 @@ def test_older_file_outlives_a_killed_writer(tmp_path: Path) -> None:
     path.write_text("old")
     code = (
         "import os, signal, sys; from pathlib import Path; from ensemble.base.files import *\n"
-        "with written_whole(Path(sys.argv[1])) as temporary:\n"
+        "with atomic_write(Path(sys.argv[1])) as temporary:\n"
         "    temporary.write_text('new')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
@@ -92,7 +92,7 @@ def test_older_file_outlives_a_killed_writer(tmp_path: Path) -> None:
 def test_full_disk_is_an_input_error_and_the_older_file_stays(tmp_path: Path, number: int) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(InputError, match=r"no room on the disk for .*a\.txt"), written_whole(path):
+    with pytest.raises(InputError, match=r"no room on the disk for .*a\.txt"), atomic_write(path):
         raise OSError(number, "full")
     assert path.read_text() == "old"
 
@@ -104,7 +104,7 @@ def test_a_disk_that_refuses_in_any_way_is_an_input_error_that_says_how(
     reason = os.strerror(number)
     with (
         pytest.raises(CannotWriteError, match=rf"a\.txt cannot be written \({reason}\)"),
-        written_whole(tmp_path / "a.txt"),
+        atomic_write(tmp_path / "a.txt"),
     ):
         raise OSError(number, reason)
     assert names_in(tmp_path) == []

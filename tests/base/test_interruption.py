@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from ensemble.base.interruption import goes_on
+from ensemble.base.interruption import resumable
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def ctrl_c_is_heard():
 def test_a_signal_ends_with_how_to_go_on_and_its_exit_code(stop, ctrl_c_is_heard):
     said: list[str] = []
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(SystemExit) as caught, goes_on("say it again", said.append):
+    with pytest.raises(SystemExit) as caught, resumable("say it again", said.append):
         os.kill(os.getpid(), stop)
     assert caught.value.code == 128 + stop
     assert said == ["interrupted: say it again"]
@@ -30,7 +30,7 @@ def test_a_signal_ends_with_how_to_go_on_and_its_exit_code(stop, ctrl_c_is_heard
 def test_a_command_that_ends_by_itself_says_nothing():
     said: list[str] = []
     before = signal.getsignal(signal.SIGTERM)
-    with goes_on("say it again", said.append):
+    with resumable("say it again", said.append):
         assert signal.getsignal(signal.SIGTERM) != before
     assert said == []
     assert signal.getsignal(signal.SIGTERM) == before

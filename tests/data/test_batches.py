@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 from ensemble.data.batches import (
     IMAGENET_MEAN,
     IMAGENET_STD,
-    Tiles,
+    SplitTiles,
     _warp_on_cpu,
     _warp_on_gpu,
     make_batch,
@@ -21,14 +21,14 @@ from ensemble.data.batches import (
 CPU = torch.device("cpu")
 
 
-def tiles_of(count: int = 12, size_px: int = 16, seed: int = 0) -> Tiles:
+def tiles_of(count: int = 12, size_px: int = 16, seed: int = 0) -> SplitTiles:
     """Noise, each row labelled by its parity."""
     generator = np.random.default_rng(seed)
     pixels = generator.integers(0, 256, (count, size_px, size_px, 3), dtype=np.uint8)
     return place_tiles(pixels, np.arange(count), np.arange(count) % 2, CPU)
 
 
-def grey(tiles: Tiles, value: int) -> Tiles:
+def grey(tiles: SplitTiles, value: int) -> SplitTiles:
     return place_tiles(
         np.full(tuple(tiles.pixels.shape), value, np.uint8),
         np.arange(len(tiles)),
@@ -50,7 +50,7 @@ def normalised(pixels: torch.Tensor) -> torch.Tensor:
 
 
 def batch(
-    tiles: Tiles, *, strength: float = 0.0, size_px: int = 16, seed: int = 0
+    tiles: SplitTiles, *, strength: float = 0.0, size_px: int = 16, seed: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     index = torch.arange(len(tiles))

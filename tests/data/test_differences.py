@@ -35,7 +35,7 @@ def tiles(tmp_path: Path) -> Path:
 def pack_anew(tiles: Path, **options: Any) -> Pack:
     positive = options.pop("positive", None)
     source = open_source(tiles, Layout(positive=positive))
-    return pack(source, under=tiles.parent / "packs", say=str, **options)
+    return pack(source, under=tiles.parent / "packs", log=str, **options)
 
 
 def relabel(tiles: Path, *numbers: int) -> None:
@@ -136,7 +136,7 @@ def test_a_run_whose_digest_did_not_cover_labels_is_not_continued(tiles: Path, t
 
 def test_a_run_that_goes_on_learns_where_its_tiles_are_packed_today(tiles: Path, tmp_path: Path):
     run = begin(pack_anew(tiles), tmp_path / "run")
-    elsewhere = pack(open_source(tiles), under=tmp_path / "elsewhere", say=str)
+    elsewhere = pack(open_source(tiles), under=tmp_path / "elsewhere", log=str)
     check_same_run(run, identity_of(elsewhere), elsewhere)
     begin_run(run, identity_of(elsewhere), elsewhere, {}, asked={})
     assert json.loads((run / "run.json").read_text())["pack_folder"] == str(elsewhere.folder)

@@ -41,9 +41,9 @@ NUM_TILES = len(SURFACES) * PHOTOGRAPHS * TILES
 PACK_IT = (
     "import os, signal, sys; from pathlib import Path\n"
     "from ensemble.data.packing import pack; from ensemble.data.sources import open_source\n"
-    "say = lambda line: print(line, flush=True)\n"
+    "log = lambda line: print(line, flush=True)\n"
     "{before}\n"
-    "print(pack(open_source(Path(sys.argv[1])), under=Path(sys.argv[2]), say=say).folder)\n"
+    "print(pack(open_source(Path(sys.argv[1])), under=Path(sys.argv[2]), log=log).folder)\n"
 )
 
 
@@ -707,7 +707,7 @@ def test_killed_call_leaves_no_pack_and_the_next_starts_over(
     name = packed.pack.folder.name
     assert names_in(tmp_path) == [f".{name}.lock", f".{name}.partial"]
     said: list[str] = []
-    result = pack(packed.source, under=tmp_path, say=said.append)
+    result = pack(packed.source, under=tmp_path, log=said.append)
     assert said == []  # the lock of a dead process holds no one up
     assert names_in(tmp_path) == [f".{name}.lock", name]
     for split in SPLITS:
@@ -735,5 +735,5 @@ def test_two_processes_at_the_same_time_give_one_pack(packed: Packed, tmp_path: 
 def test_packing_leaves_no_thread_behind(tmp_path: Path) -> None:
     source = open_source(draw_tiles(tmp_path / "tiles"))
     before = threading.active_count()
-    pack(source, under=tmp_path / "packs", say=lambda line: None)
+    pack(source, under=tmp_path / "packs", log=lambda line: None)
     assert threading.active_count() == before

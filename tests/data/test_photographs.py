@@ -41,7 +41,7 @@ def drawn_by_camera(photograph: int, tile: int) -> str:
 
 
 def pack_it(folder: Path, layout: Layout = Layout(), **options: Any) -> Pack:  # noqa: B008
-    return pack(open_source(folder, layout), under=folder.parent / "packs", say=str, **options)
+    return pack(open_source(folder, layout), under=folder.parent / "packs", log=str, **options)
 
 
 def everything(packed: Pack) -> pd.DataFrame:
@@ -322,7 +322,7 @@ def prepare(folder: Path, layout: Layout) -> tuple[Pack, str]:
         leaky_split=False,
         max_bad_tiles=0,
         packs=folder.parent / "packs",
-        say=lines.append,
+        log=lines.append,
     )
     return packed, "\n".join(lines)
 

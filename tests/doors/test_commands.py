@@ -15,12 +15,12 @@ from sklearn import metrics as reference
 from ensemble import evaluate
 from ensemble.base.errors import InputError
 from ensemble.data.synthetic import draw_dataset
-from ensemble.run.folder import alone_in
+from ensemble.run.folder import run_lock
 from ensemble.run.members import open_members
 from ensemble.search import command
-from ensemble.selection.choice import Choice, open_choice
+from ensemble.selection.choice import EnsembleRecord, open_choice
 from ensemble.selection.choose import choose_ensemble, rank_members
-from ensemble.selection.soup import _cook, average_states
+from ensemble.selection.soup import _average_members, average_states
 from ensemble.training.member import open_training_data
 
 pytestmark = pytest.mark.slow
@@ -176,7 +176,7 @@ def test_a_second_evaluation_at_once_is_refused_and_leaves_no_trace(folder, tmp_
     evaluate.evaluate(run)
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     with (
-        alone_in(run / "evaluation", what="evaluation"),
+        run_lock(run / "evaluation", what="evaluation"),
         pytest.raises(InputError, match=r"another evaluation is at work in .*; wait for it$"),
     ):
         evaluate.evaluate(run, method="greedy")
@@ -186,13 +186,13 @@ def test_a_second_evaluation_at_once_is_refused_and_leaves_no_trace(folder, tmp_
 def test_what_is_tested_is_the_choice_in_memory(folder, tmp_path, monkeypatch):
     """Whatever replaces `ensemble.json` in between, as a search or a person could."""
     run = copy_run(folder, tmp_path)
-    save = Choice.save
+    save = EnsembleRecord.save
 
     def save_and_lose(choice, where):
         save(choice, where)
         (where / "ensemble.json").write_text("{}")
 
-    monkeypatch.setattr(Choice, "save", save_and_lose)
+    monkeypatch.setattr(EnsembleRecord, "save", save_and_lose)
     metrics = evaluate.evaluate(run, top_k=2)
     assert [member["trial"] for member in metrics["choice"]["members"]] == [
         member["trial"] for member in metrics["members"]
@@ -215,7 +215,7 @@ def test_the_ledger_has_its_line_before_a_test_label_is_read(folder, tmp_path):
 def test_an_evaluation_says_in_one_line_where_it_wrote(folder):
     said = type_in(folder, *EVALUATE, "first")
     assert [line for line in said.splitlines() if line.startswith("written:")] == [
-        "written: results/first/evaluation, and ensemble.json, which ensemble.predict uses"
+        "written: results/first/evaluation, and ensemble.json, which predict uses"
     ]
 
 
@@ -223,7 +223,7 @@ def test_a_run_without_its_first_member_is_evaluated_without_it(folder, tmp_path
     run = copy_run(folder, tmp_path)
     shutil.rmtree(run / "members" / "0001")
     said = []
-    metrics = evaluate.evaluate(run, say=said.append)
+    metrics = evaluate.evaluate(run, log=said.append)
     assert [member["trial"] for member in metrics["members"]] == [0]
     assert said == [f"{run / 'members' / '0001'} is missing: trial 1 is left out"]
 
@@ -247,7 +247,7 @@ def test_members_of_one_start_mix_and_their_batch_norm_is_estimated_again(folder
     about = json.loads((run / "run.json").read_text())
     data = open_training_data(Path(about["pack_folder"]), torch.device("cpu"))
     members = rank_members(open_members(run, split_digest=about["split_digest"]))
-    mixed = _cook(members, data.train, data.val)
+    mixed = _average_members(members, data.train, data.val)
     plain = average_states([member.load_model().state_dict() for member in members])
     state = mixed.model.state_dict()
     assert torch.equal(state["features.0.weight"], plain["features.0.weight"])

@@ -53,7 +53,7 @@ from hostile_files import (
 )
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_report import make_choice, make_evaluated
+from runs import make_choice, make_evaluated
 
 from ensemble.base.door import run_command
 from ensemble.base.errors import InputError

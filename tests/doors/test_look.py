@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ensemble.base.errors import InputError
 from ensemble.base.files import read_object, write_json
-from ensemble.data.batches import Tiles
+from ensemble.data.batches import SplitTiles
 from ensemble.explanation.activation import draw_heat_bar
 from ensemble.explanation.feature_maps import (
     BAR_PX,
@@ -200,7 +200,7 @@ def test_levels_of_a_map_begin_at_0_or_below_and_each_map_has_its_own() -> None:
 @pytest.fixture(scope="module")
 def here(
     tmp_path_factory: pytest.TempPathFactory,
-    make_bright_and_dark: Callable[..., Tiles],
+    make_bright_and_dark: Callable[..., SplitTiles],
     make_trial_config: Callable[..., TrialConfig],
     write_member: Callable[..., Member],
 ) -> Path:

@@ -22,12 +22,18 @@ from PIL import Image
 
 from ensemble.base.errors import InputError
 from ensemble.base.files import write_json
-from ensemble.data.batches import Tiles, place_tiles
+from ensemble.data.batches import SplitTiles, place_tiles
 from ensemble.data.reading.pictures import list_pictures, read_picture
 from ensemble.explanation.mosaic import DARK, LEGEND_PX, LIGHT, cut_tile, draw_overlay, lay_grid
 from ensemble.predict import main
 from ensemble.selection.calibration import apply_temperature
-from ensemble.selection.choice import Calibration, Choice, ChosenMember, JudgedMember, open_choice
+from ensemble.selection.choice import (
+    Calibration,
+    ChosenMember,
+    EnsembleRecord,
+    JudgedMember,
+    open_choice,
+)
 from ensemble.training.backbones import build_model
 from ensemble.training.checkpoint import Member
 from ensemble.training.config import TrialConfig
@@ -42,7 +48,7 @@ PLACE = ["picture", "tile", "left_px", "top_px", "width_px", "height_px"]
 @pytest.fixture(scope="module")
 def run(
     tmp_path_factory: pytest.TempPathFactory,
-    make_bright_and_dark: Callable[..., Tiles],
+    make_bright_and_dark: Callable[..., SplitTiles],
     make_trial_config: Callable[..., TrialConfig],
     write_member: Callable[..., Member],
 ) -> Path:
@@ -75,7 +81,7 @@ def write_choice(run: Path, members: list[Member]) -> None:
         )
         for member, weight in zip(members, (0.75, 0.25), strict=True)
     ]
-    Choice(
+    EnsembleRecord(
         method="weighted",
         asked_method="weighted",
         top_k=5,

@@ -25,9 +25,9 @@ from ensemble.evaluation.intervals import (
     resample,
 )
 from ensemble.evaluation.photograph_sums import (
-    ALARMS,
-    HIT,
+    ALARMS_PER_PHOTO,
     METRICS,
+    PHOTO_RECALL,
     sum_by_photograph,
     weighted_figures,
 )
@@ -68,8 +68,8 @@ def figures(tiles: Tiles, threshold: float) -> dict[str, float]:
         **threshold_metrics(labels, probabilities, threshold),
         "f2": sklearn.metrics.fbeta_score(labels, called, beta=2, zero_division=0),
         **ranking_metrics(labels, probabilities),
-        HIT: float(np.mean(hit)),
-        ALARMS: (called & ~cracked).sum() / len(np.unique(photographs)),
+        PHOTO_RECALL: float(np.mean(hit)),
+        ALARMS_PER_PHOTO: (called & ~cracked).sum() / len(np.unique(photographs)),
     }
 
 
@@ -100,7 +100,7 @@ def test_a_weighted_figure_is_that_of_literally_repeated_rows(seed):
     assert found == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize("metric", sorted(set(METRICS) - {HIT}))
+@pytest.mark.parametrize("metric", sorted(set(METRICS) - {PHOTO_RECALL}))
 def test_slopes_are_the_derivatives_by_the_weights(metric):
     sums = sum_by_photograph(*draw(5, seed=2, decimals=1), 0.5)
     weights = np.random.default_rng(0).uniform(0.5, 2, (1, 5))
@@ -135,7 +135,7 @@ def test_order_of_the_tiles_changes_nothing():
 def test_intervals_hold_their_value_and_stay_within_the_range_of_the_metric():
     for name, found in intervals(*draw(20, seed=5), threshold=0.5, num_resamples=300).items():
         assert 0 <= found.low <= found.value <= found.high
-        assert found.high <= 1 or name in ("loss", ALARMS)
+        assert found.high <= 1 or name in ("loss", ALARMS_PER_PHOTO)
         assert found.num_contributing == 20
 
 
@@ -160,7 +160,9 @@ def test_a_share_of_photographs_has_wilsons_interval():
     hit, with_crack = 9, 10
     labels = np.ones(10, dtype=int)
     probabilities = np.where(np.arange(10) < hit, 0.9, 0.1)
-    found = intervals(labels, probabilities, np.arange(10), threshold=0.5, metrics=[HIT])[HIT]
+    found = intervals(labels, probabilities, np.arange(10), threshold=0.5, metrics=[PHOTO_RECALL])[
+        PHOTO_RECALL
+    ]
     z = normal.ppf(0.975)
     for bound in (found.low, found.high):  # where the score test just rejects
         error = math.sqrt(bound * (1 - bound) / with_crack)
@@ -178,7 +180,7 @@ def test_one_class_gives_no_interval_where_both_are_needed(label):
         assert math.isnan(found[name].high)
     assert found["loss"].low < found["loss"].value < found["loss"].high
     if label == 0:
-        assert math.isnan(found[HIT].value)
+        assert math.isnan(found[PHOTO_RECALL].value)
         assert math.isnan(found["f1"].low)
 
 
@@ -187,7 +189,7 @@ def test_too_few_photographs_give_the_value_without_bounds(num_photographs):
     tiles = draw(num_photographs, seed=9)
     found = intervals(*tiles, threshold=0.5, num_resamples=50)
     assert found["f1"].value == threshold_metrics(*tiles[:2], 0.5)["f1"]
-    assert all(math.isnan(found[name].low) for name in METRICS if name != HIT)
+    assert all(math.isnan(found[name].low) for name in METRICS if name != PHOTO_RECALL)
 
 
 def test_a_ratio_has_bounds_only_where_ten_photographs_count_in_its_denominator():
@@ -267,7 +269,7 @@ def test_identical_classifiers_differ_by_exactly_nothing():
     for name, interval in found.items():
         assert interval.value == 0
         assert interval.low == -interval.high
-        assert interval.high == 0 or name == HIT
+        assert interval.high == 0 or name == PHOTO_RECALL
         assert describe_difference(name, interval) == "no difference shown"
 
 

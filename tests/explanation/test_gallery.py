@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from ensemble.data.batches import Tiles
+from ensemble.data.batches import SplitTiles
 from ensemble.explanation.activation import (
     GAP_PX,
     HEADING_PX,
@@ -41,7 +41,7 @@ def make_probabilities(*, missed: int, alarms: int) -> np.ndarray:
 @pytest.fixture
 def draw(
     tmp_path: Path,
-    make_bright_and_dark: Callable[..., Tiles],
+    make_bright_and_dark: Callable[..., SplitTiles],
     write_member: Callable[..., Member],
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Draws the worst of 200 tiles (1 = cracked is bright) and returns the picture's pixels."""

@@ -97,9 +97,9 @@ def test_recall_goes_on_where_it_was_interrupted(answered, tmp_path):
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        recall.answer_recall(run, torch.device("cpu"), Interrupting())
+        recall.train_recall_remedies(run, torch.device("cpu"), Interrupting())
     assert (member_folder(run, 2) / "state.json").exists()
-    table = recall.answer_recall(run, torch.device("cpu"), Console(quiet=True))
+    table = recall.train_recall_remedies(run, torch.device("cpu"), Console(quiet=True))
     pd.testing.assert_frame_equal(table, pd.read_csv(answered / "recall.csv"), check_dtype=False)
 
 
@@ -114,7 +114,7 @@ def test_training_tiles_that_somebody_relabelled_in_the_pack_are_refused(answere
     table[table["label"] == 0].to_csv(pack / "train.csv", index=False)
     (run / "run.json").write_text(json.dumps(about | {"pack_folder": str(pack)}))
     with pytest.raises(InputError, match=r"train\.csv is damaged"):
-        recall.answer_recall(run, torch.device("cpu"), Console(quiet=True))
+        recall.train_recall_remedies(run, torch.device("cpu"), Console(quiet=True))
 
 
 def test_a_run_of_a_search_is_refused(answered, tmp_path):
@@ -124,7 +124,7 @@ def test_a_run_of_a_search_is_refused(answered, tmp_path):
     del about["recipe"]
     (run / "run.json").write_text(json.dumps(about))
     with pytest.raises(InputError, match="no run of a recipe"):
-        recall.answer_recall(run, torch.device("cpu"), Console(quiet=True))
+        recall.train_recall_remedies(run, torch.device("cpu"), Console(quiet=True))
 
 
 def test_a_run_whose_base_is_not_finished_is_refused(answered, tmp_path):
@@ -133,7 +133,7 @@ def test_a_run_whose_base_is_not_finished_is_refused(answered, tmp_path):
     table = pd.read_csv(run / "trials.csv")
     table.assign(state="RUNNING").to_csv(run / "trials.csv", index=False)
     with pytest.raises(InputError, match="its base is not finished"):
-        recall.answer_recall(run, torch.device("cpu"), Console(quiet=True))
+        recall.train_recall_remedies(run, torch.device("cpu"), Console(quiet=True))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

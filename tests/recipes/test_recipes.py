@@ -348,11 +348,11 @@ def test_a_run_cut_after_any_epoch_ends_with_the_same_members(here, augmented, t
     shutil.copytree(whole / "initial", run / "initial")
 
     def attempt(cut_at: str | None) -> None:
-        def say(line: str) -> None:
+        def log(line: str) -> None:
             if cut_at and line.startswith(cut_at):
                 raise Cut
 
-        train_recipe(RecipeRun(run, data, say), recipe)
+        train_recipe(RecipeRun(run, data, log), recipe)
 
     for cut_at in ("base epoch 1/4", "base epoch 3/4", "base epoch 4/4", "more dropout epoch 2/4"):
         with pytest.raises(Cut):

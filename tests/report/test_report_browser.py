@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_report import FIGURES, make_evaluated, make_searched
+from runs import FIGURES, make_evaluated, make_searched
 
 from ensemble.report.page import write_report
 

@@ -12,13 +12,13 @@ from ensemble.base.files import CannotWriteError
 from ensemble.data.prepare import prepare_data
 from ensemble.data.synthetic import draw_dataset
 from ensemble.run import folder as module
-from ensemble.run.folder import alone_in, begin_run, identify_data, run_folder
+from ensemble.run.folder import begin_run, identify_data, run_folder, run_lock
 
 
 @pytest.mark.parametrize("name", ["what?b", "a#b", "a b", "ein Lauf ü", "n" * 200])
 def test_a_run_may_be_called_like_any_folder(tmp_path, name):
     folder = run_folder(name, under=tmp_path)
-    with alone_in(folder, what="search"):
+    with run_lock(folder, what="search"):
         folder.mkdir()
     assert folder == tmp_path.resolve() / name
 
@@ -55,7 +55,7 @@ def test_a_link_in_a_run_is_refused_and_what_it_points_to_stays(tmp_path, where)
     link = run / where
     link.parent.mkdir(parents=True)
     link.symlink_to(elsewhere)
-    with pytest.raises(InputError, match=rf"{where} is a link"), alone_in(run, what="search"):
+    with pytest.raises(InputError, match=rf"{where} is a link"), run_lock(run, what="search"):
         raise AssertionError("nobody works there")
     assert (elsewhere / "epoch-notes.txt").read_text() == "mine"
 
@@ -68,7 +68,7 @@ def test_a_run_that_nobody_may_write_is_refused_before_anything_is_done(tmp_path
     try:
         with (
             pytest.raises(CannotWriteError, match=r"run cannot be written \(Operation not perm"),
-            alone_in(run, what="search"),
+            run_lock(run, what="search"),
         ):
             raise AssertionError("nobody works there")
     finally:
@@ -83,7 +83,7 @@ def test_what_changed_since_a_run_was_last_at_work_is_said_once_and_noted(tmp_pa
         leaky_split=False,
         max_bad_tiles=0,
         packs=tmp_path / "packs",
-        say=lambda line: None,
+        log=lambda line: None,
     )
     run, said = tmp_path / "run", []
     identity = {**identify_data(packed), "weights": {}}
@@ -92,7 +92,7 @@ def test_what_changed_since_a_run_was_last_at_work_is_said_once_and_noted(tmp_pa
         about = {"commit": "0123456789abcdef", "versions": {"torch": torch}, "hardware": {}}
         monkeypatch.setattr(module, "describe_code_and_machine", lambda: about)
         said.clear()
-        begin_run(run, identity, packed, {}, asked={}, settings={"keep": keep}, say=said.append)
+        begin_run(run, identity, packed, {}, asked={}, settings={"keep": keep}, log=said.append)
         return said
 
     assert begin(torch="2.11.0", keep=20) == []

@@ -191,7 +191,7 @@ def test_a_cluster_is_asked_to_grow_until_there_is_room():
     def plan_two(nodes):
         return plan(nodes=[(node.num_cpus, node.num_gpus) for node in nodes], cpus=2, gpus=0)
 
-    budget = wait_for_room(plan_two, look=look, ask=asked.append, wait_minutes=1, say=said.append)
+    budget = wait_for_room(plan_two, look=look, ask=asked.append, wait_minutes=1, log=said.append)
     assert budget.num_slots == 2
     assert asked == [[{"CPU": 1}] * 2, []]
     assert said == ["waiting for nodes: --cpus 2: this machine has 1 cores"]
@@ -202,6 +202,6 @@ def test_the_wait_ends_as_told_and_the_request_is_taken_back():
     with pytest.raises(InputError, match=r"--cpus 9: .* after --wait 0.001 \(minutes\); ask for"):
         wait_for_room(
             lambda nodes: plan(cpus=9), look=list, ask=asked.append, wait_minutes=0.001,
-            say=lambda line: None,
+            log=lambda line: None,
         )  # fmt: skip
     assert asked[-1] == []

@@ -13,7 +13,7 @@ from steady import TRIAL, words
 from talkative import COMPLAINS, SAYS, make_talkative
 
 from ensemble.search.cluster import ray_log
-from ensemble.search.cluster.ray_log import hush, recorded
+from ensemble.search.cluster.ray_log import log_ray_to, silence_ray
 
 CHATTER = r"pid=|\bray\.|raylet|SIGSEGV|Wrote the latest"
 START = "======== the search starts"
@@ -27,7 +27,7 @@ def ray_logger(monkeypatch):
     before = logger.level
     monkeypatch.setattr(logger, "handlers", logger.handlers)
     monkeypatch.setattr(worker, "print_to_stdstream", worker.print_to_stdstream)
-    hush()
+    silence_ray()
     logger.setLevel(logging.INFO)
     yield logger
     logger.setLevel(before)
@@ -71,21 +71,21 @@ def test_the_last_words_of_a_trial_that_crashed_are_in_ray_log_and_not_on_the_co
 
 def test_a_full_disk_costs_lines_of_the_log_and_nothing_else(tmp_path, ray_logger, capfd):
     (tmp_path / "ray.log").symlink_to("/dev/full")
-    with recorded(tmp_path / "ray.log"):
+    with log_ray_to(tmp_path / "ray.log"):
         for _ in range(1000):
             ray_logger.warning("a line")
     assert capfd.readouterr() == ("", "")
 
 
 def test_a_folder_that_is_gone_costs_lines_of_the_log_and_nothing_else(tmp_path, ray_logger, capfd):
-    with recorded(tmp_path / "gone" / "ray.log"):
+    with log_ray_to(tmp_path / "gone" / "ray.log"):
         ray_logger.warning("a line")
     assert capfd.readouterr() == ("", "")
 
 
 def test_the_log_keeps_the_last_lines_and_at_most_two_files(tmp_path, ray_logger, monkeypatch):
     monkeypatch.setattr(ray_log, "FILE_BYTES", 10_000)
-    with recorded(tmp_path / "ray.log"):
+    with log_ray_to(tmp_path / "ray.log"):
         for number in range(1000):
             ray_logger.info("line %d", number)
     sizes = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
@@ -95,7 +95,7 @@ def test_the_log_keeps_the_last_lines_and_at_most_two_files(tmp_path, ray_logger
 
 
 def test_passwords_of_urls_are_not_in_the_log(tmp_path, ray_logger):
-    with recorded(tmp_path / "ray.log"):
+    with log_ray_to(tmp_path / "ray.log"):
         ray_logger.error("cannot reach s3://key:secret@host/bucket")
     assert "cannot reach s3://***@host/bucket" in (tmp_path / "ray.log").read_text()
     assert "secret" not in (tmp_path / "ray.log").read_text()

@@ -18,7 +18,7 @@ from ensemble import evaluate
 from ensemble.base.errors import InputError
 from ensemble.base.files import write_json
 from ensemble.base.options import METHODS
-from ensemble.data.batches import Tiles
+from ensemble.data.batches import SplitTiles
 from ensemble.data.pack import Pack
 from ensemble.data.prepare import prepare_data
 from ensemble.data.synthetic import draw_dataset
@@ -28,7 +28,13 @@ from ensemble.search.command import SPACES
 from ensemble.search.identity import check_disk
 from ensemble.search.retention import BYTES_PER_RUN, Retention, forecast_disk
 from ensemble.search.space_file import load_space
-from ensemble.selection.choice import Calibration, Choice, ChosenMember, JudgedMember, open_choice
+from ensemble.selection.choice import (
+    Calibration,
+    ChosenMember,
+    EnsembleRecord,
+    JudgedMember,
+    open_choice,
+)
 from ensemble.training import checkpoint
 from ensemble.training.checkpoint import Member, open_member
 from ensemble.training.config import TrialConfig
@@ -95,7 +101,7 @@ def name_ensemble(run: Path, trials: Sequence[int]) -> None:
         )
         for trial, record in records.items()
     ]
-    Choice(
+    EnsembleRecord(
         method="mean",
         asked_method="mean",
         top_k=5,
@@ -340,7 +346,7 @@ def test_the_forecast_is_never_too_low_and_at_most_twice_the_peak(
     at_once: int,
     tmp_path: Path,
     make_trial_config: Callable[..., TrialConfig],
-    make_bright_and_dark: Callable[..., Tiles],
+    make_bright_and_dark: Callable[..., SplitTiles],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Trials are trained at the same time; the folder is weighed whenever a file was written."""
@@ -459,7 +465,7 @@ def test_a_run_with_dropped_members_is_evaluated_and_says_so(
         leaky_split=False,
         max_bad_tiles=0,
         packs=tmp_path / "packs",
-        say=lambda _: None,
+        log=lambda _: None,
     )
     run = tmp_path / "results" / "run"
     run.mkdir(parents=True)

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from ensemble.search.stopping import Stopping, signals_ask
+from ensemble.search.stopping import Stopping, stop_on_signals
 
 
 class Interrupted(io.RawIOBase):
@@ -28,7 +28,7 @@ def test_ctrl_c_in_the_middle_of_a_line_is_said_after_it():
     terminal = Interrupted()
     stream = io.TextIOWrapper(io.BufferedWriter(terminal), line_buffering=True)
     stopping = Stopping(lambda line: print(line, file=stream))
-    with signals_ask(stopping):
+    with stop_on_signals(stopping):
         print("trial 0 epoch 1/3", file=stream)
     assert stopping.request is not None
     assert (stopping.request.words, stopping.request.exit_code) == ("Ctrl-C", 130)
@@ -39,7 +39,7 @@ def test_ctrl_c_in_the_middle_of_a_line_is_said_after_it():
 
 
 def test_the_second_signal_ends_the_command_at_once():
-    with signals_ask(Stopping(lambda line: None)):
+    with stop_on_signals(Stopping(lambda line: None)):
         signal.raise_signal(signal.SIGTERM)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGTERM)

@@ -32,7 +32,7 @@ WriteMember = Callable[..., Member]
 
 PUSH_AND_DIE = (
     "import os, signal, sys; from pathlib import Path\n"
-    "from ensemble.search import storage\n"
+    "from ensemble.search.cluster import storage\n"
     "kill = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
     "storage._Folder.{method} = kill\n"
     "storage.Storage.parse(sys.argv[1]).push(Path(sys.argv[2]), 'member')\n"

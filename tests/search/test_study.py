@@ -30,7 +30,7 @@ from ensemble.search.study import (
     make_durable,
     open_study,
 )
-from ensemble.search.tables import RunTables
+from ensemble.search.tables import StudyTables
 
 SPACE = """
 question = "?"
@@ -61,13 +61,13 @@ class Search:
         (folder / "space.toml").write_text(SPACE)
         self.space = load_space(folder / "space.toml")
         self.said, self.lost = [], set()  # Tune's ids of trials that it gave up too early
-        self.say = self.said.append
+        self.log = self.said.append
         self.study = open_study(
             folder / "study.db",
             self.space,
             sampler=sampler,
             seed=seed,
-            say=lambda line: self.say(line),
+            log=lambda line: self.log(line),
         )
         self.stopping = Stopping(self.said.append)
         self.searcher = StudySearcher(
@@ -275,7 +275,7 @@ def test_a_study_that_another_program_has_locked_is_waited_for_and_that_is_said(
             search.said.append(line)
             other.stdin.close()
 
-        search.say = let_go
+        search.log = let_go
         search.searcher.on_trial_result("a", result(1, 0.5))
     (line,) = search.said
     assert f"(process {other.pid}); waiting for it" in line
@@ -347,7 +347,7 @@ def test_a_fault_of_the_program_in_a_callback_is_kept_with_its_traceback():
 
 def test_a_table_of_epochs_that_was_deleted_costs_the_table_of_trials_no_f1(tmp_path):
     search = Search(tmp_path)
-    tables = RunTables(tmp_path)
+    tables = StudyTables(tmp_path)
     search.searcher.suggest("a")
     for epoch, best in ((1, 0.5), (2, 0.7), (3, 0.7)):
         seconds = {"train_seconds": 2.0, "val_seconds": 1.0}
@@ -358,7 +358,7 @@ def test_a_table_of_epochs_that_was_deleted_costs_the_table_of_trials_no_f1(tmp_
     (row,) = tables.read_trial_rows()
     assert row["seconds"] == 9
     (tmp_path / "epochs.csv").unlink()
-    tables = RunTables(tmp_path)
+    tables = StudyTables(tmp_path)
     tables.write_trials(search.study)
     (without,) = tables.read_trial_rows()
     assert math.isnan(without["seconds"])

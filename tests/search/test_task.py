@@ -6,14 +6,14 @@ import pytest
 
 from ensemble.base.files import write_json
 from ensemble.search.cluster.storage import Storage
-from ensemble.search.task import Shared, Task, _NodeFolder
+from ensemble.search.task import StorageLayout, Task, _NodeFolder
 
 
 @pytest.fixture
 def task_and_storage(tmp_path, monkeypatch, make_trial_config):
     monkeypatch.setenv("CRACK_ENSEMBLE_CACHE", str(tmp_path / "cache"))
     storage = Storage.parse(str(tmp_path / "storage"))
-    shared = Shared("run", "pack", "0" * 64)
+    shared = StorageLayout("run", "pack", "0" * 64)
     (tmp_path / "initial").mkdir()
     write_json(tmp_path / "initial" / "states.json", {})
     (tmp_path / "initial" / "small_cnn.safetensors").touch()

@@ -15,7 +15,7 @@ from hypothesis.extra.numpy import arrays
 
 from ensemble import evaluate
 from ensemble.base.errors import InputError
-from ensemble.data.batches import Tiles
+from ensemble.data.batches import SplitTiles
 from ensemble.run.members import find_run, open_members, rank_members, score_tiles
 from ensemble.run.pack import find_pack
 from ensemble.selection.calibration import apply_temperature, choose_threshold, rule_score
@@ -232,7 +232,7 @@ def test_members_with_damaged_weights_or_other_scores_are_left_out_and_said(
     weights.write_bytes(data)
     write_member(run / "members" / "0001", trial=1, margins=[0.5] * 59)
     said: list[str] = []
-    choice = choose_ensemble(run, say=said.append)
+    choice = choose_ensemble(run, log=said.append)
     assert [member.trial for member in choice.members] == [choice.best_single.trial] == [2]
     assert "damaged member" in said[0]
     assert said[0].endswith("trial 0 is left out")
@@ -306,7 +306,7 @@ def test_a_damaged_choice_is_named(run: Path, text: str) -> None:
 
 
 def test_scores_of_several_members_are_the_rows_of_each(
-    tmp_path: Path, write_member: WriteMember, make_bright_and_dark: Callable[..., Tiles]
+    tmp_path: Path, write_member: WriteMember, make_bright_and_dark: Callable[..., SplitTiles]
 ) -> None:
     members = [write_member(tmp_path / str(trial), trial=trial) for trial in range(3)]
     tiles = make_bright_and_dark(8)
@@ -322,7 +322,7 @@ def test_scores_of_several_members_are_the_rows_of_each(
 def test_where_tiles_are_turned_every_threshold_is_one_of_turned_scores(
     tmp_path: Path,
     write_member: WriteMember,
-    make_bright_and_dark: Callable[..., Tiles],
+    make_bright_and_dark: Callable[..., SplitTiles],
     rule: str,
 ) -> None:
     """The stored scores are noise, so that whatever the networks see raises validation."""
@@ -418,7 +418,7 @@ def test_a_lost_or_damaged_member_is_left_out_and_said(
     write_run(run, {0: "COMPLETE", 1: "COMPLETE", 2: "PRUNED"}, write_member)
     damage(run / "members" / "0001")
     said: list[str] = []
-    assert trials(open_members(run, split_digest="split", say=said.append)) == [0, 2]
+    assert trials(open_members(run, split_digest="split", log=said.append)) == [0, 2]
     (line,) = said
     assert str(run / "members" / "0001") in line
     assert line.endswith(": trial 1 is left out")

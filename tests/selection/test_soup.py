@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from ensemble.data.batches import Tiles
-from ensemble.selection.soup import cook_member, estimate_batch_norm, make_soup
+from ensemble.data.batches import SplitTiles
+from ensemble.selection.soup import estimate_batch_norm, make_soup, write_soup
 from ensemble.training.backbones import build_model
 from ensemble.training.checkpoint import Member, open_member, save_member
 from ensemble.training.config import TrialConfig
@@ -50,7 +50,7 @@ def make_members(
 @pytest.mark.parametrize("fine_tuning", ["frozen", "full"])
 def test_batch_norm_that_was_frozen_keeps_its_statistics_and_other_is_estimated_again(
     make_members: Callable[..., list[Member]],
-    make_bright_and_dark: Callable[..., Tiles],
+    make_bright_and_dark: Callable[..., SplitTiles],
     fine_tuning: str,
 ) -> None:
     tiles = make_bright_and_dark(16)
@@ -76,10 +76,10 @@ def test_estimated_statistics_are_the_mean_over_batches_without_dropout() -> Non
 
 def test_a_soup_of_one_is_that_member_and_writes_nothing(
     make_members: Callable[..., list[Member]],
-    make_bright_and_dark: Callable[..., Tiles],
+    make_bright_and_dark: Callable[..., SplitTiles],
     tmp_path: Path,
 ) -> None:
     (member, _), tiles = make_members("frozen"), make_bright_and_dark(8)
     data = TrainingData(tiles, tiles, "split")
-    assert cook_member([member], data, tmp_path / "soup") == (member, [member])
+    assert write_soup([member], data, tmp_path / "soup") == (member, [member])
     assert not (tmp_path / "soup").exists()

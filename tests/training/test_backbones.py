@@ -13,7 +13,7 @@ import torchvision
 from torch import Tensor, nn
 
 from ensemble.base.errors import InputError
-from ensemble.data.batches import Tiles
+from ensemble.data.batches import SplitTiles
 from ensemble.training.backbones import (
     build_model,
     choose_trainable,
@@ -175,7 +175,7 @@ def test_unknown_trainable_from_is_refused(start: str) -> None:
 def test_frozen_backbone_keeps_every_bit_through_training(
     backbone: str,
     make_trial_config: Callable[..., TrialConfig],
-    make_bright_and_dark: Callable[..., Tiles],
+    make_bright_and_dark: Callable[..., SplitTiles],
 ) -> None:
     model = build_model(backbone)
     before = snapshot(model)
@@ -191,7 +191,7 @@ def test_frozen_backbone_keeps_every_bit_through_training(
 
 
 def test_unfreeze_later_moves_the_backbone_only_after_its_frozen_epochs(
-    make_trial_config: Callable[..., TrialConfig], make_bright_and_dark: Callable[..., Tiles]
+    make_trial_config: Callable[..., TrialConfig], make_bright_and_dark: Callable[..., SplitTiles]
 ) -> None:
     model = build_model("small_cnn")
     before = snapshot(model)
@@ -205,7 +205,7 @@ def test_unfreeze_later_moves_the_backbone_only_after_its_frozen_epochs(
 
 
 def test_modules_before_trainable_from_keep_every_bit(
-    make_trial_config: Callable[..., TrialConfig], make_bright_and_dark: Callable[..., Tiles]
+    make_trial_config: Callable[..., TrialConfig], make_bright_and_dark: Callable[..., SplitTiles]
 ) -> None:
     model = build_model("small_cnn")
     before = snapshot(model)

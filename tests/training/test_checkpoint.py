@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ensemble.base.errors import InputError
-from ensemble.data.batches import Tiles
+from ensemble.data.batches import SplitTiles
 from ensemble.run.members import rank_members
 from ensemble.training import checkpoint
 from ensemble.training.backbones import build_model
@@ -106,7 +106,7 @@ def test_member_comes_back_bit_by_bit(
 def test_trained_member_scores_the_same_bits_after_loading(
     tmp_path: Path,
     make_trial_config: Callable[..., TrialConfig],
-    make_bright_and_dark: Callable[..., Tiles],
+    make_bright_and_dark: Callable[..., SplitTiles],
 ) -> None:
     train, val = make_bright_and_dark(32), make_bright_and_dark(20, seed=1)
     state = make_initial_state("small_cnn", "none", seed=0)
@@ -139,7 +139,7 @@ def test_trained_member_scores_the_same_bits_after_loading(
 def test_worker_that_is_no_writer_writes_nothing(
     tmp_path: Path,
     make_trial_config: Callable[..., TrialConfig],
-    make_bright_and_dark: Callable[..., Tiles],
+    make_bright_and_dark: Callable[..., SplitTiles],
 ) -> None:
     tiles = make_bright_and_dark(16)
     initial = tmp_path / "initial.safetensors"

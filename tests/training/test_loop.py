@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ensemble.data.batches import Tiles
+from ensemble.data.batches import SplitTiles
 from ensemble.training.backbones import build_model
 from ensemble.training.config import LossConfig, TrialConfig
 from ensemble.training.data_parallel import share_statistics
@@ -25,7 +25,7 @@ from ensemble.training.losses import class_weights, weighted_loss
 from ensemble.training.metrics import validation_metrics
 from ensemble.training.seeds import derive_seed
 
-MakeTiles = Callable[..., Tiles]
+MakeTiles = Callable[..., SplitTiles]
 MakeConfig = Callable[..., TrialConfig]
 
 
@@ -364,7 +364,7 @@ def test_margin_of_a_tile_does_not_depend_on_the_tiles_beside_it(
     tiles = make_bright_and_dark(130)  # two batches
     model = small_cnn()
     margins = predict_margins(model, tiles, image_size_px=16)
-    alone = Tiles(tiles.pixels, tiles.rows[128:], tiles.labels[128:], tiles.device)
+    alone = SplitTiles(tiles.pixels, tiles.rows[128:], tiles.labels[128:], tiles.device)
     np.testing.assert_allclose(
         margins[128:], predict_margins(model, alone, image_size_px=16), rtol=1e-5
     )
@@ -391,7 +391,9 @@ def test_derived_seeds_are_the_same_on_every_machine_and_differ_by_purpose() -> 
 NUM_VAL_TILES = 300  # three batches of evaluation: one worker scores two, the other one
 
 
-def run_all(train: Tiles, val: Tiles, plain: TrialConfig, cnn: TrialConfig, file: Path) -> None:
+def run_all(
+    train: SplitTiles, val: SplitTiles, plain: TrialConfig, cnn: TrialConfig, file: Path
+) -> None:
     """What one process computes, alone or as one of several workers."""
     results = {"evaluated": predict_margins(small_cnn(), val, image_size_px=16)}
     for name, model, config in (

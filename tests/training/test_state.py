@@ -20,7 +20,7 @@ import torch.multiprocessing
 from torch import Tensor
 
 from ensemble.base.errors import InputError
-from ensemble.data.batches import Tiles
+from ensemble.data.batches import SplitTiles
 from ensemble.training import member as member_module
 from ensemble.training.checkpoint import open_member
 from ensemble.training.config import TrialConfig
@@ -29,7 +29,7 @@ from ensemble.training.loop import Epoch
 from ensemble.training.member import TrainingData, train_member
 from ensemble.training.state import load_state, remove_state, save_state, write_tensors
 
-MakeTiles = Callable[..., Tiles]
+MakeTiles = Callable[..., SplitTiles]
 MakeConfig = Callable[..., TrialConfig]
 EPOCHS = 4
 

@@ -12,7 +12,7 @@ import zlib
 from pathlib import Path
 from typing import Self
 
-from ensemble.base.errors import InputError, quote
+from ensemble.base.errors import InputError, short_repr
 
 MAX_MEMBERS = 300_000  # five times SDNET2018
 MAX_DIRECTORY_BYTES = 64 * 2**20
@@ -80,7 +80,9 @@ class Archive:
         for member in infos:
             name = _decode_name(member)
             if name.startswith("/") or DISK.match(name) or ".." in name.split("/"):
-                raise InputError(f"{self.path}: unsafe name {quote(name)} in the .zip; refused")
+                raise InputError(
+                    f"{self.path}: unsafe name {short_repr(name)} in the .zip; refused"
+                )
             if name in self.members:
                 self._doubled.add(name)
             if not name.endswith("/"):
@@ -98,14 +100,16 @@ class Archive:
         """
         member = self.members[name]
         if CONTROL.search(name):
-            raise InputError(f"{self.path}: unsafe name {quote(name)} in the .zip; refused")
+            raise InputError(f"{self.path}: unsafe name {short_repr(name)} in the .zip; refused")
         if name in self._doubled:
-            raise InputError(f"{self.path}: the .zip has two members called {quote(name)}; refused")
+            raise InputError(
+                f"{self.path}: the .zip has two members called {short_repr(name)}; refused"
+            )
         if member.flag_bits & 1:
-            raise InputError(f"{self.path}: {quote(name)} is encrypted; unpack the .zip first")
+            raise InputError(f"{self.path}: {short_repr(name)} is encrypted; unpack the .zip first")
         if member.file_size > min(max_bytes, MAX_COMPRESSION * member.compress_size + 2**20):
             raise InputError(
-                f"{self.path}: {quote(name)} would unpack to {member.file_size:,} bytes from "
+                f"{self.path}: {short_repr(name)} would unpack to {member.file_size:,} bytes from "
                 f"{member.compress_size:,}; refused as a possible zip bomb"
             )
 

@@ -21,8 +21,8 @@ from typing import Any
 
 from ensemble.base.errors import InputError
 from ensemble.search.budget import Node
-from ensemble.search.cluster.guard import RAY, guarded, place_for_sockets
-from ensemble.search.cluster.ray_log import hush
+from ensemble.search.cluster.guard import RAY, place_for_sockets, ray_guard
+from ensemble.search.cluster.ray_log import silence_ray
 from ensemble.search.cluster.scratch import scratch_folder
 
 # Read when Ray is imported; the processes of a local cluster inherit them.
@@ -134,7 +134,7 @@ def prepare_environment(head: Head | None) -> None:
 
 
 @contextmanager
-def started(*, num_cpus: int, num_gpus: int) -> Iterator[None]:
+def start_local_ray(*, num_cpus: int, num_gpus: int) -> Iterator[None]:
     """Be connected to a Ray of our own on this machine.
 
     Args:
@@ -144,7 +144,7 @@ def started(*, num_cpus: int, num_gpus: int) -> Iterator[None]:
     base = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
     with (
         scratch_folder(under=place_for_sockets(base)) as folder,
-        guarded(folder),
+        ray_guard(folder),
         _initialised(
             address="local",
             num_cpus=num_cpus,
@@ -157,7 +157,7 @@ def started(*, num_cpus: int, num_gpus: int) -> Iterator[None]:
 
 
 @contextmanager
-def joined(head: Head) -> Iterator[None]:
+def join_cluster(head: Head) -> Iterator[None]:
     """Be connected to the cluster at `head`.
 
     Once a process: when the driver of a submitted job leaves, Ray removes its working directory.
@@ -179,7 +179,7 @@ def joined(head: Head) -> Iterator[None]:
 @contextmanager
 def _initialised(**settings: Any) -> Iterator[None]:
     ray: Any = importlib.import_module("ray")
-    hush()
+    silence_ray()
     ray.init(**settings, log_to_driver=True, logging_level=logging.INFO)
     try:
         yield

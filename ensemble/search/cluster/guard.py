@@ -32,7 +32,7 @@ def place_for_sockets(base: str) -> Path:
 
 
 @contextmanager
-def guarded(folder: Path) -> Iterator[None]:
+def ray_guard(folder: Path) -> Iterator[None]:
     """Have the Ray that this process starts within the block ended with this process.
 
     Args:

@@ -22,7 +22,7 @@ LINE_CHARACTERS = 2000
 LAST_WORDS_SECONDS = 0.3  # on their way here: 0.11 at most were measured
 
 
-def hush() -> None:
+def silence_ray() -> None:
     """Keep Ray from this process's stdout and stderr, once and for all; call before `ray.init`."""
     logger = logging.getLogger("ray")
     logger.handlers = [logging.NullHandler()]  # with none at all logging itself takes to stderr
@@ -32,10 +32,10 @@ def hush() -> None:
     logging.getLogger("ray.tune.analysis").setLevel(logging.ERROR)
     worker: Any = importlib.import_module("ray._private.worker")
     assert callable(worker.print_to_stdstream), "this Ray prints in another way"
-    worker.print_to_stdstream = _take
+    worker.print_to_stdstream = _log_worker_lines
 
 
-def _take(data: dict[str, Any], ignore_prefix: bool) -> None:
+def _log_worker_lines(data: dict[str, Any], ignore_prefix: bool) -> None:
     """Log lines of one process, each marked as Ray would mark them."""
     process = data.get("pid")
     if process == "autoscaler":  # how large the cluster is, every few seconds
@@ -53,7 +53,7 @@ def _take(data: dict[str, Any], ignore_prefix: bool) -> None:
 
 
 @contextmanager
-def recorded(path: Path) -> Iterator[None]:
+def log_ray_to(path: Path) -> Iterator[None]:
     """Add to `path` what Ray says during the block; at most twice `FILE_BYTES` are kept.
 
     A disk that is full, or gone, costs lines of it and nothing else.

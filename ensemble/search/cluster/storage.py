@@ -23,8 +23,8 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 import fsspec
 from pyarrow import ArrowException, fs
 
-from ensemble.base.errors import InputError, hide_passwords, quote
-from ensemble.base.files import CannotWriteError, written_whole
+from ensemble.base.errors import InputError, hide_passwords, short_repr
+from ensemble.base.files import CannotWriteError, atomic_write
 from ensemble.data.pack import Pack, open_pack
 
 PAUSES_SECONDS = (0.5, 2.0)  # before the second and the third attempt
@@ -64,7 +64,7 @@ class Storage:
         text = text.removeprefix("file://")
         if "://" not in text and (not text.strip() or re.match(r"[a-z][a-z0-9+.-]*:/", text)):
             raise InputError(
-                f"--storage {quote(text)}: give a folder, or a URL as s3://bucket/folder"
+                f"--storage {short_repr(text)}: give a folder, or a URL as s3://bucket/folder"
             )
         storage = cls(text if "://" in text else str(Path(text).expanduser().absolute()))
         try:
@@ -177,7 +177,7 @@ class _Folder(NamedTuple):
         path = f"{self.path}/{name}"
         if self.files.type_name not in ("s3", "gcs"):  # there folders are only parts of names
             self.files.create_dir(self.path, recursive=True)
-        return written_whole(Path(path)) if self.files.type_name == "local" else nullcontext(path)
+        return atomic_write(Path(path)) if self.files.type_name == "local" else nullcontext(path)
 
     def remove(self, name: str) -> None:
         self.files.delete_file(f"{self.path}/{name}")
