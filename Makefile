@@ -2,8 +2,9 @@
 
 PYTHON ?= python3
 RUN := .venv/bin/python
+OUTCOMES = results/outcomes/$(shell git describe --always --dirty=+)-$(shell date -u +%Y%m%dT%H%M%S)
 
-.PHONY: help demo test test-all soak bench bench-small lint clean
+.PHONY: help demo test test-all flaky soak bench bench-small lint clean
 
 help:  ## these lines
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/'
@@ -24,9 +25,11 @@ test: .venv/.installed lint  ## all tests but the long ones: under 10 minutes
 	$(RUN) -m pytest -n 2 --dist loadfile -m "not long"
 
 test-all: .venv/.installed lint  ## all tests, as CI runs them: with kills, full disks and clusters
-	$(RUN) -m pytest -n 2 --dist loadfile -m "not long"
-	# what failed beside another search is tried once more, alone, and named at the end
-	$(RUN) -m pytest -n 2 --dist worksteal -m long || $(RUN) tests/again.py
+	$(RUN) -m pytest -n 2 --dist loadfile -m "not long" --junit-xml $(OUTCOMES)-fast.xml
+	$(RUN) -m pytest -n 2 --dist worksteal -m long --junit-xml $(OUTCOMES)-long.xml
+
+flaky: .venv/.installed  ## tests that failed and passed at one commit, in the runs of test-all so far
+	$(RUN) tests/outcomes.py
 
 soak: .venv/.installed  ## the faults in full counts, for hours; writes results/evidence/soak_*.csv
 	$(RUN) scripts/evidence/soak.py $(SOAK)
