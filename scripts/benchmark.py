@@ -2,7 +2,7 @@
 
 Ratios, taken side by side in one run: `fit` against the bare floor of the hardware, a whole search
 against that floor and against what people use now (scripts/peers/), and the parts around it. Writes
-results/benchmarks/<date>.csv and .json, growth.png, and a table in Markdown for the README.
+results/benchmarks/<date>.csv and .json, growth.png, and a table in Markdown for docs/speed.md.
 """
 
 import argparse

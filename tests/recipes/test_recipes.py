@@ -124,8 +124,8 @@ def test_a_recipe_as_its_file_has_it_is_told_without_changes():
     )
 
 
-def test_the_recipes_are_those_of_the_readme():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_recipes_are_those_of_the_docs():
+    text = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
     assert [name for name in NAMES if f"--recipe {name}" not in text] == []
 
 

@@ -1,4 +1,4 @@
-"""What is killed, silent or impossible in a search costs what the README says, and no more."""
+"""What is killed, silent or impossible in a search costs what docs/faults.md says, and no more."""
 
 import os
 import random

@@ -1,0 +1,80 @@
+"""How Sphinx builds the pages: `make docs` writes them to `docs/_build/html`.
+
+README.md, CONTRIBUTING.md, CHANGELOG.md and results/README.md stand where people look for them, and
+are pages of the site too: the file named here takes the place of its stub in `docs/`. The API
+reference is made from the docstrings, a page a room. A broken link or reference fails the build.
+"""
+
+import os
+import re
+import tomllib
+from pathlib import Path
+
+from sphinx.application import Sphinx
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+project = "crack-ensemble"
+release = version = PROJECT["version"]
+copyright = "the authors of crack-ensemble; Apache-2.0"
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.apidoc"]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = f"crack-ensemble {release}"
+myst_heading_anchors = 3  # the anchors that GitHub makes, so that a link works in both places
+
+apidoc_modules = [
+    {
+        "path": "../ensemble",
+        "destination": "api",
+        "exclude_patterns": ["**/__main__.py"],
+        "implicit_namespaces": False,
+        "include_private": False,
+        "no_headings": False,
+        "module_first": True,
+    }
+]
+autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True  # a field of a dataclass is listed once
+
+nitpicky = True
+# Names of other projects are not looked up, as that needs the network.
+nitpick_ignore_regex = [(r"py:.*", r"(?!ensemble\.).*")]
+
+ELSEWHERE = {
+    "index": "README.md",
+    "contributing": "CONTRIBUTING.md",
+    "changelog": "CHANGELOG.md",
+    "results": "results/README.md",
+}
+PAGES = {name: page for page, name in ELSEWHERE.items()}
+
+
+def read_page(app: Sphinx, page: str, source: list[str]) -> None:
+    """Puts a file from outside `docs/` in its stub's place, and makes its links those of a page."""
+    name = ELSEWHERE.get(page, f"docs/{page}.md")
+    if not name.endswith(".md") or not (ROOT / name).is_file():
+        return
+    stub = source[0]
+    text = (ROOT / name).read_text(encoding="utf-8")
+    contents = stub[stub.index("```{toctree}") :] if page == "index" else ""
+
+    def adapt(link: re.Match[str]) -> str:
+        path, mark, anchor = link[1].partition("#")
+        target = os.path.normpath(Path(name).parent / path) if path else ""
+        if target in PAGES:
+            target = f"docs/{PAGES[target]}.md"
+        return f"]({os.path.relpath(target, 'docs') if target else ''}{mark}{anchor})"
+
+    source[0] = re.sub(r"\]\((?!https?:|mailto:)([^)\s]+)\)", adapt, text) + "\n" + contents
+
+
+def setup(app: Sphinx) -> None:
+    """Registers what this project adds to Sphinx."""
+    app.connect("source-read", read_page)
