@@ -6,12 +6,12 @@ tested is the choice in memory, so that nothing that happens to the file changes
 that wants to know about the test reads what is written here.
 """
 
-from ensemble.base.door import run_module
-from ensemble.command_lines import evaluate_parser
+from ensemble.cli import start
 
 if __name__ == "__main__":  # before the imports below, which take seconds
-    run_module("ensemble.evaluate", evaluate_parser)
+    start("evaluate")
 
+import argparse
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -58,9 +58,8 @@ from ensemble.training.metrics import check_both_classes
 from ensemble.training.precision import describe_scoring
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Parse the command line, evaluate, print the table and where the files are."""
-    options = evaluate_parser().parse_args(arguments)
+def main(options: argparse.Namespace) -> None:
+    """Evaluate, print the table and where the files are."""
     if options.min_recall is not None and options.threshold is not None:
         raise InputError("--min-recall and --threshold exclude each other; give one")
     rule = options.threshold or "f1"

@@ -5,12 +5,12 @@ plainest form. It says what a member computes, not why: for where it saw a crack
 activation map beside the tile.
 """
 
-from ensemble.base.door import run_module
-from ensemble.command_lines import NUM_CONVOLUTIONS, look_parser
+from ensemble.cli import start
 
 if __name__ == "__main__":  # before the imports below, which take seconds
-    run_module("ensemble.look", look_parser)
+    start("look")
 
+import argparse
 import os
 import re
 from contextlib import ExitStack
@@ -22,6 +22,7 @@ import torch
 
 from ensemble.base.errors import InputError, escape
 from ensemble.base.files import read_object
+from ensemble.base.options import NUM_CONVOLUTIONS
 from ensemble.data.batches import make_batch, place_tiles
 from ensemble.data.reading.archive import Archive
 from ensemble.data.reading.decode import UNREADABLE, explain_unreadable
@@ -45,9 +46,8 @@ class ScoredTile(NamedTuple):
     probability: float
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Parse the command line, run the tile through the member, write the picture."""
-    options = look_parser().parse_args(arguments)
+def main(options: argparse.Namespace) -> None:
+    """Run the tile through the member, write the picture."""
     if options.out.suffix.lower() == ".png" and not options.out.is_dir():
         raise InputError(f"--out {options.out}: is the folder of the runs; give a picture as --png")
     parent = options.png.resolve().parent

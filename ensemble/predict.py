@@ -5,12 +5,12 @@ A photograph has as many chances of a false alarm as it has tiles, so look at wh
 tiles lie (the overlays) before you call it cracked.
 """
 
-from ensemble.base.door import run_module
-from ensemble.command_lines import predict_parser
+from ensemble.cli import start
 
 if __name__ == "__main__":  # before the imports below, which take seconds
-    run_module("ensemble.predict", predict_parser)
+    start("predict")
 
+import argparse
 import itertools
 import os
 import struct
@@ -46,9 +46,8 @@ LOT_BYTES = 128 * 2**20  # pixels scored at a time: 682 tiles of 256 px
 NUM_LISTED = 10
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Parse the command line, score the pictures, write the table and the overlays."""
-    options = predict_parser().parse_args(arguments)
+def main(options: argparse.Namespace) -> None:
+    """Score the pictures, write the table and the overlays."""
     if options.csv.suffix.lower() != ".csv" or options.csv.is_dir():
         raise InputError(f"--csv {options.csv}: must be a file called ….csv")
     overlays = options.overlays or options.csv.with_name(f"{options.csv.stem}-overlays")

@@ -4,12 +4,12 @@ Trains a recipe's base again with either and with both, from the same weights wi
 further members of the same run, and tabulates them on validation. Nothing opens the test split.
 """
 
-from ensemble.base.door import run_module
-from ensemble.command_lines import recall_parser
+from ensemble.cli import start
 
 if __name__ == "__main__":  # before the imports below, which take seconds
-    run_module("ensemble.recall", recall_parser)
+    start("recall")
 
+import argparse
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +43,8 @@ from ensemble.training.settings import flatten, unflatten
 STRONGEST = 1.0  # of `data.augmentation`
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Parse the command line, train what is missing, print the table."""
-    options = recall_parser().parse_args(arguments)
+def main(options: argparse.Namespace) -> None:
+    """Train what is missing, print the table."""
     run = find_run(options.run, under=options.out)
     keep_freed_memory()
     device = choose_device(options.gpus)

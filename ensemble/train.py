@@ -4,12 +4,12 @@ What a notebook does, with the split, the training and the figures of a search: 
 is evaluated, used and reported like any other. Needs neither Ray nor Optuna.
 """
 
-from ensemble.base.door import run_module
-from ensemble.command_lines import train_parser
+from ensemble.cli import start
 
 if __name__ == "__main__":  # before the imports below, which take seconds
-    run_module("ensemble.train", train_parser)
+    start("train")
 
+import argparse
 import shlex
 from datetime import datetime
 from pathlib import Path
@@ -44,9 +44,8 @@ from ensemble.training.member import open_training_data
 from ensemble.training.metrics import check_both_classes
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(options: argparse.Namespace) -> None:
     """Train as the command line says."""
-    options = train_parser().parse_args(arguments)
     asked = load_recipe(options.recipe)
     recipe = asked.changed(
         backbone=options.backbone,

@@ -38,8 +38,7 @@ def test_a_room_imports_only_from_the_rooms_before_it():
         if room.endswith(".py") or path.name == "__main__.py":
             continue  # a door
         entered = {name.split(".")[1] for name in imports(path) if name.startswith("ensemble.")}
-        allowed = {*ROOMS[: ROOMS.index(room) + 1], "command_lines"}
-        assert entered <= allowed, path
+        assert entered <= {*ROOMS[: ROOMS.index(room) + 1]}, path
 
 
 def test_ray_and_optuna_are_imported_only_by_the_search():

@@ -30,18 +30,15 @@ def run_module(name: str, build_parser: Callable[[], argparse.ArgumentParser]) -
 
     Args:
         name: Name of the module, such as `ensemble.evaluate`.
-        build_parser: Parser of the command line, by which help is printed and what is mistyped is
-            refused before anything is imported; `main` parses again.
+        build_parser: Returns the parser of the command line, which prints help and refuses what
+            is mistyped before anything is imported. What it parsed is handed to `main`.
     """
-
-    def parse() -> None:
-        build_parser().parse_args()
-
-    run_command(parse)
+    parsed: list[argparse.Namespace] = []
+    run_command(lambda: parsed.append(build_parser().parse_args()))
     spare_libraries()
     with _ended_at_once(), _said("loading …"):
         main = importlib.import_module(name).main
-    run_command(main)
+    run_command(lambda: main(*parsed))
     sys.exit()
 
 

@@ -16,6 +16,7 @@ from ensemble.base.errors import InputError, short_repr
 SPACES = Path(__file__).parents[2] / "search_spaces"
 RECIPES = SPACES / "recipes"
 METHODS = ("mean", "greedy", "weighted", "soup", "auto")  # of choosing an ensemble
+NUM_CONVOLUTIONS = 12  # that `look` draws, unless --all
 MOST_EPOCHS = 10_000
 LEAST_IMAGE_PX, MOST_IMAGE_PX = 16, 1024
 MOST_SEED = 2**63 - 1

@@ -4,6 +4,7 @@ Only files of the run's folder are read, no tile and no network; every number is
 counted in them. A run that was not evaluated yet gets the page of its search.
 """
 
+import argparse
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,6 @@ from markupsafe import Markup
 
 from ensemble.base.files import write_text
 from ensemble.base.wording import capitalize_first, format_number, percent, plural
-from ensemble.command_lines import report_parser
 from ensemble.report import sections
 from ensemble.report import sentences as summary
 from ensemble.report.data_urls import embed_picture, embed_sheet
@@ -26,9 +26,8 @@ PAGE = Path(__file__).parent
 SUSPECTS_SHOWN, PHOTOGRAPHS_SHOWN, TILES_NAMED = 20, 15, 10
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Parse the command line, write the page and say where it is."""
-    options = report_parser().parse_args(arguments)
+def main(options: argparse.Namespace) -> None:
+    """Write the page and say where it is."""
     page = write_report(find_run(options.run, under=options.out))
     print(f"written: {page} ({page.stat().st_size / 1e6:.1f} MB)")
 

@@ -1,11 +1,5 @@
 """scripts/search.py: from the command line to a run's folder; bad input is refused first."""
 
-from ensemble.base.door import run_module
-from ensemble.search.options import build_parser
-
-if __name__ == "__main__":  # before the imports below, which take seconds
-    run_module("ensemble.search.command", build_parser)
-
 import argparse
 import shlex
 import sys
@@ -45,9 +39,8 @@ from ensemble.search.start import start
 from ensemble.training.initial_weights import make_initial_state, parse_weights
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(options: argparse.Namespace) -> None:
     """Search as the command line says."""
-    options = build_parser().parse_args(arguments)
     head = find_head(options.address)
     check_wait(options.wait, head)
     prepare_environment(head)

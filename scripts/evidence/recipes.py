@@ -16,6 +16,7 @@ from ensemble import train
 from ensemble.base.door import run_command
 from ensemble.base.errors import InputError
 from ensemble.base.files import read_object, read_table, write_json, write_text
+from ensemble.cli import parse
 from ensemble.evaluate import evaluate
 from ensemble.evaluation.figures import flat_row
 from ensemble.recipes.recipe import RECIPES, Recipe, load_recipe
@@ -62,7 +63,7 @@ def main() -> None:
         if recipe.weights == "imagenet":  # a network that starts from nothing is its own point
             words += [] if options.backbone is None else ["--backbone", options.backbone]
             words += [] if options.weights is None else ["--weights", options.weights]
-        train.main(words)
+        train.main(parse("train", words))
         record(recipe, options.out / f"recipe-{recipe.name}", options.out)
 
 

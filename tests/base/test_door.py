@@ -10,24 +10,20 @@ from pathlib import Path
 
 import pytest
 
+from ensemble.cli import COMMANDS
+
 ROOT = Path(__file__).parents[2]
-DOORS = {  # what a person types → the module that it runs
-    "scripts/search.py": "ensemble.search.command",
-    "scripts/train.py": "ensemble.train",
-    "ensemble/train.py": "ensemble.train",
-    "ensemble/search/command.py": "ensemble.search.command",
-    "ensemble/report/__main__.py": "ensemble.report.page",
-    **{
-        f"ensemble/{name}.py": f"ensemble.{name}"
-        for name in ("evaluate", "predict", "look", "recall")
-    },
-}
+DOORS = [  # what a person types
+    ["scripts/search.py"],
+    ["scripts/train.py"],
+    *(["-m", f"ensemble.{command}"] for command in COMMANDS),
+]
 TALKS = """
 from rich.console import Console
 from rich.table import Table
 from ensemble.base.errors import InputError
 
-def main():
+def main(options):
     console = Console()
     for number in range(2000):
         print("line", number, "… 3 × 4 − 1 ≥ é → “ü” 漢")
@@ -105,7 +101,7 @@ def test_ctrl_c_during_imports_is_one_line_and_exit_code_130(run):
 
 def test_a_terminal_says_that_something_is_loaded_and_forgets_it(tmp_path):
     controller, terminal = pty.openpty()
-    (tmp_path / "room.py").write_text("def main(): print('here')")
+    (tmp_path / "room.py").write_text("def main(options): print('here')")
     code = "import argparse, sys; from ensemble.base.door import run_module\n"
     code += f"sys.path[:0] = [{str(tmp_path)!r}]\n"
     subprocess.run(
@@ -121,11 +117,8 @@ def test_a_terminal_says_that_something_is_loaded_and_forgets_it(tmp_path):
     assert said == "loading …\r\x1b[2Khere\r\n"
 
 
-@pytest.mark.parametrize(("door", "module"), DOORS.items())
-def test_a_command_is_at_its_door_before_it_imports_what_takes_seconds(door, module):
-    text = (ROOT / door).read_text(encoding="utf-8")
-    assert f'run_module("{module}", ' in text
-    words = [door] if door.startswith("scripts") else ["-m", module.removesuffix(".page")]
+@pytest.mark.parametrize("words", DOORS)
+def test_a_command_is_at_its_door_before_it_imports_what_takes_seconds(words):
     for option in ("--help", "--version", "--mistyped"):
         done = subprocess.run(
             [sys.executable, "-X", "importtime", *words, option],
@@ -147,9 +140,8 @@ def test_another_operating_system_is_refused_in_one_line():
         "del signal.SIGHUP\n"  # what Windows lacks
         "sys.modules |= dict.fromkeys(['fcntl', 'resource', 'pwd', 'termios'])\n"
         "sys.argv = ['search.py', '--data', 'tiles']\n"
-        "from ensemble.search.options import build_parser\n"
-        "from ensemble.base.door import run_module\n"
-        "run_module('ensemble.search.command', build_parser)"
+        "from ensemble.cli import start\n"
+        "start('search')"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2

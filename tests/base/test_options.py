@@ -4,13 +4,12 @@ import argparse
 
 import pytest
 
+from ensemble import cli
 from ensemble.base.errors import InputError
 from ensemble.base.options import LEAST_IMAGE_PX, MOST_EPOCHS, MOST_IMAGE_PX, MOST_SEED
-from ensemble.command_lines import train_parser
-from ensemble.search import options as search
 from ensemble.training.config import parse_config
 
-PARSERS = {"search": search.build_parser, "train": train_parser}
+PARSERS = {command: cli.COMMANDS[command].build_parser for command in ("search", "train")}
 NUMBERS = [
     (command, action.option_strings[0])
     for command, build in PARSERS.items()
@@ -21,7 +20,7 @@ NUMBERS = [
 
 def parse(command: str, *words: str) -> argparse.Namespace:
     needed = ["--data", "tiles"] if command == "search" else ["--recipe", "small-cnn"]
-    return PARSERS[command]().parse_args([*needed, *words])
+    return cli.parse(command, [*needed, *words])
 
 
 def test_all_numbers_of_the_commands_are_meant():

@@ -14,6 +14,7 @@ from sklearn import metrics as reference
 
 from ensemble import evaluate
 from ensemble.base.errors import InputError
+from ensemble.cli import parse
 from ensemble.data.synthetic import draw_dataset
 from ensemble.run.folder import run_lock
 from ensemble.run.members import open_members
@@ -321,7 +322,7 @@ def test_a_poisoned_test_split_changes_nothing_before_the_evaluation(folder):
 def test_a_name_that_is_taken_by_another_search_is_refused(folder, monkeypatch, changed, message):
     monkeypatch.chdir(folder)
     with pytest.raises(InputError) as caught:
-        command.main(["--data", "tiles", *TINY, "--name", "first", *changed])
+        command.main(parse("search", ["--data", "tiles", *TINY, "--name", "first", *changed]))
     assert message in str(caught.value)
 
 
@@ -348,7 +349,7 @@ def test_bad_input_is_refused_and_leaves_nothing(folder, monkeypatch, words, mes
     monkeypatch.chdir(folder)
     before = sorted(path.name for path in (folder / "results").iterdir())
     with pytest.raises(InputError) as caught:
-        command.main([*TINY, "--name", "bad", *words])
+        command.main(parse("search", [*TINY, "--name", "bad", *words]))
     assert message in str(caught.value)
     assert sorted(path.name for path in (folder / "results").iterdir()) == before
     assert not (folder / "results" / "bad").exists()

@@ -22,6 +22,7 @@ from PIL import Image
 
 from ensemble.base.errors import InputError
 from ensemble.base.files import write_json
+from ensemble.cli import parse
 from ensemble.data.batches import SplitTiles, place_tiles
 from ensemble.data.reading.pictures import list_pictures, read_picture
 from ensemble.explanation.mosaic import DARK, LEGEND_PX, LIGHT, cut_tile, draw_overlay, lay_grid
@@ -124,7 +125,7 @@ def save(pixels: np.ndarray, path: Path | str) -> Path:
 
 
 def predict(run: Path, *paths: str) -> pd.DataFrame:
-    main([str(run), *paths])
+    main(parse("predict", [str(run), *paths]))
     return pd.read_csv("predictions.csv", keep_default_na=False)
 
 
@@ -336,7 +337,7 @@ def test_a_zip_with_an_unsafe_name_is_refused(run: Path, name: str):
     with zipfile.ZipFile("bad.zip", "w") as archive:
         archive.writestr(name, b"")
     with pytest.raises(InputError, match="unsafe name"):
-        main([str(run), "bad.zip"])
+        main(parse("predict", [str(run), "bad.zip"]))
 
 
 def test_a_zip_bomb_is_refused():
@@ -370,7 +371,7 @@ def test_bad_input_is_refused_before_anything_is_written(
     Path("predictions.csv").write_text("older")
     before = sorted(fresh_folder.rglob("*"))
     with pytest.raises(InputError, match=message):
-        main([str(run), *arguments])
+        main(parse("predict", [str(run), *arguments]))
     assert sorted(fresh_folder.rglob("*")) == before
     assert Path("predictions.csv").read_text() == "older"
     assert Path("tile.png").read_bytes() == tile
@@ -380,7 +381,7 @@ def test_a_run_without_an_ensemble_says_to_evaluate_it(run: Path, tmp_path: Path
     write_json(tmp_path / "run.json", {"tile_size_px": list(TILE)})
     save(noise(*TILE), "tile.png")
     with pytest.raises(InputError, match=r"run python -m ensemble\.evaluate"):
-        main([str(tmp_path), "tile.png"])
+        main(parse("predict", [str(tmp_path), "tile.png"]))
 
 
 @pytest.mark.parametrize("size", [None, 32, [32], ["32", "32"], [0, 32]])
@@ -389,7 +390,7 @@ def test_a_run_without_a_tile_size_is_refused(run: Path, tmp_path: Path, size: o
     write_json(copy / "run.json", {"split_digest": "split", "tile_size_px": size})
     save(noise(*TILE), "tile.png")
     with pytest.raises(InputError, match="no 'tile_size_px'"):
-        main([str(copy), "tile.png"])
+        main(parse("predict", [str(copy), "tile.png"]))
 
 
 def test_the_transparent_frame_of_a_mosaic_is_not_judged(
@@ -505,7 +506,7 @@ def test_overlays_under_any_name_and_runs_are_no_photographs(run: Path, tmp_path
     save(mosaic(), "a/wall.png")
     shutil.copytree(run, tmp_path / "results" / "r1")
     save(mosaic(), "results/r1/samples.png")
-    main([str(run), ".", "--overlays", "seen"])
+    main(parse("predict", [str(run), ".", "--overlays", "seen"]))
     assert json.loads(Path("seen/overlays.json").read_text()) == {
         "pictures": {"wall.png": "a/wall.png"}
     }
@@ -514,7 +515,7 @@ def test_overlays_under_any_name_and_runs_are_no_photographs(run: Path, tmp_path
 
 def test_a_missing_folder_of_the_table_is_made(run: Path):
     save(mosaic(), "wall.png")
-    main([str(run), "wall.png", "--csv", "new/folder/cracks.csv"])
+    main(parse("predict", [str(run), "wall.png", "--csv", "new/folder/cracks.csv"]))
     assert len(pd.read_csv("new/folder/cracks.csv")) == 12
     assert Path("new/folder/cracks-overlays/wall.png").exists()
 

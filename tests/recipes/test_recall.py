@@ -12,6 +12,7 @@ from sklearn import metrics as reference
 
 from ensemble import recall, train
 from ensemble.base.errors import InputError
+from ensemble.cli import parse
 from ensemble.run.members import member_folder, read_validation
 from ensemble.training.checkpoint import open_member
 from ensemble.training.metrics import margins_to_probabilities
@@ -25,8 +26,8 @@ def answered(folder):
     """A run of a recipe and its answers."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        train.main(WORDS)
-        recall.main(["run", "--gpus", "0"])
+        train.main(parse("train", WORDS))
+        recall.main(parse("recall", ["run", "--gpus", "0"]))
     return folder / "results" / "run"
 
 
@@ -67,14 +68,14 @@ def test_recall_precision_and_f1_follow_from_the_scores(answered):
 def test_answers_are_members_of_the_run_and_are_not_trained_twice(answered, monkeypatch, capsys):
     monkeypatch.chdir(answered.parents[1])
     before = (answered / "epochs.csv").read_bytes()
-    recall.main(["run", "--gpus", "0"])
+    recall.main(parse("recall", ["run", "--gpus", "0"]))
     said = capsys.readouterr().out
     assert said.count("finished before") == 3
     assert said.splitlines()[-1] == "next: python -m ensemble.evaluate results/run"
     (header,) = [line for line in said.splitlines() if line.startswith("┃")]
     assert header.strip("┃ ").split(" ┃ ")[0].strip() == "trained with"
     assert all(title.strip() for title in header.strip("┃").split("┃"))
-    train.main(WORDS)
+    train.main(parse("train", WORDS))
     assert (answered / "epochs.csv").read_bytes() == before
     trials = pd.read_csv(answered / "trials.csv")
     assert trials["trial"].tolist() == [0, 1, 2, 3]
@@ -139,6 +140,6 @@ def test_a_run_whose_base_is_not_finished_is_refused(answered, tmp_path):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_gpu_that_is_not_there_is_refused_and_not_replaced_by_the_cpu(answered, monkeypatch):
     monkeypatch.chdir(answered.parents[1])
-    for main, words in ((train.main, ["--recipe", "small-cnn"]), (recall.main, ["run"])):
+    for door, words in (("train", ["--recipe", "small-cnn"]), ("recall", ["run"])):
         with pytest.raises(InputError, match="--gpus 1: torch finds no GPU here; --gpus 0 trains"):
-            main([*words, "--gpus", "1"])
+            {"train": train, "recall": recall}[door].main(parse(door, [*words, "--gpus", "1"]))

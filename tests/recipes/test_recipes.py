@@ -24,6 +24,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from ensemble import train
 from ensemble.base.errors import InputError
+from ensemble.cli import parse
 from ensemble.data.verify import PackError
 from ensemble.evaluate import evaluate
 from ensemble.evaluation.terminal_table import read_names
@@ -79,7 +80,7 @@ def augmented(work):
     words = ["--data", "tiles", "--epochs", "4", "--name", "augmented", "--export"]
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as said:
         patch.chdir(work)
-        train.main([*AUGMENTED, *QUICK, *words])
+        train.main(parse("train", [*AUGMENTED, *QUICK, *words]))
     return work / "results" / "augmented", said.getvalue()
 
 
@@ -181,7 +182,11 @@ def test_tiles_that_are_too_small_for_a_network_are_named_before_anything_is_rea
 @pytest.mark.parametrize("name", NAMES)
 def test_every_recipe_runs_end_to_end_on_each_kind_of_data(here, capsys, name, data):
     run = Path("results") / f"{name}-{data}"
-    train.main(["--recipe", name, "--data", data, *QUICK, "--epochs", "1", "--name", run.name])
+    train.main(
+        parse(
+            "train", ["--recipe", name, "--data", data, *QUICK, "--epochs", "1", "--name", run.name]
+        )
+    )
     said = capsys.readouterr().out
     recipe = load_recipe(name)
     for variant in recipe.variants:
@@ -208,7 +213,7 @@ def test_an_epoch_is_one_line_that_says_all(augmented):
 def test_a_run_of_a_recipe_is_reported_like_a_search(here, augmented):
     run, said = augmented
     metrics = evaluate(run, top_k=6)
-    report(["augmented"])
+    report(parse("report", ["augmented"]))
     page = (run / "report.html").read_text()
     assert "Crack ensemble: the run augmented" in page
     assert "Trained by the recipe mobilenetv2-augmented 2" in page
@@ -231,7 +236,7 @@ def test_a_run_of_a_recipe_is_reported_like_a_search(here, augmented):
 
 def test_the_name_of_a_run_is_told_before_anything_is_trained(here, capsys):
     words = ["--recipe", "small-cnn", *QUICK, "--data", "tiles", "--epochs", "1"]
-    train.main([*words, "--out", "unnamed"])
+    train.main(parse("train", [*words, "--out", "unnamed"]))
     said = capsys.readouterr().out.splitlines()
     (run,) = Path("unnamed").glob("small-cnn-*")
     assert said[1] == f"run: unnamed/{run.name}"
@@ -327,7 +332,11 @@ def test_the_validation_report_is_scikit_learns(augmented):
 def test_a_finished_run_is_not_trained_again(here, augmented, capsys):
     run, _ = augmented
     before = (run / "epochs.csv").read_bytes(), digests(run)
-    train.main([*AUGMENTED, *QUICK, "--data", "tiles", "--epochs", "4", "--name", "augmented"])
+    train.main(
+        parse(
+            "train", [*AUGMENTED, *QUICK, "--data", "tiles", "--epochs", "4", "--name", "augmented"]
+        )
+    )
     said = capsys.readouterr().out
     assert said.count("finished before") == 3
     assert "epoch 1/4" not in said
@@ -374,11 +383,11 @@ def test_a_run_cut_after_any_epoch_ends_with_the_same_members(here, augmented, t
 def test_a_damaged_member_is_trained_again(here, tmp_path):
     words = ["--recipe", "small-cnn", *QUICK, "--data", "tiles", "--epochs", "1"]
     words += ["--name", "damaged"]
-    train.main(words)
+    train.main(parse("train", words))
     before = digests(Path("results/damaged"))
     (weights,) = Path("results/damaged/members/0000").glob("*.safetensors")
     weights.write_bytes(weights.read_bytes()[:-1] + b"?")
-    train.main(words)
+    train.main(parse("train", words))
     assert digests(Path("results/damaged")) == before
 
 
@@ -419,7 +428,7 @@ def test_ctrl_c_and_sigterm_end_with_how_to_go_on_and_the_same_command_does(work
 def test_a_name_that_is_taken_by_another_run_is_refused(here, augmented, changed, message):
     words = [*AUGMENTED, *QUICK, "--data", "tiles", "--epochs", "4", "--name", "augmented"]
     with pytest.raises(InputError) as caught:
-        train.main([*words, *changed])
+        train.main(parse("train", [*words, *changed]))
     assert message in str(caught.value)
 
 
@@ -445,7 +454,9 @@ def test_a_name_that_is_taken_by_another_run_is_refused(here, augmented, changed
 def test_bad_input_is_refused_and_leaves_nothing(here, words, message):
     Path("in the way").touch()
     with pytest.raises(InputError) as caught:
-        train.main(["--recipe", "small-cnn", "--data", "tiles", "--name", "bad", *words])
+        train.main(
+            parse("train", ["--recipe", "small-cnn", "--data", "tiles", "--name", "bad", *words])
+        )
     assert message in str(caught.value)
     assert not Path("results/bad").exists()
 
@@ -518,7 +529,7 @@ def test_the_exported_state_dict_is_the_members(augmented):
 
 def test_a_variant_starts_from_the_best_epoch_of_the_one_it_names(here):
     words = ["--recipe", "mobilenetv2-finetune", "--backbone", "small_cnn", *QUICK]
-    train.main([*words, "--data", "tiles", "--epochs", "2", "--name", "tuned"])
+    train.main(parse("train", [*words, "--data", "tiles", "--epochs", "2", "--name", "tuned"]))
     base, tuned = (open_member(member_folder(Path("results/tuned"), n)) for n in (0, 1))
     frozen, moved = base.load_model().state_dict(), tuned.load_model().state_dict()
     lower = [name for name in frozen if name.startswith(("features.0", "features.1", "features.4"))]
@@ -538,7 +549,9 @@ def test_data_of_one_class_is_refused(here, tmp_path):
     shutil.copytree(Path("metu/Negative"), tmp_path / "data" / "Negative")
     (tmp_path / "data" / "Positive").mkdir()
     with pytest.raises(InputError, match="one class only"):
-        train.main(["--recipe", "small-cnn", "--data", str(tmp_path / "data"), *QUICK])
+        train.main(
+            parse("train", ["--recipe", "small-cnn", "--data", str(tmp_path / "data"), *QUICK])
+        )
 
 
 def test_a_split_that_lacks_a_class_is_refused(here, tmp_path):
@@ -547,7 +560,9 @@ def test_a_split_that_lacks_a_class_is_refused(here, tmp_path):
         for path in sorted(Path("metu", kind).glob("*.jpg"))[:count]:
             shutil.copy(path, tmp_path / "data" / kind)
     with pytest.raises(InputError, match="tiles have no cracked one"):
-        train.main(["--recipe", "small-cnn", "--data", str(tmp_path / "data"), *QUICK])
+        train.main(
+            parse("train", ["--recipe", "small-cnn", "--data", str(tmp_path / "data"), *QUICK])
+        )
 
 
 @pytest.mark.parametrize(("label", "word"), [(0, "uncracked"), (1, "cracked")])
@@ -566,7 +581,7 @@ def test_packed_tiles_that_somebody_changed_are_refused_before_a_run_is_made(her
     """Their splits have tiles of both classes when they are made, and one class here."""
     words = ["--recipe", "small-cnn", "--data", "tiles", *QUICK, "--epochs", "1"]
     words += ["--out", str(tmp_path)]
-    train.main([*words, "--name", "first"])
+    train.main(parse("train", [*words, "--name", "first"]))
     about = json.loads((tmp_path / "first" / "run.json").read_text())
     for split in ("test", "val"):
         path = Path(about["pack_folder"]) / f"{split}.csv"
@@ -576,7 +591,7 @@ def test_packed_tiles_that_somebody_changed_are_refused_before_a_run_is_made(her
         evaluate(tmp_path / "first")
     assert not (tmp_path / "first" / "evaluation").exists()
     with pytest.raises(PackError, match=r"val\.csv is damaged"):
-        train.main([*words, "--name", "second"])
+        train.main(parse("train", [*words, "--name", "second"]))
     assert not (tmp_path / "second").exists()
 
 
@@ -584,7 +599,7 @@ def test_packed_tiles_that_somebody_changed_are_refused_before_a_run_is_made(her
 
 
 def summary_of(capsys, *words: str) -> str:
-    train.main(["--summary", *words])
+    train.main(parse("train", ["--summary", *words]))
     return capsys.readouterr().out
 
 

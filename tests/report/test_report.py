@@ -17,6 +17,7 @@ from runs import FIGURES, HOSTILE, make_evaluated, make_searched, make_study
 from sklearn.metrics import average_precision_score
 
 from ensemble.base.errors import InputError
+from ensemble.cli import parse
 from ensemble.evaluation.figures import (
     coverage_note,
 )
@@ -307,7 +308,7 @@ def test_nothing_but_the_page_is_written(evaluated: Path):
 
 
 def test_a_run_without_evaluation_says_how_to_evaluate(searched: Path, capsys):
-    main([str(searched)])
+    main(parse("report", [str(searched)]))
     assert "written: " in capsys.readouterr().out
     page = Page((searched / "report.html").read_text(encoding="utf-8"))
     shown = {figure["attrs"]["id"] for figure in page.find("figure")}
@@ -378,7 +379,7 @@ def test_data_summary_and_corrected_labels_are_shown(evaluated: Path, tmp_path: 
 
 def test_bad_input_is_one_line(tmp_path: Path, evaluated: Path):
     with pytest.raises(InputError, match="no run"):
-        main(["missing", "--out", str(tmp_path)])
+        main(parse("report", ["missing", "--out", str(tmp_path)]))
     run = tmp_path / "run"
     shutil.copytree(evaluated, run)
     (run / "report.html").unlink()

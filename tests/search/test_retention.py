@@ -18,6 +18,7 @@ from ensemble import evaluate
 from ensemble.base.errors import InputError
 from ensemble.base.files import write_json
 from ensemble.base.options import METHODS
+from ensemble.cli import parse
 from ensemble.data.batches import SplitTiles
 from ensemble.data.pack import Pack
 from ensemble.data.prepare import prepare_data
@@ -486,10 +487,10 @@ def test_a_run_with_dropped_members_is_evaluated_and_says_so(
     dropped = Retention(run, 2).keep_best(range(4))
     monkeypatch.chdir(tmp_path)
     for method in METHODS:
-        evaluate.main(["run", "--method", method])
+        evaluate.main(parse("evaluate", ["run", "--method", method]))
         said = capsys.readouterr().out
         assert "chosen from the 2 of 4 finished trials that kept their weights" in said
         choice, _ = open_choice(run)
         assert not {member.trial for member in choice.members} & set(dropped)
     with pytest.raises(InputError, match="of which 2 kept their weights"):
-        evaluate.main(["run", "--top-k", "3"])
+        evaluate.main(parse("evaluate", ["run", "--top-k", "3"]))

@@ -15,6 +15,7 @@ from hypothesis.extra.numpy import arrays
 
 from ensemble import evaluate
 from ensemble.base.errors import InputError
+from ensemble.cli import parse
 from ensemble.data.batches import SplitTiles
 from ensemble.run.members import find_run, open_members, rank_members, score_tiles
 from ensemble.run.pack import find_pack
@@ -452,7 +453,7 @@ def test_run_that_is_not_there_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("recall", ["95", "0", "-0.5", "nan"])
 def test_a_recall_that_is_no_share_is_refused_by_the_name_of_its_option(recall):
     with pytest.raises(InputError, match=r"--min-recall .*: must be above 0, at most 1"):
-        evaluate.main(["--min-recall", recall])
+        evaluate.main(parse("evaluate", ["--min-recall", recall]))
 
 
 def test_labels_are_contradicted_by_the_soup_and_not_by_the_trial_that_gives_it_its_number(

@@ -1,15 +1,19 @@
-"""The command lines of what is typed, but for that of the search, which has a module of its own.
+"""The table of the commands, and their command lines.
 
 Nothing here imports what takes seconds, so that help and what is mistyped cost none.
 """
 
 import argparse
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple, NoReturn
 
+from ensemble.base.door import run_module
 from ensemble.base.options import (
     EPOCHS,
     IMAGE_SIZE,
     METHODS,
+    NUM_CONVOLUTIONS,
     RECIPES,
     SEED,
     new_parser,
@@ -17,13 +21,13 @@ from ensemble.base.options import (
     whole_number,
 )
 from ensemble.data.layout import data_options
-from ensemble.training.config import Backbone
-
-NUM_CONVOLUTIONS = 12  # that `look` draws, unless --all
+from ensemble.search.options import build_parser as search_parser
 
 
 def train_parser() -> argparse.ArgumentParser:
     """The options of `scripts/train.py`."""
+    from ensemble.training.config import Backbone  # imports pydantic, which only this one needs
+
     parser = new_parser(
         "scripts/train.py",
         "Train the configurations of a recipe, one after another, and keep the best "
@@ -228,3 +232,35 @@ def _add_out(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("results"), help="folder of the runs (default: results)"
     )
+
+
+class Command(NamedTuple):
+    """A command: the module whose `main` takes its options, and what makes its parser."""
+
+    module: str
+    build_parser: Callable[[], argparse.ArgumentParser]
+
+
+COMMANDS = {
+    "search": Command("ensemble.search.command", search_parser),
+    "train": Command("ensemble.train", train_parser),
+    "evaluate": Command("ensemble.evaluate", evaluate_parser),
+    "predict": Command("ensemble.predict", predict_parser),
+    "report": Command("ensemble.report.page", report_parser),
+    "look": Command("ensemble.look", look_parser),
+    "recall": Command("ensemble.recall", recall_parser),
+}
+
+
+def parse(command: str, words: Sequence[str]) -> argparse.Namespace:
+    """The options of a command, from the words behind its name.
+
+    Raises:
+        InputError: A number is none, or out of its range.
+    """
+    return COMMANDS[command].build_parser().parse_args(words)
+
+
+def start(command: str) -> NoReturn:
+    """Run a command with the words of this process; then the process ends."""
+    run_module(*COMMANDS[command])
