@@ -1,6 +1,10 @@
 """What a person did wrong, in one line: raised anywhere, printed once by the command's door."""
 
+import errno
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 QUOTED = 100  # characters of something foreign in a message
 LONGEST_LINE = 900
@@ -12,6 +16,29 @@ SECRET_SETTING = re.compile(  # ?token=…
 
 class InputError(Exception):
     """Bad input from a person: says what is wrong, where, and what to do about it."""
+
+
+class CannotWriteError(InputError):
+    """What belongs on a disk cannot be written there: no room, no right, no disk any more."""
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn whatever the system refuses while `path` is written into an error that names it.
+
+    Raises:
+        CannotWriteError: There is no room, no right to write, or the disk fails.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            words = f"no room on the disk for {path}: make room, then run again"
+        else:
+            words = (
+                f"{path} cannot be written ({error.strerror or error}); mend that, then run again"
+            )
+        raise CannotWriteError(words) from None
 
 
 def one_line(text: str) -> str:

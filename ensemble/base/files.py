@@ -2,7 +2,6 @@
 
 import csv
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -15,15 +14,12 @@ from typing import Any
 import pandas as pd
 
 from ensemble.base.cells import protect, unprotect
-from ensemble.base.errors import InputError, short_repr
+from ensemble.base.errors import InputError, short_repr, writing
+from ensemble.base.locks import lock
 
 MAX_COLUMNS = 1000  # pandas takes minutes over a hundred thousand
 MISSING = ("", "NaN", "nan", "NA", "N/A", "None", "NULL", "null")  # numbers, as others write them
 MAX_TOML_BYTES = 32 * 1024  # reading a dotted key takes time with the square of its length
-
-
-class CannotWriteError(InputError):
-    """What belongs on a disk cannot be written there: no room, no right, no disk any more."""
 
 
 @contextmanager
@@ -44,25 +40,6 @@ def atomic_write(path: Path) -> Iterator[Path]:
             sync_folder(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn whatever the system refuses while `path` is written into an error that names it.
-
-    Raises:
-        CannotWriteError: There is no room, no right to write, or the disk fails.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            words = f"no room on the disk for {path}: make room, then run again"
-        else:
-            words = (
-                f"{path} cannot be written ({error.strerror or error}); mend that, then run again"
-            )
-        raise CannotWriteError(words) from None
 
 
 def make_folder(folder: Path) -> None:
@@ -136,7 +113,7 @@ def append_line(path: Path, line: str, *, header: str) -> None:
     with writing(path):
         descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            lock(descriptor)
             size = os.fstat(descriptor).st_size
             is_torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
             start = "\n" * is_torn if size else f"{header}\n"

@@ -3,21 +3,20 @@
 The folder gets its final name when it is complete; an interrupted one is thrown away by the next.
 """
 
-import fcntl
 import hashlib
 import shutil
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ensemble.base.errors import InputError
-from ensemble.base.files import sync_file, write_json, writing
+from ensemble.base.errors import InputError, writing
+from ensemble.base.files import sync_file, write_json
+from ensemble.base.locks import file_lock
 from ensemble.data.pack import FORMAT, Pack, open_pack
 from ensemble.data.photographs import check_photographs
 from ensemble.data.reading.listing import Reader
@@ -69,7 +68,10 @@ def pack(
     key = _key(source, plan)
     folder = under / f"{source.path.stem}-{key[:12]}"
     under.mkdir(parents=True, exist_ok=True)
-    with _only_one(under / f".{folder.name}.lock", log):
+    with file_lock(
+        under / f".{folder.name}.lock",
+        on_wait=lambda: log("waiting: another process is packing the same tiles"),
+    ):
         if (folder / "pack.json").exists():
             packed = open_pack(folder, splits=("train", "val"))  # the test split stays closed
         elif folder.exists():
@@ -97,20 +99,6 @@ def _key(source: Source, plan: dict[str, Any]) -> str:
     how = (source.layout.keeps_split, source.doubt, sorted(plan.items()))
     parts = (FORMAT, source.fingerprint, source.cracked_folders, told, how)
     return hashlib.sha256(repr(parts).encode()).hexdigest()
-
-
-@contextmanager
-def _only_one(lock: Path, log: Callable[[str], None]) -> Iterator[None]:
-    """Hold the lock file; the kernel frees it when its process ends, however it ends."""
-    with writing(lock):
-        file = lock.open("a")
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log("waiting: another process is packing the same tiles")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _write(

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ensemble.base.files import make_folder, writing
+from ensemble.base.errors import writing
+from ensemble.base.files import make_folder
 from ensemble.base.wording import plural
 from ensemble.data.layout import Layout
 from ensemble.data.pack import Pack

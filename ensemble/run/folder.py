@@ -1,6 +1,5 @@
 """A run's folder: what it is a run of, whether that is still the same, and who works in it."""
 
-import fcntl
 import os
 import shlex
 import shutil
@@ -12,15 +11,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ensemble.base.errors import InputError, hide_passwords
+from ensemble.base.errors import InputError, hide_passwords, writing
 from ensemble.base.files import (
     make_folder,
     read_object,
     write_json,
     write_table,
     write_text,
-    writing,
 )
+from ensemble.base.locks import file_lock
 from ensemble.base.provenance import describe_code_and_machine
 from ensemble.data.differences import explain_difference
 from ensemble.data.pack import Pack
@@ -71,16 +70,11 @@ def run_lock(folder: Path, *, what: str) -> Iterator[None]:
     """
     make_folder(folder.parent)
     lock = folder.parent / f".{folder.name}.lock"
-    with writing(lock):
-        file = lock.open("a")
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"another {what} is at work in {folder}; wait for it"
-                f"{', or choose another --name' * (what != 'evaluation')}"
-            ) from None
+    busy = (
+        f"another {what} is at work in {folder}; wait for it"
+        f"{', or choose another --name' * (what != 'evaluation')}"
+    )
+    with file_lock(lock, busy=busy, wait_seconds=0):
         if folder.exists():
             with writing(folder):
                 tempfile.TemporaryFile(dir=folder).close()

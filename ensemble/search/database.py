@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ensemble.base.files import CannotWriteError
+from ensemble.base.errors import CannotWriteError
 
 T = TypeVar("T")
 ONE_TRY_SECONDS = 1.0  # between two of them a signal is heard

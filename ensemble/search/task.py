@@ -13,8 +13,7 @@ from typing import Any
 
 import torch
 
-from ensemble.base.errors import InputError
-from ensemble.base.files import CannotWriteError
+from ensemble.base.errors import CannotWriteError, InputError
 from ensemble.base.memory import keep_freed_memory
 from ensemble.data.verify import PackError
 from ensemble.search.cluster.scratch import own, remove_abandoned

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from ray import tune
 
-from ensemble.base.files import CannotWriteError, make_folder, write_text
+from ensemble.base.errors import CannotWriteError
+from ensemble.base.files import make_folder, write_text
 from ensemble.search.budget import Budget
 from ensemble.search.task import Task, explain_failure, is_hindrance, open_task_data, run_task
 from ensemble.search.workers import TrainingFailedError, WorkerGroup, WorkersLostError

@@ -3,8 +3,6 @@
 The same for every kind of trial.
 """
 
-import fcntl
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
@@ -18,8 +16,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ensemble.base.errors import InputError
-from ensemble.base.files import CannotWriteError, make_folder, remove_file, writing
+from ensemble.base.errors import CannotWriteError, InputError
+from ensemble.base.files import make_folder, remove_file
+from ensemble.base.locks import file_lock
 from ensemble.data.batches import SplitTiles, place_tiles
 from ensemble.data.pack import open_pack
 from ensemble.training.backbones import build_model
@@ -171,26 +170,13 @@ class _EpochFileWriter:
 
 @contextmanager
 def _only_writer(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock; the kernel frees it when its process ends, however it ends.
-
-    A process of a killed search may live on for a while beside its successor.
-    """
+    """Keep other processes out of the folder: one of a killed search may outlive it for a while."""
     make_folder(folder)
-    give_up_at = time.monotonic() + LOCK_WAIT_SECONDS
-    with writing(folder / ".lock"):
-        file = (folder / ".lock").open("w")  # no program started from here inherits it
-    with file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > give_up_at:
-                    raise InputError(
-                        f"{folder}: another process has been training this member for "
-                        f"{LOCK_WAIT_SECONDS} s and goes on; end it, then run again"
-                    ) from None
-                time.sleep(0.1)
+    busy = (
+        f"{folder}: another process has been training this member for {LOCK_WAIT_SECONDS} s and "
+        "goes on; end it, then run again"
+    )
+    with file_lock(folder / ".lock", busy=busy, wait_seconds=LOCK_WAIT_SECONDS):
         remove_leftovers(folder)
         yield
 

@@ -15,9 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ensemble.base.door import run_command
-from ensemble.base.errors import InputError, one_line
+from ensemble.base.errors import CannotWriteError, InputError, one_line
 from ensemble.base.files import (
-    CannotWriteError,
     append_line,
     atomic_write,
     make_folder,

@@ -1,7 +1,6 @@
 """Facts about packs: pixels as Pillow decodes them, whole or absent, once for many processes."""
 
 import errno
-import fcntl
 import hashlib
 import os
 import shutil
@@ -22,6 +21,7 @@ import pytest
 from PIL import Image
 
 from ensemble.base.errors import InputError
+from ensemble.base.locks import file_lock
 from ensemble.data import tiles as all_tiles
 from ensemble.data import verify
 from ensemble.data.layout import Layout
@@ -717,8 +717,7 @@ def test_killed_call_leaves_no_pack_and_the_next_starts_over(
 def test_two_processes_at_the_same_time_give_one_pack(packed: Packed, tmp_path: Path) -> None:
     """Both wait for the lock that this test holds, then go on together; one packs, one reuses."""
     name = packed.pack.folder.name
-    with (tmp_path / f".{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with file_lock(tmp_path / f".{name}.lock"):
         processes = [start(packed, tmp_path) for _ in range(2)]
         for process in processes:
             assert process.stdout is not None

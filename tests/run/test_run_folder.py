@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ensemble.base.errors import InputError
-from ensemble.base.files import CannotWriteError
+from ensemble.base.errors import CannotWriteError, InputError
 from ensemble.data.prepare import prepare_data
 from ensemble.data.synthetic import draw_dataset
 from ensemble.run import folder as module

@@ -7,8 +7,7 @@ import torch
 from ray.exceptions import ActorDiedError, GetTimeoutError
 from ray.train import ControllerError, WorkerGroupError
 
-from ensemble.base.errors import InputError
-from ensemble.base.files import CannotWriteError
+from ensemble.base.errors import CannotWriteError, InputError
 from ensemble.search.task import explain_failure, is_hindrance
 from ensemble.search.watch import _why_it_died
 from ensemble.search.workers import TrainingFailedError, WorkersLostError, explain_train_error

@@ -16,8 +16,7 @@ from optuna.trial import TrialState
 from ray import tune
 from ray.tune.search import Searcher
 
-from ensemble.base.errors import InputError
-from ensemble.base.files import CannotWriteError
+from ensemble.base.errors import CannotWriteError, InputError
 from ensemble.search import database
 from ensemble.search.early_stopping import make_early_stopping
 from ensemble.search.searcher import StudySearcher

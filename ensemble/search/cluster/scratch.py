@@ -5,7 +5,6 @@ ends. Process numbers would not do: another container or another host counts pro
 and may share /tmp or a home folder with this one.
 """
 
-import fcntl
 import os
 import shutil
 import socket
@@ -15,6 +14,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
+
+from ensemble.base.locks import try_lock
 
 PREFIX = "crack-"  # short: Ray's sockets lie below, and their paths have 107 bytes at most
 OWNER = ".owner"
@@ -47,7 +48,7 @@ def own(folder: Path) -> IO[str] | None:
     draft = folder / f"{OWNER}-{os.getpid()}"
     file = draft.open("w")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try_lock(file.fileno())
         file.write(_name_kernel())
         file.flush()
         draft.rename(folder / OWNER)  # nobody sees it without its lock
@@ -76,11 +77,7 @@ def _is_abandoned(mark: Path) -> bool:
         named, here = file.read().split(), _name_kernel().split()
         if not any(one == mine for one, mine in zip(named, here, strict=False)):
             return False  # of another host: some file systems do not tell us of its locks
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-    return True
+        return try_lock(file.fileno())  # an OSError of a file system without locks leaves it alone
 
 
 def _name_kernel() -> str:

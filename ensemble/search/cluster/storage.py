@@ -6,7 +6,6 @@ a reader finds the old record with its files or the new one with its own. On a s
 is written beside its place and moved; an object appears when it is complete.
 """
 
-import fcntl
 import hashlib
 import os
 import re
@@ -23,8 +22,9 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 import fsspec
 from pyarrow import ArrowException, fs
 
-from ensemble.base.errors import InputError, hide_passwords, short_repr
-from ensemble.base.files import CannotWriteError, atomic_write
+from ensemble.base.errors import CannotWriteError, InputError, hide_passwords, short_repr
+from ensemble.base.files import atomic_write
+from ensemble.base.locks import file_lock
 from ensemble.data.pack import Pack, open_pack
 
 PAUSES_SECONDS = (0.5, 2.0)  # before the second and the third attempt
@@ -242,8 +242,7 @@ def local_pack(storage: Storage, name: str, cache: Path, *, sha256: str) -> Path
     """
     folder = cache / name
     cache.mkdir(parents=True, exist_ok=True)
-    with (cache / f".{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with file_lock(cache / f".{name}.lock"):
         for attempt in range(3):
             try:
                 open_pack(folder, splits=("train", "val"), sha256=sha256)
