@@ -1,7 +1,7 @@
-"""Configurations → members of a run, one after another; what was finished stays, the rest goes on.
+"""Recipes → members of a run, one after another; what is finished stays, what was cut goes on.
 
-The run's folder is that of a search with other trials in it, so evaluation, prediction and report
-work on it unchanged. Needs neither Ray nor Optuna.
+The folder is like that of a search, so evaluation, prediction and report work on it unchanged.
+Needs neither Ray nor Optuna.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,28 +9,103 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 
 from ensemble.base.errors import InputError
+from ensemble.data.pack import Pack
 from ensemble.recipes.best_epochs import BestEpochs
+from ensemble.recipes.comparison import for_tables, write_comparison
+from ensemble.recipes.export import export_member
 from ensemble.recipes.recipe import BASE, Recipe
 from ensemble.run.events import TrialEvents
-from ensemble.run.members import member_folder
+from ensemble.run.folder import (
+    begin_run,
+    check_same_run,
+    display_path,
+    identify_data,
+    identify_weights,
+    run_lock,
+)
+from ensemble.run.members import member_folder, rank_members
 from ensemble.run.tables import RunTables
 from ensemble.training.checkpoint import Member, open_member
 from ensemble.training.config import TrialConfig
-from ensemble.training.initial_weights import digest_tensors
+from ensemble.training.cost import print_layers, print_totals, summarise
+from ensemble.training.initial_weights import InitialState, digest_tensors
 from ensemble.training.loop import DivergedError, Epoch
-from ensemble.training.member import TrainingData, train_member
+from ensemble.training.member import TrainingData, open_training_data, train_member
+from ensemble.training.metrics import check_both_classes
 from ensemble.training.settings import flatten
 from ensemble.training.state import remove_state
 from ensemble.training.weights_file import read_tensors
 
 
-class RecipeRun:
-    """A run's folder whose members are trained here.
+def run_recipe(
+    folder: Path,
+    recipe: Recipe,
+    state: InitialState,
+    packed: Pack,
+    *,
+    device: torch.device,
+    seed: int,
+    export: bool,
+    console: Console,
+) -> None:
+    """Train, compare and perhaps export; a run in `folder` that was cut goes on.
 
     Args:
-        folder: Of the run; it holds `initial/`.
+        folder: Folder of the run; made if missing.
+        recipe: Recipe to train.
+        state: Weights that its backbone starts from.
+        packed: Tiles to train on.
+        device: Device to train on.
+        seed: Seed that `recipe` and `state` have; it is written into `run.json`.
+        export: Whether the best member is exported.
+        console: Takes what the person reads.
+
+    Raises:
+        InputError: The folder holds another run, or the recipe cannot be trained.
+    """
+    states = {recipe.backbone: state}
+    identity = {
+        **identify_data(packed),
+        "seed": seed,
+        "epochs": recipe.base.optimisation.epochs,
+        "image_size_px": recipe.base.data.image_size_px,
+        "weights": identify_weights(states),
+        "recipe": recipe.describe(),
+    }
+    with run_lock(folder, what="command"):
+        check_same_run(folder, identity, packed)
+        data = open_training_data(packed.folder, device)
+        for split, tiles in (("training", data.train), ("validation", data.val)):
+            check_both_classes(tiles.labels.cpu().numpy(), what=f"the {split} tiles")
+        begin_run(
+            folder,
+            identity,
+            packed,
+            states,
+            asked={"recipe.toml": recipe.path},
+            settings={"device": device.type, "threads": torch.get_num_threads()},
+            log=console.print,
+        )
+        console.print(f"{recipe.backbone} starts from {state.describe()}")
+        run = RecipeRun(folder, data, console.print)
+        members = train_recipe(run, recipe)
+        checkpoints = run.finished_among(recipe.checkpoint_numbers)
+        write_comparison(folder, recipe, members, checkpoints, data, console)
+        if export:
+            best = rank_members(list(members.values()))[0]
+            size = packed.about["height_px"], packed.about["width_px"]
+            export_member(best, folder / "export", name=recipe.name, tile_size_px=size)
+            console.print(f"written: {display_path(folder)}/export, the best variant's kept epoch")
+
+
+class RecipeRun:
+    """A run's folder and the training of its members.
+
+    Args:
+        folder: Folder of the run, with `initial/` in it.
         data: Training and validation tiles.
         log: Takes lines for the person.
     """
@@ -50,50 +125,34 @@ class RecipeRun:
         settings: Mapping[str, Any],
         best_epochs: BestEpochs | None = None,
     ) -> Member | None:
-        """Train the member `number`, unless it is finished; None where it diverged.
+        """Train one member unless it is finished; None if it diverged.
 
         Args:
-            number: Of the trial.
-            name: For people.
-            config: Of the training run.
-            initial_weights: What it starts from.
-            settings: That the table of trials shows beside its name.
+            number: Number of the trial.
+            name: Name that people read.
+            config: Configuration to train.
+            initial_weights: File of the weights to start from.
+            settings: Settings that `trials.csv` shows beside the name.
             best_epochs: Keeps further epochs.
 
         Raises:
             InputError: The GPU's memory does not suffice, or the disk is full.
         """
         shown = {"name": name, **settings}
-        folder = member_folder(self.folder, number)
-        about = {
+        origin = {
             "trial": number,
             "split_digest": self.data.split_digest,
             "initial_weights_digest": digest_tensors(read_tensors(initial_weights)),
         }
-        member = self._find_finished(number, {**about, "config": config})
+        folder = member_folder(self.folder, number)
+        member = self._find_finished(number, {**origin, "config": config})
         if member is not None:
             remove_state(folder)
             self._log(f"{name}: finished before; {describe_member(member)}")
             return member
         self._note(number, "RUNNING", shown)
-        events = TrialEvents(self.folder / "tensorboard" / f"{number:04}", config.model_dump())
-        has_ended = False
         try:
-            for epoch in train_member(
-                config,
-                self.data,
-                trial=number,
-                initial_weights=initial_weights,
-                folder=folder,
-                each_epoch=None
-                if best_epochs is None
-                else lambda model, epoch: best_epochs.take(model, epoch, config, **about),
-            ):
-                events.add_epoch(epoch.row())
-                events.add_batches(epoch)
-                self._tables.add_epoch(number, config.model.backbone, epoch.row())
-                self._log(f"{name} {describe_epoch(epoch, config.optimisation.epochs)}")
-            has_ended = True
+            self._train_epochs(name, config, initial_weights, origin, best_epochs)
         except DivergedError as error:
             self.give_up(number, str(error), shown)
             return None
@@ -102,8 +161,6 @@ class RecipeRun:
                 f"{name}: out of GPU memory ({str(error).splitlines()[0]}); give a smaller "
                 "--image-size or batch, or train with --gpus 0"
             ) from None
-        finally:
-            events.close(finished=has_ended)
         if best_epochs is not None:
             for member in best_epochs.make_members():
                 self._rows[member.trial] = self._describe_checkpoint(member, name)
@@ -115,13 +172,44 @@ class RecipeRun:
         self._log(f"{name}: {describe_member(member)}")
         return member
 
+    def _train_epochs(
+        self,
+        name: str,
+        config: TrialConfig,
+        initial_weights: Path,
+        origin: dict[str, Any],
+        best_epochs: BestEpochs | None,
+    ) -> None:
+        """Train to the end, and write and print each epoch."""
+        number = origin["trial"]
+        events = TrialEvents(self.folder / "tensorboard" / f"{number:04}", config.model_dump())
+        has_ended = False
+        try:
+            for epoch in train_member(
+                config,
+                self.data,
+                trial=number,
+                initial_weights=initial_weights,
+                folder=member_folder(self.folder, number),
+                each_epoch=None
+                if best_epochs is None
+                else lambda model, epoch: best_epochs.take(model, epoch, config, **origin),
+            ):
+                events.add_epoch(epoch.row())
+                events.add_batches(epoch)
+                self._tables.add_epoch(number, config.model.backbone, epoch.row())
+                self._log(f"{name} {describe_epoch(epoch, config.optimisation.epochs)}")
+            has_ended = True
+        finally:
+            events.close(finished=has_ended)
+
     def give_up(self, number: int, reason: str, shown: Mapping[str, Any]) -> None:
-        """Write down and say that a trial cannot be trained, and why."""
+        """Write down and print that a trial cannot be trained, and why."""
         self._log(f"{shown['name']}: failed, {reason}")
         self._note(number, "FAIL", shown, reason=reason)
 
     def finished_among(self, numbers: range) -> list[Member]:
-        """The members of the finished trials; a missing or damaged one is left out and said."""
+        """Members of the finished trials; a missing or damaged one is reported and left out."""
         members = []
         for number in numbers:
             if self._rows.get(number, {}).get("state") != "COMPLETE":
@@ -142,6 +230,7 @@ class RecipeRun:
         }
 
     def _find_finished(self, number: int, expected: dict[str, Any]) -> Member | None:
+        """The whole and finished member whose record has the expected values, or None."""
         if self._rows.get(number, {}).get("state") != "COMPLETE":
             return None
         try:
@@ -151,11 +240,11 @@ class RecipeRun:
         except InputError as error:
             self._log(f"{error}; it is trained again")
             return None
-        found = {name: getattr(member.record, name) for name in expected}
-        return member if found == expected else None
+        record = {name: getattr(member.record, name) for name in expected}
+        return member if record == expected else None
 
     def _note(self, number: int, state: str, shown: Mapping[str, Any], *, reason: str = "") -> None:
-        """Write the table of trials with this row."""
+        """Write `trials.csv` with the trial's new row."""
         row = self._tables.describe_trial(number, state, reason=reason, settings=dict(shown))
         self._rows[number] = row
         self._tables.write_trial_rows(self._rows[key] for key in sorted(self._rows))
@@ -165,7 +254,7 @@ def train_recipe(run: RecipeRun, recipe: Recipe) -> dict[str, Member]:
     """Train each variant of a recipe that is not finished, base first.
 
     Returns:
-        Name → member, without variants that cannot be trained; those are told.
+        Name → member, without variants that cannot be trained; those are reported.
 
     Raises:
         InputError: Base cannot be trained.
@@ -202,7 +291,7 @@ def train_recipe(run: RecipeRun, recipe: Recipe) -> dict[str, Member]:
 
 
 def weights_file(member: Member) -> Path:
-    """The file of a member's weights, which can be what another one starts from."""
+    """The file of a member's weights, from which another member can start."""
     assert member.record.weights_file is not None  # a run without a search drops none
     return member.folder / member.record.weights_file
 
@@ -223,3 +312,11 @@ def describe_epoch(epoch: Epoch, num_epochs: int) -> str:
 def describe_member(member: Member) -> str:
     """What was kept of a training run, in a few words."""
     return f"kept epoch {member.record.epoch}, validation F1 {member.val_f1:.3f}"
+
+
+def print_summary(recipe: Recipe, console: Console) -> None:
+    """Print the layers of a recipe's network, and what each of its variants costs."""
+    summaries = [summarise(variant.config) for variant in recipe.variants]
+    print_layers(summaries[0], for_tables(console))
+    for variant, summary in zip(recipe.variants, summaries, strict=True):
+        print_totals(variant.name, variant.config, summary, console)

@@ -13,6 +13,7 @@ from sklearn import metrics as reference
 from ensemble import recall, train
 from ensemble.base.errors import InputError
 from ensemble.cli import parse
+from ensemble.recipes.recall import train_recall_remedies
 from ensemble.run.members import member_folder, read_validation
 from ensemble.training.checkpoint import open_member
 from ensemble.training.metrics import margins_to_probabilities
@@ -98,9 +99,9 @@ def test_recall_goes_on_where_it_was_interrupted(answered, tmp_path):
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        recall.train_recall_remedies(run, torch.device("cpu"), Interrupting())
+        train_recall_remedies(run, torch.device("cpu"), Interrupting())
     assert (member_folder(run, 2) / "state.json").exists()
-    table = recall.train_recall_remedies(run, torch.device("cpu"), Console(quiet=True))
+    table = train_recall_remedies(run, torch.device("cpu"), Console(quiet=True))
     pd.testing.assert_frame_equal(table, pd.read_csv(answered / "recall.csv"), check_dtype=False)
 
 
@@ -115,7 +116,7 @@ def test_training_tiles_that_somebody_relabelled_in_the_pack_are_refused(answere
     table[table["label"] == 0].to_csv(pack / "train.csv", index=False)
     (run / "run.json").write_text(json.dumps(about | {"pack_folder": str(pack)}))
     with pytest.raises(InputError, match=r"train\.csv is damaged"):
-        recall.train_recall_remedies(run, torch.device("cpu"), Console(quiet=True))
+        train_recall_remedies(run, torch.device("cpu"), Console(quiet=True))
 
 
 def test_a_run_of_a_search_is_refused(answered, tmp_path):
@@ -125,7 +126,7 @@ def test_a_run_of_a_search_is_refused(answered, tmp_path):
     del about["recipe"]
     (run / "run.json").write_text(json.dumps(about))
     with pytest.raises(InputError, match="no run of a recipe"):
-        recall.train_recall_remedies(run, torch.device("cpu"), Console(quiet=True))
+        train_recall_remedies(run, torch.device("cpu"), Console(quiet=True))
 
 
 def test_a_run_whose_base_is_not_finished_is_refused(answered, tmp_path):
@@ -134,7 +135,7 @@ def test_a_run_whose_base_is_not_finished_is_refused(answered, tmp_path):
     table = pd.read_csv(run / "trials.csv")
     table.assign(state="RUNNING").to_csv(run / "trials.csv", index=False)
     with pytest.raises(InputError, match="its base is not finished"):
-        recall.train_recall_remedies(run, torch.device("cpu"), Console(quiet=True))
+        train_recall_remedies(run, torch.device("cpu"), Console(quiet=True))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
