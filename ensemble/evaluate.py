@@ -149,7 +149,7 @@ def evaluate(
 
 def _check_test_classes(pack: Pack) -> None:
     """Refuse a test split of one class by the counts of the pack; no label is read for that."""
-    tiles, cracked = (pack.about[key]["test"] for key in ("num_tiles", "num_cracked"))
+    tiles, cracked = (pack.record[key]["test"] for key in ("num_tiles", "num_cracked"))
     check_both_classes((np.arange(tiles) < cracked).astype(int), what="the test tiles")
 
 
@@ -225,15 +225,15 @@ def _describe_test(
 
 
 def _describe_data(pack: Pack, predictions: pd.DataFrame) -> dict[str, Any]:
-    photographs = pack.about["num_photographs"]["test"]
+    photographs = pack.record["num_photographs"]["test"]
     unit = "photograph" if photographs else "tile"
     return {
         "num_test_tiles": len(predictions),
         "num_test_photographs": photographs,
         "intervals": coverage_note(len(set(photograph_of(predictions))), unit=unit),
-        "split_by": pack.about["split_by"],
-        "leaky_split": pack.about["leaky_split"],
-        "split_digest": pack.about["split_digest"],
+        "split_by": pack.record["split_by"],
+        "leaky_split": pack.record["leaky_split"],
+        "split_digest": pack.record["split_digest"],
     }
 
 

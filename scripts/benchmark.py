@@ -103,7 +103,7 @@ def _plan(options: argparse.Namespace, scratch: Path) -> Plan:
     if is_synthetic(data):
         drawn = prepare_data(data, split_seed=0, leaky_split=False,
                              max_bad_tiles=0, packs=scratch / "packs", log=_quiet)  # fmt: skip
-        source = Path(drawn.about["source"])
+        source = Path(drawn.record["source"])
     else:
         source = _subset(Path(data), scratch / "tiles", options.photographs)
     packed = pack(open_source(source), under=scratch / "packs", log=_quiet)

@@ -17,7 +17,7 @@ import pandas as pd
 from ensemble.base.errors import InputError, writing
 from ensemble.base.files import sync_file, write_json
 from ensemble.base.locks import file_lock
-from ensemble.data.pack import FORMAT, Pack, open_pack
+from ensemble.data.pack import FORMAT, Pack, digest_rows, open_pack, record_files
 from ensemble.data.photographs import check_photographs
 from ensemble.data.reading.listing import Reader
 from ensemble.data.samples import draw_samples
@@ -34,7 +34,6 @@ from ensemble.data.split import (
     keep_splits,
 )
 from ensemble.data.tiles import check_bad_tiles, decode_tiles, digest_tiles, find_common_size
-from ensemble.data.verify import digest_rows, record_files
 
 
 def pack(
@@ -90,7 +89,7 @@ def pack(
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
             packed = open_pack(folder)
-    check_bad_tiles(packed.about["bad_tiles"] | packed.about["odd_tiles"], max_bad_tiles)
+    check_bad_tiles(packed.record["bad_tiles"] | packed.record["odd_tiles"], max_bad_tiles)
     return packed
 
 

@@ -71,7 +71,7 @@ def prepare_data(
         max_bad_tiles=max_bad_tiles,
         log=log,
     )
-    for line in describe_pack(packed.about):
+    for line in describe_pack(packed.record):
         log(line)
     log(f"packed tiles and samples.png: {packed.folder}")
     return packed

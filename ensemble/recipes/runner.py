@@ -96,7 +96,7 @@ def run_recipe(
         write_comparison(folder, recipe, members, checkpoints, data, console)
         if export:
             best = rank_members(list(members.values()))[0]
-            size = packed.about["height_px"], packed.about["width_px"]
+            size = packed.record["height_px"], packed.record["width_px"]
             export_member(best, folder / "export", name=recipe.name, tile_size_px=size)
             console.print(f"written: {display_path(folder)}/export, the best variant's kept epoch")
 

@@ -21,8 +21,7 @@ from ensemble.base.files import (
 )
 from ensemble.base.locks import file_lock
 from ensemble.base.provenance import describe_code_and_machine
-from ensemble.data.differences import explain_difference
-from ensemble.data.pack import Pack
+from ensemble.data.pack import Pack, explain_difference
 from ensemble.training.initial_weights import InitialState, save_initial_state
 
 LONGEST_NAME = 200  # bytes: names beside the run's are longer, and a file's has 255 at most
@@ -131,7 +130,7 @@ def check_same_run(folder: Path, identity: dict[str, Any], packed: Pack) -> None
 
 def identify_data(packed: Pack) -> dict[str, Any]:
     """What must be the same of the tiles for a run to be continued."""
-    return {"data": packed.about["source"], "split_digest": packed.about["split_digest"]}
+    return {"data": packed.record["source"], "split_digest": packed.record["split_digest"]}
 
 
 def identify_weights(states: dict[str, InitialState]) -> dict[str, Any]:
@@ -182,9 +181,9 @@ def begin_run(
             "command": shlex.join(hide_passwords(word) for word in sys.argv),
             "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "pack_folder": str(packed.folder),
-            "leaky_split": packed.about["leaky_split"],
-            "data_summary": packed.about,
-            "tile_size_px": [packed.about["height_px"], packed.about["width_px"]],
+            "leaky_split": packed.record["leaky_split"],
+            "data_summary": packed.record,
+            "tile_size_px": [packed.record["height_px"], packed.record["width_px"]],
             **identity,
             **about_code,
         }

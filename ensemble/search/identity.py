@@ -46,7 +46,7 @@ def check_disk(
         num_trials=num_trials,
         epochs=space.default.optimisation.epochs,
         max_concurrent_trials=budget.max_concurrent_trials,
-        num_val_tiles=packed.about["num_tiles"]["val"],
+        num_val_tiles=packed.record["num_tiles"]["val"],
     )
     there = sum(file.stat().st_size for file in (folder / "members").rglob("epoch-*"))
     free = shutil.disk_usage(folder).free
@@ -66,7 +66,9 @@ def share_run(storage: Storage, folder: Path, packed: Pack) -> StorageLayout:
     """Send the tiles and the states to start from to where all nodes can fetch them."""
     pack, sha256 = push_pack(storage, packed)
     record = folder / "initial" / "states.json"
-    digest = hashlib.sha256(record.read_bytes() + packed.about["split_digest"].encode()).hexdigest()
+    digest = hashlib.sha256(
+        record.read_bytes() + packed.record["split_digest"].encode()
+    ).hexdigest()
     shared = StorageLayout(f"{folder.name}-{digest[:8]}", pack, sha256)
     storage.push(folder / "initial", shared.initial)
     return shared

@@ -55,7 +55,7 @@ def open_training_data(pack_folder: Path, device: torch.device) -> TrainingData:
         table = pack.table(split)
         rows, labels = table["row"].to_numpy(np.int64), table["label"].to_numpy(np.int64)
         tiles[split] = place_tiles(pack.pixels(split), rows, labels, device)
-    return TrainingData(tiles["train"], tiles["val"], pack.about["split_digest"])
+    return TrainingData(tiles["train"], tiles["val"], pack.record["split_digest"])
 
 
 def train_member(

@@ -136,7 +136,7 @@ def _read_log(
 
 
 def _images_per_epoch(plan: Plan) -> int:
-    tiles = open_pack(plan.pack_folder).about["num_tiles"]["train"]
+    tiles = open_pack(plan.pack_folder).record["num_tiles"]["train"]
     return tiles // plan.batch_size * plan.batch_size
 
 

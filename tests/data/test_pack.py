@@ -22,15 +22,14 @@ from PIL import Image
 
 from ensemble.base.errors import InputError
 from ensemble.base.locks import file_lock
+from ensemble.data import pack as pack_files
 from ensemble.data import tiles as all_tiles
-from ensemble.data import verify
 from ensemble.data.layout import Layout
-from ensemble.data.pack import Pack, open_pack
+from ensemble.data.pack import Pack, PackError, open_pack
 from ensemble.data.packing import pack
 from ensemble.data.reading.listing import Reader
 from ensemble.data.sources import Source, open_source
 from ensemble.data.split import SPLITS, digest_split
-from ensemble.data.verify import PackError
 
 ROOT = Path(__file__).parents[2]
 SURFACES = ("D", "W")
@@ -130,7 +129,7 @@ def test_folder_and_zip_give_equal_pixels_and_an_equal_split(
 ) -> None:
     path = Path(shutil.make_archive(str(tmp_path / "tiles"), "zip", packed.source.path))
     zipped = pack(open_source(path), under=tmp_path / "packs")
-    assert zipped.about["split_digest"] == packed.pack.about["split_digest"]
+    assert zipped.record["split_digest"] == packed.pack.record["split_digest"]
     for split in SPLITS:
         np.testing.assert_array_equal(zipped.pixels(split), packed.pack.pixels(split))
         assert zipped.table(split).equals(packed.pack.table(split))
@@ -161,7 +160,7 @@ def test_photograph_keeps_its_zeros_and_surface_may_be_called_na(tmp_path: Path)
 
 
 def test_counts_are_those_of_the_tables(packed: Packed) -> None:
-    about = packed.pack.about
+    about = packed.pack.record
     # Of 4 photographs a surface one each goes to val and test; a photograph has 2 + 2 tiles.
     assert about["num_photographs"] == {"train": 4, "val": 2, "test": 2}
     assert about["num_tiles"] == {"train": 16, "val": 8, "test": 8}
@@ -173,7 +172,7 @@ def test_counts_are_those_of_the_tables(packed: Packed) -> None:
 
 def test_digest_can_be_recomputed_from_the_tables(packed: Packed) -> None:
     tables = everything(packed.pack).reset_index()
-    assert digest_split(tables) == packed.pack.about["split_digest"]
+    assert digest_split(tables) == packed.pack.record["split_digest"]
     tile = tables["tile"][0]
     data = (packed.source.path / tile).read_bytes()
     assert tables["content"][0] == hashlib.blake2b(data, digest_size=16).hexdigest()
@@ -186,7 +185,7 @@ def test_test_split_is_a_file_of_its_own(packed: Packed, tmp_path: Path) -> None
     result = open_pack(folder, splits=("train", "val"))
     for split in ("train", "val"):
         table = result.table(split)
-        assert len(result.pixels(split)) == len(table) == result.about["num_tiles"][split]
+        assert len(result.pixels(split)) == len(table) == result.record["num_tiles"][split]
     with pytest.raises(PackError, match=r"test\.npy is missing"):
         result.pixels("test")
 
@@ -212,7 +211,7 @@ def test_mapped_pixels_are_private_to_writes(packed: Packed) -> None:
 def test_duplicate_is_counted_once_and_named(tmp_path: Path) -> None:
     folder = draw_tiles(tmp_path / "tiles")
     shutil.copy(folder / "D/CD/70-0.png", folder / "D/CD/70-9.png")
-    about = pack(open_source(folder), under=tmp_path / "packs").about
+    about = pack(open_source(folder), under=tmp_path / "packs").record
     assert about["duplicates"] == ["D/CD/70-9.png"]
     assert sum(about["num_tiles"].values()) == NUM_TILES
 
@@ -245,7 +244,7 @@ def test_equal_bytes_in_both_classes_are_left_out_and_named(tmp_path: Path) -> N
     folder = draw_tiles(tmp_path / "tiles")
     shutil.copy(folder / "D/CD/70-0.png", folder / "D/UD/70-9.png")
     result = pack(open_source(folder), under=tmp_path / "packs")
-    assert result.about["contradictory_tiles"] == ["D/CD/70-0.png", "D/UD/70-9.png"]
+    assert result.record["contradictory_tiles"] == ["D/CD/70-0.png", "D/UD/70-9.png"]
     assert not {"D/CD/70-0.png", "D/UD/70-9.png"} & set(everything(result)["tile"])
 
 
@@ -262,8 +261,8 @@ def test_sizes_become_the_most_common_one_and_are_counted(
     larger.save(folder / "D/CD/70-0.png")
     wider.save(folder / "W/UW/75-1.png")
     result = pack(open_source(folder), under=tmp_path / "packs")
-    assert (result.about["height_px"], result.about["width_px"]) == (16, 16)
-    assert result.about["resized_tiles"] == 2
+    assert (result.record["height_px"], result.record["width_px"]) == (16, 16)
+    assert result.record["resized_tiles"] == 2
     for tile, image in (("D/CD/70-0.png", larger), ("W/UW/75-1.png", wider)):
         expected = np.asarray(image.resize((16, 16), Image.Resampling.BILINEAR))
         np.testing.assert_array_equal(pixels_of(result, tile), expected)
@@ -276,7 +275,7 @@ def test_resized_tiles_are_tiles_of_the_pack(tmp_path: Path) -> None:
         noise(900, 24).save(folder / name)
     noise(901, 24).save(folder / "W/CW/75-8.jpg")
     cut_short(folder / "W/CW/75-8.jpg")
-    about = pack(open_source(folder), under=tmp_path / "packs").about
+    about = pack(open_source(folder), under=tmp_path / "packs").record
     assert (about["duplicates"], list(about["bad_tiles"])) == (["D/CD/70-8.png"], ["W/CW/75-8.jpg"])
     assert about["resized_tiles"] == 1
 
@@ -299,7 +298,7 @@ def test_grey_of_16_bits_is_never_silently_white(tmp_path: Path) -> None:
     levels = np.random.default_rng(0).integers(0, 2**16, (16, 16), dtype=np.uint16)
     Image.fromarray(levels).save(folder / name)
     result = pack(open_source(folder), under=tmp_path / "packs")
-    if name not in result.about["bad_tiles"]:
+    if name not in result.record["bad_tiles"]:
         expected = np.stack([levels / 257] * 3, axis=-1)
         np.testing.assert_allclose(pixels_of(result, name), expected, atol=1)
 
@@ -336,10 +335,10 @@ def test_unreadable_tile_is_left_out_and_named_with_the_reason(
     folder = draw_tiles(tmp_path / "tiles")
     name = spoil(folder, kind)
     result = pack(open_source(folder), under=tmp_path / "packs")
-    assert list(result.about["bad_tiles"]) == [name]
-    assert reason in result.about["bad_tiles"][name]
-    assert sum(result.about["num_tiles"].values()) == NUM_TILES
-    assert result.about["split_digest"] == packed.pack.about["split_digest"]
+    assert list(result.record["bad_tiles"]) == [name]
+    assert reason in result.record["bad_tiles"][name]
+    assert sum(result.record["num_tiles"].values()) == NUM_TILES
+    assert result.record["split_digest"] == packed.pack.record["split_digest"]
     for tile in everything(result)["tile"]:
         np.testing.assert_array_equal(pixels_of(result, tile), pixels_of(packed.pack, tile))
 
@@ -364,7 +363,7 @@ def test_equal_unreadable_tiles_are_neither_copies_nor_contradictions(
     names = [f"D/{folders[n % len(folders)]}D/{70 + n}-9.png" for n in range(4)]
     for name in names:
         (folder / name).touch()
-    about = pack(open_source(folder), under=tmp_path / "packs").about
+    about = pack(open_source(folder), under=tmp_path / "packs").record
     assert set(about["bad_tiles"]) == set(names)
     assert (about["duplicates"], about["contradictory_tiles"]) == ([], [])
     with pytest.raises(InputError, match=r"4 tiles must be left out, more than .*3"):
@@ -386,8 +385,8 @@ def test_unreadable_tiles_have_no_say_in_the_split(tmp_path: Path, kind: str, le
     for number in range(6):
         spoil(folder, kind, f"D/CD/{75 + number}-8.jpg", seed=1000 + number)
     after = pack(open_source(folder), under=tmp_path / "packs", **plan)
-    assert len(after.about["bad_tiles"]) == 6
-    assert after.about["split_digest"] == before.about["split_digest"]
+    assert len(after.record["bad_tiles"]) == 6
+    assert after.record["split_digest"] == before.record["split_digest"]
     for split in SPLITS:
         tables = [packed.table(split) for packed in (before, after)]
         assert tables[0].drop(columns="row").equals(tables[1].drop(columns="row"))
@@ -438,7 +437,7 @@ def test_zip_member_that_cannot_be_unpacked_is_left_out(tmp_path: Path, method: 
     directory = data.rindex(name.encode()) - 46
     data[local + 8 : local + 10] = data[directory + 10 : directory + 12] = struct.pack("<H", method)
     path.write_bytes(data)
-    about = pack(open_source(path), under=tmp_path / "packs").about
+    about = pack(open_source(path), under=tmp_path / "packs").record
     assert list(about["bad_tiles"]) == [name]
     assert sum(about["num_tiles"].values()) == NUM_TILES - 1
 
@@ -446,7 +445,7 @@ def test_zip_member_that_cannot_be_unpacked_is_left_out(tmp_path: Path, method: 
 def test_file_removed_after_listing_is_an_unreadable_tile(tmp_path: Path) -> None:
     source = open_source(draw_tiles(tmp_path / "tiles"))
     (source.path / "D/CD/70-0.png").unlink()
-    about = pack(source, under=tmp_path / "packs").about
+    about = pack(source, under=tmp_path / "packs").record
     assert list(about["bad_tiles"]) == ["D/CD/70-0.png"]
 
 
@@ -467,7 +466,7 @@ def test_other_split_seed_gives_another_folder_and_split(packed: Packed, tmp_pat
     packs = [pack(packed.source, under=tmp_path, split_seed=seed) for seed in (1, 2)]
     found = [*packs, packed.pack]
     assert len({one.folder.name for one in found}) == 3
-    assert len({one.about["split_digest"] for one in found}) == 3
+    assert len({one.record["split_digest"] for one in found}) == 3
     assert len({tuple(map(frozenset, photographs_of(one).values())) for one in found}) == 3
 
 
@@ -491,7 +490,7 @@ def test_left_over_of_an_interrupted_call_is_thrown_away(packed: Packed, tmp_pat
     (partial / "stale.txt").write_bytes(b"old")
     result = pack(packed.source, under=tmp_path)
     assert names_in(result.folder) == names_in(packed.pack.folder)
-    assert result.about == packed.pack.about
+    assert result.record == packed.pack.record
     assert not partial.exists()
 
 
@@ -506,7 +505,7 @@ def test_folder_without_its_pack_json_is_never_a_traceback(packed: Packed, tmp_p
     folder = Path(shutil.copytree(packed.pack.folder, tmp_path / packed.pack.folder.name))
     (folder / "pack.json").unlink()
     try:
-        assert pack(packed.source, under=tmp_path).about == packed.pack.about
+        assert pack(packed.source, under=tmp_path).record == packed.pack.record
     except InputError as error:
         assert folder.name in str(error)  # noqa: PT017
 
@@ -576,18 +575,18 @@ def copied(packed: Packed, tmp_path: Path) -> Path:
 def note_files_read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the arrays whose rows are summed from now on."""
     read: list[str] = []
-    digest_array = verify._digest_array
+    digest_array = pack_files._digest_array
 
     def note(path: Path) -> str:
         read.append(path.name)
         return digest_array(path)
 
-    monkeypatch.setattr(verify, "_digest_array", note)
+    monkeypatch.setattr(pack_files, "_digest_array", note)
     return read
 
 
 def test_every_file_of_a_pack_is_recorded_with_its_size_and_digest(packed: Packed) -> None:
-    folder, files = packed.pack.folder, packed.pack.about["files"]
+    folder, files = packed.pack.folder, packed.pack.record["files"]
     names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
     assert files.keys() == names - {"pack.json"}
     assert {"train.npy", "val.csv", "test.npy", "samples.png"} <= files.keys()
@@ -601,14 +600,14 @@ def test_the_digest_of_pixels_is_made_of_a_crc_of_each_row(packed: Packed) -> No
     pixels = packed.pack.pixels("train")
     sums = b"".join(zlib.crc32(row.tobytes()).to_bytes(4, "little") for row in pixels)
     expected = hashlib.sha256(repr(pixels.shape).encode() + sums).hexdigest()
-    assert packed.pack.about["files"]["train.npy"]["digest"] == expected
+    assert packed.pack.record["files"]["train.npy"]["digest"] == expected
 
 
 def test_a_new_pack_is_opened_without_reading_its_pixels(
     packed: Packed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = note_files_read(monkeypatch)
-    assert open_pack(packed.pack.folder).about == packed.pack.about
+    assert open_pack(packed.pack.folder).record == packed.pack.record
     assert read == []
 
 
@@ -673,7 +672,7 @@ def test_a_damaged_pack_is_not_used_again_by_packing(packed: Packed, tmp_path: P
     with pytest.raises(PackError, match=r"train\.npy is damaged .*delete the folder"):
         pack(packed.source, under=tmp_path)
     shutil.rmtree(result.folder)
-    assert pack(packed.source, under=tmp_path).about == result.about
+    assert pack(packed.source, under=tmp_path).record == result.record
 
 
 def test_copy_of_another_pack_is_refused(copied: Path) -> None:
@@ -728,7 +727,7 @@ def test_two_processes_at_the_same_time_give_one_pack(packed: Packed, tmp_path: 
         assert process.returncode == 0
         assert printed.strip() == str(tmp_path / name)
     assert names_in(tmp_path) == [f".{name}.lock", name]
-    assert open_pack(tmp_path / name).about == packed.pack.about
+    assert open_pack(tmp_path / name).record == packed.pack.record
 
 
 def test_packing_leaves_no_thread_behind(tmp_path: Path) -> None:

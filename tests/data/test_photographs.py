@@ -56,7 +56,7 @@ def is_torn(packed: Pack) -> bool:
 
 def whole(packed: Pack) -> dict[str, str]:
     """Tile → photograph, of a pack by photograph."""
-    assert packed.about["split_by"] == "photograph"
+    assert packed.record["split_by"] == "photograph"
     assert not is_torn(packed)
     tables = everything(packed)
     return dict(zip(tables["tile"], tables["photograph"], strict=True))
@@ -71,8 +71,8 @@ def test_an_exact_copy_with_an_odd_name_leaves_the_split_as_it_was(tmp_path: Pat
     before = pack_it(folder)
     shutil.copy(folder / "Sound/1-1.png", folder / "Sound/1-1 (1).png")
     after = pack_it(folder)
-    assert after.about["duplicates"] == ["Sound/1-1 (1).png"]
-    assert after.about["split_digest"] == before.about["split_digest"]
+    assert after.record["duplicates"] == ["Sound/1-1 (1).png"]
+    assert after.record["split_digest"] == before.record["split_digest"]
     assert whole(after) == whole(before)
 
 
@@ -89,9 +89,9 @@ def test_tiles_without_a_photograph_among_others_are_left_out_and_named(tmp_path
     before = pack_it(folder)
     odd = add_odd_tiles(folder, 2)
     after = pack_it(folder, max_bad_tiles=2)
-    assert list(after.about["odd_tiles"]) == odd
-    assert after.about["split_digest"] == before.about["split_digest"]
-    lines = list(describe_pack(after.about))
+    assert list(after.record["odd_tiles"]) == odd
+    assert after.record["split_digest"] == before.record["split_digest"]
+    lines = list(describe_pack(after.record))
     assert (
         "  2 tiles without a photograph left out: Sound/cover0.png (its name carries no "
         "photograph), Sound/cover1.png (its name carries no photograph)"
@@ -106,7 +106,7 @@ def test_more_tiles_without_a_photograph_than_allowed_are_refused_by_name(tmp_pa
     said = str(caught.value)
     assert "names of 4 tiles carry no photograph (Sound/cover0.png, Sound/cover1.png, " in said
     assert "while Cracked/0-0.png looks like a part of photograph 0; rename or --exclude" in said
-    assert pack_it(folder, Layout(photographs="none")).about["split_by"] == "content"
+    assert pack_it(folder, Layout(photographs="none")).record["split_by"] == "content"
 
 
 def test_the_limit_holds_for_a_pack_that_is_there(tmp_path: Path) -> None:
@@ -119,9 +119,9 @@ def test_the_limit_holds_for_a_pack_that_is_there(tmp_path: Path) -> None:
 
 def test_where_no_name_carries_a_photograph_tiles_are_split_by_content(tmp_path: Path) -> None:
     packed = pack_it(draw(tmp_path / "tiles", drawn_by_camera))
-    assert packed.about["split_by"] == "content"
-    assert set(packed.about["num_photographs"].values()) == {None}
-    assert any("leakage cannot be ruled out" in line for line in describe_pack(packed.about))
+    assert packed.record["split_by"] == "content"
+    assert set(packed.record["num_photographs"].values()) == {None}
+    assert any("leakage cannot be ruled out" in line for line in describe_pack(packed.record))
 
 
 def test_equal_numbers_on_two_surfaces_are_two_photographs(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_a_number_that_tells_the_class_is_doubted(tmp_path: Path) -> None:
 def test_one_tile_a_photograph_is_doubted(tmp_path: Path) -> None:
     folder = draw(tmp_path / "tiles", lambda p, t: f"{CLASSES[t % 2]}/{4 * p + t}-1.png")
     assert "each of the 24 photographs would have one tile" in doubt(folder)
-    lines = list(describe_pack(pack_it(folder).about))
+    lines = list(describe_pack(pack_it(folder).record))
     assert any(line.startswith("  DOUBTFUL: names such as Cracked/0-1.png look") for line in lines)
 
 
@@ -290,7 +290,7 @@ def test_what_a_person_says_makes_it_another_pack(tmp_path: Path) -> None:
     ]
     packs = [pack_it(folder, layout) for layout in layouts]
     assert len({packed.folder for packed in packs}) == len(layouts)
-    assert len({packed.about["split_digest"] for packed in packs}) == 3  # rows decide nothing
+    assert len({packed.record["split_digest"] for packed in packs}) == 3  # rows decide nothing
 
 
 # A person's own split
@@ -305,7 +305,7 @@ def test_corrected_labels_hold_out_the_same_photographs(tmp_path: Path) -> None:
     after = pack_it(folder, Layout(labels=corrected))
     held_out = [everything(p).reset_index().set_index("tile")["split"] for p in (before, after)]
     assert held_out[0].sort_index().equals(held_out[1].sort_index())
-    assert after.about["num_relabelled"] == 26
+    assert after.record["num_relabelled"] == 26
     assert everything(after)["label"].sum() == everything(before)["label"].sum() + 26
 
 
@@ -335,7 +335,7 @@ def test_a_persons_own_split_is_kept_when_asked(tmp_path: Path) -> None:
     assert "there is no folder val: validation tiles are drawn from train" in said
     assert "split by the folders of the data" in said
     assert whole(packed)
-    assert packed.about["fractions"] is None
+    assert packed.record["fractions"] is None
 
 
 def test_a_persons_own_split_is_not_pooled_without_a_word(tmp_path: Path) -> None:

@@ -17,8 +17,7 @@ from sklearn.metrics import precision_recall_curve
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ensemble.data.concrete import LOOKS, turn, value_noise
-from ensemble.data.synthetic import draw_dataset
+from ensemble.data.synthetic import LOOKS, draw_dataset, turn, value_noise
 
 TINY = {"photographs_per_surface": 2, "rows": 2, "columns": 3, "tile_size_px": 64}
 
@@ -171,12 +170,6 @@ def test_tiny_set_is_pinned(tmp_path: Path) -> None:
         hashlib.sha256("\n".join(names).encode()).hexdigest()
         == "68c6f734beeef9ef73b5f7c6bd5e5e4c73bd69e8d56e8042793f743c302af8ff"
     )
-
-
-def test_progress_counts_every_photograph(tmp_path: Path) -> None:
-    calls = []
-    draw_dataset(tmp_path, on_photograph=lambda done, total: calls.append((done, total)), **TINY)
-    assert calls == [(done, 6) for done in range(1, 7)]
 
 
 def test_smallest_set_has_one_cracked_tile_per_surface(tmp_path: Path) -> None:

@@ -315,7 +315,10 @@ def test_a_poisoned_test_split_changes_nothing_before_the_evaluation(folder):
         (["--seed", "1"], "exists with other seed (0, now 1)"),
         (["--epochs", "3"], "exists with other epochs (2, now 3)"),
         (["--image-size", "64"], "exists with other image size (32, now 64)"),
-        (["--split-seed", "5"], "exists with other split of the same tiles (split seed 0, now 5)"),
+        (
+            ["--split-seed", "5"],
+            "exists with another split of the same tiles (split seed 0, now 5)",
+        ),
         (["--space", "cpu", "--weights", "none"], "exists with other weights"),
     ],
 )

@@ -25,7 +25,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from ensemble import train
 from ensemble.base.errors import InputError
 from ensemble.cli import parse
-from ensemble.data.verify import PackError
+from ensemble.data.pack import PackError
 from ensemble.evaluate import evaluate
 from ensemble.evaluation.terminal_table import read_names
 from ensemble.recipes.comparison import plot_curves, print_comparison
@@ -420,7 +420,10 @@ def test_ctrl_c_and_sigterm_end_with_how_to_go_on_and_the_same_command_does(work
         (["--seed", "1"], "exists with other seed (0, now 1)"),
         (["--epochs", "3"], "exists with other epochs (4, now 3)"),
         (["--image-size", "64"], "exists with other image size (32, now 64)"),
-        (["--split-seed", "5"], "exists with other split of the same tiles (split seed 0, now 5)"),
+        (
+            ["--split-seed", "5"],
+            "exists with another split of the same tiles (split seed 0, now 5)",
+        ),
         (["--backbone", "small_cnn_deep"], "exists with other weights"),
         (["--recipe", "small-cnn"], "exists with other recipe"),
     ],

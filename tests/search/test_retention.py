@@ -470,7 +470,7 @@ def test_a_run_with_dropped_members_is_evaluated_and_says_so(
     )
     run = tmp_path / "results" / "run"
     run.mkdir(parents=True)
-    digest = packed.about["split_digest"]
+    digest = packed.record["split_digest"]
     write_json(run / "run.json", {"split_digest": digest, "pack_folder": str(packed.folder)})
     packed.table("val")[["tile", "photograph", "surface", "label"]].to_csv(
         run / "validation.csv", index=False

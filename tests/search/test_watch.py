@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from ensemble.data.verify import PackError
+from ensemble.data.pack import PackError
 from ensemble.search.stopping import StopByErrors, Stopping
 from ensemble.search.watch import Watch
 

@@ -216,7 +216,7 @@ def push_pack(storage: Storage, pack: Pack) -> tuple[str, str]:
 
     Returns its name there (several searches may send it) and the SHA-256 of its `pack.json`.
     """
-    files = [*sorted(pack.about["files"].keys() - STAY), "pack.json"]
+    files = [*sorted(pack.record["files"].keys() - STAY), "pack.json"]
     sha256 = hashlib.sha256((pack.folder / "pack.json").read_bytes()).hexdigest()
     name = f"{pack.folder.name}-{sha256[:8]}"
 

@@ -75,7 +75,7 @@ def test_relabelled_tiles_are_counted_and_named_with_the_way_to_go_on(
     relabel(tiles, *numbers)
     said = refusal(run, pack_anew(tiles))
     counted = "1 tile" if len(numbers) == 1 else "4 tiles"
-    assert f"the run run exists with other labels: {counted} labelled otherwise now (" in said
+    assert f"the run run exists with other labels: {counted} labelled differently now (" in said
     assert "D/CD/0-0.png" in said
     assert "choose another --name (--start-from run makes this run's best trials its first)" in said
 
@@ -103,7 +103,7 @@ def test_other_labels_are_told_where_the_older_pack_is_gone(tiles: Path, tmp_pat
     relabel(tiles, 0)
     said = refusal(run, pack_anew(tiles))
     assert (
-        "other labels: of the same tiles, some are labelled otherwise now: choose another --name"
+        "other labels: of the same tiles, some are labelled differently now: choose another --name"
         in said
     )
 
@@ -111,7 +111,7 @@ def test_other_labels_are_told_where_the_older_pack_is_gone(tiles: Path, tmp_pat
 def test_another_split_of_the_same_tiles_is_told_as_that(tiles: Path, tmp_path: Path) -> None:
     run = begin(pack_anew(tiles), tmp_path / "run")
     said = refusal(run, pack_anew(tiles, split_seed=5))
-    assert "other split of the same tiles (split seed 0, now 5): choose another --name" in said
+    assert "another split of the same tiles (split seed 0, now 5): choose another --name" in said
 
 
 def test_other_tiles_are_told_with_both_numbers(tiles: Path, tmp_path: Path) -> None:
