@@ -4,7 +4,7 @@ PYTHON ?= python3
 RUN := .venv/bin/python
 OUTCOMES = results/outcomes/$(shell git describe --always --dirty=+)-$(shell date -u +%Y%m%dT%H%M%S)
 
-.PHONY: help demo test test-all flaky soak bench bench-small lint clean
+.PHONY: help demo test test-all flaky soak bench bench-small docs lint clean
 
 help:  ## these lines
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/'
@@ -12,7 +12,7 @@ help:  ## these lines
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; say make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
 	test -x $(RUN) || $(PYTHON) -m venv .venv
-	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,docs]'
 	touch $@
 
 demo: .venv/.installed  ## draw concrete, search six trials, test the ensemble: under 4 minutes
@@ -39,6 +39,9 @@ bench: .venv/.installed  ## how quick, against the bare floor and against peers:
 
 bench-small: .venv/.installed  ## the same without peers in minutes, to show that it works
 	$(RUN) scripts/benchmark.py --small --peers "" --out results/small-benchmark --name small
+
+docs: .venv/.installed  ## the pages of docs/ with the API reference, in docs/_build/html
+	$(RUN) -m sphinx --builder html --fail-on-warning --keep-going --quiet docs docs/_build/html
 
 lint: .venv/.installed  ## format, style and types
 	$(RUN) -m ruff format --check .

@@ -37,15 +37,17 @@ apidoc_modules = [
     }
 ]
 autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_mock_imports = ["mlflow"]  # an extra, and slow to import
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
+default_role = "code"  # `name` in a docstring
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True  # a field of a dataclass is listed once
 
 nitpicky = True
-# Names of other projects are not looked up, as that needs the network.
-nitpick_ignore_regex = [(r"py:.*", r"(?!ensemble\.).*")]
+# Other projects' names are not looked up, as that needs the network; private ones have no entry.
+nitpick_ignore_regex = [(r"py:.*", r"(?!ensemble\.).*"), (r"py:.*", r".*\.(_\w+|[TKV])$")]
 
 ELSEWHERE = {
     "index": "README.md",
@@ -75,6 +77,17 @@ def read_page(app: Sphinx, page: str, source: list[str]) -> None:
     source[0] = re.sub(r"\]\((?!https?:|mailto:)([^)\s]+)\)", adapt, text) + "\n" + contents
 
 
+def keep_marks(
+    app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
+) -> None:
+    """Escapes what reStructuredText would read as marks: docstrings are plain text and `names`."""
+    for number, line in enumerate(lines):
+        texts = re.split(r"(`+[^`]*`+)", line)
+        texts[::2] = [re.sub(r"(?<!\\)([*|]|(?<=\w)_(?!\w))", r"\\\1", text) for text in texts[::2]]
+        lines[number] = "".join(texts)
+
+
 def setup(app: Sphinx) -> None:
     """Registers what this project adds to Sphinx."""
     app.connect("source-read", read_page)
+    app.connect("autodoc-process-docstring", keep_marks, priority=600)  # after napoleon
