@@ -30,9 +30,15 @@ from ensemble.data.reading.listing import MAX_TILE_BYTES
 from ensemble.data.reading.pictures import Picture, read_picture
 from ensemble.explanation.activation import class_activation_map
 from ensemble.explanation.feature_maps import draw_sheet, find_feature_maps
-from ensemble.explanation.mosaic import cut_tile, lay_grid
-from ensemble.predict import read_tile_size
-from ensemble.run.members import find_run, member_folder, open_members, rank_members, score_tiles
+from ensemble.prediction.tiling import cut_tile, lay_grid
+from ensemble.run.members import (
+    find_run,
+    member_folder,
+    open_members,
+    rank_members,
+    read_tile_size,
+    score_tiles,
+)
 from ensemble.training.checkpoint import Member, open_member
 
 LONGEST_NAME = 60  # characters of a picture's

@@ -1,9 +1,9 @@
-"""Which tiles the ensemble got wrong, and which of them the labels may have got wrong.
+"""Which labels may be wrong, and what the figures would be with other labels.
 
-Predictions, one row a tile (as in `predictions.csv`) → tables: `errors.csv`, a list of labels to
-look at again, and what the figures would be with other labels. No pixels and no files but the
-re-labelled list that a person hands in. Suspects are found by confident learning: Northcutt, Jiang
-and Chuang 2021, https://arxiv.org/abs/1911.00068.
+Predictions, one row a tile (as in `predictions.csv`) → a list of labels to look at again, and the
+figures with corrected ones. The only file that is read is the corrected list that a person hands
+in. Suspects are found by confident learning: Northcutt, Jiang and Chuang 2021,
+https://arxiv.org/abs/1911.00068.
 """
 
 from collections.abc import Sequence
@@ -15,30 +15,10 @@ import pandas as pd
 
 from ensemble.base.errors import InputError, short_repr
 from ensemble.data.tile_lists import read_rows
+from ensemble.explanation.errors import ABOUT_A_TILE
 from ensemble.training.metrics import ranking_metrics, threshold_metrics
 
-ABOUT_A_TILE = ["tile", "photograph", "surface", "label"]
 RELABELLED_COUNTS = (0, 5, 10, 20, 50, 100)
-
-
-def find_errors(predictions: pd.DataFrame, threshold: float) -> pd.DataFrame:
-    """The misclassified tiles: first the misses, then the false alarms, each the worst first.
-
-    Args:
-        predictions: `tile`, `photograph`, `surface`, `label`, `ensemble`, `calibrated`.
-        threshold: On `ensemble`; a tile is called cracked where `ensemble >= threshold`.
-
-    Returns:
-        `kind` ("miss" or "false alarm"), the tile's columns, `ensemble`, `calibrated`, and
-        `margin`, the distance |ensemble − threshold| by which the tile was missed.
-    """
-    called = predictions["ensemble"] >= threshold
-    errors = predictions[called != (predictions["label"] == 1)]
-    table = errors[[*ABOUT_A_TILE, "ensemble", "calibrated"]].copy()
-    table.insert(0, "kind", np.where(errors["label"] == 1, "miss", "false alarm"))
-    table["margin"] = (table["ensemble"] - threshold).abs()
-    order = ["label", "margin", "tile"]
-    return table.sort_values(order, ascending=[False, False, True]).reset_index(drop=True)
 
 
 def suspect_labels(

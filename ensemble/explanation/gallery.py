@@ -1,6 +1,5 @@
 """The worst misses and false alarms, each with where the ensemble or a member saw a crack."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +9,9 @@ import torch
 from ensemble.base.errors import escape
 from ensemble.base.wording import plural
 from ensemble.data.batches import SplitTiles, make_batch
-from ensemble.evaluation.mistakes import find_errors
 from ensemble.explanation.activation import Group, average_maps, draw_gallery
-from ensemble.selection.choice import EnsembleRecord
+from ensemble.explanation.errors import find_errors
+from ensemble.selection.ensemble import Ensemble
 from ensemble.training.checkpoint import Member
 from ensemble.training.metrics import best_threshold
 
@@ -20,31 +19,25 @@ NUM_SHOWN = 24
 
 
 def draw_galleries(
-    folder: Path,
-    predictions: pd.DataFrame,
-    choice: EnsembleRecord,
-    members: list[Member],
-    tiles: SplitTiles,
+    folder: Path, predictions: pd.DataFrame, ensemble: Ensemble, tiles: SplitTiles
 ) -> None:
     """Write `misses.png` and `false_alarms.png`.
 
     Args:
-        folder: Where to.
+        folder: Folder of the pictures.
         predictions: One row a tile, in the order of `tiles`.
-        choice: The ensemble.
-        members: Its members, in its order.
-        tiles: That were judged.
+        ensemble: The ensemble that judged the tiles.
+        tiles: The tiles that were judged.
     """
-    errors = find_errors(predictions, choice.threshold)
+    errors = find_errors(predictions, ensemble.threshold)
     for kind, name in (("miss", "misses.png"), ("false alarm", "false_alarms.png")):
         of_kind = errors[errors["kind"] == kind]
         worst = of_kind.head(NUM_SHOWN)
         title = (
             f"{len(worst)} of {_describe(kind, len(of_kind))}, the surest first "
-            f"(calibrated probability, cracked from {choice.calibrated_threshold:.3f})"
+            f"(calibrated probability, cracked from {ensemble.calibrated_threshold:.3f})"
         )
-        group = _gather("", worst, predictions, members, choice.weights, tiles)
-        draw_gallery(folder / name, title, [group])
+        draw_gallery(folder / name, title, [_gather("", worst, predictions, ensemble, tiles)])
 
 
 def draw_worst(
@@ -59,21 +52,24 @@ def draw_worst(
         path: The .png to write.
         predictions: `tile`, `photograph`, `surface`, `label` and `probability`, in the order of
             `tiles`.
-        member: That judged them.
-        tiles: That were judged.
-        name: Of the member, for people.
+        member: The member that judged the tiles.
+        tiles: The tiles that were judged.
+        name: Name of the member for people.
     """
     probability = predictions["probability"]
     threshold, _ = best_threshold(predictions["label"].to_numpy(), probability.to_numpy())
-    judged = predictions.assign(ensemble=probability, calibrated=probability)
-    errors = find_errors(judged, threshold)
+    height, width = tiles.pixels.shape[1:3]
+    alone = Ensemble([member], np.ones(1), threshold, (height, width), tiles.device)
+    errors = find_errors(
+        predictions.assign(ensemble=probability, calibrated=probability), threshold
+    )
     groups, counts = [], []
     for kind in ("miss", "false alarm"):
         of_kind = errors[errors["kind"] == kind]
         worst = of_kind.head(NUM_SHOWN // 2)
         counts.append(_describe(kind, len(of_kind)))
         heading = f"{len(worst)} of {counts[-1]}, the worst first" if len(worst) else ""
-        groups.append(_gather(heading, worst, predictions, [member], np.ones(1), tiles))
+        groups.append(_gather(heading, worst, predictions, alone, tiles))
     title = (
         f"{name} on {plural(len(predictions), 'validation tile')}, cracked from a probability of "
         f"{threshold:.3f}: {' and '.join(counts)}"
@@ -92,8 +88,7 @@ def _gather(
     heading: str,
     worst: pd.DataFrame,
     predictions: pd.DataFrame,
-    members: list[Member],
-    weights: Sequence[float] | np.ndarray,
+    ensemble: Ensemble,
     tiles: SplitTiles,
 ) -> Group:
     """The pixels, maps and captions of some of the errors."""
@@ -104,22 +99,10 @@ def _gather(
         f"{escape(tile)}\nprobability {value:.3f}"
         for tile, value in zip(worst["tile"], worst["calibrated"], strict=True)
     ]
-    maps = _maps(members, weights, tiles, index)
+    maps = np.zeros((0, 1, 1), dtype=np.float32)
+    if len(index):
+        configs = [member.record.config for member in ensemble.members]
+        images = [make_batch(tiles, index, image_size_px=c.data.image_size_px)[0] for c in configs]
+        backbones = [config.model.backbone for config in configs]
+        maps = average_maps(ensemble.models, backbones, images, ensemble.weights)
     return Group(heading, tiles.pixels[rows].cpu().numpy(), maps, captions)
-
-
-def _maps(
-    members: list[Member],
-    weights: Sequence[float] | np.ndarray,
-    tiles: SplitTiles,
-    index: torch.Tensor,
-) -> np.ndarray:
-    if len(index) == 0:
-        return np.zeros((0, 1, 1), dtype=np.float32)
-    images = [
-        make_batch(tiles, index, image_size_px=member.record.config.data.image_size_px)[0]
-        for member in members
-    ]
-    models = (member.load_model().to(tiles.device) for member in members)
-    backbones = [member.record.config.model.backbone for member in members]
-    return average_maps(models, backbones, images, weights)

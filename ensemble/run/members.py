@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ensemble.base.errors import InputError, one_line
-from ensemble.base.files import read_table
+from ensemble.base.files import read_object, read_table
 from ensemble.data.batches import SplitTiles
 from ensemble.training.checkpoint import Member, open_member
 from ensemble.training.loop import predict_margins
@@ -34,6 +34,25 @@ def find_run(run: str | None, *, under: Path) -> Path:
     if not runs:
         raise InputError(f"no runs in {under}; search first, or name the run's folder")
     return runs[-1].parent.resolve()
+
+
+def read_tile_size(run: Path) -> tuple[int, int]:
+    """(height, width) in pixels of the tiles that a run was trained on.
+
+    Raises:
+        InputError: `run.json` does not say.
+    """
+    size = read_object(run / "run.json").get("tile_size_px")
+    if (
+        not isinstance(size, list)
+        or len(size) != 2
+        or not all(type(n) is int and n > 0 for n in size)
+    ):
+        raise InputError(
+            f"{run / 'run.json'}: no 'tile_size_px': [height, width] of the tiles trained on "
+            f"(got {size!r}), so pictures cannot be cut; add it, or search again"
+        )
+    return size[0], size[1]
 
 
 def member_folder(run: Path, trial: int) -> Path:

@@ -25,7 +25,7 @@ from ensemble.selection.calibration import (
 )
 from ensemble.selection.choice import Calibration, JudgedMember, TurnedScore
 from ensemble.selection.cross_validation import MethodScore
-from ensemble.selection.weighting import average_probabilities, diversity
+from ensemble.selection.weighting import diversity
 from ensemble.training.checkpoint import Member
 from ensemble.training.metrics import (
     log_loss,
@@ -100,8 +100,7 @@ def fit_thresholds(
 
 
 def _average(picked: Picked, scores: Scores) -> np.ndarray:
-    rows = np.stack([scores[member.folder] for member in picked.members])
-    return average_probabilities(picked.weights, rows)
+    return picked.weights @ np.stack([scores[member.folder] for member in picked.members])
 
 
 def _score(picked: Picked, scores: Scores, labels: np.ndarray, rule: str) -> float:

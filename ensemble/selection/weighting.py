@@ -17,15 +17,6 @@ Method = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 ROWS_AT_ONCE = 16  # candidates sorted together: 16 × 10,000 scores stay in a core's cache
 
 
-def average_probabilities(weights: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Weighted mean over members: (M,), (M, N) → (N,).
-
-    Probabilities, not logits: members of different backbones are not calibrated alike, and one
-    very sure member should not outvote the others.
-    """
-    return weights @ probabilities
-
-
 def greedy_weights(
     probabilities: np.ndarray,
     labels: np.ndarray,

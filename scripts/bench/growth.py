@@ -30,7 +30,7 @@ from ensemble.data.packing import pack
 from ensemble.data.sources import Source, open_source
 from ensemble.data.split import assign_splits, digest_split, drop_duplicates
 from ensemble.evaluation.intervals import intervals
-from ensemble.selection.weighting import average_probabilities, greedy_weights
+from ensemble.selection.weighting import greedy_weights
 from ensemble.training.member import TrainingData, open_training_data
 
 PART = "growth"
@@ -219,7 +219,7 @@ def _evaluate(
 ) -> None:
     """The mean of the members, and the intervals of its figures and of each member's."""
     weights = np.full(len(probabilities), 1 / len(probabilities))
-    for scores in (average_probabilities(weights, probabilities), *probabilities):
+    for scores in (weights @ probabilities, *probabilities):
         intervals(labels, scores, photographs, threshold=0.5, num_resamples=50 if small else 2000)
 
 

@@ -17,8 +17,8 @@ from ensemble.base.door import run_command
 from ensemble.base.errors import InputError
 from ensemble.base.files import read_object, read_table, write_json, write_text
 from ensemble.cli import parse
-from ensemble.evaluate import evaluate
 from ensemble.evaluation.figures import flat_row
+from ensemble.evaluation.protocol import evaluate_run
 from ensemble.recipes.recipe import RECIPES, Recipe, load_recipe
 from ensemble.run.members import open_members
 from ensemble.training.cost import summarise
@@ -73,7 +73,7 @@ def record(recipe: Recipe, run: Path, out: Path) -> None:
     about = read_object(run / "run.json", split_digest=str)
     members = open_members(run, split_digest=about["split_digest"])
     if not tested.exists() or tested.stat().st_mtime < (run / "trials.csv").stat().st_mtime:
-        evaluate(run, top_k=len(members))
+        evaluate_run(run, top_k=len(members))
     metrics = read_object(tested)
     rows = describe(recipe, run, about, metrics)
     table, provenance = out / "recipes.csv", out / "recipes.json"

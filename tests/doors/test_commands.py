@@ -12,10 +12,10 @@ import torch
 from person import EVALUATE, SEARCH, TINY, type_in
 from sklearn import metrics as reference
 
-from ensemble import evaluate
 from ensemble.base.errors import InputError
 from ensemble.cli import parse
 from ensemble.data.synthetic import draw_dataset
+from ensemble.evaluation.protocol import evaluate_run
 from ensemble.run.folder import run_lock
 from ensemble.run.members import open_members
 from ensemble.search import command
@@ -128,16 +128,16 @@ def test_best_single_is_the_best_by_validation(evaluated):
 def test_each_opening_of_the_test_split_is_written_down(folder, evaluated):
     ledger = folder / "results" / "first" / "evaluation" / "ledger.csv"
     before = len(pd.read_csv(ledger))
-    evaluate.evaluate(folder / "results" / "first", top_k=1)
+    evaluate_run(folder / "results" / "first", top_k=1)
     assert len(pd.read_csv(ledger)) == before + 1
-    evaluate.evaluate(folder / "results" / "first")
+    evaluate_run(folder / "results" / "first")
 
 
 def test_one_member_is_its_own_ensemble(folder):
-    metrics = evaluate.evaluate(folder / "results" / "first", top_k=1)
+    metrics = evaluate_run(folder / "results" / "first", top_k=1)
     single = {key: metrics["best_single"][key] for key in ("f1", "loss", "threshold")}
     assert {key: metrics["ensemble"][key] for key in single} == pytest.approx(single)
-    evaluate.evaluate(folder / "results" / "first")
+    evaluate_run(folder / "results" / "first")
 
 
 def copy_run(folder, tmp_path):
@@ -149,7 +149,7 @@ def copy_run(folder, tmp_path):
 
 @pytest.mark.parametrize("rule", ["f1", "0.5"])
 def test_one_member_differs_in_nothing_from_itself_as_the_best_single(folder, tmp_path, rule):
-    metrics = evaluate.evaluate(copy_run(folder, tmp_path), top_k=1, rule=rule, tta=True)
+    metrics = evaluate_run(copy_run(folder, tmp_path), top_k=1, rule=rule, tta=True)
     (only,) = metrics["members"]
     shared = set(only) & set(metrics["ensemble"])
     assert {"f1", "threshold", "val_f1", "intervals"} <= shared
@@ -164,7 +164,7 @@ def test_evaluation_after_the_results_were_moved_finds_the_tiles_beside_the_run(
     (old,) = (folder / "results" / "packs").glob("tiles-*")
     old.rename(tmp_path / "taken away")
     try:
-        metrics = evaluate.evaluate(there / "first")
+        metrics = evaluate_run(there / "first")
     finally:
         (tmp_path / "taken away").rename(old)
     recorded = json.loads((there / "first" / "run.json").read_text())["pack_folder"]
@@ -174,13 +174,13 @@ def test_evaluation_after_the_results_were_moved_finds_the_tiles_beside_the_run(
 
 def test_a_second_evaluation_at_once_is_refused_and_leaves_no_trace(folder, tmp_path):
     run = copy_run(folder, tmp_path)
-    evaluate.evaluate(run)
+    evaluate_run(run)
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     with (
         run_lock(run / "evaluation", what="evaluation"),
         pytest.raises(InputError, match=r"another evaluation is at work in .*; wait for it$"),
     ):
-        evaluate.evaluate(run, method="greedy")
+        evaluate_run(run, method="greedy")
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
@@ -194,7 +194,7 @@ def test_what_is_tested_is_the_choice_in_memory(folder, tmp_path, monkeypatch):
         (where / "ensemble.json").write_text("{}")
 
     monkeypatch.setattr(EnsembleRecord, "save", save_and_lose)
-    metrics = evaluate.evaluate(run, top_k=2)
+    metrics = evaluate_run(run, top_k=2)
     assert [member["trial"] for member in metrics["choice"]["members"]] == [
         member["trial"] for member in metrics["members"]
     ]
@@ -204,13 +204,13 @@ def test_the_ledger_has_its_line_before_a_test_label_is_read(folder, tmp_path):
     run = copy_run(folder, tmp_path)
     labels = tmp_path / "labels.csv"
     labels.write_text("tile,label\nno such tile,1\n")
-    before = evaluate.evaluate(run)["num_test_openings"]
+    before = evaluate_run(run)["num_test_openings"]
     with pytest.raises(InputError, match="none of its tiles is among"):
-        evaluate.evaluate(run, labels_file=labels)  # only the labels' own tiles tell that
+        evaluate_run(run, labels_file=labels)  # only the labels' own tiles tell that
     labels.write_text("tile,label\nno such tile,2\n")
     with pytest.raises(InputError, match="label must be 0 or 1"):
-        evaluate.evaluate(run, labels_file=labels)  # seen before anything is opened
-    assert evaluate.evaluate(run)["num_test_openings"] == before + 2
+        evaluate_run(run, labels_file=labels)  # seen before anything is opened
+    assert evaluate_run(run)["num_test_openings"] == before + 2
 
 
 def test_an_evaluation_says_in_one_line_where_it_wrote(folder):
@@ -224,14 +224,14 @@ def test_a_run_without_its_first_member_is_evaluated_without_it(folder, tmp_path
     run = copy_run(folder, tmp_path)
     shutil.rmtree(run / "members" / "0001")
     said = []
-    metrics = evaluate.evaluate(run, log=said.append)
+    metrics = evaluate_run(run, log=said.append)
     assert [member["trial"] for member in metrics["members"]] == [0]
     assert said == [f"{run / 'members' / '0001'} is missing: trial 1 is left out"]
 
 
 def test_a_soup_is_one_network_that_validation_does_not_lose_by(folder):
     run = folder / "results" / "first"
-    metrics = evaluate.evaluate(run, method="soup")
+    metrics = evaluate_run(run, method="soup")
     choice, members = open_choice(run)
     assert len(members) == 1
     assert choice.ingredients[0] == choice.best_single
@@ -257,22 +257,22 @@ def test_members_of_one_start_mix_and_their_batch_norm_is_estimated_again(folder
 
 def test_turning_tiles_is_kept_only_where_validation_gains(folder):
     run = folder / "results" / "first"
-    evaluate.evaluate(run)
+    evaluate_run(run)
     plain, _ = open_choice(run)
-    evaluate.evaluate(run, tta=True)
+    evaluate_run(run, tta=True)
     turned, _ = open_choice(run)
     assert turned.tta == (turned.val_metrics["f1"] > plain.val_metrics["f1"])
     assert turned.val_metrics["f1"] >= plain.val_metrics["f1"]
-    evaluate.evaluate(run)
+    evaluate_run(run)
 
 
 def test_corrected_labels_give_figures_beside_the_original_ones(folder, tmp_path):
     run = folder / "results" / "first"
-    before = evaluate.evaluate(run)
+    before = evaluate_run(run)
     predictions = pd.read_csv(run / "evaluation" / "predictions.csv")
     called = (predictions["ensemble"] >= before["ensemble"]["threshold"]).astype(int)
     predictions.assign(label=called)[["tile", "label"]].to_csv(tmp_path / "new.csv", index=False)
-    metrics = evaluate.evaluate(run, labels_file=tmp_path / "new.csv")
+    metrics = evaluate_run(run, labels_file=tmp_path / "new.csv")
     assert metrics["ensemble"] == before["ensemble"]
     assert metrics["relabelled"]["accuracy"] == 1.0
     assert metrics["relabelled"]["num_changed"] == (called != predictions["label"]).sum()
@@ -371,7 +371,7 @@ def test_a_member_of_another_split_is_foreign(folder, tmp_path):
     path = run / "members" / "0001" / "member.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"split_digest": "0" * 64}))
     with pytest.raises(InputError, match="foreign member"):
-        evaluate.evaluate(run)
+        evaluate_run(run)
 
 
 @pytest.mark.parametrize("words", [SEARCH, EVALUATE], ids=["search", "evaluate"])

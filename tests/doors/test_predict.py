@@ -25,8 +25,9 @@ from ensemble.base.files import write_json
 from ensemble.cli import parse
 from ensemble.data.batches import SplitTiles, place_tiles
 from ensemble.data.reading.pictures import list_pictures, read_picture
-from ensemble.explanation.mosaic import DARK, LEGEND_PX, LIGHT, cut_tile, draw_overlay, lay_grid
 from ensemble.predict import main
+from ensemble.prediction.overlays import DARK, LEGEND_PX, LIGHT, draw_overlay
+from ensemble.prediction.tiling import cut_tile, lay_grid
 from ensemble.selection.calibration import apply_temperature
 from ensemble.selection.choice import (
     Calibration,
@@ -267,7 +268,7 @@ def test_tiles_score_the_same_whatever_they_are_scored_with(
     save(mosaic(), "wall.png")
     save(noise(*TILE), "zone.png")
     together = predict(run, "wall.png", "zone.png")
-    monkeypatch.setattr("ensemble.predict.LOT_BYTES", 5 * 3 * 32 * 32)  # five tiles at a time
+    monkeypatch.setattr("ensemble.prediction.verdicts.LOT_BYTES", 5 * 3 * 32 * 32)
     by_fives = predict(run, "wall.png", "zone.png")
     pd.testing.assert_frame_equal(together, by_fives, rtol=1e-5)
     assert len(together) == 13
@@ -531,7 +532,7 @@ def test_members_are_loaded_once_for_all_tiles(run: Path, monkeypatch: pytest.Mo
         return load(member)
 
     monkeypatch.setattr(Member, "load_model", count)
-    monkeypatch.setattr("ensemble.predict.LOT_BYTES", 3 * 3 * TILE[0] * TILE[1])  # three tiles
+    monkeypatch.setattr("ensemble.prediction.verdicts.LOT_BYTES", 3 * 3 * TILE[0] * TILE[1])
     pd.testing.assert_frame_equal(predict(run, "wall.png"), expected)
     assert times == {2: 1, 7: 1}
 

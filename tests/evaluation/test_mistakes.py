@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from ensemble.base.errors import InputError
 from ensemble.evaluation.mistakes import (
     correct_labels,
-    find_errors,
     read_labels,
     relabelled_figures,
     suspect_labels,
 )
+from ensemble.explanation.errors import find_errors
 from ensemble.training.metrics import confusion_counts, ranking_metrics, threshold_metrics
 
 PROBABILITY = st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]) | st.floats(0, 1)

@@ -26,7 +26,7 @@ from ensemble import train
 from ensemble.base.errors import InputError
 from ensemble.cli import parse
 from ensemble.data.pack import PackError
-from ensemble.evaluate import evaluate
+from ensemble.evaluation.protocol import evaluate_run
 from ensemble.evaluation.terminal_table import read_names
 from ensemble.recipes.comparison import plot_curves, print_comparison
 from ensemble.recipes.headline import describe_changes, describe_run, name_weights
@@ -197,7 +197,7 @@ def test_every_recipe_runs_end_to_end_on_each_kind_of_data(here, capsys, name, d
         assert (run / file).stat().st_size > 100
     assert (run / "export" / "model.pt2").exists() == recipe.export
     if data == "tiles":
-        metrics = evaluate(run, top_k=1)
+        metrics = evaluate_run(run, top_k=1)
         assert len(metrics["members"]) == 1
         assert 0 <= metrics["ensemble"]["f1"] <= 1
 
@@ -212,7 +212,7 @@ def test_an_epoch_is_one_line_that_says_all(augmented):
 
 def test_a_run_of_a_recipe_is_reported_like_a_search(here, augmented):
     run, said = augmented
-    metrics = evaluate(run, top_k=6)
+    metrics = evaluate_run(run, top_k=6)
     report(parse("report", ["augmented"]))
     page = (run / "report.html").read_text()
     assert "Crack ensemble: the run augmented" in page
@@ -591,7 +591,7 @@ def test_packed_tiles_that_somebody_changed_are_refused_before_a_run_is_made(her
         table = pd.read_csv(path)
         table[table["label"] == 0].to_csv(path, index=False)
     with pytest.raises(PackError, match=r"test\.csv is damaged"):
-        evaluate(tmp_path / "first")
+        evaluate_run(tmp_path / "first")
     assert not (tmp_path / "first" / "evaluation").exists()
     with pytest.raises(PackError, match=r"val\.csv is damaged"):
         train.main(parse("train", [*words, "--name", "second"]))

@@ -10,7 +10,7 @@ import pytest
 from person import SEARCH, TINY, type_in
 from sklearn import metrics as reference
 
-from ensemble import evaluate
+from ensemble.evaluation.protocol import evaluate_run
 
 pytestmark = pytest.mark.slow
 
@@ -23,7 +23,7 @@ def test_data_parallel_trials_leave_the_same_kind_of_member(folder):
     assert "on 2 Ray Train workers" in said
     run = folder / "results" / "parallel"
     assert pd.read_csv(run / "trials.csv")["state"].isin(["COMPLETE", "PRUNED"]).all()
-    assert evaluate.evaluate(run)["ensemble"]["f1"] >= 0
+    assert evaluate_run(run)["ensemble"]["f1"] >= 0
 
 
 def test_shuffled_labels_give_no_better_ap_than_chance(folder):
@@ -40,7 +40,7 @@ def test_shuffled_labels_give_no_better_ap_than_chance(folder):
     type_in(
         folder, *SEARCH, "--data", "shuffled", *TINY, "--trials", "1", "--name", "shuffled"
     )  # fmt: skip
-    evaluate.evaluate(folder / "results" / "shuffled")
+    evaluate_run(folder / "results" / "shuffled")
     written = pd.read_csv(folder / "results" / "shuffled" / "evaluation" / "predictions.csv")
     labels, scores = written["label"].to_numpy(), written["ensemble"].to_numpy()
     by_chance = [

@@ -17,13 +17,13 @@ from ensemble import evaluate
 from ensemble.base.errors import InputError
 from ensemble.cli import parse
 from ensemble.data.batches import SplitTiles
+from ensemble.evaluation.protocol import member_columns
 from ensemble.run.members import find_run, open_members, rank_members, score_tiles
 from ensemble.run.pack import find_pack
 from ensemble.selection.calibration import apply_temperature, choose_threshold, rule_score
 from ensemble.selection.choice import open_choice, open_chosen
 from ensemble.selection.choose import check_top_k, choose_ensemble, mean_weights
 from ensemble.selection.thresholds import Picked, fit_thresholds
-from ensemble.selection.weighting import average_probabilities
 from ensemble.training.checkpoint import Member, MemberRecord, drop_weights
 from ensemble.training.config import ModelConfig, TrialConfig
 from ensemble.training.metrics import (
@@ -95,19 +95,6 @@ def test_k_beyond_the_members_that_kept_their_weights_says_how_many_did() -> Non
 def test_run_in_which_no_member_kept_its_weights_is_refused(k: int | None) -> None:
     with pytest.raises(InputError, match="none of the run's 3 finished trials kept its weights"):
         check_top_k(k, num_candidates=0, num_finished=3)
-
-
-def test_weighted_mean_by_hand() -> None:
-    probabilities = np.array([[0.0, 0.25, 1.0], [0.5, 0.75, 1.0]])
-    mean = average_probabilities(np.array([0.5, 0.5]), probabilities)
-    assert mean.tolist() == [0.25, 0.5, 1.0]
-    assert average_probabilities(np.array([0.25, 0.75]), probabilities)[0] == 0.375
-
-
-@settings(max_examples=50, deadline=None)
-@given(arrays(np.float64, (1, 5), elements=st.floats(0, 1)))
-def test_ensemble_of_one_is_its_member(probabilities: np.ndarray) -> None:
-    assert np.array_equal(average_probabilities(np.ones(1), probabilities), probabilities[0])
 
 
 @settings(max_examples=50, deadline=None)
@@ -465,7 +452,7 @@ def test_labels_are_contradicted_by_the_soup_and_not_by_the_trial_that_gives_it_
     scores = {"trial_0": [0.1, 0.2], "trial_1": [0.5, 0.6], "ensemble": [0.3, 0.4]}
     predictions = pd.DataFrame({**about, "label": [0, 1], **scores, "calibrated": [0.7, 0.8]})
     for choice, expected in ((best, [0.1, 0.2]), (soup, [0.3, 0.4])):
-        judged = evaluate.member_columns(predictions, choice)
+        judged = member_columns(predictions, choice)
         assert judged["trial_0"].tolist() == expected
         assert "trial_1" not in judged
 

@@ -55,23 +55,23 @@ class Found(NamedTuple):
     passed_over: dict[str, list[str]]
 
 
-def list_pictures(paths: Sequence[Path], skipped: Path, archives: ExitStack) -> Found:
+def list_pictures(paths: Sequence[Path], skipped: Path | None, archives: ExitStack) -> Found:
     """Find pictures: files by themselves, and those in folders and .zip files.
 
     Args:
         paths: Of pictures, folders and .zip files.
-        skipped: Folder of the overlays.
+        skipped: Folder of the overlays, if there are to be any.
         archives: Closes the .zip files.
 
     Raises:
         InputError: A path does not exist, holds no picture or lies in the folder `skipped`, or a
             .zip is unsafe.
     """
-    skipped = skipped.resolve()
+    skipped = skipped.resolve() if skipped is not None else None
     found: dict[object, Picture] = {}
     passed_over: dict[str, list[str]] = {}
     for path in paths:
-        if path.resolve().is_relative_to(skipped):
+        if skipped is not None and path.resolve().is_relative_to(skipped):
             raise InputError(f"{path}: overlays go there; name another folder with --overlays")
         is_archive = path.is_file() and path.suffix.lower() in ARCHIVES
         if path.is_dir() or is_archive:

@@ -1,19 +1,24 @@
-"""A photograph → tiles of the trained size; verdicts → a picture of where.
+"""Scored pictures → a folder of overlays, which show where the cracks are.
 
-A network knows cracks at one scale, so a large photograph is not reduced: a regular grid of tiles
-covers it, the last row and column shifted inward, so that no pixel is lost and none made up. Only
-what shows nothing, such as the transparent frame of an orthomosaic, is painted over or not judged.
+`overlays.json` says which overlay is of which picture. By that file the folder is known as a
+result, so that its pictures are never taken for photographs.
 """
 
+import itertools
 import math
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
-from ensemble.data.reading.blank import fill_blank
-from ensemble.data.reading.pictures import is_one_tile
+from ensemble.base.errors import InputError
+from ensemble.base.files import atomic_write, make_folder, write_json
+from ensemble.data.reading.decode import UNREADABLE, explain_unreadable
+from ensemble.data.reading.listing import OVERLAYS_FILE
+from ensemble.data.reading.pictures import Picture, read_picture
+from ensemble.selection.ensemble import Ensemble
 
 NOT_JUDGED = "not judged"  # verdict on a tile that shows nothing
 OVERLAY_PX = 2000  # long side
@@ -24,56 +29,59 @@ LEAST_TEXT_PX, TEXT_PX = 9, 17
 MARGIN_PX, SAMPLE_PX = 12, 60
 
 
-class Box(NamedTuple):
-    """One tile's place in its picture; `tile` is empty where it is the whole picture."""
-
-    tile: str
-    left_px: int
-    top_px: int
-    width_px: int
-    height_px: int
-
-
-def lay_grid(picture_size: tuple[int, int], tile_size: tuple[int, int]) -> list[Box]:
-    """The tiles that cover a picture, row by row; one where the picture is not larger.
-
-    In a picture narrower (or lower) than a tile but longer than one and a half, tiles are as wide
-    as the picture, in a tile's proportions.
+def draw_overlays(
+    pictures: Sequence[Picture],
+    tiles: pd.DataFrame,
+    ensemble: Ensemble,
+    folder: Path,
+) -> int:
+    """Read each picture of several tiles again, reduced, and draw where its cracks are.
 
     Args:
-        picture_size: (width, height), as Pillow's.
-        tile_size: (height, width), as numpy's.
-    """
-    (width, height), (tile_height, tile_width) = picture_size, tile_size
-    if is_one_tile(picture_size, tile_size):
-        return [Box("", 0, 0, width, height)]
-    scale = min(1.0, width / tile_width, height / tile_height)
-    box_width, box_height = round(scale * tile_width), round(scale * tile_height)
-    return [
-        Box(f"r{row}-c{column}", left, top, box_width, box_height)
-        for row, top in enumerate(_starts(height, box_height), 1)
-        for column, left in enumerate(_starts(width, box_width), 1)
-    ]
-
-
-def _starts(length: int, tile: int) -> list[int]:
-    return [min(i * tile, length - tile) for i in range(math.ceil(length / tile))]
-
-
-def cut_tile(picture: Image.Image, box: Box, tile_size: tuple[int, int]) -> np.ndarray | None:
-    """The pixels of one tile, (H, W, 3) uint8; a picture of another size is resized.
+        pictures: Pictures that were scored, and perhaps others.
+        tiles: Their rows, as `predict_pictures` returns them.
+        ensemble: The ensemble that judged them; the legend names its threshold.
+        folder: Folder of the overlays; made if one is drawn.
 
     Returns:
-        None where more than half of it is blank.
+        Number of overlays.
+
+    Raises:
+        InputError: They cannot be written, or a picture has changed since it was scored.
     """
-    right, bottom = box.left_px + box.width_px, box.top_px + box.height_px
-    tile = fill_blank(picture.crop((box.left_px, box.top_px, right, bottom)))
-    if tile is None:
-        return None
-    height, width = tile_size
-    if tile.size != (width, height):
-        tile = tile.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(tile)
+    by_name = {picture.name: picture for picture in pictures}
+    cut = tiles[tiles["tile"] != ""].groupby("picture", sort=False)
+    parts = {str(name): part for name, part in cut}
+    files = _name_files(parts)
+    if files:
+        make_folder(folder)
+        write_json(
+            folder / OVERLAYS_FILE, {"pictures": {file: name for name, file in files.items()}}
+        )
+    for name, part in parts.items():
+        try:
+            with by_name[name].open() as content:
+                image = read_picture(content, ensemble.tile_size_px, reduced_px=OVERLAY_PX)
+        except UNREADABLE as error:
+            reason = explain_unreadable(error)
+            raise InputError(f"{name}: changed since it was scored ({reason})") from None
+        overlay = draw_overlay(image, part, threshold=ensemble.calibrated_threshold)
+        with atomic_write(folder / files[name]) as path:
+            overlay.save(path, "PNG")
+    return len(files)
+
+
+def _name_files(pictures: Iterable[str]) -> dict[str, str]:
+    """Picture → file name of its overlay, numbered where two pictures have one name."""
+    files: dict[str, str] = {}
+    taken: set[str] = set()
+    for picture in pictures:
+        stem = Path(picture).stem
+        numbered = (f"{stem}-{number}" for number in itertools.count(2))
+        free = next(n for n in itertools.chain([stem], numbered) if n.casefold() not in taken)
+        taken.add(free.casefold())
+        files[picture] = f"{free}.png"
+    return files
 
 
 def draw_overlay(picture: Image.Image, tiles: pd.DataFrame, *, threshold: float) -> Image.Image:

@@ -1,0 +1,239 @@
+"""The ensemble of a run: chosen on validation, then tested once. The only reader of test tiles.
+
+The ensemble is chosen on the validation split and written to `ensemble.json` before the test split
+is opened; each opening is written to `evaluation/ledger.csv` before a test label is read. What is
+tested is the choice in memory, so that nothing that happens to the file changes it. Everything else
+that wants to know about the test reads what is written here.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ensemble.base.files import append_line, make_folder, write_json, write_table
+from ensemble.base.provenance import describe_code_and_machine
+from ensemble.data.batches import SplitTiles, place_tiles
+from ensemble.data.pack import Pack, open_pack
+from ensemble.evaluation.figures import (
+    compute_figures,
+    coverage_note,
+    ensemble_figures,
+    gain_over,
+    member_figures,
+    photograph_of,
+    surface_figures,
+)
+from ensemble.evaluation.mistakes import (
+    CorrectedLabels,
+    correct_labels,
+    read_labels,
+    relabelled_figures,
+    suspect_labels,
+)
+from ensemble.explanation.errors import find_errors
+from ensemble.explanation.gallery import draw_galleries
+from ensemble.run.folder import run_lock
+from ensemble.run.members import score_tiles
+from ensemble.run.pack import find_pack
+from ensemble.selection.choice import EnsembleRecord, open_chosen
+from ensemble.selection.choose import choose_ensemble
+from ensemble.selection.ensemble import Ensemble, load_ensemble
+from ensemble.training.checkpoint import Member
+from ensemble.training.metrics import check_both_classes
+from ensemble.training.precision import describe_scoring
+
+
+def evaluate_run(
+    run: Path,
+    *,
+    method: str = "mean",
+    top_k: int | None = None,
+    rule: str = "f1",
+    tta: bool = False,
+    labels_file: Path | None = None,
+    log: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Choose on validation, open the test split, write `evaluation/` and return its metrics.
+
+    Args:
+        run: A run's folder.
+        method: Way of choosing members.
+        top_k: Number of members of `mean`.
+        rule: Rule of the threshold: f1, f2, a number, or recall=R.
+        tta: Whether to try test-time augmentation on validation.
+        labels_file: Corrected labels of test tiles, for figures beside those on the original ones.
+        log: Takes a line for each damaged member.
+
+    Returns:
+        What `evaluation/metrics.json` holds.
+
+    Raises:
+        InputError: There are too few members, the packed tiles are gone, others, damaged or of one
+            class, or another evaluation is at work in the run.
+    """
+    corrected = None if labels_file is None else read_labels(labels_file)
+    folder = run / "evaluation"
+    with run_lock(folder, what="evaluation"):
+        pack = open_pack(find_pack(run), splits=("test",))
+        _check_test_classes(pack)
+        record = choose_ensemble(run, method=method, top_k=top_k, rule=rule, tta=tta, log=log)
+        record.save(run)
+        ensemble = load_ensemble(run, record=record)
+        singles = open_chosen(run, record.shown)
+        num_openings = _note_opening(run, record)
+        table = pack.table("test")
+        labels = None if corrected is None else correct_labels(table, corrected)
+        predictions, tiles = _predict(pack, table, ensemble, singles)
+        metrics = {
+            **_describe_test(predictions, record, singles),
+            **_describe_data(pack, predictions),
+            "precision_note": describe_scoring(
+                {m.trial: m.record.precision for m in [*singles, *ensemble.members]},
+                ensemble.device,
+            ),
+            "num_test_openings": num_openings,
+            "evaluated_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            **describe_code_and_machine(),
+        }
+        if labels is not None and corrected is not None:
+            metrics["relabelled"] = _describe_relabelled(
+                predictions, labels, corrected, record.threshold
+            )
+        _write(folder, predictions, metrics, record)
+        draw_galleries(folder, predictions, ensemble, tiles)
+    return metrics
+
+
+def _check_test_classes(pack: Pack) -> None:
+    """Refuse a test split of one class by the counts of the pack; no label is read for that."""
+    tiles, cracked = (pack.record[key]["test"] for key in ("num_tiles", "num_cracked"))
+    check_both_classes((np.arange(tiles) < cracked).astype(int), what="the test tiles")
+
+
+def _note_opening(run: Path, record: EnsembleRecord) -> int:
+    """Write down that the test split is opened, with what, before it is; count the openings."""
+    path = run / "evaluation" / "ledger.csv"
+    line = {
+        "opened_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "method": record.method,
+        "trials": " ".join(str(member.trial) for member in record.members),
+        "threshold_rule": record.threshold_rule,
+        "threshold": record.threshold,
+        "tta": record.tta,
+    }
+    make_folder(path.parent)
+    append_line(path, ",".join(map(str, line.values())), header=",".join(line))
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return sum(bool(line.strip()) for line in lines) - 1
+
+
+def _predict(
+    pack: Pack, table: pd.DataFrame, ensemble: Ensemble, singles: Sequence[Member]
+) -> tuple[pd.DataFrame, SplitTiles]:
+    """Score the test tiles.
+
+    Returns:
+        One row a test tile (what it is, the probability of each member with figures of its own,
+        the ensemble's), and the tiles.
+    """
+    rows, labels = table["row"].to_numpy(), table["label"].to_numpy()
+    tiles = place_tiles(pack.pixels("test"), rows, labels, ensemble.device)
+    scores = ensemble.score(tiles)  # (M, N)
+    by_folder = {member.folder: row for member, row in zip(ensemble.members, scores, strict=True)}
+    others = [member for member in singles if member.folder not in by_folder]
+    if others:
+        rows_of_others = score_tiles(others, tiles, tta=ensemble.tta)
+        by_folder |= {m.folder: row for m, row in zip(others, rows_of_others, strict=True)}
+    mean = ensemble.weigh(scores)
+    predictions = table[["tile", "photograph", "surface", "label"]].assign(
+        **{f"trial_{member.trial}": by_folder[member.folder] for member in singles},
+        ensemble=mean,
+        calibrated=ensemble.calibrate(mean),
+    )
+    return predictions, tiles
+
+
+def _describe_relabelled(
+    predictions: pd.DataFrame, labels: pd.Series, corrected: CorrectedLabels, threshold: float
+) -> dict[str, Any]:
+    """The ensemble's figures on corrected labels, and how many labels were changed."""
+    return {
+        "labels": str(corrected.path),
+        "num_changed": int((labels != predictions["label"]).sum()),
+        "num_ignored": len(corrected.tiles.keys() - set(predictions["tile"])),
+        **compute_figures(predictions.assign(label=labels), "ensemble", threshold),
+    }
+
+
+def _describe_test(
+    predictions: pd.DataFrame, record: EnsembleRecord, singles: Sequence[Member]
+) -> dict[str, Any]:
+    """All figures of the test, at the thresholds of the record."""
+    best = record.best_single
+    members = [
+        member_figures(predictions, member, judged)
+        for member, judged in zip(singles, record.shown, strict=True)
+    ]
+    return {
+        "ensemble": ensemble_figures(predictions, record.threshold, record.val_metrics["f1"]),
+        "members": members,
+        "best_single": next(figures for figures in members if figures["trial"] == best.trial),
+        "surfaces": surface_figures(predictions, record.threshold),
+        "gain_over_best_single": gain_over(
+            predictions,
+            threshold=record.threshold,
+            single=best.trial,
+            single_threshold=best.threshold,
+        ),
+        "choice": record.model_dump(mode="json"),
+        "num_finished_trials": record.num_finished,
+        "num_candidates": record.num_candidates,
+    }
+
+
+def _describe_data(pack: Pack, predictions: pd.DataFrame) -> dict[str, Any]:
+    photographs = pack.record["num_photographs"]["test"]
+    unit = "photograph" if photographs else "tile"
+    return {
+        "num_test_tiles": len(predictions),
+        "num_test_photographs": photographs,
+        "intervals": coverage_note(len(set(photograph_of(predictions))), unit=unit),
+        "split_by": pack.record["split_by"],
+        "leaky_split": pack.record["leaky_split"],
+        "split_digest": pack.record["split_digest"],
+    }
+
+
+def member_columns(predictions: pd.DataFrame, record: EnsembleRecord) -> pd.DataFrame:
+    """The predictions with the columns of the ensemble's members, and of no other trial.
+
+    The member of a soup is the soup itself, not the trial whose number it bears.
+
+    Args:
+        predictions: As in `predictions.csv`.
+        record: The ensemble that was tested.
+    """
+    trials = [f"trial_{member.trial}" for member in record.members]
+    if record.ingredients:
+        predictions = predictions.assign(**{trials[0]: predictions["ensemble"]})
+    return predictions[
+        ["tile", "photograph", "surface", "label", *trials, "ensemble", "calibrated"]
+    ]
+
+
+def _write(
+    folder: Path, predictions: pd.DataFrame, metrics: dict[str, Any], record: EnsembleRecord
+) -> None:
+    suspects = suspect_labels(member_columns(predictions, record), record.weights)
+    for name, table in (
+        ("predictions", predictions),
+        ("errors", find_errors(predictions, record.threshold)),
+        ("suspect_labels", suspects),
+        ("if_relabelled", relabelled_figures(predictions, suspects, record.threshold)),
+    ):
+        write_table(folder / f"{name}.csv", table)
+    write_json(folder / "metrics.json", metrics)

@@ -1,0 +1,117 @@
+"""The ensemble: tiles in, the probability of a crack and a verdict for each out.
+
+Everything that uses an ensemble (evaluation, prediction, galleries, a server) goes through this
+class, and its numbers come from `ensemble.json`, so that all of them give one tile one verdict.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from ensemble.data.batches import SplitTiles
+from ensemble.run.members import choose_device, read_tile_size, score_with
+from ensemble.selection.calibration import apply_temperature
+from ensemble.selection.choice import EnsembleRecord, open_choice, open_chosen
+from ensemble.training.checkpoint import Member
+from ensemble.training.precision import describe_scoring
+
+
+@dataclass(frozen=True, eq=False)
+class Ensemble:
+    """Members whose probabilities are averaged, and how their mean is judged.
+
+    Attributes:
+        members: M members; their networks are loaded once, when they are first needed.
+        weights: (M,) weights, which sum to 1.
+        threshold: Lowest mean probability that is called cracked.
+        tile_size_px: (height, width) of the tiles that the members were trained on.
+        device: Device that tiles are scored on.
+        temperature: Divisor of the mean's logit, which calibrates it.
+        tta: Whether a score is the mean over the eight flips and quarter turns of a tile.
+    """
+
+    members: Sequence[Member]
+    weights: np.ndarray
+    threshold: float
+    tile_size_px: tuple[int, int]
+    device: torch.device
+    temperature: float = 1.0
+    tta: bool = False
+
+    @cached_property
+    def models(self) -> list[nn.Module]:
+        """The members' networks in eval mode on `device`.
+
+        Raises:
+            InputError: The weights of a member were dropped or are damaged.
+        """
+        return [member.load_model().to(self.device) for member in self.members]
+
+    def score(self, tiles: SplitTiles) -> np.ndarray:
+        """Each member's probability of a crack in each tile: (M, N) float64.
+
+        Args:
+            tiles: N tiles on `device`.
+        """
+        scored = zip(self.members, self.models, strict=True)
+        return np.stack([score_with(*each, tiles, tta=self.tta) for each in scored])
+
+    def weigh(self, scores: np.ndarray) -> np.ndarray:
+        """The weighted mean of the members' probabilities: (M, N) → (N,).
+
+        Probabilities are averaged, not logits: members of different backbones are not calibrated
+        alike, and one very sure member should not outvote the others.
+        """
+        return self.weights @ scores
+
+    def calibrate(self, probabilities: np.ndarray) -> np.ndarray:
+        """Mean probabilities on the calibrated scale: (N,) → (N,)."""
+        return apply_temperature(probabilities, self.temperature)
+
+    def judge(self, probabilities: np.ndarray) -> np.ndarray:
+        """Whether tiles with these mean probabilities are called cracked: (N,) → (N,) bool."""
+        return probabilities >= self.threshold
+
+    @property
+    def calibrated_threshold(self) -> float:
+        """The threshold on the calibrated scale."""
+        return float(self.calibrate(np.array(self.threshold)))
+
+    @property
+    def precision_note(self) -> str:
+        """A sentence where `device` scores in another precision than validation did, else ""."""
+        return describe_scoring({m.trial: m.record.precision for m in self.members}, self.device)
+
+
+def load_ensemble(
+    run: Path, device: torch.device | None = None, *, record: EnsembleRecord | None = None
+) -> Ensemble:
+    """The ensemble of a run.
+
+    Args:
+        run: A run's folder.
+        device: Device to score on; the first GPU, or else the CPU, where it is None.
+        record: An ensemble just chosen from the run; `ensemble.json` is read where it is None.
+
+    Raises:
+        InputError: None was chosen yet, `ensemble.json` is damaged, or a member is damaged or not
+            the one that was chosen.
+    """
+    if record is None:
+        record, members = open_choice(run)
+    else:
+        members = open_chosen(run, record.members)
+    return Ensemble(
+        members=members,
+        weights=record.weights,
+        threshold=record.threshold,
+        tile_size_px=read_tile_size(run),
+        device=device or choose_device(),
+        temperature=record.temperature,
+        tta=record.tta,
+    )
