@@ -1,27 +1,30 @@
-"""Matplotlib figures → SVG to stand in a page, whose colours are the page's.
+"""Matplotlib figures → SVG for a page, in the colours of the page.
 
 A figure is drawn in stand-in colours, each of which becomes a CSS variable, so that one drawing
 reads on light and on dark. Text stays text, in the page's font. Names of elements begin with the
-figure's name: several SVGs in one page share one name space.
+figure's name, because all SVGs of a page share one name space.
 """
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
 from markupsafe import Markup, escape
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ensemble.base.wording import percent
 
 _NAMES = ("ink", "muted", "grid", "ensemble", "single", "member", "third", "paper")
 _STAND_INS = {name: f"#0a0a0{i}" for i, name in enumerate(_NAMES)}
 INK, MUTED, GRID, ENSEMBLE, SINGLE, MEMBER, THIRD, PAPER = _STAND_INS.values()
-WIDTH, HEIGHT = 4.5, 3.1  # inches: 324 x 223 units, about the width of a telephone
+WIDTH = 4.5  # inches: 324 units, about the width of a telephone
 STYLE: Any = {  # its keys are known to matplotlib alone
     "svg.fonttype": "none",
     "text.parse_math": False,
@@ -46,8 +49,9 @@ STYLE: Any = {  # its keys are known to matplotlib alone
     "axes.spines.top": False,
     "axes.spines.right": False,
     "lines.linewidth": 1.8,
-    "hatch.color": MUTED,
 }
+DOTTED: Any = {"color": MUTED, "linewidth": 1, "linestyle": ":"}
+FAINT: Any = {"color": MEMBER, "linewidth": 0.9, "alpha": 0.7}
 
 
 @dataclass(frozen=True)
@@ -60,38 +64,53 @@ class Drawing:
     caption: str
 
 
-def draw(
-    name: str,
-    paint: Callable[[Figure], None],
-    *,
-    title: str,
-    label: str,
-    caption: str,
-    size: tuple[float, float] = (WIDTH, HEIGHT),
-) -> Drawing:
-    """Draw one figure.
+@contextmanager
+def page_style() -> Iterator[None]:
+    """Draw in the page's style, whatever the person's own settings are; a decorator, too."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(STYLE)
+        yield
+
+
+def new_panels(count: int = 1, *, width: float = WIDTH, height: float) -> list[Axes]:
+    """Make empty panels of one figure, one below the other; sizes are in inches."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return list(figure.subplots(count, sharex=True, squeeze=False)[:, 0])
+
+
+def finish(axes: Axes, name: str, *, title: str, label: str, caption: str) -> Drawing:
+    """Turn a figure into SVG, with a legend above it where a curve of `axes` has a label.
 
     Args:
-        name: Of the figure, unique on the page; letters, digits and hyphens.
-        paint: Puts axes and curves into an empty figure.
-        title: Stands above it.
-        label: What a reader who cannot see it is told.
-        caption: What to see in it.
-        size: Width and height in inches; a unit of the SVG is 1/72 inch.
+        axes: The figure's first panel.
+        name: Name of the figure, unique on the page; letters, digits and hyphens.
+        title: Title above it.
+        label: Description for a reader who cannot see it.
+        caption: Text below it: what there is to see.
     """
-    with mpl.rc_context():
-        mpl.rcdefaults()  # nobody's own settings
-        mpl.rcParams.update({**STYLE, "svg.hashsalt": name})
-        figure = Figure(figsize=size, layout="constrained")
-        paint(figure)
-        file = io.StringIO()
-        unnamed = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        figure.legend(
+            handles,
+            labels,
+            loc="outside upper left",
+            ncols=2,
+            borderpad=0,
+            handlelength=1.6,
+            columnspacing=1.2,
+        )
+    file = io.StringIO()
+    unnamed = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    with mpl.rc_context({"svg.hashsalt": name}):
         figure.savefig(file, format="svg", transparent=True, metadata=unnamed)
     return Drawing(name, title, _inline(file.getvalue(), name, label), caption)
 
 
 def _inline(svg: str, name: str, label: str) -> Markup:
-    """The SVG element alone, with the page's colours, names of its own, and its label."""
+    """Cut out the SVG element, with the page's colours, names of its own, and its label."""
     svg = svg[svg.index("<svg") :]
     view = re.search(r'viewBox="[^"]*"', svg)
     assert view is not None
@@ -108,77 +127,66 @@ def _inline(svg: str, name: str, label: str) -> Markup:
     return Markup(opening + body.strip())
 
 
+@page_style()
 def matrix(
     name: str, values: list[list[float | None]], names: list[str], *, title: str, caption: str
 ) -> Drawing:
-    """A square of numbers, the larger the darker; `names` of its rows and columns."""
-
-    def paint(figure: Figure) -> None:
-        axes = figure.add_subplot()
-        largest = max(
-            (v for i, row in enumerate(values) for j, v in enumerate(row) if v and i != j),
-            default=1.0,
-        )
-        for i, row in enumerate(values):
-            for j, value in enumerate(row):
-                alpha = 0.0 if value is None or i == j else 0.45 * max(value, 0) / largest
-                _cell(axes, i, j, alpha)
-                text = "–" if i == j else "n/a" if value is None else f"{value:.2f}"
-                axes.text(j, i, text, ha="center", va="center", fontsize=9 if len(names) < 8 else 7)
-        _bare(axes, names, names)
-
-    pairs = [
+    """Draw a square of numbers, the larger the darker; `names` are those of rows and columns."""
+    pairs = [(i, j, value) for i, row in enumerate(values) for j, value in enumerate(row)]
+    largest = max((value for i, j, value in pairs if value and i != j), default=1.0)
+    side = max(WIDTH * 0.75, 0.42 * len(names) + 0.9)
+    [axes] = new_panels(width=max(WIDTH, side), height=side * 0.85)
+    for i, j, value in pairs:
+        alpha = 0.0 if value is None or i == j else 0.45 * max(value, 0) / largest
+        text = "–" if i == j else "n/a" if value is None else f"{value:.2f}"
+        _draw_cell(axes, i, j, text, alpha=alpha, fontsize=9 if len(names) < 8 else 7)
+    _label_cells(axes, names, names)
+    shown = [
         f"{names[i]} and {names[j]} {value:.2f}"
-        for i, row in enumerate(values)
-        for j, value in enumerate(row)
+        for i, j, value in pairs
         if j < i and value is not None
     ]
-    side = max(WIDTH * 0.75, 0.42 * len(names) + 0.9)
-    return draw(
-        name,
-        paint,
-        title=title,
-        label=f"{title}: {'; '.join(pairs)}",
-        caption=caption,
-        size=(max(WIDTH, side), side * 0.85),
-    )
+    return finish(axes, name, title=title, label=f"{title}: {'; '.join(shown)}", caption=caption)
 
 
+@page_style()
 def confusion(name: str, counts: dict[str, int], *, title: str, caption: str) -> Drawing:
-    """Tiles by label (rows) and verdict (columns), with the share of the row."""
-    cells = [
-        [counts["true_positive"], counts["false_negative"]],
-        [counts["false_positive"], counts["true_negative"]],
-    ]
-
-    def paint(figure: Figure) -> None:
-        axes = figure.add_subplot()
-        for i, row in enumerate(cells):
-            for j, count in enumerate(row):
-                share = count / max(sum(row), 1)
-                _cell(axes, i, j, 0.05 + 0.4 * share, colour=ENSEMBLE if i == j else SINGLE)
-                axes.text(
-                    j, i, f"{count:,}\n{percent(share)}", ha="center", va="center", fontsize=12
-                )
-        _bare(axes, ["called cracked", "called uncracked"], ["cracked", "uncracked"])
-        axes.set_ylabel("label")
-
-    (found, missed), (false, right) = cells
+    """Draw the tiles by label (rows) and verdict (columns), with the share of the row."""
+    hits, misses = counts["true_positive"], counts["false_negative"]
+    alarms, rejections = counts["false_positive"], counts["true_negative"]
+    [axes] = new_panels(height=2.4)
+    for i, row in enumerate(((hits, misses), (alarms, rejections))):
+        for j, count in enumerate(row):
+            share = count / max(sum(row), 1)
+            colour, text = ENSEMBLE if i == j else SINGLE, f"{count:,}\n{percent(share)}"
+            _draw_cell(axes, i, j, text, alpha=0.05 + 0.4 * share, fontsize=12, colour=colour)
+    _label_cells(axes, ["called cracked", "called uncracked"], ["cracked", "uncracked"])
+    axes.set_ylabel("label")
     label = (
-        f"{title}: {found} cracked tiles found, {missed} missed, {false} false alarms, "
-        f"{right} uncracked tiles left alone"
+        f"{title}: {hits} cracked tiles found, {misses} missed, {alarms} false alarms, "
+        f"{rejections} uncracked tiles left alone"
     )
-    return draw(name, paint, title=title, label=label, caption=caption, size=(WIDTH, 2.4))
+    return finish(axes, name, title=title, label=label, caption=caption)
 
 
-def _cell(axes: Axes, row: int, column: int, alpha: float, colour: str = ENSEMBLE) -> None:
+def _draw_cell(
+    axes: Axes,
+    row: int,
+    column: int,
+    text: str,
+    *,
+    alpha: float,
+    fontsize: float,
+    colour: str = ENSEMBLE,
+) -> None:
     corner = (column - 0.5, row - 0.5)
     patch = mpl.patches.Rectangle(corner, 1, 1, facecolor=colour, alpha=alpha, linewidth=0)
     axes.add_patch(patch)
     axes.add_patch(mpl.patches.Rectangle(corner, 1, 1, fill=False, edgecolor=GRID, linewidth=1))
+    axes.text(column, row, text, ha="center", va="center", fontsize=fontsize)
 
 
-def _bare(axes: Axes, columns: list[str], rows: list[str]) -> None:
+def _label_cells(axes: Axes, columns: list[str], rows: list[str]) -> None:
     axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5))
     axes.set_xticks(range(len(columns)), columns, rotation=0 if len(columns) < 5 else 45)
     axes.set_yticks(range(len(rows)), rows)
@@ -189,13 +197,7 @@ def _bare(axes: Axes, columns: list[str], rows: list[str]) -> None:
         spine.set_visible(False)
 
 
-def legend_above(figure: Figure, axes: Axes) -> None:
-    """A legend of what `axes` shows, over the whole figure."""
-    figure.legend(
-        *axes.get_legend_handles_labels(),
-        loc="outside upper left",
-        ncols=2,
-        borderpad=0,
-        handlelength=1.6,
-        columnspacing=1.2,
-    )
+def count_in_whole_numbers(*axes: Axis) -> None:
+    """Put the ticks of axes on whole numbers."""
+    for axis in axes:
+        axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

@@ -7,7 +7,7 @@ import pandas as pd
 from ensemble.base.wording import capitalize_first
 from ensemble.evaluation.terminal_table import describe_method, sole_member, trivial_figures
 from ensemble.report import sentences as summary
-from ensemble.report.learning import describe_learning, learning_curve
+from ensemble.report.learning import describe_learning, group_by_verdict, learning_curve
 from ensemble.report.plots import Drawing, confusion, matrix
 from ensemble.report.run_files import Run
 from ensemble.report.score_plots import (
@@ -18,17 +18,19 @@ from ensemble.report.score_plots import (
     roc,
 )
 from ensemble.report.search_plots import (
-    FINISHED,
     epochs_spent,
     history,
     importance,
     parallel_coordinates,
     parameter_columns,
+    scored_trials,
 )
+from ensemble.run.members import FINISHED_STATES
 from ensemble.search.importance import Importance, find_importance
 from ensemble.selection.calibration import name_score
 
 BEST_SHOWN = 10
+COUNTS = ("num_tiles", "num_cracked", "num_photographs")
 SDNET_SURFACES = {"D": "D, bridge deck", "P": "P, pavement", "W": "W, wall"}
 RESULT_COLUMNS = {
     "f1": "F1",
@@ -48,42 +50,32 @@ RESULT_COLUMNS = {
 def split_rows(run: Run) -> list[dict[str, Any]]:
     """Tiles, cracked tiles and photographs of each split, as far as they are known."""
     data = run.about.get("data_summary") or {}
-    rows = []
     tables = {"val": run.validation, "test": run.predictions}
+    rows = []
     for split, name in (("train", "training"), ("val", "validation"), ("test", "test")):
         table = tables.get(split)
-        row = {
-            key: (data.get(key) or {}).get(split)
-            for key in ("num_tiles", "num_cracked", "num_photographs")
-        }
+        row = {key: (data.get(key) or {}).get(split) for key in COUNTS}
         if row["num_tiles"] is None and table is not None:
-            has_names = bool((table["photograph"] != "").all())
-            row = {
-                "num_tiles": len(table),
-                "num_cracked": int(table["label"].sum()),
-                "num_photographs": table["photograph"].nunique() if has_names else None,
-            }
+            row = _count(table)
         rows.append({"name": name, **row})
     return rows
 
 
 def surface_rows(run: Run) -> list[dict[str, Any]]:
     """Tiles of each surface in the splits whose tables the run keeps."""
-    rows = []
-    for name, table in (("validation", run.validation), ("test", run.predictions)):
-        if table is None or table["surface"].nunique() < 2:
-            continue
-        rows += [
-            {
-                "split": name,
-                "surface": surface,
-                "num_tiles": len(part),
-                "num_cracked": int(part["label"].sum()),
-                "num_photographs": part["photograph"].nunique(),
-            }
-            for surface, part in table.groupby("surface")
-        ]
-    return rows
+    return [
+        {"split": name, "surface": surface, **_count(part)}
+        for name, table in (("validation", run.validation), ("test", run.predictions))
+        if table is not None and table["surface"].nunique() > 1
+        for surface, part in table.groupby("surface")
+    ]
+
+
+def _count(table: pd.DataFrame) -> dict[str, Any]:
+    has_names = bool((table["photograph"] != "").all())
+    num_photographs = table["photograph"].nunique() if has_names else None
+    counts = len(table), int(table["label"].sum()), num_photographs
+    return dict(zip(COUNTS, counts, strict=True))
 
 
 def is_sdnet(run: Run) -> bool:
@@ -96,88 +88,83 @@ def search_section(run: Run, members: list[int]) -> dict[str, Any]:
     trials = run.trials
     if trials.empty:
         return {"num_trials": 0, "num_finished": 0, "drawings": [], "best": []}
-    finished = trials[trials["state"].isin(FINISHED) & trials["val_f1"].notna()]
-    ended = trials[trials["state"].isin((*FINISHED, "FAIL"))]
-    full = pd.Series(run.about["epochs"], index=trials.index)
-    if "optimisation.epochs" in trials:
-        full = trials["optimisation.epochs"].fillna(full)
-    found = Importance()
+    finished = scored_trials(trials)
+    shares = Importance()
     if len(finished) and run.recipe is None:
-        found = find_importance(run.folder / "study.db")
-    drawings: list[Drawing | None] = []
-    sentences = []
-    if len(finished) and run.recipe is not None:
-        # nothing was searched, and a further epoch of a variant was trained with it
-        trained = ended[ended["epochs"] > 0]
-        drawings.append(epochs_spent(trained, full[trained.index].to_numpy()))
-        sentences.append(f"Epochs trained: {int(trained['epochs'].sum()):,}.")
-    elif len(finished):
-        drawings.append(history(trials, members))
-        drawings.append(epochs_spent(ended, full[ended.index].to_numpy()))
-        if found.shares:
-            drawings.append(importance(found.shares, found.by_chance))
-        space = (run.about.get("space") or {}).get("parameters") or {}
-        drawings.append(parallel_coordinates(trials, space, members))
-        sentences.append(
-            summary.early_stopping_sentence(
-                int(finished["epochs"].sum()),
-                int(full[finished.index].sum()),
-                int((finished["state"] == "PRUNED").sum()),
-                len(finished),
-            )
-        )
-    columns = parameter_columns(trials)
+        shares = find_importance(run.folder / "study.db")
+    drawings, sentence = _draw_search(run, finished, members, shares)
     best = finished.sort_values(["val_f1", "trial"], ascending=[False, True]).head(BEST_SHOWN)
     return {
         "drawings": [drawing for drawing in drawings if drawing is not None],
-        "no_importance": found.reason,
-        "sentences": sentences,
+        "no_importance": shares.reason,
+        "sentence": sentence,
         "names": {trial: run.describe_trial(trial) for trial in trials["trial"]},
         "num_trials": len(trials),
         "num_finished": len(finished),
         "seconds": float(trials["seconds"].sum()),
-        "columns": columns,
+        "columns": parameter_columns(trials),
         "best": best.to_dict("records"),
         "failed": trials[trials["state"] == "FAIL"].to_dict("records"),
     }
 
 
+def _draw_search(
+    run: Run, finished: pd.DataFrame, members: list[int], shares: Importance
+) -> tuple[list[Drawing | None], str]:
+    """Draw what the trials show, and say how many epochs they cost."""
+    trials = run.trials
+    if finished.empty:
+        return [], ""
+    ended = trials[trials["state"].isin((*FINISHED_STATES, "FAIL"))]
+    full = pd.Series(run.about["epochs"], index=trials.index)
+    if "optimisation.epochs" in trials:
+        full = trials["optimisation.epochs"].fillna(full)
+    if run.recipe is not None:
+        # nothing was searched, and a further epoch of a variant was trained with it
+        trained = ended[ended["epochs"] > 0]
+        spent = int(trained["epochs"].sum())
+        return [
+            epochs_spent(trained, full[trained.index].to_numpy())
+        ], f"Epochs trained: {spent:,}."
+    space = (run.about.get("space") or {}).get("parameters") or {}
+    drawings = [
+        history(trials, members),
+        epochs_spent(ended, full[ended.index].to_numpy()),
+        importance(shares.shares, shares.by_chance) if shares.shares else None,
+        parallel_coordinates(trials, space, members),
+    ]
+    return drawings, summary.early_stopping_sentence(
+        int(finished["epochs"].sum()),
+        int(full[finished.index].sum()),
+        int((finished["state"] == "PRUNED").sum()),
+        len(finished),
+    )
+
+
 def learning_section(run: Run, members: list[int]) -> dict[str, Any]:
     """A curve and a sentence for every member, and what all curves say together."""
-    trained = [
-        trial for trial in members if not run.epochs.empty and (run.epochs["trial"] == trial).any()
-    ]
-    if not trained and not run.epochs.empty:
-        trained = [int(run.epochs["trial"].iloc[int(run.epochs["val_f1"].to_numpy().argmax())])]
-    everyone = [] if run.epochs.empty else sorted(run.epochs["trial"].unique())
+    epochs = run.epochs
+    if epochs.empty:
+        return {"drawings": [], "together": "", "of_members": bool(members)}
+    everyone = sorted(epochs["trial"].unique())
+    trained = [trial for trial in members if trial in everyone]
+    best = int(epochs["trial"].iloc[int(epochs["val_f1"].to_numpy().argmax())])
     notes = [
-        describe_learning(run.epochs, trial, planned_epochs=run.about["epochs"])
-        for trial in trained
+        describe_learning(epochs, trial, planned_epochs=run.about["epochs"])
+        for trial in trained or [best]
     ]
-    drawings = [
-        learning_curve(
-            run.epochs,
-            note.trial,
-            title=capitalize_first(
-                f"{run.describe_trial(note.trial)}, {_backbone(run, note.trial)}"
-            ),
-            caption=note.sentence,
-            faint=everyone,
+    drawings = []
+    for note in notes:
+        title = f"{run.describe_trial(note.trial)}, {_backbone(run, note.trial)}"
+        title, caption = capitalize_first(title), note.sentence
+        drawings.append(
+            learning_curve(epochs, note.trial, title=title, caption=caption, faint=everyone)
         )
-        for note in notes
-    ]
-    told = []
-    for verdict, words in (
-        ("overfits", "overfits in its later epochs"),
-        ("still improving", "has its lowest validation loss in its last epoch"),
-        ("no clear sign", "shows no clear sign of overfitting"),
-        ("too short", "is too short to tell"),
-    ):
-        which = [str(note.trial) for note in notes if note.verdict == verdict]
-        if which:
-            told.append(f"{words}: {', '.join(which)}")
-    together = f"By trial: {'; '.join(told)}." if told else ""
-    return {"drawings": drawings, "together": together, "of_members": bool(members)}
+    return {
+        "drawings": drawings,
+        "together": group_by_verdict(notes),
+        "of_members": bool(members),
+    }
 
 
 def ensemble_section(run: Run) -> dict[str, Any] | None:
@@ -188,24 +175,23 @@ def ensemble_section(run: Run) -> dict[str, Any] | None:
     names = [f"trial {member['trial']}" for member in choice["members"]]
     drawings = []
     if len(names) > 1:
-        drawings = [
-            matrix(
+        for name, title, caption in (
+            (
                 "disagreement",
-                choice["disagreement"],
-                names,
-                title="Disagreement",
-                caption="Share of validation tiles that two members judge differently, each at its "
-                "own threshold. Averaging members that never disagree would change nothing.",
+                "Disagreement",
+                "Share of validation tiles that two members judge differently, each at its own "
+                "threshold. Averaging members that never disagree would change nothing.",
             ),
-            matrix(
-                "error-correlation",
-                choice["error_correlation"],
-                names,
-                title="Correlation of errors",
-                caption="How far two members are wrong on the same validation tiles: 1 means the "
-                "same errors, 0 unrelated ones. The lower, the more an average can correct.",
+            (
+                "error_correlation",
+                "Correlation of errors",
+                "How far two members are wrong on the same validation tiles: 1 means the same "
+                "errors, 0 unrelated ones. The lower, the more an average can correct.",
             ),
-        ]
+        ):
+            values = choice[name]
+            name = name.replace("_", "-")
+            drawings.append(matrix(name, values, names, title=title, caption=caption))
     return {
         "drawings": drawings,
         "members": [
@@ -280,10 +266,9 @@ def errors_by_photograph(run: Run) -> list[dict[str, Any]]:
     counted = table.assign(misses=cracked & ~called, false_alarms=~cracked & called)
     rows = [
         {
+            **_count(part),
             "photograph": photograph,
             "surface": part["surface"].iloc[0],
-            "num_tiles": len(part),
-            "num_cracked": int(part["label"].sum()),
             "misses": int(part["misses"].sum()),
             "false_alarms": int(part["false_alarms"].sum()),
         }
