@@ -8,16 +8,19 @@ import argparse
 import codecs
 import importlib
 import io
+import json
 import os
 import select
 import signal
 import sys
 import unicodedata
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
 from types import FrameType
-from typing import NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
+from ensemble import __version__
 from ensemble.base.cores import spare_libraries
 from ensemble.base.errors import InputError, one_line
 
@@ -25,21 +28,70 @@ PLAIN = dict(zip("−–—×÷→“”‘’", "---x/>\"\"''", strict=True)) |
 OUR_HANDLER = "ensemble.plain"
 
 
-def run_module(name: str, build_parser: Callable[[], argparse.ArgumentParser]) -> NoReturn:
+def spell_command(command: str) -> str:
+    """A command as it is typed, in the way in which this process was started."""
+    if Path(sys.argv[0]).name == "crack-ensemble":
+        return f"crack-ensemble {command}"
+    return f"python -m ensemble.{command}"
+
+
+def run_module(name: str, parse: Callable[[], argparse.Namespace]) -> NoReturn:
     """Run the `main` of a module, whose imports take seconds; then the process ends.
 
     Args:
-        name: Name of the module, such as `ensemble.evaluate`.
-        build_parser: Returns the parser of the command line, which prints help and refuses what
-            is mistyped before anything is imported. What it parsed is handed to `main`.
+        name: Name of the module, such as `ensemble.evaluate`. Its `main` takes the options and
+            returns what --json prints.
+        parse: Parses the command line before anything is imported: it prints help and refuses what
+            is mistyped.
     """
     parsed: list[argparse.Namespace] = []
-    run_command(lambda: parsed.append(build_parser().parse_args()))
+    run_command(lambda: parsed.append(parse()))
+    (options,) = parsed
     spare_libraries()
-    with _ended_at_once(), _said("loading …"):
+    with _ended_at_once(), _announced(options):
         main = importlib.import_module(name).main
-    run_command(lambda: main(*parsed))
+    run_command(lambda: _run_main(main, options))
     sys.exit()
+
+
+def _run_main(main: Callable[[argparse.Namespace], Any], options: argparse.Namespace) -> None:
+    """Run a `main` and print what --quiet and --json ask for."""
+    if options.json:
+        with redirect_stdout(sys.stderr):
+            result = main(options)
+        print(json.dumps(result, indent=2, default=str, ensure_ascii=False))
+    elif options.quiet:
+        with redirect_stdout(_QuietOutput(sys.stdout)):  # type: ignore[type-var]
+            main(options)
+    else:
+        main(options)
+
+
+class _QuietOutput:
+    """A stdout that prints results alone."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self.prints = False
+
+    def write(self, text: str) -> int:
+        return self.stream.write(text) if self.prints else len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+@contextmanager
+def printing_result() -> Iterator[None]:
+    """Within, what is printed is the result of a command, which --quiet prints, too."""
+    output = sys.stdout
+    if isinstance(output, _QuietOutput):
+        output.prints = True
+    try:
+        yield
+    finally:
+        if isinstance(output, _QuietOutput):
+            output.prints = False
 
 
 def run_command(main: Callable[[], None]) -> None:
@@ -156,13 +208,16 @@ def _ended_at_once() -> Iterator[None]:
 
 
 @contextmanager
-def _said(words: str) -> Iterator[None]:
-    """Words on the terminal's last line for the time of the block; nothing in a log file."""
-    is_terminal = sys.stderr is not None and sys.stderr.isatty()
-    if is_terminal:
-        print(words, end="", file=sys.stderr, flush=True)
+def _announced(options: argparse.Namespace) -> Iterator[None]:
+    """Say that a command begins: in a log for good, on a terminal for the time of the block."""
+    if not sys.stderr.isatty():
+        if not options.quiet:
+            line = f"crack-ensemble {__version__} is loading …"
+            print(line, file=sys.stderr if options.json else sys.stdout, flush=True)
+        yield
+        return
+    print("loading …", end="", file=sys.stderr, flush=True)
     try:
         yield
     finally:
-        if is_terminal:
-            print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
+        print("\r\x1b[2K", end="", file=sys.stderr, flush=True)

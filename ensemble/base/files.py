@@ -200,12 +200,6 @@ def find_toml(given: str, folder: Path, *, what: str) -> Path:
     except OSError as error:
         raise InputError(f"{what} {given}: cannot be read ({error.strerror})") from None
     known = sorted(path.stem for path in folder.glob("*.toml"))
-    if not known:
-        raise InputError(
-            f"{what} {given}: no such file, and no {folder} to find it in by name: this package "
-            "was installed without a clone; in a clone say pip install -e . and try again, or "
-            "give a FILE"
-        )
     if given not in known:
         raise InputError(f"{what} {given}: no such file, nor one of {', '.join(known)}")
     return folder / f"{given}.toml"

@@ -43,12 +43,3 @@ def test_a_name_that_no_file_can_have_is_refused(ours: Path) -> None:
     with pytest.raises(InputError, match=r"recipe x+: cannot be read"):
         find_toml("x" * 5000, ours, what="recipe")
 
-
-def test_without_a_clone_it_is_said_that_there_are_no_names(tmp_path: Path) -> None:
-    folder = tmp_path / "site-packages" / "search_spaces"
-    with pytest.raises(InputError) as refused:
-        find_toml("demo", folder, what="--space")
-    assert str(refused.value) == (
-        f"--space demo: no such file, and no {folder} to find it in by name: this package was "
-        "installed without a clone; in a clone say pip install -e . and try again, or give a FILE"
-    )

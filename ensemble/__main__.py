@@ -1,0 +1,5 @@
+"""python -m ensemble COMMAND …: what `crack-ensemble COMMAND …` runs."""
+
+from ensemble.cli import main
+
+main()
