@@ -7,16 +7,15 @@ reference is made from the docstrings, a page a room. A broken link or reference
 
 import os
 import re
-import tomllib
 from pathlib import Path
 
 from sphinx.application import Sphinx
 
-ROOT = Path(__file__).parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+from ensemble import __version__
 
+ROOT = Path(__file__).parents[1]
 project = "crack-ensemble"
-release = version = PROJECT["version"]
+release = version = __version__
 copyright = "the authors of crack-ensemble; Apache-2.0"
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.apidoc"]

@@ -35,7 +35,27 @@ def add_search_options(parser: Parser) -> None:
         help="split tiles, not photographs, only to show what leakage is worth; the results are "
         "marked as such",
     )
-    add = parser.add_argument_group("search").add_argument
+    _add_search(parser.add_argument_group("search").add_argument)
+    _add_machine(parser.add_argument_group("machine").add_argument)
+    add = parser.add_argument_group("output").add_argument
+    add(
+        "--keep",
+        type=whole_number(1),
+        default=20,
+        metavar="N",
+        help="best members that keep their weights; of the others the scores stay (default: 20)",
+    )
+    add(
+        "--mlflow",
+        metavar="URI",
+        help="MLflow server that each trial is logged to as well: http://HOST:PORT or "
+        "sqlite:///FILE; needs the extra [mlflow]",
+    )
+    _add_new_run(add, name="the space's name and the time")
+
+
+def _add_search(add: Add) -> None:
+    """Add what is searched, how, and when it ends."""
     add(
         "--space",
         default="sdnet2018",
@@ -85,22 +105,6 @@ def add_search_options(parser: Parser) -> None:
         metavar="N",
         help="failed trials to replace before giving up (default: 10)",
     )
-    _add_machine(parser.add_argument_group("machine").add_argument)
-    add = parser.add_argument_group("output").add_argument
-    add(
-        "--keep",
-        type=whole_number(1),
-        default=20,
-        metavar="N",
-        help="best members that keep their weights; of the others the scores stay (default: 20)",
-    )
-    add(
-        "--mlflow",
-        metavar="URI",
-        help="MLflow server that each trial is logged to as well: http://HOST:PORT or "
-        "sqlite:///FILE; needs the extra [mlflow]",
-    )
-    _add_new_run(add, name="the space's name and the time")
 
 
 def _add_machine(add: Add) -> None:
@@ -260,7 +264,9 @@ def add_evaluate_options(parser: Parser) -> None:
 def add_predict_options(parser: Parser) -> None:
     """Add the pictures, the run, and where the verdicts go."""
     add = parser.add_argument
-    add("paths", nargs="+", type=Path, metavar="PATH", help="a picture, or a folder or .zip of some")
+    add(
+        "paths", nargs="+", type=Path, metavar="PATH", help="a picture, or a folder or .zip of some"
+    )
     add("--run", help="name under --out, or a path (default: the last run)")
     add(
         "--csv",
@@ -506,7 +512,8 @@ def start(command: str, words: Sequence[str] | None = None) -> NoReturn:
         words: What is typed behind the name; those of this process where it is None.
     """
     typed = sys.argv[1:] if words is None else words
-    run_module(COMMANDS[command].module, lambda: parse(command, typed))
+    is_quick = command == "spaces"
+    run_module(COMMANDS[command].module, lambda: parse(command, typed), is_quick=is_quick)
 
 
 def main() -> None:
@@ -519,7 +526,7 @@ def main() -> None:
 
 def _print_overview(words: Sequence[str]) -> None:
     """Print the commands with a line each, or refuse what is none of them."""
-    parser = Parser("crack-ensemble", "Find cracks in concrete with ensembles of searched networks.")
+    parser = Parser("crack-ensemble", "Find cracks in concrete with ensembles of networks.")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = "\n".join(
         ["commands:", *(f"  {name:10}{about.summary}" for name, about in COMMANDS.items())]

@@ -6,9 +6,11 @@ if __name__ == "__main__":  # before the imports below, which take seconds
     start("evaluate")
 
 import argparse
+from typing import Any
 
 from rich.console import Console
 
+from ensemble.base.door import printing_result, spell_command
 from ensemble.base.errors import InputError
 from ensemble.base.memory import keep_freed_memory
 from ensemble.base.wording import plural
@@ -18,8 +20,8 @@ from ensemble.run.folder import display_path
 from ensemble.run.members import find_run
 
 
-def main(options: argparse.Namespace) -> None:
-    """Evaluate, print the table and where the files are."""
+def main(options: argparse.Namespace) -> dict[str, Any]:
+    """Evaluate, print the table and where the files are, and return the metrics."""
     if options.min_recall is not None and options.threshold is not None:
         raise InputError("--min-recall and --threshold exclude each other; give one")
     rule = options.threshold or "f1"
@@ -36,13 +38,15 @@ def main(options: argparse.Namespace) -> None:
         tta=options.tta,
         labels_file=options.labels,
     )
-    print_result(metrics, names, Console(width=None if Console().is_terminal else 240))
-    if metrics["precision_note"]:
-        print(metrics["precision_note"])
+    with printing_result():
+        print_result(metrics, names, Console(width=None if Console().is_terminal else 240))
+        if metrics["precision_note"]:
+            print(metrics["precision_note"])
     candidates, finished = metrics["num_candidates"], metrics["num_finished_trials"]
     if candidates < finished:
         of = plural(finished, "finished trial")
         print(f"chosen from the {candidates} of {of} that kept their weights")
     print(f"written: {display_path(run / 'evaluation')}, and ensemble.json, which predict uses")
-    print(f"next: python -m ensemble.report {display_path(run)}")
-    print(f"      python -m ensemble.predict {display_path(run)} PICTURE …")
+    print(f"next: {spell_command('report')} {display_path(run)}")
+    print(f"      {spell_command('predict')} PICTURE … --run {display_path(run)}")
+    return metrics

@@ -15,11 +15,12 @@ import os
 import re
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
+from ensemble.base.door import printing_result
 from ensemble.base.errors import InputError, escape
 from ensemble.base.files import read_object
 from ensemble.base.options import NUM_CONVOLUTIONS
@@ -52,8 +53,8 @@ class ScoredTile(NamedTuple):
     probability: float
 
 
-def main(options: argparse.Namespace) -> None:
-    """Run the tile through the member, write the picture."""
+def main(options: argparse.Namespace) -> dict[str, Any]:
+    """Run the tile through the member, write the picture, and return what the member said."""
     if options.out.suffix.lower() == ".png" and not options.out.is_dir():
         raise InputError(f"--out {options.out}: is the folder of the runs; give a picture as --png")
     parent = options.png.resolve().parent
@@ -61,13 +62,22 @@ def main(options: argparse.Namespace) -> None:
         raise InputError(f"--png {options.png}: must be a file called ….png in an existing folder")
     if not os.access(parent, os.W_OK):
         raise InputError(f"--png {options.png}: its folder cannot be written")
-    member = find_member(options.member, under=options.out)
+    name = options.member or str(find_run(None, under=options.out))
+    member = find_member(name, under=options.out)
     run = find_run_of(member)
     with ExitStack() as archives:
         picture = find_picture(options.tile, run, archives)
         tile = read_tile(picture, member, read_tile_size(run))
     draw_look(member, tile, options.png, run_name=run.name, draws_all=options.all)
-    print(f"written: {options.png}")
+    with printing_result():
+        print(f"written: {options.png}")
+    return {
+        "member": str(member.folder),
+        "tile": tile.name,
+        "probability": tile.probability,
+        "threshold": member.record.metrics.get("val_threshold"),
+        "png": str(options.png),
+    }
 
 
 def find_member(name: str, *, under: Path) -> Member:

@@ -13,13 +13,16 @@ if __name__ == "__main__":  # before the imports below, which take seconds
 import argparse
 import os
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ensemble.base.door import printing_result
 from ensemble.base.errors import InputError
+from ensemble.base.files import table_rows
 from ensemble.base.memory import keep_freed_memory
 from ensemble.base.wording import plural
 from ensemble.prediction.overlays import NOT_JUDGED
@@ -30,23 +33,36 @@ from ensemble.selection.ensemble import load_ensemble
 NUM_LISTED = 10
 
 
-def main(options: argparse.Namespace) -> None:
-    """Judge the pictures, write the table and the overlays."""
+def main(options: argparse.Namespace) -> dict[str, Any]:
+    """Judge the pictures, write the table and the overlays, and return the counts and rows."""
+    name = options.paths[0]
+    if any((place / "run.json").is_file() for place in (name, options.out / name)):
+        raise InputError(f"{name} is a run, not a picture; say PICTURE … --run {name}")
     if options.csv.suffix.lower() != ".csv" or options.csv.is_dir():
         raise InputError(f"--csv {options.csv}: must be a file called ….csv")
     overlays = options.overlays or options.csv.with_name(f"{options.csv.stem}-overlays")
     _check_writable("--csv", options.csv, options.csv.parent)
     _check_writable("--overlays", overlays, overlays)
     keep_freed_memory()
-    ensemble = load_ensemble(find_run(options.run, under=options.out))
+    run = find_run(options.run, under=options.out)
+    ensemble = load_ensemble(run)
     lines: list[str] = []
     tiles = predict_pictures(
         ensemble, options.paths, csv=options.csv, overlays=overlays, log=lines.append
     )
     console = Console(highlight=False, soft_wrap=True)
-    print_summary(tiles, console)
+    with printing_result():
+        print_summary(tiles, console)
     for line in lines:
         console.print(line, markup=False)
+    return {
+        "run": str(run),
+        "csv": str(options.csv),
+        "num_pictures": int(tiles["picture"].nunique()),
+        "num_tiles": len(tiles),
+        "num_cracked_tiles": int((tiles["verdict"] == "cracked").sum()),
+        "tiles": table_rows(tiles),
+    }
 
 
 def _check_writable(option: str, given: Path, folder: Path) -> None:

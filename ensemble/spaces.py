@@ -50,5 +50,3 @@ def _list(folder: Path, key: str) -> dict[str, str]:
         path.stem: tomllib.loads(path.read_text(encoding="utf-8"))[key]
         for path in sorted(folder.glob("*.toml"))
     }
-
-

@@ -13,10 +13,13 @@ import argparse
 import shlex
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
+from ensemble.base.door import printing_result, spell_command
 from ensemble.base.errors import InputError
+from ensemble.base.files import read_table, table_rows
 from ensemble.base.interruption import resumable
 from ensemble.base.memory import keep_freed_memory
 from ensemble.data.layout import layout_of
@@ -29,8 +32,8 @@ from ensemble.run.members import choose_device
 from ensemble.training.initial_weights import make_initial_state, parse_weights
 
 
-def main(options: argparse.Namespace) -> None:
-    """Train as the command line says."""
+def main(options: argparse.Namespace) -> dict[str, Any]:
+    """Train as the command line says, and return the run's folder and its table of trials."""
     asked = load_recipe(options.recipe)
     recipe = asked.changed(
         backbone=options.backbone,
@@ -40,8 +43,9 @@ def main(options: argparse.Namespace) -> None:
     )
     console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
     if options.summary:
-        print_summary(recipe, console)
-        return
+        with printing_result():
+            print_summary(recipe, console)
+        return {"recipe": recipe.describe()}
     name = options.name or f"{recipe.name}-{datetime.now():%Y%m%d-%H%M%S}"
     folder = run_folder(name, under=options.out)
     if not is_synthetic(options.data) and not Path(options.data).exists():
@@ -75,8 +79,10 @@ def main(options: argparse.Namespace) -> None:
             export=options.export or recipe.export,
             console=console,
         )
-    console.print(f"run: {folder}")
-    console.print(f"next: python -m ensemble.evaluate {display_path(folder)}")
+    with printing_result():
+        console.print(f"run: {folder}")
+    console.print(f"next: {spell_command('evaluate')} {display_path(folder)}")
+    return {"run": str(folder), "trials": table_rows(read_table(folder / "trials.csv"))}
 
 
 def _headline(asked: Recipe, recipe: Recipe, weights: str | Path, data: str) -> str:

@@ -15,12 +15,12 @@ import signal
 import sys
 import unicodedata
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
-from ensemble import __version__
+import ensemble
 from ensemble.base.cores import spare_libraries
 from ensemble.base.errors import InputError, one_line
 
@@ -35,7 +35,9 @@ def spell_command(command: str) -> str:
     return f"python -m ensemble.{command}"
 
 
-def run_module(name: str, parse: Callable[[], argparse.Namespace]) -> NoReturn:
+def run_module(
+    name: str, parse: Callable[[], argparse.Namespace], *, is_quick: bool = False
+) -> NoReturn:
     """Run the `main` of a module, whose imports take seconds; then the process ends.
 
     Args:
@@ -43,12 +45,13 @@ def run_module(name: str, parse: Callable[[], argparse.Namespace]) -> NoReturn:
             returns what --json prints.
         parse: Parses the command line before anything is imported: it prints help and refuses what
             is mistyped.
+        is_quick: Whether nothing is imported that takes seconds, so that nothing need be announced.
     """
     parsed: list[argparse.Namespace] = []
     run_command(lambda: parsed.append(parse()))
     (options,) = parsed
     spare_libraries()
-    with _ended_at_once(), _announced(options):
+    with _ended_at_once(), _announced(options) if not is_quick else nullcontext():
         main = importlib.import_module(name).main
     run_command(lambda: _run_main(main, options))
     sys.exit()
@@ -61,7 +64,7 @@ def _run_main(main: Callable[[argparse.Namespace], Any], options: argparse.Names
             result = main(options)
         print(json.dumps(result, indent=2, default=str, ensure_ascii=False))
     elif options.quiet:
-        with redirect_stdout(_QuietOutput(sys.stdout)):  # type: ignore[type-var]
+        with redirect_stdout(_QuietOutput(sys.stdout)):
             main(options)
     else:
         main(options)
@@ -210,9 +213,9 @@ def _ended_at_once() -> Iterator[None]:
 @contextmanager
 def _announced(options: argparse.Namespace) -> Iterator[None]:
     """Say that a command begins: in a log for good, on a terminal for the time of the block."""
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():
         if not options.quiet:
-            line = f"crack-ensemble {__version__} is loading …"
+            line = f"crack-ensemble {ensemble.__version__} is loading …"
             print(line, file=sys.stderr if options.json else sys.stdout, flush=True)
         yield
         return

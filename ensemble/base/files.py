@@ -210,6 +210,12 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
     write_text(path, protect(table).to_csv(index=False))
 
 
+def table_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table as JSON takes them: plain numbers, and None where there is nothing."""
+    plain = table.astype(object).where(table.notna(), None)
+    return [{str(key): value for key, value in row.items()} for row in plain.to_dict("records")]
+
+
 def read_table(
     path: Path, *, columns: Sequence[str] = (), text: Sequence[str] = ()
 ) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from ensemble import __version__
+import ensemble
 from ensemble.base.errors import InputError, short_repr
 
 SPACES = Path(__file__).parents[1] / "search_spaces"
@@ -29,7 +29,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, prog: str, description: str, epilog: str | None = None) -> None:
         super().__init__(prog=prog, description=description, epilog=epilog)
         add = self.add_argument
-        version = f"crack-ensemble {__version__}"
+        version = f"crack-ensemble {ensemble.__version__}"
         add("--version", action="version", version=version, help="print the version, and end")
 
     def error(self, message: str) -> NoReturn:

@@ -13,6 +13,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from ensemble.base.door import printing_result, spell_command
 from ensemble.base.files import write_text
 from ensemble.base.wording import capitalize_first, format_number, percent, plural
 from ensemble.report import sections
@@ -26,10 +27,12 @@ PAGE = Path(__file__).parent
 SUSPECTS_SHOWN, PHOTOGRAPHS_SHOWN, TILES_NAMED = 20, 15, 10
 
 
-def main(options: argparse.Namespace) -> None:
-    """Write the page and say where it is."""
+def main(options: argparse.Namespace) -> dict[str, Any]:
+    """Write the page, say where it is and return that."""
     page = write_report(find_run(options.run, under=options.out))
-    print(f"written: {page} ({page.stat().st_size / 1e6:.1f} MB)")
+    with printing_result():
+        print(f"written: {page} ({page.stat().st_size / 1e6:.1f} MB)")
+    return {"run": str(page.parent), "report": str(page)}
 
 
 def write_report(folder: Path) -> Path:
@@ -93,6 +96,7 @@ def render(run: Run) -> str:
         tiles_named=TILES_NAMED,
         provenance=list(_provenance(run)),
         command=shlex.quote(run.folder.name),
+        spell_command=spell_command,
     )
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import pandas as pd
 
+from ensemble.base.door import spell_command
 from ensemble.base.wording import format_number, percent, plural
 from ensemble.evaluation.terminal_table import describe_method, sole_member, trivial_sentences
 
@@ -178,7 +179,7 @@ def describe_temperature(temperature: float) -> str:
 def evaluate_command(name: str, choice: dict[str, Any]) -> str:
     """The command line that evaluates the run again in the same way."""
     rule = choice["threshold_rule"]
-    words = [f"python -m ensemble.evaluate {name} --method {choice['asked_method']}"]
+    words = [f"{spell_command('evaluate')} {name} --method {choice['asked_method']}"]
     if choice["top_k"] is not None:
         words.append(f"--top-k {choice['top_k']}")
     if rule.startswith("recall="):

@@ -6,13 +6,15 @@ import sys
 from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
 
 from ensemble.base.cores import count_cores
+from ensemble.base.door import printing_result, spell_command
 from ensemble.base.errors import InputError
-from ensemble.base.files import find_toml
+from ensemble.base.files import find_toml, read_table, table_rows
 from ensemble.base.interruption import resumable
 from ensemble.base.options import SPACES
 from ensemble.base.wording import plural
@@ -39,8 +41,8 @@ from ensemble.search.start import start
 from ensemble.training.initial_weights import make_initial_state, parse_weights
 
 
-def main(options: argparse.Namespace) -> None:
-    """Search as the command line says."""
+def main(options: argparse.Namespace) -> dict[str, Any]:
+    """Search as the command line says, and return the run's folder and its table of trials."""
     head = find_head(options.address)
     check_wait(options.wait, head)
     prepare_environment(head)
@@ -50,10 +52,10 @@ def main(options: argparse.Namespace) -> None:
     )
     how = f"the same command with --name {shlex.quote(options.name)} goes on"
     with resumable(how, print), join_cluster(head) if head else nullcontext():
-        _search(options, head)
+        return _search(options, head)
 
 
-def _search(options: argparse.Namespace, head: Head | None) -> None:
+def _search(options: argparse.Namespace, head: Head | None) -> dict[str, Any]:
     """Prepare, search, say what came out; connected to the cluster at `head` if there is one."""
     console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
     space = load_space(find_toml(options.space, SPACES, what="--space"))
@@ -179,8 +181,10 @@ def _search(options: argparse.Namespace, head: Head | None) -> None:
     finished = count_finished(study)
     if finished:
         number, f1 = find_best(study)
-        console.print(f"best: trial {number}, validation F1 {f1:.3f}")
-    console.print(f"run: {folder}")
+        with printing_result():
+            console.print(f"best: trial {number}, validation F1 {f1:.3f}")
+    with printing_result():
+        console.print(f"run: {folder}")
     if stopped is not None:
         how = (
             f"{finished} of {plural(options.trials, 'trial')} are finished; the same command with "
@@ -188,9 +192,11 @@ def _search(options: argparse.Namespace, head: Head | None) -> None:
         )
         if stopped.exit_code == 2:
             raise InputError(f"{stopped.words}; {how}")
-        console.print(f"stopped ({stopped.words}): {how}")
+        with printing_result():
+            console.print(f"stopped ({stopped.words}): {how}")
         sys.exit(stopped.exit_code)
-    console.print(f"next: python -m ensemble.evaluate {display_path(folder)}")
+    console.print(f"next: {spell_command('evaluate')} {display_path(folder)}")
+    return {"run": str(folder), "trials": table_rows(read_table(folder / "trials.csv"))}
 
 
 def _cores_and_gpus_here() -> tuple[int, int]:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ensemble.base.door import spell_command
 from ensemble.base.errors import InputError, short_repr
 from ensemble.base.files import read_json, write_json
 from ensemble.selection.cross_validation import MethodScore
@@ -141,7 +142,7 @@ def open_choice(run: Path) -> tuple[EnsembleRecord, list[Member]]:
     """
     choice = read_choice(run)
     if choice is None:
-        raise InputError(f"{run} has no ensemble yet; run python -m ensemble.evaluate {run.name}")
+        raise InputError(f"{run} has no ensemble yet; run {spell_command('evaluate')} {run.name}")
     return choice, open_chosen(run, choice.members)
 
 

@@ -17,8 +17,8 @@ import numpy as np
 
 from bench.plan import ROOT
 from bench.row import Row
+from ensemble.cli import new_parser
 from ensemble.run.members import member_folder
-from ensemble.search.options import build_parser
 from ensemble.search.retention import Retention
 from ensemble.search.searcher import StudySearcher
 from ensemble.search.space_file import load_space
@@ -32,7 +32,7 @@ from ensemble.training.config import TrialConfig, parse_config
 PART = "searcher"
 SPACE = ROOT / "search_spaces" / "sdnet2018.toml"
 EPOCHS = 6
-KEEP = build_parser().get_default("keep")
+KEEP = new_parser("search").get_default("keep")
 AT_A_TIME = 10  # trials in whose middle a point is taken
 
 

@@ -50,8 +50,8 @@ def run(tmp_path):
     def run(code, *, shell="", **environment):
         (tmp_path / "room.py").write_text(code)
         (tmp_path / "door.py").write_text(
-            "from argparse import ArgumentParser\nfrom ensemble.base.door import run_module\n"
-            "run_module('room', ArgumentParser)"
+            "from argparse import Namespace\nfrom ensemble.base.door import run_module\n"
+            "run_module('room', lambda: Namespace(json=False, quiet=False))"
         )
         words = f"{sys.executable} {tmp_path / 'door.py'} {shell}"
         return subprocess.run(
@@ -88,7 +88,7 @@ def test_characters_that_a_terminal_lacks_are_written_plainly(run, encoding, lin
     done = run(TALKS, PYTHONIOENCODING=encoding)
     codec = encoding.partition(":")[0]
     assert done.returncode == 2
-    assert done.stdout.decode(codec).splitlines()[0] == f"line 0 {line}"
+    assert done.stdout.decode(codec).splitlines()[1] == f"line 0 {line}"
     assert b"Traceback" not in done.stderr
     assert done.stderr.decode(codec).startswith("error: the end ")
 
@@ -103,9 +103,10 @@ def test_a_terminal_says_that_something_is_loaded_and_forgets_it(tmp_path):
     controller, terminal = pty.openpty()
     (tmp_path / "room.py").write_text("def main(options): print('here')")
     code = "import argparse, sys; from ensemble.base.door import run_module\n"
+    options = "argparse.Namespace(json=False, quiet=False)"
     code += f"sys.path[:0] = [{str(tmp_path)!r}]\n"
     subprocess.run(
-        [sys.executable, "-c", f"{code}run_module('room', argparse.ArgumentParser)"],
+        [sys.executable, "-c", f"{code}run_module('room', lambda: {options})"],
         stdout=terminal,
         stderr=terminal,
         cwd=ROOT,

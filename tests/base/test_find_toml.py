@@ -42,4 +42,3 @@ def test_what_is_not_there_is_refused_with_what_is(given: str, ours: Path) -> No
 def test_a_name_that_no_file_can_have_is_refused(ours: Path) -> None:
     with pytest.raises(InputError, match=r"recipe x+: cannot be read"):
         find_toml("x" * 5000, ours, what="recipe")
-

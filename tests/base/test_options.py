@@ -9,11 +9,11 @@ from ensemble.base.errors import InputError
 from ensemble.base.options import LEAST_IMAGE_PX, MOST_EPOCHS, MOST_IMAGE_PX, MOST_SEED
 from ensemble.training.config import parse_config
 
-PARSERS = {command: cli.COMMANDS[command].build_parser for command in ("search", "train")}
+PARSERS = ("search", "train")
 NUMBERS = [
     (command, action.option_strings[0])
-    for command, build in PARSERS.items()
-    for action in build()._actions
+    for command in PARSERS
+    for action in cli.new_parser(command)._actions
     if action.metavar in ("N", "PX", "H", "MINUTES")
 ]
 
@@ -64,8 +64,8 @@ def test_options_take_what_a_configuration_takes(option, section, name, least, m
 
 def test_train_and_search_take_the_same_options_of_data():
     found = [
-        {a.option_strings[0]: a.help for a in build()._actions if a.option_strings}
-        for build in PARSERS.values()
+        {a.option_strings[0]: a.help for a in cli.new_parser(command)._actions if a.option_strings}
+        for command in PARSERS
     ]
     for option in ("--positive", "--max-bad-tiles", "--split-seed"):
         assert found[0][option] == found[1][option]

@@ -126,7 +126,7 @@ def save(pixels: np.ndarray, path: Path | str) -> Path:
 
 
 def predict(run: Path, *paths: str) -> pd.DataFrame:
-    main(parse("predict", [str(run), *paths]))
+    main(parse("predict", [*paths, "--run", str(run)]))
     return pd.read_csv("predictions.csv", keep_default_na=False)
 
 
@@ -338,7 +338,7 @@ def test_a_zip_with_an_unsafe_name_is_refused(run: Path, name: str):
     with zipfile.ZipFile("bad.zip", "w") as archive:
         archive.writestr(name, b"")
     with pytest.raises(InputError, match="unsafe name"):
-        main(parse("predict", [str(run), "bad.zip"]))
+        main(parse("predict", ["bad.zip", "--run", str(run)]))
 
 
 def test_a_zip_bomb_is_refused():
@@ -372,7 +372,7 @@ def test_bad_input_is_refused_before_anything_is_written(
     Path("predictions.csv").write_text("older")
     before = sorted(fresh_folder.rglob("*"))
     with pytest.raises(InputError, match=message):
-        main(parse("predict", [str(run), *arguments]))
+        main(parse("predict", [*arguments, "--run", str(run)]))
     assert sorted(fresh_folder.rglob("*")) == before
     assert Path("predictions.csv").read_text() == "older"
     assert Path("tile.png").read_bytes() == tile
@@ -382,7 +382,7 @@ def test_a_run_without_an_ensemble_says_to_evaluate_it(run: Path, tmp_path: Path
     write_json(tmp_path / "run.json", {"tile_size_px": list(TILE)})
     save(noise(*TILE), "tile.png")
     with pytest.raises(InputError, match=r"run python -m ensemble\.evaluate"):
-        main(parse("predict", [str(tmp_path), "tile.png"]))
+        main(parse("predict", ["tile.png", "--run", str(tmp_path)]))
 
 
 @pytest.mark.parametrize("size", [None, 32, [32], ["32", "32"], [0, 32]])
@@ -391,7 +391,7 @@ def test_a_run_without_a_tile_size_is_refused(run: Path, tmp_path: Path, size: o
     write_json(copy / "run.json", {"split_digest": "split", "tile_size_px": size})
     save(noise(*TILE), "tile.png")
     with pytest.raises(InputError, match="no 'tile_size_px'"):
-        main(parse("predict", [str(copy), "tile.png"]))
+        main(parse("predict", ["tile.png", "--run", str(copy)]))
 
 
 def test_the_transparent_frame_of_a_mosaic_is_not_judged(
@@ -507,7 +507,7 @@ def test_overlays_under_any_name_and_runs_are_no_photographs(run: Path, tmp_path
     save(mosaic(), "a/wall.png")
     shutil.copytree(run, tmp_path / "results" / "r1")
     save(mosaic(), "results/r1/samples.png")
-    main(parse("predict", [str(run), ".", "--overlays", "seen"]))
+    main(parse("predict", [".", "--overlays", "seen", "--run", str(run)]))
     assert json.loads(Path("seen/overlays.json").read_text()) == {
         "pictures": {"wall.png": "a/wall.png"}
     }
@@ -516,7 +516,7 @@ def test_overlays_under_any_name_and_runs_are_no_photographs(run: Path, tmp_path
 
 def test_a_missing_folder_of_the_table_is_made(run: Path):
     save(mosaic(), "wall.png")
-    main(parse("predict", [str(run), "wall.png", "--csv", "new/folder/cracks.csv"]))
+    main(parse("predict", ["wall.png", "--csv", "new/folder/cracks.csv", "--run", str(run)]))
     assert len(pd.read_csv("new/folder/cracks.csv")) == 12
     assert Path("new/folder/cracks-overlays/wall.png").exists()
 
@@ -544,7 +544,7 @@ def test_the_command_runs_elsewhere_without_ray_and_optuna(run: Path, tmp_path: 
         "sys.modules['ray'] = sys.modules['optuna'] = None\n"  # importing them is an ImportError
         "runpy.run_module('ensemble.predict', run_name='__main__')\n"
     )
-    command = [run.name, "photos", "--out", str(run.parent), "--csv", "cracks.csv"]
+    command = ["photos", "--run", run.name, "--out", str(run.parent), "--csv", "cracks.csv"]
     done = subprocess.run(
         [sys.executable, "-c", code, *command],
         capture_output=True,
