@@ -21,6 +21,7 @@ from ensemble.base.options import (
     positive_number,
     whole_number,
 )
+from ensemble.training.backbone_table import BACKBONES
 
 Add = Callable[..., object]  # `add_argument` of a parser or of a group of one
 
@@ -157,9 +158,6 @@ def _add_machine(add: Add) -> None:
 
 def add_train_options(parser: Parser) -> None:
     """Add which recipe is trained, on what, and how it differs from its file."""
-    from ensemble.training.config import Backbone  # imports pydantic, which only this one needs
-
-    backbones = Backbone.__args__  # type: ignore[attr-defined]
     add = parser.add_argument
     add(
         "--recipe",
@@ -170,9 +168,9 @@ def add_train_options(parser: Parser) -> None:
     _add_data(add, required=False)
     add(
         "--backbone",
-        choices=backbones,
+        choices=list(BACKBONES),
         metavar="NAME",
-        help=f"another network (default: the recipe's): {', '.join(backbones)}",
+        help=f"another network (default: the recipe's): {', '.join(BACKBONES)}",
     )
     _add_training(add, whose="the recipe's", of="each configuration")
     _add_gpu(add)

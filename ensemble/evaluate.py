@@ -12,7 +12,7 @@ from rich.console import Console
 
 from ensemble.base.door import printing_result, spell_command
 from ensemble.base.errors import InputError
-from ensemble.base.memory import keep_freed_memory
+from ensemble.base.process import keep_freed_memory
 from ensemble.base.wording import plural
 from ensemble.evaluation.protocol import evaluate_run
 from ensemble.evaluation.terminal_table import print_result, read_names

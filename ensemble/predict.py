@@ -23,7 +23,7 @@ from rich.text import Text
 from ensemble.base.door import printing_result
 from ensemble.base.errors import InputError
 from ensemble.base.files import table_rows
-from ensemble.base.memory import keep_freed_memory
+from ensemble.base.process import keep_freed_memory
 from ensemble.base.wording import plural
 from ensemble.prediction.overlays import NOT_JUDGED
 from ensemble.prediction.verdicts import predict_pictures

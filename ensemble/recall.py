@@ -13,7 +13,7 @@ from rich.console import Console
 from ensemble.base.door import printing_result, spell_command
 from ensemble.base.files import table_rows
 from ensemble.base.interruption import resumable
-from ensemble.base.memory import keep_freed_memory
+from ensemble.base.process import keep_freed_memory
 from ensemble.recipes.recall import print_recall, train_recall_remedies
 from ensemble.run.folder import display_path
 from ensemble.run.members import choose_device, find_run

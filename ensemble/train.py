@@ -21,7 +21,7 @@ from ensemble.base.door import printing_result, spell_command
 from ensemble.base.errors import InputError
 from ensemble.base.files import read_table, table_rows
 from ensemble.base.interruption import resumable
-from ensemble.base.memory import keep_freed_memory
+from ensemble.base.process import keep_freed_memory
 from ensemble.data.layout import layout_of
 from ensemble.data.prepare import is_synthetic, prepare_data
 from ensemble.recipes.headline import describe_changes, describe_run, name_weights

@@ -21,8 +21,8 @@ from types import FrameType
 from typing import Any, NoReturn, TextIO
 
 import ensemble
-from ensemble.base.cores import spare_libraries
 from ensemble.base.errors import InputError, one_line
+from ensemble.base.process import spare_libraries
 
 PLAIN = dict(zip("−–—×÷→“”‘’", "---x/>\"\"''", strict=True)) | {"≥": ">=", "≤": "<=", "±": "+-"}
 OUR_HANDLER = "ensemble.plain"

@@ -19,8 +19,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from ensemble.base.cores import count_cores
 from ensemble.base.errors import InputError
+from ensemble.base.process import count_cores
 from ensemble.base.progress_bar import progress_bar
 from ensemble.base.wording import plural
 from ensemble.data.reading.decode import UNREADABLE, decode_picture, explain_unreadable, open_image

@@ -20,10 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ensemble.base.files import atomic_write
+from ensemble.training.backbone_table import BACKBONES
 
-# the module behind which nothing looks at neighbours any more; "features" in all others
-_LAST_MAP = {"resnet18": "layer4", "resnet50": "layer4", "swin_v2_t": "norm"}
-_CHANNELS_LAST = ("swin_v2_t",)
 MAP_PX = 64  # side of an ensemble's map
 
 SHEET_KEY = "crack-ensemble sheet"
@@ -50,7 +48,7 @@ def class_activation_map(model: nn.Module, backbone: str, images: Tensor) -> np.
     Args:
         model: As built for `backbone`, on the images' device; it is put in eval mode, and nothing
             else of it changes.
-        backbone: A name of `ensemble.training.config.Backbone`.
+        backbone: A name of `BACKBONES`.
         images: (B, 3, S, S), normalised, as `make_batch` makes them.
 
     Returns:
@@ -63,7 +61,8 @@ def class_activation_map(model: nn.Module, backbone: str, images: Tensor) -> np.
         return kept[-1]
 
     model.eval()
-    hook = model.get_submodule(_LAST_MAP.get(backbone, "features")).register_forward_hook(cut)
+    about = BACKBONES[backbone]
+    hook = model.get_submodule(about.last_map).register_forward_hook(cut)
     try:
         with torch.inference_mode(False), torch.enable_grad():
             # detached parameters: the graph is that of the head alone, and no gradient is left
@@ -73,7 +72,7 @@ def class_activation_map(model: nn.Module, backbone: str, images: Tensor) -> np.
     finally:
         hook.remove()
     activation = kept[0].detach()
-    if backbone in _CHANNELS_LAST:
+    if about.is_channels_last:
         activation, gradient = activation.movedim(-1, 1), gradient.movedim(-1, 1)
     weights = gradient.float().sum((2, 3), keepdim=True)  # (B, C, 1, 1)
     evidence = (weights * activation.float()).sum(1).clamp(min=0)  # (B, h, w)

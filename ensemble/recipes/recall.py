@@ -21,7 +21,7 @@ from ensemble.recipes.runner import RecipeRun
 from ensemble.run.folder import run_lock
 from ensemble.run.pack import find_pack
 from ensemble.training.checkpoint import Member
-from ensemble.training.config import TrialConfig, parse_config
+from ensemble.training.config import TrialConfig, flatten, parse_config, unflatten
 from ensemble.training.member import open_training_data
 from ensemble.training.metrics import (
     best_threshold,
@@ -29,7 +29,6 @@ from ensemble.training.metrics import (
     margins_to_probabilities,
     threshold_metrics,
 )
-from ensemble.training.settings import flatten, unflatten
 
 STRONGEST = 1.0  # full `data.augmentation`
 

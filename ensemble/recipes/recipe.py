@@ -32,13 +32,14 @@ from ensemble.base.files import find_toml, read_toml
 from ensemble.base.options import RECIPES
 from ensemble.training.backbones import build_model, choose_trainable
 from ensemble.training.config import (
-    Backbone,
+    BackboneName,
     Section,
     TrialConfig,
     explain_validation,
+    flatten,
     parse_config,
+    unflatten,
 )
-from ensemble.training.settings import flatten, unflatten
 
 BASE = "base"
 
@@ -57,7 +58,7 @@ class _File(Section):
     export: bool = False
     checkpoints: int = Field(0, ge=0, le=50)
     config: dict[str, Any]
-    trainable_from: dict[Backbone, str] = Field(default_factory=dict)
+    trainable_from: dict[BackboneName, str] = Field(default_factory=dict)
     variant: list[_Variant] = Field(default_factory=list, max_length=50)
 
 

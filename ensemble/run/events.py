@@ -14,9 +14,8 @@ from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.summary import hparams
 
 from ensemble.base.files import make_folder
-from ensemble.training.config import TrialConfig
+from ensemble.training.config import TrialConfig, flatten
 from ensemble.training.loop import Epoch
-from ensemble.training.settings import flatten
 
 FIGURES = (  # of an epoch's row, beside those of the validation split
     "train_loss",

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from ensemble.base.cores import count_cores
 from ensemble.base.door import printing_result, spell_command
 from ensemble.base.errors import InputError
 from ensemble.base.files import find_toml, read_table, table_rows
 from ensemble.base.interruption import resumable
 from ensemble.base.options import SPACES
+from ensemble.base.process import count_cores
 from ensemble.base.wording import plural
 from ensemble.data.layout import layout_of
 from ensemble.data.prepare import is_synthetic, prepare_data

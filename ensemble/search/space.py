@@ -15,9 +15,7 @@ from optuna.distributions import (
 )
 from pydantic import BaseModel, ConfigDict, Field
 
-from ensemble.training.config import TrialConfig, parse_config
-from ensemble.training.seeds import derive_seed
-from ensemble.training.settings import flatten, unflatten
+from ensemble.training.config import TrialConfig, derive_seed, flatten, parse_config, unflatten
 
 SettingValue = str | int | float | bool
 

@@ -37,8 +37,13 @@ from ensemble.search.space import (
     Strict,
     applies,
 )
-from ensemble.training.config import TrialConfig, explain_validation, parse_config
-from ensemble.training.settings import flatten, unflatten
+from ensemble.training.config import (
+    TrialConfig,
+    explain_validation,
+    flatten,
+    parse_config,
+    unflatten,
+)
 
 
 class _Range(Strict):

@@ -20,8 +20,7 @@ from ensemble.recipes.recipe import Recipe, load_recipe
 from ensemble.run.members import find_run, open_members, rank_members
 from ensemble.search.space import Parameter, Space, applies
 from ensemble.search.space_file import check_values
-from ensemble.training.config import TrialConfig
-from ensemble.training.settings import flatten
+from ensemble.training.config import TrialConfig, flatten
 
 NUM_STARTS = 5  # of a run: as many as are averaged by default
 

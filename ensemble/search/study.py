@@ -19,7 +19,7 @@ from optuna.trial import TrialState
 from ensemble.base.errors import InputError
 from ensemble.search.database import connect
 from ensemble.search.space import Space
-from ensemble.training.seeds import derive_seed
+from ensemble.training.config import derive_seed
 
 STUDY_NAME = "search"  # never the folder's: a run may be renamed, and its study is still its own
 FINISHED_STATES = (TrialState.COMPLETE, TrialState.PRUNED)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from ensemble.base.errors import CannotWriteError, InputError
-from ensemble.base.memory import keep_freed_memory
+from ensemble.base.process import keep_freed_memory
 from ensemble.data.pack import PackError
 from ensemble.search.cluster.scratch import own, remove_abandoned
 from ensemble.search.cluster.storage import Storage, StorageError, local_pack

@@ -11,25 +11,9 @@ import torchvision
 from torch import Tensor, nn
 
 from ensemble.base.errors import InputError
+from ensemble.training.backbone_table import BACKBONES
 from ensemble.training.config import ModelConfig, OptimisationConfig
 
-# where torchvision keeps its last layer; everything else is the backbone
-_LAST_LAYER = {
-    "squeezenet1_1": "classifier.1",
-    "mobilenet_v2": "classifier.1",
-    "mobilenet_v3_small": "classifier.3",
-    "mobilenet_v3_large": "classifier.3",
-    "resnet18": "fc",
-    "resnet50": "fc",
-    "efficientnet_b0": "classifier.1",
-    "efficientnet_v2_s": "classifier.1",
-    "convnext_tiny": "classifier.2",
-    "swin_v2_t": "head",
-    "small_cnn": "classifier.1",
-    "small_cnn_deep": "classifier.1",
-}
-# filters of each convolution of our own networks; nobody has ImageNet weights of them
-SMALL_CNN_CHANNELS = {"small_cnn": (16, 32, 64), "small_cnn_deep": (32, 64, 128, 128, 256)}
 _MAX_POOLINGS = 4  # the smallest tiles, of 16 px, have one place left behind them
 
 
@@ -39,14 +23,14 @@ class SmallCNN(nn.Module):
     A crack is a local thing: the maximum asks whether it is anywhere.
 
     Args:
-        channels: Filters of each convolution; only the first four are followed by a pooling.
-        dropout: Probability before the last layer.
+        filters: Filters of each convolution; only the first four are followed by a pooling.
+        dropout: Probability of dropout before the last layer.
     """
 
-    def __init__(self, channels: tuple[int, ...], *, dropout: float):
+    def __init__(self, filters: tuple[int, ...], *, dropout: float):
         super().__init__()
         blocks: list[nn.Module] = []
-        for depth, (inputs, outputs) in enumerate(zip((3, *channels), channels, strict=False)):
+        for depth, (inputs, outputs) in enumerate(zip((3, *filters), filters, strict=False)):
             blocks += [
                 nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
                 nn.BatchNorm2d(outputs),
@@ -56,7 +40,7 @@ class SmallCNN(nn.Module):
                 blocks.append(nn.MaxPool2d(2))
         self.features = nn.Sequential(*blocks)
         self.pool = nn.AdaptiveMaxPool2d(1)
-        self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(channels[-1], 2))
+        self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(filters[-1], 2))
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, S, S) → (B, 2)."""
@@ -67,36 +51,40 @@ def build_model(backbone: str, *, dropout: float = 0.0) -> nn.Module:
     """Build a network with random weights from torch's global generator.
 
     Args:
-        backbone: A name of `ensemble.training.config.Backbone`.
-        dropout: Probability before the last layer.
+        backbone: A name of `BACKBONES`.
+        dropout: Probability of dropout before the last layer.
 
     Returns:
         A module (B, 3, S, S) → (B, 2) logits.
     """
-    if backbone in SMALL_CNN_CHANNELS:
-        return SmallCNN(SMALL_CNN_CHANNELS[backbone], dropout=dropout)
-    model: Any = torchvision.models.get_model(backbone, weights=None)
-    if backbone == "squeezenet1_1":
-        head = nn.Conv2d(512, 2, 1)  # and no ReLU behind it: a logit may be negative
-        model.classifier = nn.Sequential(nn.Dropout(dropout), head, nn.AdaptiveAvgPool2d(1))
-    elif backbone.startswith("resnet"):
-        model.fc = nn.Sequential(nn.Dropout(dropout), nn.Linear(model.fc.in_features, 2))
-    elif backbone.startswith("swin"):
-        model.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(model.head.in_features, 2))
-    elif backbone.startswith("convnext"):
-        norm, flatten, last = model.classifier
-        last = nn.Sequential(nn.Dropout(dropout), nn.Linear(last.in_features, 2))
-        model.classifier = nn.Sequential(norm, flatten, last)
-    else:  # classifier = […, dropout, linear]
-        *inner, _, last = model.classifier
-        last = nn.Linear(last.in_features, 2)
-        model.classifier = nn.Sequential(*inner, nn.Dropout(dropout), last)
+    if filters := BACKBONES[backbone].filters:
+        return SmallCNN(filters, dropout=dropout)
+    model = torchvision.models.get_model(backbone, weights=None)
+    _replace_last_layer(model, BACKBONES[backbone].last_layer, dropout)
     return model
+
+
+def _replace_last_layer(model: nn.Module, name: str, dropout: float) -> None:
+    """Put dropout and a layer of two outputs in the place of the last layer (and its dropout)."""
+    parent, _, key = name.rpartition(".")
+    owner: Any = model.get_submodule(parent)
+    last: Any = getattr(owner, key)
+    layer: nn.Module
+    if isinstance(last, nn.Conv2d):
+        layer = nn.Conv2d(last.in_channels, 2, 1)
+        del owner[int(key) + 1]  # the ReLU behind it: a logit may be negative
+    else:
+        layer = nn.Linear(last.in_features, 2)
+    if isinstance(owner, nn.Sequential) and isinstance(owner[int(key) - 1], nn.Dropout):
+        owner[int(key) - 1] = nn.Dropout(dropout)
+    else:
+        layer = nn.Sequential(nn.Dropout(dropout), layer)
+    setattr(owner, key, layer)
 
 
 def head_prefix(backbone: str) -> str:
     """Name of the module whose parameters are the head's."""
-    return _LAST_LAYER[backbone]
+    return BACKBONES[backbone].last_layer
 
 
 def choose_trainable(model: nn.Module, config: ModelConfig, *, epoch: int) -> None:

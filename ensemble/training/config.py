@@ -4,27 +4,23 @@ A configuration comes from a search space (or from a recipe), is stored with the
 and is validated again wherever it is read. Nothing is clipped or repaired: what is recorded ran.
 """
 
+import hashlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ensemble.base.errors import InputError, short_repr
+from ensemble.training.backbone_table import BACKBONES
 
-Backbone = Literal[
-    "small_cnn",
-    "small_cnn_deep",
-    "squeezenet1_1",
-    "mobilenet_v2",
-    "mobilenet_v3_small",
-    "mobilenet_v3_large",
-    "resnet18",
-    "resnet50",
-    "efficientnet_b0",
-    "efficientnet_v2_s",
-    "convnext_tiny",
-    "swin_v2_t",
-]
+
+def _check_backbone(name: str) -> str:
+    if name not in BACKBONES:
+        raise ValueError(f"must be one of {', '.join(BACKBONES)}")
+    return name
+
+
+BackboneName = Annotated[str, AfterValidator(_check_backbone)]
 
 
 class Section(BaseModel):
@@ -36,7 +32,7 @@ class Section(BaseModel):
 class ModelConfig(Section):
     """Which network, and which part of it is trained."""
 
-    backbone: Backbone = Field(description="torchvision's name, or a small_cnn of ours")
+    backbone: BackboneName = Field(description="torchvision's name, or a small_cnn of ours")
     dropout: float = Field(0.2, ge=0, lt=1, description="before the last layer")
     fine_tuning: Literal["full", "frozen", "unfreeze_later", "from_module"] = Field(
         "full", description="what of the backbone is trained; the head always is"
@@ -137,3 +133,32 @@ def explain_validation(error: ValidationError) -> str:
     message = first["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     return f"{field}: {message[:300]}, but got {short_repr(first['input'])}"
+
+
+def flatten(config: TrialConfig) -> dict[str, Any]:
+    """Settings by `section.field`, and `seed`."""
+    values: dict[str, Any] = {}
+    for section, content in config.model_dump().items():
+        if isinstance(content, dict):
+            values |= {f"{section}.{field}": value for field, value in content.items()}
+        else:
+            values[section] = content
+    return values
+
+
+def unflatten(values: dict[str, Any]) -> dict[str, Any]:
+    """The inverse of `flatten`."""
+    nested: dict[str, Any] = {}
+    for name, value in values.items():
+        section, _, field = name.partition(".")
+        if field:
+            nested.setdefault(section, {})[field] = value
+        else:
+            nested[name] = value
+    return nested
+
+
+def derive_seed(seed: int, *purpose: object) -> int:
+    """A seed from 0 to 2**63 − 1 that depends on `seed` and `purpose` alone, on every machine."""
+    text = "/".join(map(str, (seed, *purpose)))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from ensemble.base.errors import InputError, short_repr
 from ensemble.base.files import atomic_write
-from ensemble.training.backbones import SMALL_CNN_CHANNELS, build_model, head_prefix
-from ensemble.training.config import Backbone
-from ensemble.training.seeds import derive_seed
+from ensemble.training.backbone_table import BACKBONES
+from ensemble.training.backbones import build_model, head_prefix
+from ensemble.training.config import derive_seed
 from ensemble.training.weights_file import FoundWeights, name_first, read_weights
 
 
@@ -61,7 +61,7 @@ def parse_weights(given: Sequence[str], defaults: Mapping[str, str]) -> dict[str
         backbone, equals, what = text.rpartition("=")
         if equals and backbone not in weights:
             names = ", ".join(defaults)
-            known = "not in use here" if backbone in Backbone.__args__ else "an unknown backbone"  # type: ignore[attr-defined]
+            known = "not in use here" if backbone in BACKBONES else "an unknown backbone"
             raise InputError(f"--weights {text}: {backbone!r} is {known} (there is {names})")
         value: str | Path = what if what in ("imagenet", "none") else Path(what)
         if isinstance(value, Path) and not equals and len(weights) > 1:
@@ -111,7 +111,7 @@ def _describe_found(found: FoundWeights) -> str:
 
 
 def _download(backbone: str) -> Mapping[str, Tensor]:
-    if backbone in SMALL_CNN_CHANNELS:
+    if BACKBONES[backbone].filters:
         raise InputError(f"{backbone} has no ImageNet weights; say --weights {backbone}=none")
     try:
         weights = torchvision.models.get_model_weights(backbone).DEFAULT
@@ -146,7 +146,7 @@ def _fit(
     if lacks:
         raise InputError(
             f"{where}: does not fit {backbone}: {'; '.join(lacks)}; give weights of {backbone} in "
-            f"{'torchvision' if backbone not in SMALL_CNN_CHANNELS else 'this project'}'s names"
+            f"{'this project' if BACKBONES[backbone].filters else 'torchvision'}'s names"
         )
     for name, tensor in loaded.items():
         if name not in tensors or tensor.shape != tensors[name].shape:

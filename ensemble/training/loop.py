@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ensemble.base.errors import InputError
 from ensemble.data.batches import SplitTiles, make_batch
 from ensemble.training.backbones import choose_trainable
-from ensemble.training.config import TrialConfig
+from ensemble.training.config import TrialConfig, derive_seed
 from ensemble.training.data_parallel import rank_and_world_size, share_statistics, wrap_model
 from ensemble.training.losses import class_weights, weighted_loss
 from ensemble.training.metrics import check_both_classes, validation_metrics
@@ -31,7 +31,6 @@ from ensemble.training.optimiser import (
     restore_tensors,
 )
 from ensemble.training.precision import PRECISIONS, choose_precision, name_precision
-from ensemble.training.seeds import derive_seed
 
 EVALUATION_BATCH = 128
 

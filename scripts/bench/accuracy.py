@@ -7,7 +7,7 @@ from torch import multiprocessing
 
 from bench.plan import Plan
 from bench.row import Row
-from ensemble.base.memory import keep_freed_memory
+from ensemble.base.process import keep_freed_memory
 from ensemble.data import batches
 from ensemble.training.backbones import build_model
 from ensemble.training.initial_weights import make_initial_state

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # where it is run as a proce
 
 from bench.plan import ROOT, Plan
 from bench.row import Row
-from ensemble.base.memory import keep_freed_memory
+from ensemble.base.process import keep_freed_memory
 from ensemble.training.backbones import build_model, choose_trainable
 from ensemble.training.config import TrialConfig
 from ensemble.training.losses import weighted_loss

@@ -10,7 +10,7 @@ from torch import multiprocessing
 from bench.floor import run_steps
 from bench.plan import Plan
 from bench.row import Row
-from ensemble.base.memory import keep_freed_memory
+from ensemble.base.process import keep_freed_memory
 from ensemble.training.backbones import build_model
 from ensemble.training.config import TrialConfig
 from ensemble.training.loop import fit

@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -43,9 +43,10 @@ from ensemble.look import (
     main,
     read_tile,
 )
+from ensemble.training.backbone_table import BACKBONES
 from ensemble.training.backbones import build_model
 from ensemble.training.checkpoint import Member, drop_weights, open_member
-from ensemble.training.config import Backbone, TrialConfig
+from ensemble.training.config import TrialConfig
 from ensemble.training.loop import fit
 
 TILE = (32, 32)
@@ -127,7 +128,7 @@ def test_first_map_of_each_family_is_what_its_stem_passes_on(
     assert_strongest_of(found[name], passed_on(model)(image))
 
 
-@pytest.mark.parametrize("backbone", get_args(Backbone))
+@pytest.mark.parametrize("backbone", BACKBONES)
 def test_every_convolution_but_gates_has_maps_and_the_network_stays(backbone: str) -> None:
     model = make_model(backbone)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

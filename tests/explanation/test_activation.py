@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,8 +27,8 @@ from ensemble.explanation.activation import (
     draw_gallery,
     draw_heat_bar,
 )
+from ensemble.training.backbone_table import BACKBONES
 from ensemble.training.backbones import build_model
-from ensemble.training.config import Backbone
 
 SIDES = {
     "small_cnn": 8,
@@ -70,7 +70,7 @@ def make_two_patches() -> Tensor:
     return images
 
 
-@pytest.mark.parametrize("backbone", get_args(Backbone))
+@pytest.mark.parametrize("backbone", BACKBONES)
 def test_every_backbone_has_a_map_and_stays_as_it_was(backbone: str) -> None:
     model = make_model(backbone)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

@@ -34,8 +34,8 @@ from ensemble.recipes.recipe import RECIPES, load_recipe
 from ensemble.recipes.runner import RecipeRun, train_recipe
 from ensemble.report.page import main as report
 from ensemble.run.members import member_folder, open_members, read_validation, score_tiles
+from ensemble.training.backbone_table import BACKBONES
 from ensemble.training.checkpoint import open_member
-from ensemble.training.config import Backbone
 from ensemble.training.loop import predict_margins
 from ensemble.training.member import TrainingData, open_training_data
 from ensemble.training.metrics import margins_to_probabilities
@@ -99,7 +99,7 @@ def test_every_recipe_opens_and_trains_any_backbone(name):
     assert recipe.what
     assert recipe.stated
     names_a_module = any(variant.config.model.trainable_from for variant in recipe.variants)
-    for backbone in Backbone.__args__ if names_a_module else ("small_cnn_deep", "swin_v2_t"):
+    for backbone in BACKBONES if names_a_module else ("small_cnn_deep", "swin_v2_t"):
         changed = recipe.changed(backbone=backbone, epochs=2, image_size_px=64, seed=3)
         assert {v.config.model.backbone for v in changed.variants} == {backbone}
         assert {v.config.optimisation.epochs for v in changed.variants} == {2}

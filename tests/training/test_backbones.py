@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 from urllib.error import URLError
 
 import pytest
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ensemble.base.errors import InputError
 from ensemble.data.batches import SplitTiles
+from ensemble.training.backbone_table import BACKBONES
 from ensemble.training.backbones import (
     build_model,
     choose_trainable,
@@ -21,7 +22,6 @@ from ensemble.training.backbones import (
     parameter_groups,
 )
 from ensemble.training.config import (
-    Backbone,
     ModelConfig,
     OptimisationConfig,
     TrialConfig,
@@ -29,8 +29,7 @@ from ensemble.training.config import (
 from ensemble.training.initial_weights import digest_tensors, make_initial_state, save_initial_state
 from ensemble.training.loop import fit
 
-BACKBONES = get_args(Backbone)
-SMALL = ["small_cnn", "small_cnn_deep"]
+SMALL = [name for name, backbone in BACKBONES.items() if backbone.filters]
 OF_TORCHVISION = [name for name in BACKBONES if name not in SMALL]
 
 

@@ -18,12 +18,11 @@ from torch.nn import functional
 
 from ensemble.data.batches import SplitTiles
 from ensemble.training.backbones import build_model
-from ensemble.training.config import LossConfig, TrialConfig
+from ensemble.training.config import LossConfig, TrialConfig, derive_seed
 from ensemble.training.data_parallel import share_statistics
 from ensemble.training.loop import DivergedError, fit, predict_margins
 from ensemble.training.losses import class_weights, weighted_loss
 from ensemble.training.metrics import validation_metrics
-from ensemble.training.seeds import derive_seed
 
 MakeTiles = Callable[..., SplitTiles]
 MakeConfig = Callable[..., TrialConfig]

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torchvision.models import get_model_weights
 
+from ensemble.training.backbone_table import BACKBONES
 from ensemble.training.backbones import build_model
-from ensemble.training.config import Backbone, parse_config
+from ensemble.training.config import parse_config
 from ensemble.training.cost import summarise
 
 
@@ -29,7 +30,7 @@ def test_multiply_adds_are_torchvisions_but_for_the_classes(backbone):
     assert summary.backbone_parameters == backbone_parameters
 
 
-@pytest.mark.parametrize("backbone", Backbone.__args__)
+@pytest.mark.parametrize("backbone", BACKBONES)
 def test_layers_add_up_to_the_network(backbone):
     summary = summary_of(backbone, size=64)
     model = build_model(backbone)

@@ -1,12 +1,31 @@
-"""The cores that a process may use: its affinity, and the CPU quota of its control groups."""
+"""The cores that a process may use (affinity, CPU quota), and the memory that it keeps."""
 
 import os
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from ensemble.base.cores import count_cores
+from ensemble.base.process import count_cores
 
+CODE = """
+import resource
+import sys
+import torch
+from ensemble.base.process import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+def step():
+    torch.zeros(16, 1 << 20).fill_(1)  # 64 MiB, freed at once
+for _ in range(10):  # until the heap has found its size
+    step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
 ALL = len(os.sched_getaffinity(0))
 
 
@@ -78,3 +97,13 @@ def test_a_cpu_quota_bounds_the_cores(files, expected, tmp_path):
 def test_part_of_a_second_core_counts_as_one(tmp_path):
     files = {"proc/self/cgroup": "0::/", "sys/fs/cgroup/cpu.max": "150000 100000"}
     assert count_cores(write(tmp_path, files)) == min(2, ALL)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator")
+def test_freed_memory_is_used_again_without_the_kernel():
+    faults = {
+        mode: int(subprocess.check_output([sys.executable, "-c", CODE, mode]))
+        for mode in ("keep", "default")
+    }
+    assert faults["keep"] < 100
+    assert faults["default"] > 10 * faults["keep"]
