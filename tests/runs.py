@@ -16,8 +16,9 @@ from ensemble.evaluation.figures import (
     gain_over,
     surface_figures,
 )
-from ensemble.evaluation.mistakes import find_errors, relabelled_figures, suspect_labels
+from ensemble.evaluation.mistakes import relabelled_figures, suspect_labels
 from ensemble.explanation.activation import Group, draw_gallery
+from ensemble.explanation.errors import find_errors
 from ensemble.selection.calibration import apply_temperature
 
 HOSTILE = 'SDNET/<script>alert("1")</script>&<b>.jpg'

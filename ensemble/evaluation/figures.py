@@ -18,12 +18,10 @@ from ensemble.evaluation.intervals import (
     measured_coverage,
     paired_intervals,
 )
-from ensemble.selection.calibration import brier_score, expected_calibration_error
+from ensemble.selection.calibration import expected_calibration_error
 from ensemble.selection.choice import JudgedMember
 from ensemble.training.checkpoint import Member
-from ensemble.training.metrics import confusion_counts, log_loss, trivial_f1
-
-COMPARED = ("f1", "f2", "precision", "recall", "average_precision", "roc_auc", "brier", "loss")
+from ensemble.training.metrics import METRICS, brier_score, confusion_counts, log_loss, trivial_f1
 
 
 def photograph_of(predictions: pd.DataFrame) -> np.ndarray:
@@ -106,7 +104,7 @@ def gain_over(
         predictions[f"trial_{single}"].to_numpy(),
         photograph_of(predictions),
         thresholds=(threshold, single_threshold),
-        metrics=COMPARED,
+        metrics=[name for name, metric in METRICS.items() if metric.is_compared],
     )
     return {
         name: {
@@ -134,15 +132,17 @@ def flat_row(name: str, found: dict[str, Any]) -> dict[str, Any]:
 
 
 def coverage_note(count: int, *, unit: str = "photograph") -> str:
-    """What is known of 95 % intervals from that many photographs, or tiles without one."""
+    """What is known of 95 % intervals from `count` photographs, or tiles without a photograph."""
     if count < MIN_CONTRIBUTING:
         are = "is" if count == 1 else "are"
         return f"{plural(count, unit)} {are} too few for intervals: ten is the least"
-    told = f"95 % intervals resample {plural(count, unit)}"
-    coverage = measured_coverage("f1", count) if unit == "photograph" else None
+    note = f"95 % intervals resample {plural(count, unit)}"
+    if unit != "photograph":
+        return f"{note}; how often such intervals hold the true value was not measured"
+    coverage = measured_coverage("f1", count)
     if coverage is None:
-        return f"{told}; how often such intervals hold the true value was not measured"
-    return f"{told}; in simulation such an interval held the true F1 in {coverage:.1%} of cases"
+        return note
+    return f"{note}; in simulation such an interval held the true F1 in {coverage:.1%} of cases"
 
 
 def _bounds(interval: Interval) -> dict[str, Any]:

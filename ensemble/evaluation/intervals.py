@@ -6,59 +6,41 @@ replacement, and each resample's deviation is divided by its own standard error 
 jackknife: from the derivative of the figure by each photograph's weight), on the logit, log or
 square root scale for a figure and as it is for a difference. `cracked_photographs_hit` is a share
 of independent photographs: Wilson's interval, and for a difference Bonett & Price's (2012,
-doi 10.3102/1076998611411915). `COVERAGE` says how often such intervals hold the true value where
-photographs were resampled; resampled tiles were not simulated. The networks are taken as they are:
-what other seeds would have trained is in no interval.
+doi 10.3102/1076998611411915). `measured_coverage` says how often such intervals hold the true
+value where photographs were resampled; resampled tiles were not simulated. The networks are taken
+as they are: what other seeds would have trained is in no interval.
 
 With fewer than ten photographs in a figure's denominator there is no bootstrap-t: resamples then
 rest on one or two of them, and with seven a precision of 0.833 got an interval from 0.004 to 1. A
 percentile interval would be narrow there, but holds the true value too rarely: see the table.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
+import pandas as pd
+from scipy.sparse import csr_array  # type: ignore[import-untyped]
 from scipy.special import expit, logit  # type: ignore[import-untyped]
 
-from ensemble.evaluation.photograph_sums import (
-    ALARMS_PER_PHOTO,
-    METRICS,
-    PHOTO_RECALL,
-    PhotographSums,
-    ValuesAndSlopes,
-    count_contributing,
-    sum_by_photograph,
-    weighted_figures,
-)
+from ensemble.training.metrics import METRICS, Counts
 
-LOWER_IS_BETTER = frozenset({"loss", "brier", ALARMS_PER_PHOTO})
 SCALES: dict[str, tuple[Callable, Callable, Callable]] = {  # there, inverse derivative, back
     "logit": (logit, lambda x: x * (1 - x), expit),
     "log": (np.log, lambda x: x, np.exp),
     "square root": (np.sqrt, lambda x: 2 * np.sqrt(x), lambda x: max(x, 0) ** 2),
     "identity": (np.asarray, np.ones_like, float),
 }
-SCALE_OF = {"loss": "log", ALARMS_PER_PHOTO: "square root"}
 MIN_CONTRIBUTING = 10  # photographs that a denominator counts
+CELLS_AT_ONCE = 2**19  # levels x resamples in memory: about 12 arrays of 4 MB
 
-# Share of 95 % intervals that held the true value with 10, 35 and 100 photographs, of a figure and
-# of a difference: results/evidence/interval_coverage.csv, made by scripts/evidence/coverage.py
-COVERAGE_PHOTOGRAPHS = (10, 35, 100)
-COVERAGE: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
-    "loss": ((0.941, 0.945, 0.937), (0.950, 0.964, 0.960)),
-    "brier": ((0.932, 0.950, 0.940), (0.955, 0.966, 0.952)),
-    "accuracy": ((0.927, 0.952, 0.939), (0.958, 0.966, 0.951)),
-    "precision": ((0.943, 0.942, 0.951), (0.959, 0.965, 0.954)),
-    "recall": ((0.935, 0.956, 0.964), (0.935, 0.949, 0.948)),
-    "f1": ((0.934, 0.961, 0.958), (0.946, 0.961, 0.950)),
-    "f2": ((0.937, 0.951, 0.963), (0.939, 0.957, 0.946)),
-    "average_precision": ((0.952, 0.960, 0.952), (0.937, 0.949, 0.952)),
-    "roc_auc": ((0.923, 0.944, 0.940), (0.939, 0.962, 0.962)),
-    PHOTO_RECALL: ((0.897, 0.946, 0.974), (1.000, 1.000, 1.000)),
-    ALARMS_PER_PHOTO: ((0.883, 0.929, 0.954), (0.970, 0.962, 0.956)),
-}
+# How often 95 % intervals held the true value in simulation; by scripts/evidence/coverage.py
+COVERAGE_FILE = Path(__file__).parents[2] / "results" / "evidence" / "interval_coverage.csv"
+
+ValuesAndSlopes = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -80,13 +62,113 @@ class Interval:
     num_contributing: int
 
 
+@dataclass(frozen=True)
+class PhotographSums:
+    """What every figure needs of n photographs, so that a resample is a row of n weights."""
+
+    ratios: dict[str, ValuesAndSlopes]  # by metric: (n,) / (n,), each summed first
+    cracked: csr_array  # (K, n) cracked tiles by level of probability, highest first
+    uncracked: csr_array  # (K, n)
+
+
+def sum_by_photograph(
+    labels: np.ndarray, probabilities: np.ndarray, photographs: np.ndarray, threshold: float
+) -> PhotographSums:
+    """Sums and counts of each photograph, in the order of sorted ids; ValueError out of range."""
+    if not (np.isin(labels, (0, 1)).all() and np.all(np.abs(probabilities - 0.5) <= 0.5)):
+        raise ValueError("labels of 0 and 1 and probabilities in 0 … 1 must hold, but got others")
+    ids, photograph = np.unique(photographs, return_inverse=True)
+    cracked, called = labels == 1, probabilities >= threshold
+
+    def total(of_tiles: np.ndarray) -> np.ndarray:
+        return np.bincount(photograph, weights=of_tiles, minlength=len(ids))  # (n,)
+
+    tiles, *parts = map(total, (np.ones(len(labels)), cracked, called, cracked & called))
+    counts = Counts(tiles, *parts)
+    levels, level = np.unique(-probabilities, return_inverse=True)
+
+    def by_level(which: np.ndarray) -> csr_array:
+        where = (level[which], photograph[which])
+        return csr_array((np.ones(which.sum()), where), shape=(len(levels), len(ids)))
+
+    ratios: dict[str, ValuesAndSlopes] = {}
+    for name, metric in METRICS.items():
+        if metric.of_tiles is not None:
+            ratios[name] = total(metric.of_tiles(labels, probabilities)), tiles
+        elif metric.of_counts is not None:
+            upper, lower = metric.of_counts(counts)
+            ratios[name] = np.asarray(upper), np.asarray(lower)
+    return PhotographSums(ratios, by_level(cracked), by_level(~cracked))
+
+
+def weighted_figures(sums: PhotographSums, weights: np.ndarray, metric: str) -> ValuesAndSlopes:
+    """(R,) figures where photographs count (R, n) `weights` times, and (R, n) derivatives by them.
+
+    Where nothing is counted, a figure is 0, and NaN for rankings and shares of photographs.
+    """
+    if metric in sums.ratios:
+        upper, lower = sums.ratios[metric]
+        counted = weights @ lower  # (R,)
+        values = _divide(
+            weights @ upper, counted, np.nan if METRICS[metric].scale == "Wilson" else 0.0
+        )
+        return values, _divide(upper - values[:, None] * lower, counted[:, None])
+    rank = {"average_precision": _average_precision, "roc_auc": _roc_auc}[metric]
+    step = max(1, CELLS_AT_ONCE // sums.cracked.shape[0])
+    parts = [rank(sums, weights[i : i + step].T) for i in range(0, len(weights), step)]
+    values, slopes = (np.concatenate(column) for column in zip(*parts, strict=True))
+    counts = [weights @ each.sum(axis=0) for each in (sums.cracked, sums.uncracked)]
+    return np.where(np.minimum(*counts) > 0, values, np.nan), slopes
+
+
+def _average_precision(sums: PhotographSums, weights: np.ndarray) -> ValuesAndSlopes:
+    """Sum over levels of the share of cracked tiles there times the precision down to there."""
+    cracked = sums.cracked @ weights  # (K, R)
+    hits = np.cumsum(cracked, axis=0)
+    called = hits + np.cumsum(sums.uncracked @ weights, axis=0)
+    precision = _divide(hits, called)
+    values = _divide((cracked * precision).sum(axis=0), hits[-1])
+    share = _divide(cracked, called)  # a tile more changes the precision at all levels below it
+    loss_below = np.cumsum((share * precision)[::-1], axis=0)[::-1]
+    gain_below = np.cumsum(share[::-1], axis=0)[::-1] - loss_below
+    slopes = sums.cracked.T @ (precision - values + gain_below) - sums.uncracked.T @ loss_below
+    return values, _divide(slopes, hits[-1]).T
+
+
+def _roc_auc(sums: PhotographSums, weights: np.ndarray) -> ValuesAndSlopes:
+    """Share of pairs of a cracked and an uncracked tile in the right order; ties count half."""
+    cracked, uncracked = sums.cracked @ weights, sums.uncracked @ weights  # (K, R)
+    cracked_above = np.cumsum(cracked, axis=0) - cracked / 2
+    num_cracked, num_uncracked = cracked.sum(axis=0), uncracked.sum(axis=0)
+    uncracked_below = num_uncracked - np.cumsum(uncracked, axis=0) + uncracked / 2
+    pairs = num_cracked * num_uncracked
+    values = _divide((uncracked * cracked_above).sum(axis=0), pairs)
+    slopes = sums.cracked.T @ (uncracked_below - values * num_uncracked)
+    slopes += sums.uncracked.T @ (cracked_above - values * num_cracked)
+    return values, _divide(slopes, pairs).T
+
+
+def count_contributing(sums: PhotographSums, metric: str) -> int:
+    """Photographs that the metric's denominator counts: with tiles called cracked for precision."""
+    if metric in sums.ratios:
+        return int((sums.ratios[metric][1] > 0).sum())
+    classes = [sums.cracked] if metric == "average_precision" else [sums.cracked, sums.uncracked]
+    return min(int((tiles.sum(axis=0) > 0).sum()) for tiles in classes)
+
+
+def _divide(upper: np.ndarray, lower: np.ndarray, otherwise: float = 0.0) -> np.ndarray:
+    """Quotients, `otherwise` where there is nothing to divide by."""
+    shape = np.broadcast_shapes(upper.shape, lower.shape)
+    return np.divide(upper, lower, out=np.full(shape, otherwise), where=lower > 0)
+
+
 def intervals(
     labels: np.ndarray,
     probabilities: np.ndarray,
     photographs: np.ndarray,
     *,
     threshold: float,
-    metrics: Sequence[str] = METRICS,
+    metrics: Iterable[str] = METRICS,
     level: float = 0.95,
     num_resamples: int = 2000,
     seed: int = 0,
@@ -110,7 +192,7 @@ def paired_intervals(
     photographs: np.ndarray,
     *,
     thresholds: tuple[float, float],
-    metrics: Sequence[str] = METRICS,
+    metrics: Iterable[str] = METRICS,
     level: float = 0.95,
     num_resamples: int = 2000,
     seed: int = 0,
@@ -124,7 +206,7 @@ def paired_intervals(
 
 
 def _intervals(
-    sums: list[PhotographSums], metrics: Sequence[str], level: float, num_resamples: int, seed: int
+    sums: list[PhotographSums], metrics: Iterable[str], level: float, num_resamples: int, seed: int
 ) -> dict[str, Interval]:
     weights = resample(sums[0], num_resamples, seed)
 
@@ -146,7 +228,7 @@ def interval_of(
 
     Args:
         metric: A name of `METRICS`.
-        sums: One classifier's, or two.
+        sums: Sums of one classifier, or of two.
         weights: (1 + R, n) as `resample` draws them.
         parts: `weighted_figures` of each classifier.
         level: Share of intervals that should hold the true value.
@@ -156,11 +238,12 @@ def interval_of(
     if paired:
         values, slopes = values - parts[1][0], slopes - parts[1][1]
     contributing = min(count_contributing(each, metric) for each in sums)
-    if metric == PHOTO_RECALL:
-        method = "Bonett-Price" if paired else "Wilson"
-        bounds = _hit_bounds([each.ratios[PHOTO_RECALL] for each in sums], level)
+    scale: str = METRICS[metric].scale
+    if scale == "Wilson":
+        method = "Bonett-Price" if paired else scale
+        bounds = _hit_bounds([each.ratios[metric] for each in sums], level)
     else:
-        scale = "identity" if paired else SCALE_OF.get(metric, "logit")
+        scale = "identity" if paired else scale
         method = f"bootstrap-t, {scale}"
         bounds = np.nan, np.nan
         if contributing >= MIN_CONTRIBUTING:
@@ -221,7 +304,7 @@ def describe_difference(metric: str, interval: Interval, *, unit: str = "photogr
         return f"not judged: too few {unit}s{differ}"
     if interval.low <= 0 <= interval.high:
         return "no difference shown"
-    return "better" if (interval.low > 0) != (metric in LOWER_IS_BETTER) else "worse"
+    return "better" if (interval.low > 0) != (METRICS[metric].better == "lower") else "worse"
 
 
 def measured_coverage(
@@ -229,7 +312,20 @@ def measured_coverage(
 ) -> float | None:
     """How often the 95 % interval held the true value in simulation; None where not measured.
 
-    Of the largest simulated number of photographs that is not above `num_photographs`.
+    It is that of the largest simulated number of photographs not above `num_photographs`.
     """
-    below = [i for i, n in enumerate(COVERAGE_PHOTOGRAPHS) if n <= num_photographs]
-    return COVERAGE[metric][of_difference][below[-1]] if below and metric in COVERAGE else None
+    kind = "difference" if of_difference else "figure"
+    measured = _read_coverage()
+    sizes = [size for size, *key in measured if key == [kind, metric] and size <= num_photographs]
+    return measured[max(sizes), kind, metric] if sizes else None
+
+
+@cache
+def _read_coverage() -> dict[tuple[int, str, str], float]:
+    """Number of photographs, kind and metric → coverage; empty where the file is not there."""
+    if not COVERAGE_FILE.is_file():
+        return {}
+    table = pd.read_csv(COVERAGE_FILE)
+    shipped = table[table["method"] == "shipped"]
+    keys = zip(shipped["num_photographs"], shipped["kind"], shipped["metric"], strict=True)
+    return dict(zip(keys, shipped["coverage"], strict=True))

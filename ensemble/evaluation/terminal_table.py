@@ -14,17 +14,10 @@ from ensemble.base.errors import escape
 from ensemble.base.files import read_table
 from ensemble.base.wording import plural
 from ensemble.selection.calibration import name_score
+from ensemble.training.metrics import METRICS
 
-COLUMNS = {  # what does not fit is left out from the end
-    "f1": "F1",
-    "precision": "precision",
-    "recall": "recall",
-    "average_precision": "AP",
-    "roc_auc": "AUC",
-    "accuracy": "accuracy",
-    "loss": "loss",
-}
-ALWAYS_SHOWN = 3
+COLUMNS = {name: metric.column for name, metric in METRICS.items() if metric.column}
+ALWAYS_SHOWN = 3  # what does not fit is left out from the end
 WITH_INTERVAL = ("f1", "average_precision")
 NARROW_TITLE = 22  # characters, where a row has two lines
 

@@ -13,9 +13,9 @@ from pandas.api.types import is_numeric_dtype
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ensemble.base.errors import InputError, short_repr
-from ensemble.evaluation.photograph_sums import METRICS
 from ensemble.selection.choice import EnsembleRecord, check_format
 from ensemble.training.config import explain_validation
+from ensemble.training.metrics import METRICS
 
 OF_THE_SEARCH = ("run", "trials", "epochs", "validation")  # the others an evaluation writes anew
 NUMBERS = {  # columns that are numbers, by table; an empty cell is none

@@ -24,7 +24,7 @@ from ensemble.report.plots import (
     page_style,
 )
 from ensemble.selection.calibration import reliability_curve
-from ensemble.training.metrics import confusion_counts, f_beta
+from ensemble.training.metrics import Counts, confusion_counts, f_beta_ratio
 
 TRIVIAL = "every tile called cracked"
 
@@ -165,7 +165,8 @@ def f_against_threshold(predictions: pd.DataFrame, threshold: float, origin: str
     counts = [confusion_counts(labels, scores, each) for each in thresholds]
     hits = np.array([c["true_positive"] for c in counts])
     called = hits + np.array([c["false_positive"] for c in counts])
-    f1, f2 = (f_beta(hits, called, labels.sum(), beta=beta) for beta in (1.0, 2.0))
+    tiles = Counts(len(labels), labels.sum(), called, hits)
+    f1, f2 = (np.divide(*f_beta_ratio(tiles, beta)) for beta in (1.0, 2.0))
     axes = _unit_square("threshold", "test score")
     axes.plot(thresholds, f1, color=ENSEMBLE, label="F1")
     axes.plot(thresholds, f2, color=THIRD, linestyle="--", label="F2")

@@ -28,23 +28,11 @@ from ensemble.report.search_plots import (
 from ensemble.run.members import FINISHED_STATES
 from ensemble.search.importance import Importance, find_importance
 from ensemble.selection.calibration import name_score
+from ensemble.training.metrics import METRICS
 
 BEST_SHOWN = 10
 COUNTS = ("num_tiles", "num_cracked", "num_photographs")
 SDNET_SURFACES = {"D": "D, bridge deck", "P": "P, pavement", "W": "W, wall"}
-RESULT_COLUMNS = {
-    "f1": "F1",
-    "precision": "precision",
-    "recall": "recall",
-    "f2": "F2",
-    "average_precision": "average precision",
-    "roc_auc": "ROC AUC",
-    "accuracy": "accuracy",
-    "brier": "Brier score",
-    "loss": "log loss",
-    "cracked_photographs_hit": "cracked photographs hit",
-    "false_alarms_per_photograph": "false alarms a photograph",
-}
 
 
 def split_rows(run: Run) -> list[dict[str, Any]]:
@@ -242,7 +230,7 @@ def result_section(run: Run) -> dict[str, Any] | None:
             )
         )
     return {
-        "columns": RESULT_COLUMNS,
+        "columns": {name: metric.title for name, metric in METRICS.items()},
         "rows": [*rows, ("every tile called cracked", trivial_figures(metrics["ensemble"]))],
         "surfaces": metrics["surfaces"],
         "gain": {

@@ -15,9 +15,7 @@ from ensemble.base.errors import InputError
 from ensemble.training.metrics import (
     LEAST_PROBABILITY,
     best_threshold,
-    confusion_counts,
     divide_tiles,
-    f_beta,
     threshold_metrics,
 )
 
@@ -78,11 +76,6 @@ def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarr
     return expit(logit(probabilities) / temperature)
 
 
-def brier_score(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Mean squared distance of the probability from the label."""
-    return float(np.square(probabilities - labels).mean())
-
-
 def reliability_curve(
     labels: np.ndarray, probabilities: np.ndarray, num_bins: int = 15
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -140,16 +133,8 @@ def choose_threshold(
         threshold = float(thresholds[np.argmax(found / found[-1] >= least)])
     else:
         threshold = _parse_share(rule, rule)
-    counts = confusion_counts(labels, probabilities, threshold)
-    hits, called = counts["true_positive"], counts["true_positive"] + counts["false_positive"]
-    metrics = threshold_metrics(labels, probabilities, threshold)
-    return ThresholdChoice(
-        threshold=threshold,
-        precision=metrics["precision"],
-        recall=metrics["recall"],
-        f1=metrics["f1"],
-        f2=float(f_beta(hits, called, hits + counts["false_negative"], beta=2.0)),
-    )
+    names = ("precision", "recall", "f1", "f2")
+    return ThresholdChoice(threshold, **threshold_metrics(labels, probabilities, threshold, names))
 
 
 def rule_score(found: ThresholdChoice, rule: str | float) -> float:

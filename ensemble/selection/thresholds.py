@@ -16,7 +16,6 @@ from ensemble.data.batches import SplitTiles
 from ensemble.run.members import score_tiles
 from ensemble.selection.calibration import (
     apply_temperature,
-    brier_score,
     choose_threshold,
     expected_calibration_error,
     fit_temperature,
@@ -28,6 +27,7 @@ from ensemble.selection.cross_validation import MethodScore
 from ensemble.selection.weighting import diversity
 from ensemble.training.checkpoint import Member
 from ensemble.training.metrics import (
+    brier_score,
     log_loss,
     margins_to_probabilities,
     ranking_metrics,

@@ -11,7 +11,13 @@ from collections.abc import Callable
 import numpy as np
 from scipy.optimize import minimize  # type: ignore[import-untyped]
 
-from ensemble.training.metrics import LEAST_PROBABILITY, best_threshold, log_loss
+from ensemble.training.metrics import (
+    LEAST_PROBABILITY,
+    Counts,
+    best_threshold,
+    f_beta_ratio,
+    log_loss,
+)
 
 Method = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 ROWS_AT_ONCE = 16  # candidates sorted together: 16 × 10,000 scores stay in a core's cache
@@ -121,32 +127,34 @@ def _f1_of_rows(
     places = np.flatnonzero((keys & np.uint64(1)) == 0).reshape(len(scores), -1)
     places -= np.arange(len(scores))[:, None] * scores.shape[1]
     hits = sure_hits + np.arange(places.shape[1], 0, -1)
-    f1 = 2 * hits / (sure_called + scores.shape[1] - places + cracked)
+    called = sure_called + scores.shape[1] - places
+    f1 = np.divide(*f_beta_ratio(Counts(scores.shape[1], cracked, called, hits)))
     return f1.max(axis=1, initial=0.0)
 
 
 def convex_weights(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The weights whose average has the lowest log loss, to within about 1e-6 nats.
+    """The weights whose average has the lowest log loss, to within about 1e-8 nats.
 
     With the sum of the weights added to the loss, the optimum over all weights >= 0 sums to 1 by
     itself (Kim et al. 2020, https://doi.org/10.1080/10618600.2019.1689985), which leaves bounds
-    for L-BFGS-B; where it stops short, expectation maximisation goes on. Deterministic. Noise gets
-    next to nothing, except beside members that are all too sure: there it serves as a doubt.
+    for L-BFGS-B. Deterministic. A member of noise gets next to no weight, unless the others are all
+    too sure: then it serves to lower their mean.
 
     Args:
         probabilities: (M, N) of "cracked", one row a member.
         labels: (N,) of 0 and 1.
     """
     check_scores(probabilities, labels)
-    given = np.where(labels == 1, probabilities, 1 - probabilities)  # (M, N), to the true class
-    given = np.maximum(given, LEAST_PROBABILITY)
+    prob_true_class = np.where(labels == 1, probabilities, 1 - probabilities)  # (M, N)
+    prob_true_class = np.maximum(prob_true_class, LEAST_PROBABILITY)
 
     def loss_and_gradient(weights: np.ndarray) -> tuple[float, np.ndarray]:
-        mixed = np.maximum(weights @ given, LEAST_PROBABILITY)
-        return weights.sum() - np.log(mixed).mean(), 1 - given @ (1 / mixed) / len(labels)
+        mixed = np.maximum(weights @ prob_true_class, LEAST_PROBABILITY)
+        gradient = 1 - prob_true_class @ (1 / mixed) / len(labels)
+        return weights.sum() - np.log(mixed).mean(), gradient
 
-    num_members = len(given)
-    found = minimize(
+    num_members = len(prob_true_class)
+    optimum = minimize(
         loss_and_gradient,
         np.full(num_members, 1 / num_members),
         method="L-BFGS-B",
@@ -154,14 +162,7 @@ def convex_weights(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
         bounds=[(0, None)] * num_members,
         options={"maxiter": 2000, "ftol": 0.0, "gtol": 1e-9},  # by gradient: the loss is flat
     )
-    weights = np.maximum(found.x, 0) / found.x.sum()
-    for _ in range(1000):
-        gains = given @ (1 / (weights @ given)) / len(labels)
-        if gains.max() <= 1 + 1e-6:  # its log bounds the distance to the optimum, in nats
-            break
-        # A member at 0 stays there in a step of EM; a trace of each lets it return.
-        weights = (weights + 1e-9) * gains
-        weights /= weights.sum()
+    weights = np.maximum(optimum.x, 0)
     return weights / weights.sum()
 
 

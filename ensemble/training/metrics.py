@@ -1,8 +1,14 @@
 """Labels and probabilities → the figures of a binary classifier whose positive class is "cracked".
 
-F1 and its kin are taken where `probability >= threshold`. AP is scikit-learn's step-wise sum, AUC
-the area under the ROC curve; both need no threshold.
+`METRICS` is the one table of figures: an entry there is a figure of every evaluation, with its
+interval, its column on the terminal and in the report, and its direction. F1 and its kin are taken
+where `probability >= threshold`. AP is scikit-learn's step-wise sum, AUC the area under the ROC
+curve; both need no threshold.
 """
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -62,22 +68,89 @@ def divide_tiles(
     return np.where(middles > lowers, middles, uppers), hits[ends], ends + 1
 
 
-def f_beta(
-    hits: np.ndarray | float,
-    called: np.ndarray | float,
-    cracked: np.ndarray | float,
-    *,
-    beta: float = 1.0,
-) -> np.ndarray:
-    """F-beta from counts, recall weighing beta times as much as precision.
+class Counts(NamedTuple):
+    """Numbers of tiles: each of one set of tiles, or an array (n,) of those of n sets."""
 
-    Args:
-        hits: Cracked tiles that are called cracked.
-        called: Tiles called cracked.
-        cracked: Cracked tiles; `called` and `cracked` must not both be 0.
-        beta: Above 1 a missed crack costs more than a false alarm.
+    tiles: Any
+    cracked: Any
+    called: Any  # called cracked
+    hits: Any  # cracked and called so
+
+
+Ratio = tuple[Any, Any]  # numerator and denominator
+
+
+def f_beta_ratio(counts: Counts, beta: float = 1.0) -> Ratio:
+    """Numerator and denominator of F-beta, in which recall weighs beta times as much as precision.
+
+    Above 1 a missed crack costs more than a false alarm.
     """
-    return (1 + beta**2) * np.asarray(hits) / (called + beta**2 * np.asarray(cracked))
+    return (1 + beta**2) * counts.hits, counts.called + beta**2 * counts.cracked
+
+
+def tile_losses(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """−log of the probability given to each tile's true class, in nats: (N,), (N,) → (N,)."""
+    given = np.where(labels == 1, probabilities, 1 - probabilities)
+    return -np.log(np.maximum(given, LEAST_PROBABILITY))
+
+
+def squared_errors(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Squared distance of each tile's probability from its label: (N,), (N,) → (N,)."""
+    return np.square(probabilities - labels)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One figure of a classifier. Without `of_counts` and `of_tiles` it is one of the ranking.
+
+    Attributes:
+        title: Name for people.
+        better: Whether a higher or a lower value is better.
+        of_counts: Numerator and denominator of a figure that is a ratio of counts.
+        of_tiles: What each tile (N,) adds to a figure that is a mean over tiles.
+        column: Title of its column on the terminal; empty where it is not shown there.
+        scale: Scale on which its interval is symmetric; "Wilson" for a share of photographs.
+        is_compared: Whether the ensemble's is compared with the best single member's.
+    """
+
+    title: str
+    better: Literal["higher", "lower"] = "higher"
+    of_counts: Callable[[Counts], Ratio] | None = None
+    of_tiles: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+    column: str = ""
+    scale: Literal["logit", "log", "square root", "Wilson"] = "logit"
+    is_compared: bool = True
+
+
+METRICS = {  # in the order of the report's columns
+    "f1": Metric("F1", of_counts=f_beta_ratio, column="F1"),
+    "precision": Metric("precision", of_counts=lambda n: (n.hits, n.called), column="precision"),
+    "recall": Metric("recall", of_counts=lambda n: (n.hits, n.cracked), column="recall"),
+    "f2": Metric("F2", of_counts=lambda n: f_beta_ratio(n, beta=2)),
+    "average_precision": Metric("average precision", column="AP"),
+    "roc_auc": Metric("ROC AUC", column="AUC"),
+    "accuracy": Metric(
+        "accuracy",
+        of_counts=lambda n: (n.tiles - n.cracked - n.called + 2 * n.hits, n.tiles),
+        column="accuracy",
+        is_compared=False,
+    ),
+    "brier": Metric("Brier score", "lower", of_tiles=squared_errors),
+    "loss": Metric("log loss", "lower", of_tiles=tile_losses, column="loss", scale="log"),
+    "cracked_photographs_hit": Metric(  # photographs with a hit among those with a crack
+        "cracked photographs hit",
+        of_counts=lambda n: (np.greater(n.hits, 0) + 0.0, np.greater(n.cracked, 0) + 0.0),
+        scale="Wilson",
+        is_compared=False,
+    ),
+    "false_alarms_per_photograph": Metric(
+        "false alarms a photograph",
+        "lower",
+        of_counts=lambda n: (n.called - n.hits, np.ones_like(n.hits)),
+        scale="square root",
+        is_compared=False,
+    ),
+}
 
 
 def best_threshold(
@@ -94,7 +167,8 @@ def best_threshold(
         beta: How much more recall weighs than precision.
     """
     thresholds, hits, called = divide_tiles(labels, probabilities)
-    scores = f_beta(hits, called, hits[-1], beta=beta)
+    upper, lower = f_beta_ratio(Counts(len(labels), hits[-1], called, hits), beta)
+    scores = np.divide(upper, lower)
     best = len(scores) - 1 - int(np.argmax(scores[::-1]))
     return float(thresholds[best]), float(scores[best])
 
@@ -113,19 +187,21 @@ def confusion_counts(
 
 
 def threshold_metrics(
-    labels: np.ndarray, probabilities: np.ndarray, threshold: float
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    threshold: float,
+    names: tuple[str, ...] = ("accuracy", "precision", "recall", "f1"),
 ) -> dict[str, float]:
-    """`accuracy`, `precision`, `recall` and `f1` at a threshold; 0 where nothing is counted."""
-    counts = confusion_counts(labels, probabilities, threshold)
-    hits = counts["true_positive"]
-    called = hits + counts["false_positive"]
-    cracked = hits + counts["false_negative"]
-    return {
-        "accuracy": (hits + counts["true_negative"]) / len(labels),
-        "precision": hits / called if called else 0.0,
-        "recall": hits / cracked if cracked else 0.0,
-        "f1": 2 * hits / (called + cracked) if called + cracked else 0.0,
-    }
+    """Ratios of counts at a threshold, by their names in `METRICS`; 0 where nothing is counted."""
+    cracked, called = labels == 1, probabilities >= threshold
+    counts = Counts(len(labels), cracked.sum(), called.sum(), (cracked & called).sum())
+    figures = {}
+    for name in names:
+        ratio = METRICS[name].of_counts
+        assert ratio is not None, name
+        upper, lower = ratio(counts)
+        figures[name] = float(upper / lower) if lower else 0.0
+    return figures
 
 
 def trivial_f1(labels: np.ndarray) -> float:
@@ -138,10 +214,9 @@ def trivial_f1(labels: np.ndarray) -> float:
     return 2 * share / (1 + share)
 
 
-def tile_losses(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """−log of the probability given to each tile's true class, in nats: (N,), (N,) → (N,)."""
-    given = np.where(labels == 1, probabilities, 1 - probabilities)
-    return -np.log(np.maximum(given, LEAST_PROBABILITY))
+def brier_score(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Mean squared distance of the probability from the label."""
+    return float(squared_errors(labels, probabilities).mean())
 
 
 def log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:

@@ -21,11 +21,16 @@ from ensemble.base.door import run_command
 from ensemble.base.errors import InputError
 from ensemble.base.files import write_json, write_text
 from ensemble.base.provenance import describe_code_and_machine
-from ensemble.evaluation.intervals import COVERAGE_PHOTOGRAPHS, interval_of, resample
-from ensemble.evaluation.photograph_sums import METRICS, sum_by_photograph, weighted_figures
-from ensemble.training.metrics import margins_to_probabilities
+from ensemble.evaluation.intervals import (
+    interval_of,
+    resample,
+    sum_by_photograph,
+    weighted_figures,
+)
+from ensemble.training.metrics import METRICS, margins_to_probabilities
 
 THRESHOLD, LEVEL = 0.5, 0.95
+COVERAGE_PHOTOGRAPHS = (10, 35, 100)
 
 
 @dataclass(frozen=True)

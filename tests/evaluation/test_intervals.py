@@ -3,7 +3,6 @@
 import math
 import tracemalloc
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,33 +11,30 @@ import sklearn.metrics
 from scipy.stats import binom
 from scipy.stats import norm as normal
 
+from ensemble.evaluation import intervals as evaluation_intervals
+from ensemble.evaluation.figures import coverage_note
 from ensemble.evaluation.intervals import (
-    COVERAGE,
-    COVERAGE_PHOTOGRAPHS,
-    LOWER_IS_BETTER,
+    COVERAGE_FILE,
     MIN_CONTRIBUTING,
     Interval,
+    _read_coverage,
     describe_difference,
     intervals,
     measured_coverage,
     paired_intervals,
     resample,
-)
-from ensemble.evaluation.photograph_sums import (
-    ALARMS_PER_PHOTO,
-    METRICS,
-    PHOTO_RECALL,
     sum_by_photograph,
     weighted_figures,
 )
 from ensemble.training.metrics import (
+    METRICS,
     log_loss,
     margins_to_probabilities,
     ranking_metrics,
     threshold_metrics,
 )
 
-EVIDENCE = Path(__file__).parents[2] / "results" / "evidence" / "interval_coverage.csv"
+PHOTO_RECALL, ALARMS_PER_PHOTO = "cracked_photographs_hit", "false_alarms_per_photograph"
 Tiles = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -307,7 +303,8 @@ def test_a_difference_is_described_by_the_direction_of_the_metric(metric):
         interval = Interval((low + high) / 2, low, high, "", 12)
         return describe_difference(metric, interval)
 
-    above, below = ("worse", "better") if metric in LOWER_IS_BETTER else ("better", "worse")
+    lower = {"loss", "brier", ALARMS_PER_PHOTO}
+    above, below = ("worse", "better") if metric in lower else ("better", "worse")
     assert of(0.1, 0.2) == above
     assert of(-0.2, -0.1) == below
     assert of(-0.1, 0.1) == of(0.0, 0.1) == "no difference shown"
@@ -327,20 +324,31 @@ def test_f1_of_35_photographs_is_held_about_as_often_as_said():
 
 
 def test_coverage_told_is_that_of_the_committed_table():
-    table = pd.read_csv(EVIDENCE)
+    table = pd.read_csv(COVERAGE_FILE)
     shipped = table[table["method"] == "shipped"]
-    assert len(shipped) == len(METRICS) * len(COVERAGE_PHOTOGRAPHS) * 2
+    assert len(shipped) == len(METRICS) * 3 * 2
     for row in shipped.itertuples():
         told = measured_coverage(
             row.metric, row.num_photographs, of_difference=row.kind == "difference"
         )
-        assert told == pytest.approx(row.coverage, abs=0.0006)  # told in three digits
+        assert told == row.coverage
 
 
 def test_coverage_between_measured_sizes_is_that_of_the_smaller_one():
-    least, next_one, *_ = COVERAGE_PHOTOGRAPHS
-    first, last = COVERAGE["f1"][0][0], COVERAGE["f1"][0][-1]
+    least, next_one, largest = 10, 35, 100
+    first, last = measured_coverage("f1", least), measured_coverage("f1", largest)
+    assert first != last
     assert measured_coverage("f1", next_one - 1) == measured_coverage("f1", least) == first
     assert measured_coverage("f1", 1000) == last
     assert measured_coverage("f1", least - 1) is None
     assert measured_coverage("no such metric", next_one) is None
+
+
+def test_without_the_committed_table_no_coverage_is_claimed(monkeypatch, tmp_path):
+    monkeypatch.setattr(evaluation_intervals, "COVERAGE_FILE", tmp_path / "coverage.csv")
+    _read_coverage.cache_clear()
+    try:
+        assert measured_coverage("f1", 100) is None
+        assert coverage_note(100) == "95 % intervals resample 100 photographs"
+    finally:
+        _read_coverage.cache_clear()
