@@ -4,12 +4,11 @@ Continuing is the normal way in: the study's file says what is done, and the sam
 from there. Tune's own state is written to a scratch folder, never read, and thrown away.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import optuna
 from optuna.trial import TrialState
 from ray import tune
 from rich.console import Console
@@ -24,20 +23,20 @@ from ensemble.search.cluster.scratch import scratch_folder
 from ensemble.search.cluster.storage import Storage
 from ensemble.search.early_stopping import make_early_stopping
 from ensemble.search.live_table import Finished, Progress
+from ensemble.search.request import SearchOutcome, SearchRequest
 from ensemble.search.retention import Retention
 from ensemble.search.searcher import StudySearcher
 from ensemble.search.space import Space
 from ensemble.search.stopping import (
     StopByErrors,
     Stopping,
-    StopRequest,
     StopTrials,
     stop_on_signals,
 )
 from ensemble.search.study import (
     FINISHED_STATES,
-    Sampler,
     count_finished,
+    find_best,
     let_running_wait,
     make_durable,
     open_study,
@@ -50,29 +49,6 @@ from ensemble.training.config import TrialConfig
 from ensemble.training.state import remove_state
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What a search is asked to do, beside its space and its budget.
-
-    Attributes:
-        seed: Of the study.
-        sampler: Who asks for the next trial.
-        num_trials: Finished trials it is to have.
-        max_failures: Failed trials that are replaced.
-        keep: Members that keep their weights.
-        trial_timeout_seconds: A trial that reports nothing for so long is ended.
-        max_seconds: After so long no trial starts and running ones stop; None is without limit.
-    """
-
-    seed: int
-    sampler: Sampler
-    num_trials: int
-    max_failures: int
-    keep: int
-    trial_timeout_seconds: float
-    max_seconds: float | None
-
-
 class Search:
     """A search in its folder, on the Ray cluster we are connected to; continues what is there.
 
@@ -80,7 +56,7 @@ class Search:
         folder: Of the run; holds `initial/` already.
         space: What is searched.
         budget: Trials at a time and what each may use.
-        settings: All the rest.
+        request: What else the search is asked to do.
         pack_folder: Of the tiles.
         storage: Storage through which they and the members travel to other nodes, if any.
         shared: Where they lie on it.
@@ -97,7 +73,7 @@ class Search:
         folder: Path,
         space: Space,
         budget: Budget,
-        settings: Settings,
+        request: SearchRequest,
         *,
         pack_folder: Path,
         storage: Storage | None,
@@ -106,22 +82,23 @@ class Search:
         console: Console,
     ):
         self._folder, self._space, self._budget = folder, space, budget
-        self._settings, self._pack_folder, self._shared = settings, pack_folder, shared
+        self._request, self._pack_folder, self._shared = request, pack_folder, shared
         self._trackers = trackers
         self._storage = storage
         log = partial(console.print, highlight=False, soft_wrap=True)
+        max_seconds = None if request.max_hours is None else 3600 * request.max_hours
         self._log = log
         self._study = open_study(
-            folder / "study.db", space, sampler=settings.sampler, seed=settings.seed, log=log
+            folder / "study.db", space, sampler=request.sampler, seed=request.seed, log=log
         )
         self._tables = StudyTables(folder)
-        self._retention = Retention(folder, settings.keep, log)
+        self._retention = Retention(folder, request.keep, log)
         self._stopping = Stopping(log)
         self._watch = Watch(
             self._stopping,
             log,
-            trial_timeout_seconds=settings.trial_timeout_seconds,
-            max_seconds=settings.max_seconds,
+            trial_timeout_seconds=60 * request.trial_timeout,
+            max_seconds=max_seconds,
             workers_need=workers_resources(budget) if budget.workers_per_trial > 1 else {},
             check_data=partial(open_pack, pack_folder, splits=("train", "val")),
         )
@@ -131,18 +108,18 @@ class Search:
             self._stopping,
             self._watch.explain,
             count_places,
-            num_trials=settings.num_trials,
+            num_trials=request.trials,
             stored=self._stored(),
             max_concurrent_trials=budget.max_concurrent_trials,
-            max_seconds=settings.max_seconds,
+            max_seconds=max_seconds,
         )
         self._searcher = StudySearcher(
             self._study,
             space,
-            seed=settings.seed,
-            num_trials=settings.num_trials,
+            seed=request.seed,
+            num_trials=request.trials,
             max_concurrent_trials=budget.max_concurrent_trials,
-            max_failures=settings.max_failures,
+            max_failures=request.max_failures,
             stopping=self._stopping,
             make_task=self._make_task,
             explain_death=self._watch.explain,
@@ -151,16 +128,15 @@ class Search:
             after_end=self._end,
         )
 
-    def run(self) -> tuple[optuna.Study, StopRequest | None]:
+    def run(self) -> SearchOutcome:
         """Train until the study has its trials, or something asks to stop.
 
         Returns:
-            The study, and why it ended before it had all its trials, if it did: what was finished
-            is written, the rest waits in the study.
+            The outcome; where the search ended before it had all its trials, what was finished is
+            written and the rest waits in the study.
 
         Raises:
             InputError: More trials failed than may be replaced.
-            CannotWriteError: The disk refuses the run's files.
             KeyboardInterrupt: A second Ctrl-C.
         """
         for trial in self._study.get_trials(deepcopy=False):  # a killed search may not have
@@ -169,35 +145,7 @@ class Search:
         self._settle()
         lifeline = Lifeline(look_after_ray())
         with scratch_folder() as scratch:
-            url = self._storage.url if self._storage else None
-            tuner = tune.Tuner(
-                tune.with_resources(
-                    tune.with_parameters(TrialTrainable, storage_url=url),  # no file shall hold it
-                    tune.PlacementGroupFactory([trial_resources(self._budget)]),
-                ),
-                tune_config=tune.TuneConfig(
-                    num_samples=-1,
-                    search_alg=self._searcher,
-                    scheduler=make_early_stopping(self._space, self._study),
-                    reuse_actors=True,
-                    trial_dirname_creator=lambda trial: trial.trial_id,
-                ),
-                run_config=tune.RunConfig(
-                    name="tune",
-                    storage_path=str(scratch),
-                    verbose=0,
-                    callbacks=[
-                        lifeline,
-                        *(
-                            StopByErrors(each, self._stopping)
-                            for each in (self._progress, self._watch, *self._trackers)
-                        ),
-                    ],
-                    stop=StopTrials(self._stopping, self._watch.is_idle),
-                    failure_config=tune.FailureConfig(max_failures=ATTEMPTS - 1),
-                    checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                ),
-            )
+            tuner = self._make_tuner(scratch, lifeline)
             try:
                 with self._progress, stop_on_signals(self._stopping), lifeline:
                     tuner.fit()
@@ -214,12 +162,44 @@ class Search:
             reasons = [trial.user_attrs.get("reason", "") for trial in trials]
             raise InputError(
                 f"{self._searcher.num_failures} trials failed, more than --max-failures "
-                f"{self._settings.max_failures}; the last: {[r for r in reasons if r][-1]}"
+                f"{self._request.max_failures}; the last: {[r for r in reasons if r][-1]}"
             )
-        stopped = self._stopping.request
-        is_done = count_finished(self._study) >= self._settings.num_trials
-        has_failed = stopped is not None and stopped.exit_code == 2
-        return self._study, stopped if has_failed or not is_done else None
+        return self._describe_outcome()
+
+    def _make_tuner(self, scratch: Path, lifeline: Lifeline) -> tune.Tuner:
+        url = self._storage.url if self._storage else None
+        watchers = (self._progress, self._watch, *self._trackers)
+        return tune.Tuner(
+            tune.with_resources(
+                tune.with_parameters(TrialTrainable, storage_url=url),  # no file shall hold it
+                tune.PlacementGroupFactory([trial_resources(self._budget)]),
+            ),
+            tune_config=tune.TuneConfig(
+                num_samples=-1,
+                search_alg=self._searcher,
+                scheduler=make_early_stopping(self._space, self._study),
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: trial.trial_id,
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=str(scratch),
+                verbose=0,
+                callbacks=[lifeline, *(StopByErrors(each, self._stopping) for each in watchers)],
+                stop=StopTrials(self._stopping, self._watch.is_idle),
+                failure_config=tune.FailureConfig(max_failures=ATTEMPTS - 1),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            ),
+        )
+
+    def _describe_outcome(self) -> SearchOutcome:
+        num_finished = count_finished(self._study)
+        best_trial, best_val_f1 = find_best(self._study) if num_finished else (None, None)
+        outcome = SearchOutcome(self._folder, num_finished, best_trial, best_val_f1)
+        stop = self._stopping.request
+        if stop is None or (stop.exit_code != 2 and num_finished >= self._request.trials):
+            return outcome
+        return replace(outcome, stopped=stop.words, exit_code=stop.exit_code)
 
     def _stored(self) -> list[Finished]:
         """The finished trials that the study holds already."""

@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Literal
 
 import optuna
 import sqlalchemy
@@ -18,12 +17,12 @@ from optuna.trial import TrialState
 
 from ensemble.base.errors import InputError
 from ensemble.search.database import connect
+from ensemble.search.request import Sampler
 from ensemble.search.space import Space
 from ensemble.training.config import derive_seed
 
 STUDY_NAME = "search"  # never the folder's: a run may be renamed, and its study is still its own
 FINISHED_STATES = (TrialState.COMPLETE, TrialState.PRUNED)
-Sampler = Literal["tpe", "random", "gp", "qmc"]
 # what Optuna and SQLAlchemy raise over a file whose bytes or rows are not as they wrote them
 DAMAGED = (
     sqlite3.Error,

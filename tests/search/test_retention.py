@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from ensemble import evaluate
 from ensemble.base.errors import InputError
 from ensemble.base.files import write_json
-from ensemble.base.options import METHODS
+from ensemble.base.options import METHODS, SPACES
 from ensemble.cli import parse
 from ensemble.data.batches import SplitTiles
 from ensemble.data.pack import Pack
@@ -25,7 +25,6 @@ from ensemble.data.prepare import prepare_data
 from ensemble.data.synthetic import draw_dataset
 from ensemble.run.members import member_folder
 from ensemble.search.budget import Node, plan_budget
-from ensemble.search.command import SPACES
 from ensemble.search.identity import check_disk
 from ensemble.search.retention import BYTES_PER_RUN, Retention, forecast_disk
 from ensemble.search.space_file import load_space

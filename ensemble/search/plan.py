@@ -1,0 +1,123 @@
+"""What a search will do, worked out and refused before tiles are read and anything is written."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ensemble.base.errors import InputError
+from ensemble.base.files import find_toml
+from ensemble.base.options import SPACES
+from ensemble.base.process import count_cores
+from ensemble.data.prepare import is_synthetic
+from ensemble.recipes.headline import describe_changes, name_weights
+from ensemble.run.folder import run_folder
+from ensemble.search.budget import Budget, Node, plan_budget, wait_for_room
+from ensemble.search.cluster.connection import Head, alive_nodes, ask_for_nodes
+from ensemble.search.cluster.storage import Storage
+from ensemble.search.request import SearchRequest
+from ensemble.search.space import Space
+from ensemble.search.space_file import load_space
+from ensemble.search.start import start
+from ensemble.training.initial_weights import parse_weights
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """What a search will do.
+
+    Attributes:
+        folder: Folder of the run; it need not exist.
+        space: Search space, as the request changes it.
+        weights: What each backbone starts from: `imagenet`, `none` or a file.
+        budget: Trials at a time and what each may use, on the nodes there were.
+        storage: Place through which tiles and members travel between nodes, if any.
+    """
+
+    folder: Path
+    space: Space
+    weights: dict[str, str | Path]
+    budget: Budget
+    storage: Storage | None
+
+
+def plan_search(
+    request: SearchRequest, head: Head | None, log: Callable[[str], None]
+) -> SearchPlan:
+    """Work out what a search will do; connected to the cluster at `head`, if there is one.
+
+    Args:
+        request: A request with a name.
+        head: Head of the cluster; None is this machine alone.
+        log: Takes lines for the person.
+
+    Raises:
+        InputError: The request contradicts itself or what there is.
+    """
+    assert request.name is not None
+    space, weights = _plan_space(request, log)
+    folder = run_folder(request.name, under=request.out)
+    budget = find_budget(request, space, head, log)
+    if not is_synthetic(request.data) and not Path(request.data).exists():
+        raise InputError(f"--data {request.data}: no such folder or .zip")
+    storage = Storage.parse(request.storage) if request.storage else None
+    if storage is not None:
+        storage.check()
+    log(f"budget: {budget}")
+    if request.cpus is not None and budget.num_gpus:
+        log(
+            f"--cpus {request.cpus} counts for nothing beside GPUs, as each trial trains on one; "
+            "--gpus 0 trains on the CPU"
+        )
+    return SearchPlan(folder, space, weights, budget, storage)
+
+
+def _plan_space(
+    request: SearchRequest, log: Callable[[str], None]
+) -> tuple[Space, dict[str, str | Path]]:
+    """The space as the request changes it, and what its backbones start from."""
+    space = load_space(find_toml(request.space, SPACES, what="--space"))
+    recipe = None
+    if request.start_from is not None:
+        space, recipe, changes = start(space, request.start_from, under=request.out)
+        log(changes)
+    space = space.changed(epochs=request.epochs, image_size_px=request.image_size)
+    weights = parse_weights(request.weights, space.initial_weights)
+    if recipe is not None:
+        changes = describe_changes(
+            recipe.base,
+            space.default,
+            asked_weights=name_weights(recipe.weights),
+            weights=name_weights(weights[recipe.backbone]),
+        )
+        if changes:
+            log(f"trial 0 differs from the recipe: {changes}")
+    return space, weights
+
+
+def find_budget(
+    request: SearchRequest, space: Space, head: Head | None, log: Callable[[str], None]
+) -> Budget:
+    """Find the trials at a time, on this machine or on the nodes that a cluster has now."""
+
+    def plan(nodes: list[Node]) -> Budget:
+        return plan_budget(
+            gpus=request.gpus,
+            cpus=request.cpus,
+            workers_per_trial=request.workers_per_trial or space.workers_per_trial,
+            trials_per_gpu=request.trials_per_gpu,
+            nodes=nodes,
+            is_cluster=head is not None,
+        )
+
+    if head is None:
+        return plan([this_machine()])
+    return wait_for_room(
+        plan, look=alive_nodes, ask=ask_for_nodes, wait_minutes=request.wait, log=log
+    )
+
+
+def this_machine() -> Node:
+    """The cores and GPUs here."""
+    return Node("this machine", count_cores(), torch.cuda.device_count())
