@@ -228,7 +228,12 @@ def add_evaluate_options(parser: Parser) -> None:
     """Add the run, and how its ensemble is chosen."""
     add = parser.add_argument
     _add_last_run(add)
-    add("--method", choices=METHODS, default="mean", help="how members are chosen (default: mean)")
+    add(
+        "--method",
+        choices=(*METHODS, "auto"),
+        default="mean",
+        help="how members are chosen (default: mean)",
+    )
     add(
         "--top-k",
         type=whole_number(1),

@@ -14,8 +14,8 @@ from ensemble.base.door import printing_result, spell_command
 from ensemble.base.errors import InputError
 from ensemble.base.process import keep_freed_memory
 from ensemble.base.wording import plural
+from ensemble.evaluation.presentation import print_result, read_names
 from ensemble.evaluation.protocol import evaluate_run
-from ensemble.evaluation.terminal_table import print_result, read_names
 from ensemble.run.folder import display_path
 from ensemble.run.members import find_run
 

@@ -16,7 +16,12 @@ from ensemble.base.errors import InputError, short_repr
 
 SPACES = Path(__file__).parents[1] / "search_spaces"
 RECIPES = SPACES / "recipes"
-METHODS = ("mean", "greedy", "weighted", "soup", "auto")  # of choosing an ensemble
+METHODS = {  # ways of choosing an ensemble, and how an ensemble of theirs is described
+    "mean": "mean of {count} members",
+    "greedy": "greedy selection of {count} members",
+    "weighted": "weighted mean of {count} members",
+    "soup": "one network whose weights are the mean of {count}",
+}
 NUM_CONVOLUTIONS = 12  # that `look` draws, unless --all
 MOST_EPOCHS = 10_000
 LEAST_IMAGE_PX, MOST_IMAGE_PX = 16, 1024

@@ -38,7 +38,7 @@ MIN_CONTRIBUTING = 10  # photographs that a denominator counts
 CELLS_AT_ONCE = 2**19  # levels x resamples in memory: about 12 arrays of 4 MB
 
 # How often 95 % intervals held the true value in simulation; by scripts/evidence/coverage.py
-COVERAGE_FILE = Path(__file__).parents[2] / "results" / "evidence" / "interval_coverage.csv"
+COVERAGE_FILE = Path(__file__).with_name("interval_coverage.csv")
 
 ValuesAndSlopes = tuple[np.ndarray, np.ndarray]
 

@@ -22,8 +22,7 @@ from sklearn.metrics import classification_report
 from ensemble.base.files import atomic_write, read_table, write_table, write_text
 from ensemble.base.wording import plural
 from ensemble.data.batches import SplitTiles
-from ensemble.evaluation.score_axis import score_limits
-from ensemble.evaluation.terminal_table import print_widest
+from ensemble.evaluation.presentation import print_widest, score_limits
 from ensemble.explanation.gallery import draw_worst
 from ensemble.recipes.recipe import Recipe
 from ensemble.run.folder import display_path

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ensemble.base.wording import percent, plural
-from ensemble.evaluation.score_axis import score_limits
+from ensemble.evaluation.presentation import score_limits
 from ensemble.report.plots import (
     DOTTED,
     ENSEMBLE,

@@ -9,7 +9,7 @@ import pandas as pd
 
 from ensemble.base.errors import InputError
 from ensemble.base.files import read_object, read_table, read_toml
-from ensemble.evaluation.terminal_table import names_of
+from ensemble.evaluation.presentation import names_of
 from ensemble.recipes.headline import describe_changes, describe_run, name_weights
 from ensemble.report.checks import check_about, check_choice, check_metrics, check_table
 from ensemble.training.config import parse_config

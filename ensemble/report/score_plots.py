@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from ensemble.base.wording import percent
-from ensemble.evaluation.score_axis import score_limits
+from ensemble.evaluation.presentation import score_limits
 from ensemble.report.plots import (
     DOTTED,
     ENSEMBLE,

@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 
 from ensemble.base.wording import capitalize_first
-from ensemble.evaluation.terminal_table import describe_method, sole_member, trivial_figures
+from ensemble.evaluation.presentation import describe_method, sole_member, trivial_figures
 from ensemble.report import sentences as summary
 from ensemble.report.learning import describe_learning, group_by_verdict, learning_curve
 from ensemble.report.plots import Drawing, confusion, matrix
@@ -27,7 +27,7 @@ from ensemble.report.search_plots import (
 )
 from ensemble.run.members import FINISHED_STATES
 from ensemble.search.importance import Importance, find_importance
-from ensemble.selection.calibration import name_score
+from ensemble.selection.thresholds import name_score
 from ensemble.training.metrics import METRICS
 
 BEST_SHOWN = 10

@@ -6,7 +6,7 @@ import pandas as pd
 
 from ensemble.base.door import spell_command
 from ensemble.base.wording import format_number, percent, plural
-from ensemble.evaluation.terminal_table import describe_method, sole_member, trivial_sentences
+from ensemble.evaluation.presentation import describe_method, sole_member, trivial_sentences
 
 SEEDS = (
     "Intervals hold for these trained networks: how much other seeds would change is not in them."

@@ -1,36 +1,19 @@
-"""Probabilities of the validation split → how far to trust them, and from where to call "cracked".
+"""Probabilities of the validation split → how far to trust them.
 
 Temperature scaling and the expected calibration error are those of Guo et al. 2017,
 https://arxiv.org/abs/1706.04599, the error here for the class "cracked" alone.
 """
-
-from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import minimize_scalar  # type: ignore[import-untyped]
 from scipy.special import expit  # type: ignore[import-untyped]
 from scipy.special import logit as unsafe_logit
 
-from ensemble.base.errors import InputError
 from ensemble.training.metrics import (
     LEAST_PROBABILITY,
-    best_threshold,
-    divide_tiles,
-    threshold_metrics,
 )
 
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.05, 20.0
-
-
-@dataclass(frozen=True)
-class ThresholdChoice:
-    """A threshold and what it reaches on the tiles it was chosen on."""
-
-    threshold: float
-    precision: float
-    recall: float
-    f1: float
-    f2: float
 
 
 def logit(probabilities: np.ndarray) -> np.ndarray:
@@ -107,65 +90,3 @@ def expected_calibration_error(
     """
     predicted, observed, counts = reliability_curve(labels, probabilities, num_bins)
     return float(np.abs(predicted - observed) @ counts / len(labels))
-
-
-def choose_threshold(
-    labels: np.ndarray, probabilities: np.ndarray, rule: str | float = "f1"
-) -> ThresholdChoice:
-    """The threshold that a rule gives on these tiles, and what it reaches there.
-
-    Args:
-        labels: (N,) of 0 and 1, at least one 1.
-        probabilities: (N,) of "cracked", or any score that rises with it.
-        rule: `"f1"`, `"f2"` (a missed crack costs more), `"recall=0.95"` (as few tiles called
-            cracked as that recall allows), or a number from 0 to 1, the threshold itself. Between
-            two neighbouring probabilities a rule's threshold is their middle; of equally good
-            ones, "f1" and "f2" take the lowest.
-
-    Raises:
-        InputError: There is no such rule.
-    """
-    if rule in ("f1", "f2"):
-        threshold, _ = best_threshold(labels, probabilities, beta=1.0 if rule == "f1" else 2.0)
-    elif is_recall(rule):
-        least = _parse_share(rule, str(rule).removeprefix("recall="))
-        thresholds, found, _ = divide_tiles(labels, probabilities)
-        threshold = float(thresholds[np.argmax(found / found[-1] >= least)])
-    else:
-        threshold = _parse_share(rule, rule)
-    names = ("precision", "recall", "f1", "f2")
-    return ThresholdChoice(threshold, **threshold_metrics(labels, probabilities, threshold, names))
-
-
-def rule_score(found: ThresholdChoice, rule: str | float) -> float:
-    """What a rule asks for, to choose by: F2, the precision at a recall, or else F1."""
-    if rule == "f2":
-        return found.f2
-    return found.precision if is_recall(rule) else found.f1
-
-
-def name_score(rule: str) -> str:
-    """What `rule_score` is called."""
-    if rule in ("f1", "f2"):
-        return rule.upper()
-    if is_recall(rule):
-        return f"precision at a recall of {rule.removeprefix('recall=')}"
-    return f"F1 at a threshold of {rule}"
-
-
-def is_recall(rule: str | float) -> bool:
-    """Whether a rule asks for a recall: `recall=R`."""
-    return isinstance(rule, str) and rule.startswith("recall=")
-
-
-def _parse_share(rule: str | float, text: str | float) -> float:
-    try:
-        share = float(text)
-    except ValueError:
-        share = float("nan")
-    if not 0 <= share <= 1:
-        raise InputError(
-            f"threshold rule {rule!r}: no such rule; "
-            "use f1, f2, recall=R or a number, with R and the number from 0 to 1"
-        )
-    return share

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ensemble.base.door import spell_command
 from ensemble.base.errors import InputError, short_repr
 from ensemble.base.files import read_json, write_json
+from ensemble.base.options import METHODS
 from ensemble.selection.cross_validation import MethodScore
 from ensemble.training.checkpoint import Member, open_member
 from ensemble.training.config import explain_validation
@@ -63,8 +64,8 @@ class EnsembleRecord(_Record):
     """An ensemble, as chosen on the validation split."""
 
     format: Literal[2] = FORMAT
-    method: Literal["mean", "greedy", "weighted", "soup"]
-    asked_method: Literal["mean", "greedy", "weighted", "soup", "auto"]
+    method: str = Field(pattern=f"^({'|'.join(METHODS)})$")
+    asked_method: str = Field(pattern=f"^({'|'.join(METHODS)}|auto)$")
     top_k: int | None = Field(ge=1, description="members of `mean`, where it was among the methods")
     members: list[ChosenMember] = Field(min_length=1)
     best_single: JudgedMember = Field(description="the best by itself, by validation F1")

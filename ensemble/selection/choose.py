@@ -1,45 +1,142 @@
-"""Which members an ensemble has, with what weight: validation scores in, a `Choice` out.
+"""Validation scores → an `EnsembleRecord`: members, weights, temperatures and thresholds.
 
-Nothing here can see a test tile, and only members that kept their weights are candidates. Four
-ways: `mean` of the k best, `greedy` selection, `weighted` convexly, and a `soup` of weights; `auto`
-takes the one of the first three that cross-validation over the validation photographs prefers.
-Only soup and test-time augmentation need a forward pass, on training and validation tiles.
+Nothing here can see a test tile, and only members that kept their weights are candidates. The ways
+of choosing are those of `METHODS`; `auto` takes the one of `mean`, `greedy` and `weighted` that
+cross-validation over the validation photographs prefers. Only soup and test-time augmentation need
+a forward pass, on training and validation tiles.
+
+Thresholds are fitted to scores of one kind for all: with flips and turns for every member, or for
+none. So one member that is the whole ensemble is judged as the best single member is.
 """
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ensemble.base.errors import InputError, one_line
 from ensemble.base.files import read_object
-from ensemble.run.members import choose_device, open_members, rank_members, read_validation
+from ensemble.data.batches import SplitTiles
+from ensemble.run.members import (
+    choose_device,
+    open_members,
+    rank_members,
+    read_validation,
+    score_tiles,
+)
 from ensemble.run.pack import find_pack
-from ensemble.selection.choice import EnsembleRecord
-from ensemble.selection.cross_validation import cross_validate
+from ensemble.selection.calibration import (
+    apply_temperature,
+    expected_calibration_error,
+    fit_temperature,
+    logit,
+)
+from ensemble.selection.choice import Calibration, EnsembleRecord, JudgedMember, TurnedScore
+from ensemble.selection.cross_validation import MethodScore, cross_validate
 from ensemble.selection.soup import write_soup
-from ensemble.selection.thresholds import Picked, fit_thresholds
-from ensemble.selection.weighting import Method, convex_weights, greedy_weights
+from ensemble.selection.thresholds import choose_threshold, rule_score
+from ensemble.selection.weighting import (
+    Method,
+    convex_weights,
+    diversity,
+    greedy_weights,
+    mean_weights,
+)
 from ensemble.training.checkpoint import Member
-from ensemble.training.member import TrainingData, open_training_data
-from ensemble.training.metrics import best_threshold, margins_to_probabilities
+from ensemble.training.member import open_training_data
+from ensemble.training.metrics import (
+    brier_score,
+    log_loss,
+    margins_to_probabilities,
+    ranking_metrics,
+    threshold_metrics,
+)
 
 DEFAULT_TOP_K = 5
 LEAST_WEIGHT = 0.01  # a member below it costs a forward pass and changes nothing
+
+Scores = Mapping[Path, np.ndarray]  # member's folder → (N,) probabilities of the validation tiles
+
+
+@dataclass(frozen=True)
+class Picked:
+    """What a method picked: members with weights, or a soup with the members that are in it."""
+
+    method: str
+    members: list[Member]
+    weights: np.ndarray
+    ingredients: list[Member] = field(default_factory=list)
+    methods: list[MethodScore] = field(default_factory=list)
+
+    def rows(self, scores: Scores) -> np.ndarray:
+        """The members' scores: (M, N)."""
+        return np.stack([scores[member.folder] for member in self.members])
+
+
+def choose_ensemble(
+    run: Path,
+    *,
+    method: str = "mean",
+    top_k: int | None = None,
+    rule: str = "f1",
+    tta: bool = False,
+    log: Callable[[str], None] = print,
+) -> EnsembleRecord:
+    """Choose members, weights, temperatures and threshold on the validation split.
+
+    Members that are damaged or lost their weights are no candidates.
+
+    Args:
+        run: A run's folder.
+        method: A name in `ensemble.base.options.METHODS`, or "auto".
+        top_k: Number of members of `mean`.
+        rule: Rule of the threshold: f1, f2, a number, or recall=R.
+        tta: Whether to use test-time augmentation if validation gains what the rule asks for.
+        log: Takes a line for each damaged member.
+
+    Raises:
+        InputError: Too few members, an unknown rule, or `top_k` where it has no meaning.
+    """
+    if top_k is not None and method not in ("mean", "auto"):
+        raise InputError(f"--top-k {top_k}: is for mean and auto; --method {method} takes none")
+    split_digest = read_object(run / "run.json", split_digest=str)["split_digest"]
+    table = read_validation(run)
+    finished = open_members(run, split_digest=split_digest, log=log)
+    members = _find_candidates(finished, num_val_tiles=len(table), log=log)
+    k = check_top_k(top_k, num_candidates=len(members), num_finished=len(finished))
+    ranked, val = rank_members(members), None
+    if method == "soup" or tta:
+        data = open_training_data(find_pack(run), choose_device())
+        val = data.val if tta else None
+    if method == "soup":  # where no mixture helps, it is the best member itself
+        soup, ingredients = write_soup(ranked, data, run / "soup")
+        picked = Picked("soup", [soup], np.ones(1), ingredients)
+    else:
+        picked = _weigh(members, table, method=method, k=k, rule=rule)
+    labels = table["label"].to_numpy()
+    return EnsembleRecord.model_validate(
+        {
+            **fit_thresholds(run, picked, best_single=ranked[0], labels=labels, rule=rule, val=val),
+            "method": picked.method,
+            "asked_method": method,
+            "top_k": k if method in ("mean", "auto") else None,
+            "threshold_rule": rule,
+            "methods": picked.methods,
+            "num_finished": len(finished),
+            "num_candidates": len(members),
+            "split_digest": split_digest,
+        }
+    )
 
 
 def check_top_k(k: int | None, *, num_candidates: int, num_finished: int) -> int:
     """The number of members to average: k, or five, or all if there are fewer.
 
-    Args:
-        k: What was asked for.
-        num_candidates: Members that kept their weights.
-        num_finished: Members in all.
-
     Raises:
-        InputError: There are no candidates, or fewer than k.
+        InputError: There are no candidates (members that kept their weights), or fewer than k.
     """
     if not num_finished:
         raise InputError(
@@ -61,100 +158,29 @@ def check_top_k(k: int | None, *, num_candidates: int, num_finished: int) -> int
     return k
 
 
-def mean_weights(
-    probabilities: np.ndarray, labels: np.ndarray, photographs: np.ndarray, *, k: int
-) -> np.ndarray:
-    """Equal weights for the k rows with the best F1 at its best threshold: (M, N) → (M,)."""
-    del photographs
-    scores = [best_threshold(labels, row)[1] for row in probabilities]
-    best = np.argsort(-np.array(scores), kind="stable")[:k]
-    weights = np.zeros(len(scores))
-    weights[best] = 1 / k
-    return weights
-
-
-def choose_ensemble(
-    run: Path,
-    *,
-    method: str = "mean",
-    top_k: int | None = None,
-    rule: str = "f1",
-    tta: bool = False,
-    log: Callable[[str], None] = print,
-) -> EnsembleRecord:
-    """Choose members, weights, temperatures and threshold on the validation split.
-
-    Members that are damaged or lost their weights are no candidates.
-
-    Args:
-        run: A run's folder.
-        method: One of `ensemble.base.options.METHODS`.
-        top_k: Members of `mean`.
-        rule: Rule of the threshold: f1, f2, a number, or recall=R.
-        tta: Use test-time augmentation if validation gains what the rule asks for.
-        log: Takes a line for each damaged member.
-
-    Raises:
-        InputError: Too few members, an unknown rule, or `top_k` where it has no meaning.
-    """
-    if top_k is not None and method not in ("mean", "auto"):
-        raise InputError(f"--top-k {top_k}: is for mean and auto; --method {method} takes none")
-    about = read_object(run / "run.json", split_digest=str)
-    table = read_validation(run)
-    finished = open_members(run, split_digest=about["split_digest"], log=log)
-    members = _find_candidates(finished, num_val_tiles=len(table), log=log)
-    k = check_top_k(top_k, num_candidates=len(members), num_finished=len(finished))
-    needs_tiles = method == "soup" or tta
-    data = open_training_data(find_pack(run), choose_device()) if needs_tiles else None
-    if method == "soup":
-        assert data is not None
-        picked = _mix(members, data, run / "soup")
-    else:
-        picked = _weigh(members, table, method=method, k=k, rule=rule)
-    fitted = fit_thresholds(
-        run,
-        picked,
-        best_single=rank_members(members)[0],
-        labels=table["label"].to_numpy(),
-        rule=rule,
-        turn=data.val if data is not None and tta else None,
-    )
-    return EnsembleRecord.model_validate(
-        {
-            **fitted,
-            "method": picked.method,
-            "asked_method": method,
-            "top_k": k if method in ("mean", "auto") else None,
-            "threshold_rule": rule,
-            "methods": picked.methods,
-            "num_finished": len(finished),
-            "num_candidates": len(members),
-            "split_digest": about["split_digest"],
-        }
-    )
-
-
 def _find_candidates(
     finished: list[Member], *, num_val_tiles: int, log: Callable[[str], None]
 ) -> list[Member]:
     """Members with the weights that their record names and a score for each validation tile."""
-    found = []
+    candidates = []
     for member in finished:
         if not member.has_weights:
             continue
+        reason = ""
         try:
             member.weights_path()
         except InputError as error:
-            log(f"{one_line(str(error))}: trial {member.trial} is left out")
-            continue
-        if member.record.num_val_tiles != num_val_tiles:
-            log(
+            reason = one_line(str(error))
+        if not reason and member.record.num_val_tiles != num_val_tiles:
+            reason = (
                 f"{member.folder}: has scores of {member.record.num_val_tiles} tiles, not of the "
-                f"{num_val_tiles} in validation.csv: trial {member.trial} is left out"
+                f"{num_val_tiles} in validation.csv"
             )
-            continue
-        found.append(member)
-    return found
+        if reason:
+            log(f"{reason}: trial {member.trial} is left out")
+        else:
+            candidates.append(member)
+    return candidates
 
 
 def _weigh(members: list[Member], table: pd.DataFrame, *, method: str, k: int, rule: str) -> Picked:
@@ -162,7 +188,7 @@ def _weigh(members: list[Member], table: pd.DataFrame, *, method: str, k: int, r
     labels, photographs = table["label"].to_numpy(), table["photograph"].to_numpy()
     probabilities = np.stack([margins_to_probabilities(m.val_margins()) for m in members])
     methods: dict[str, Method] = {
-        "mean": partial(mean_weights, k=k),
+        "mean": lambda probabilities, labels, _: mean_weights(probabilities, labels, k=k),
         "greedy": greedy_weights,
         "weighted": lambda probabilities, labels, _: convex_weights(probabilities, labels),
     }
@@ -180,7 +206,97 @@ def _weigh(members: list[Member], table: pd.DataFrame, *, method: str, k: int, r
     )
 
 
-def _mix(members: list[Member], data: TrainingData, folder: Path) -> Picked:
-    """Average weights; where no mixture helps, the soup is the best member itself."""
-    soup, ingredients = write_soup(rank_members(members), data, folder)
-    return Picked("soup", [soup], np.ones(1), ingredients)
+def fit_thresholds(
+    run: Path,
+    picked: Picked,
+    *,
+    best_single: Member,
+    labels: np.ndarray,
+    rule: str,
+    val: SplitTiles | None,
+) -> dict[str, Any]:
+    """Fit temperatures and thresholds to validation scores; those fields of an `EnsembleRecord`.
+
+    Args:
+        run: A run's folder.
+        picked: Members and weights.
+        best_single: The member that is best by itself.
+        labels: (N,) of the validation tiles.
+        rule: Rule of the thresholds.
+        val: Validation tiles to try flips and turns on; None where that was not asked for.
+    """
+    members = {m.folder: m for m in [*picked.members, *picked.ingredients, best_single]}
+    scores: Scores = {
+        folder: margins_to_probabilities(member.val_margins()) for folder, member in members.items()
+    }
+    tried = None
+    if val is not None:
+        turned = dict(zip(members, score_tiles([*members.values()], val, tta=True), strict=True))
+        tried = TurnedScore(
+            plain=_score(picked, scores, labels, rule), turned=_score(picked, turned, labels, rule)
+        )
+        scores = turned if tried.turned > tried.plain else scores
+    judged = {
+        folder: _judge_member(run, member, labels, scores[folder], rule)
+        for folder, member in members.items()
+    }
+    chosen = [judged[member.folder] for member in picked.members]
+    rows = picked.rows(scores)
+    pairs = diversity(rows, labels, np.array([member.threshold for member in chosen]))
+    return {
+        "members": [
+            {**member.model_dump(), "weight": float(weight)}
+            for member, weight in zip(chosen, picked.weights, strict=True)
+        ],
+        "best_single": judged[best_single.folder],
+        "ingredients": [judged[member.folder] for member in picked.ingredients],
+        "tta": tried is not None and tried.turned > tried.plain,
+        "tta_tried": tried,
+        **_judge_mean(picked.weights @ rows, labels, rule),
+        "disagreement": pairs["disagreement"].tolist(),
+        "error_correlation": [
+            [None if np.isnan(value) else value for value in row]
+            for row in pairs["error_correlation"].tolist()
+        ],
+    }
+
+
+def _score(picked: Picked, scores: Scores, labels: np.ndarray, rule: str) -> float:
+    """What the rule asks for, of the ensemble on validation."""
+    return rule_score(choose_threshold(labels, picked.weights @ picked.rows(scores), rule), rule)
+
+
+def _judge_member(
+    run: Path, member: Member, labels: np.ndarray, scores: np.ndarray, rule: str
+) -> JudgedMember:
+    choice = choose_threshold(labels, scores, rule)
+    return JudgedMember(
+        trial=member.trial,
+        folder=member.folder.relative_to(run).as_posix(),
+        weights_sha256=str(member.record.weights_sha256),
+        temperature=fit_temperature(logit(scores), labels),
+        threshold=choice.threshold,
+        val_f1=choice.f1,
+    )
+
+
+def _judge_mean(mean: np.ndarray, labels: np.ndarray, rule: str) -> dict[str, Any]:
+    temperature = fit_temperature(logit(mean), labels)
+    threshold = choose_threshold(labels, mean, rule).threshold
+    metrics = threshold_metrics(labels, mean, threshold) | ranking_metrics(labels, mean)
+    return {
+        "temperature": temperature,
+        "threshold": threshold,
+        "calibrated_threshold": float(apply_temperature(np.array(threshold), temperature)),
+        "val_metrics": metrics,
+        "before_calibration": _calibration(labels, mean),
+        "after_calibration": _calibration(labels, apply_temperature(mean, temperature)),
+    }
+
+
+def _calibration(labels: np.ndarray, probabilities: np.ndarray) -> Calibration:
+    return Calibration(
+        log_loss=log_loss(labels, probabilities),
+        brier=brier_score(labels, probabilities),
+        expected_calibration_error=expected_calibration_error(labels, probabilities),
+    )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ensemble.base.errors import InputError
-from ensemble.selection.calibration import choose_threshold, is_recall, rule_score
+from ensemble.selection.thresholds import choose_threshold, is_recall, rule_score
 from ensemble.selection.weighting import Method, check_scores, group_tiles
 
 

@@ -1,160 +1,81 @@
-"""What was picked → from where the ensemble, and each member by itself, calls a tile cracked.
+"""A rule and the probabilities of the validation split → from where tiles are called cracked."""
 
-Temperatures, thresholds and the figures they reach on validation are fitted here and nowhere else,
-to scores of one kind for all: with flips and turns for every member, or for none. So one member
-that is the whole ensemble is judged as the best single member is.
-"""
-
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
-from ensemble.data.batches import SplitTiles
-from ensemble.run.members import score_tiles
-from ensemble.selection.calibration import (
-    apply_temperature,
-    choose_threshold,
-    expected_calibration_error,
-    fit_temperature,
-    logit,
-    rule_score,
-)
-from ensemble.selection.choice import Calibration, JudgedMember, TurnedScore
-from ensemble.selection.cross_validation import MethodScore
-from ensemble.selection.weighting import diversity
-from ensemble.training.checkpoint import Member
-from ensemble.training.metrics import (
-    brier_score,
-    log_loss,
-    margins_to_probabilities,
-    ranking_metrics,
-    threshold_metrics,
-)
-
-Scores = Mapping[Path, np.ndarray]
+from ensemble.base.errors import InputError
+from ensemble.training.metrics import best_threshold, divide_tiles, threshold_metrics
 
 
 @dataclass(frozen=True)
-class Picked:
-    """What a method picked: members with weights, or a soup with the members that are in it."""
+class ThresholdChoice:
+    """A threshold and what it reaches on the tiles it was chosen on."""
 
-    method: str
-    members: list[Member]
-    weights: np.ndarray
-    ingredients: list[Member] = field(default_factory=list)
-    methods: list[MethodScore] = field(default_factory=list)
+    threshold: float
+    precision: float
+    recall: float
+    f1: float
+    f2: float
 
 
-def fit_thresholds(
-    run: Path,
-    picked: Picked,
-    *,
-    best_single: Member,
-    labels: np.ndarray,
-    rule: str,
-    turn: SplitTiles | None,
-) -> dict[str, Any]:
-    """Fit temperatures and thresholds to validation scores; those fields of a `Choice`.
+def choose_threshold(
+    labels: np.ndarray, probabilities: np.ndarray, rule: str | float = "f1"
+) -> ThresholdChoice:
+    """The threshold that a rule gives on these tiles, and what it reaches there.
 
     Args:
-        run: A run's folder.
-        picked: What was picked.
-        best_single: The member that is best by itself.
-        labels: (N,) of the validation tiles.
-        rule: Rule of the thresholds.
-        turn: Validation tiles to try flips and turns on; None where that was not asked for.
+        labels: (N,) of 0 and 1, at least one 1.
+        probabilities: (N,) of "cracked", or any score that rises with it.
+        rule: `"f1"`, `"f2"` (a missed crack costs more), `"recall=0.95"` (as few tiles called
+            cracked as that recall allows), or a number from 0 to 1, the threshold itself. Between
+            two neighbouring probabilities a rule's threshold is their middle; of equally good
+            ones, "f1" and "f2" take the lowest.
+
+    Raises:
+        InputError: There is no such rule.
     """
-    everyone = {m.folder: m for m in [*picked.members, *picked.ingredients, best_single]}
-    scores: Scores = {
-        path: margins_to_probabilities(member.val_margins()) for path, member in everyone.items()
-    }
-    tried = None
-    if turn is not None:
-        turned = dict(zip(everyone, score_tiles([*everyone.values()], turn, tta=True), strict=True))
-        plain, better = (_score(picked, each, labels, rule) for each in (scores, turned))
-        tried = TurnedScore(plain=plain, turned=better)
-        scores = turned if better > plain else scores
-    alone = {
-        path: _judge_member(run, member, labels, scores[path], rule)
-        for path, member in everyone.items()
-    }
-    return {
-        "members": [
-            {**alone[member.folder].model_dump(), "weight": float(weight)}
-            for member, weight in zip(picked.members, picked.weights, strict=True)
-        ],
-        "best_single": alone[best_single.folder],
-        "ingredients": [alone[member.folder] for member in picked.ingredients],
-        "tta": tried is not None and tried.turned > tried.plain,
-        "tta_tried": tried,
-        **_judge_mean(_average(picked, scores), labels, rule),
-        **_compare_pairs(
-            np.stack([scores[member.folder] for member in picked.members]),
-            labels,
-            np.array([alone[member.folder].threshold for member in picked.members]),
-        ),
-    }
+    if rule in ("f1", "f2"):
+        threshold, _ = best_threshold(labels, probabilities, beta=1.0 if rule == "f1" else 2.0)
+    elif is_recall(rule):
+        least = _parse_share(rule, str(rule).removeprefix("recall="))
+        thresholds, found, _ = divide_tiles(labels, probabilities)
+        threshold = float(thresholds[np.argmax(found / found[-1] >= least)])
+    else:
+        threshold = _parse_share(rule, rule)
+    names = ("precision", "recall", "f1", "f2")
+    return ThresholdChoice(threshold, **threshold_metrics(labels, probabilities, threshold, names))
 
 
-def _average(picked: Picked, scores: Scores) -> np.ndarray:
-    return picked.weights @ np.stack([scores[member.folder] for member in picked.members])
+def rule_score(found: ThresholdChoice, rule: str | float) -> float:
+    """What a rule asks for, to choose by: F2, the precision at a recall, or else F1."""
+    if rule == "f2":
+        return found.f2
+    return found.precision if is_recall(rule) else found.f1
 
 
-def _score(picked: Picked, scores: Scores, labels: np.ndarray, rule: str) -> float:
-    """What the rule asks for, of the ensemble on validation."""
-    return rule_score(choose_threshold(labels, _average(picked, scores), rule), rule)
+def name_score(rule: str) -> str:
+    """What `rule_score` is called."""
+    if rule in ("f1", "f2"):
+        return rule.upper()
+    if is_recall(rule):
+        return f"precision at a recall of {rule.removeprefix('recall=')}"
+    return f"F1 at a threshold of {rule}"
 
 
-def _judge_member(
-    run: Path, member: Member, labels: np.ndarray, scores: np.ndarray, rule: str
-) -> JudgedMember:
-    found = choose_threshold(labels, scores, rule)
-    return JudgedMember(
-        trial=member.trial,
-        folder=member.folder.relative_to(run).as_posix(),
-        weights_sha256=str(member.record.weights_sha256),
-        temperature=fit_temperature(logit(scores), labels),
-        threshold=found.threshold,
-        val_f1=found.f1,
-    )
+def is_recall(rule: str | float) -> bool:
+    """Whether a rule asks for a recall: `recall=R`."""
+    return isinstance(rule, str) and rule.startswith("recall=")
 
 
-def _judge_mean(mean: np.ndarray, labels: np.ndarray, rule: str) -> dict[str, Any]:
-    temperature = fit_temperature(logit(mean), labels)
-    threshold = choose_threshold(labels, mean, rule).threshold
-    return {
-        "temperature": temperature,
-        "threshold": threshold,
-        "calibrated_threshold": float(apply_temperature(np.array(threshold), temperature)),
-        "val_metrics": {
-            **threshold_metrics(labels, mean, threshold),
-            **ranking_metrics(labels, mean),
-        },
-        "before_calibration": _calibration(labels, mean),
-        "after_calibration": _calibration(labels, apply_temperature(mean, temperature)),
-    }
-
-
-def _calibration(labels: np.ndarray, probabilities: np.ndarray) -> Calibration:
-    return Calibration(
-        log_loss=log_loss(labels, probabilities),
-        brier=brier_score(labels, probabilities),
-        expected_calibration_error=expected_calibration_error(labels, probabilities),
-    )
-
-
-def _compare_pairs(
-    probabilities: np.ndarray, labels: np.ndarray, thresholds: np.ndarray
-) -> dict[str, Any]:
-    """How differently the members judge, without NaN."""
-    pairs = diversity(probabilities, labels, thresholds)
-    return {
-        "disagreement": pairs["disagreement"].tolist(),
-        "error_correlation": [
-            [None if np.isnan(value) else float(value) for value in row]
-            for row in pairs["error_correlation"]
-        ],
-    }
+def _parse_share(rule: str | float, text: str | float) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = float("nan")
+    if not 0 <= share <= 1:
+        raise InputError(
+            f"threshold rule {rule!r}: no such rule; "
+            "use f1, f2, recall=R or a number, with R and the number from 0 to 1"
+        )
+    return share

@@ -23,6 +23,14 @@ Method = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 ROWS_AT_ONCE = 16  # candidates sorted together: 16 × 10,000 scores stay in a core's cache
 
 
+def mean_weights(probabilities: np.ndarray, labels: np.ndarray, *, k: int) -> np.ndarray:
+    """Equal weights for the k rows with the best F1 at its best threshold: (M, N) → (M,)."""
+    scores = [best_threshold(labels, row)[1] for row in probabilities]
+    weights = np.zeros(len(scores))
+    weights[np.argsort(-np.array(scores), kind="stable")[:k]] = 1 / k
+    return weights
+
+
 def greedy_weights(
     probabilities: np.ndarray,
     labels: np.ndarray,
@@ -44,9 +52,9 @@ def greedy_weights(
         probabilities: (M, N) of "cracked", one row a member.
         labels: (N,) of 0 and 1, at least one 1.
         photographs: (N,) ids; all empty where tiles have none, then each tile stands for itself.
-        num_picks: At least 1.
-        num_bags: 1 means all photographs, without any draw.
-        seed: Of the draw of the photographs.
+        num_picks: Picks of a bag, at least 1.
+        num_bags: Number of bags; 1 means all photographs, without any draw.
+        seed: Seed of the draw of the photographs.
     """
     check_scores(probabilities, labels)
     if num_picks < 1 or num_bags < 1:
@@ -69,10 +77,11 @@ def greedy_weights(
 def _pick(probabilities: np.ndarray, labels: np.ndarray, num_picks: int) -> np.ndarray:
     """The shares of the members in the best prefix of the picks: (M,)."""
     probabilities = np.ascontiguousarray(probabilities, dtype=np.float64)
+    blocks = np.split(probabilities, range(ROWS_AT_ONCE, len(probabilities), ROWS_AT_ONCE))
     sums, counts = np.zeros(len(labels)), np.zeros(len(probabilities))
-    best_weights, best_score, last = counts, (-1.0, 0.0), 0
+    best_weights, best_score = counts, (-1.0, 0.0)
     for picks in range(1, num_picks + 1):
-        f1 = _f1_of_additions(sums, probabilities, labels, likely=last)
+        f1 = np.concatenate([_best_f1(sums + rows, labels) for rows in blocks])
         tied = np.flatnonzero(f1 == f1.max())
         losses = [log_loss(labels, (sums + probabilities[i]) / picks) for i in tied]
         last = int(tied[np.argmin(losses)])
@@ -87,35 +96,8 @@ def _pick(probabilities: np.ndarray, labels: np.ndarray, num_picks: int) -> np.n
     return best_weights
 
 
-def _f1_of_additions(
-    sums: np.ndarray, probabilities: np.ndarray, labels: np.ndarray, *, likely: int
-) -> np.ndarray:
-    """The best F1 of `sums + row` for every row: (M,). Exact for the best, else no more than it.
-
-    An F1 of at least `f1` needs `2·hits >= f1·(called + cracked)` and `hits <= min(called,
-    cracked)`, hence at least `least` and at most `most` tiles called. An addition raises a score by
-    0 to 1, so with a good `f1` in hand (that of the row `likely`) most tiles are called, or are
-    not, whichever row wins; the others alone are sorted.
-    """
-    cracked = int(labels.sum())
-    f1 = float(_f1_of_rows((sums + probabilities[likely])[None], labels, cracked, 0, 0)[0])
-    least = max(int(np.ceil(cracked * f1 / (2 - f1) - 1e-6)), 1)
-    most = min(int(np.floor(cracked * (2 - f1) / f1 + 1e-6)), len(sums))
-    descending = -np.sort(-sums)
-    called = sums > descending[least - 1] + 1  # in every division that can win
-    is_open = (sums + 1 >= descending[most - 1]) & ~called
-    sure_hits, sure_called = int(labels[called].sum()), int(called.sum())
-    rows, labels = np.compress(is_open, probabilities, axis=1), labels[is_open]
-    blocks = np.split(rows, range(ROWS_AT_ONCE, len(rows), ROWS_AT_ONCE))
-    sums = sums[is_open]
-    f1s = [_f1_of_rows(sums + block, labels, cracked, sure_hits, sure_called) for block in blocks]
-    return np.concatenate(f1s)
-
-
-def _f1_of_rows(
-    scores: np.ndarray, labels: np.ndarray, cracked: int, sure_hits: int, sure_called: int
-) -> np.ndarray:
-    """The best F1 of each row of scores >= 0, with `sure_called` tiles above them: (M,).
+def _best_f1(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The highest F1 of each row of scores >= 0 at any threshold: (M, N), (N,) → (M,).
 
     Bits of floats >= 0 are ordered as the floats are, and shifting out the sign makes room for the
     label. Of equal scores the uncracked are called first: a division between equals, which no
@@ -124,12 +106,11 @@ def _f1_of_rows(
     """
     keys = (scores.view(np.uint64) << np.uint64(1)) | (labels == 0).astype(np.uint64)
     keys.sort(axis=1)
+    num_tiles, cracked = scores.shape[1], int(labels.sum())
     places = np.flatnonzero((keys & np.uint64(1)) == 0).reshape(len(scores), -1)
-    places -= np.arange(len(scores))[:, None] * scores.shape[1]
-    hits = sure_hits + np.arange(places.shape[1], 0, -1)
-    called = sure_called + scores.shape[1] - places
-    f1 = np.divide(*f_beta_ratio(Counts(scores.shape[1], cracked, called, hits)))
-    return f1.max(axis=1, initial=0.0)
+    places -= np.arange(len(scores))[:, None] * num_tiles
+    counts = Counts(num_tiles, cracked, num_tiles - places, np.arange(cracked, 0, -1))
+    return np.divide(*f_beta_ratio(counts)).max(axis=1, initial=0.0)
 
 
 def convex_weights(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:

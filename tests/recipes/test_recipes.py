@@ -26,8 +26,8 @@ from ensemble import train
 from ensemble.base.errors import InputError
 from ensemble.cli import parse
 from ensemble.data.pack import PackError
+from ensemble.evaluation.presentation import read_names
 from ensemble.evaluation.protocol import evaluate_run
-from ensemble.evaluation.terminal_table import read_names
 from ensemble.recipes.comparison import plot_curves, print_comparison
 from ensemble.recipes.headline import describe_changes, describe_run, name_weights
 from ensemble.recipes.recipe import RECIPES, load_recipe

@@ -22,7 +22,7 @@ from ensemble.evaluation.figures import (
     coverage_note,
 )
 from ensemble.evaluation.mistakes import relabelled_figures, suspect_labels
-from ensemble.evaluation.score_axis import score_limits
+from ensemble.evaluation.presentation import score_limits
 from ensemble.explanation.activation import SHEET_KEY
 from ensemble.report.data_urls import embed_picture, embed_sheet
 from ensemble.report.learning import describe_learning, learning_curve

@@ -485,7 +485,7 @@ def test_a_run_with_dropped_members_is_evaluated_and_says_so(
         list(train_member(config, data, trial=trial, initial_weights=initial, folder=folder))
     dropped = Retention(run, 2).keep_best(range(4))
     monkeypatch.chdir(tmp_path)
-    for method in METHODS:
+    for method in (*METHODS, "auto"):
         evaluate.main(parse("evaluate", ["run", "--method", method]))
         said = capsys.readouterr().out
         assert "chosen from the 2 of 4 finished trials that kept their weights" in said

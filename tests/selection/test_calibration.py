@@ -11,12 +11,12 @@ from sklearn.calibration import calibration_curve
 from ensemble.base.errors import InputError
 from ensemble.selection.calibration import (
     apply_temperature,
-    choose_threshold,
     expected_calibration_error,
     fit_temperature,
     logit,
     reliability_curve,
 )
+from ensemble.selection.thresholds import choose_threshold
 from ensemble.training.metrics import best_threshold, brier_score, divide_tiles, log_loss
 
 PROBABILITY = st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]) | st.floats(0, 1)

@@ -20,10 +20,11 @@ from ensemble.data.batches import SplitTiles
 from ensemble.evaluation.protocol import member_columns
 from ensemble.run.members import find_run, open_members, rank_members, score_tiles
 from ensemble.run.pack import find_pack
-from ensemble.selection.calibration import apply_temperature, choose_threshold, rule_score
+from ensemble.selection.calibration import apply_temperature
 from ensemble.selection.choice import open_choice, open_chosen
-from ensemble.selection.choose import check_top_k, choose_ensemble, mean_weights
-from ensemble.selection.thresholds import Picked, fit_thresholds
+from ensemble.selection.choose import Picked, check_top_k, choose_ensemble, fit_thresholds
+from ensemble.selection.thresholds import choose_threshold, rule_score
+from ensemble.selection.weighting import mean_weights
 from ensemble.training.checkpoint import Member, MemberRecord, drop_weights
 from ensemble.training.config import ModelConfig, TrialConfig
 from ensemble.training.metrics import (
@@ -101,7 +102,7 @@ def test_run_in_which_no_member_kept_its_weights_is_refused(k: int | None) -> No
 @given(arrays(np.float64, (4, 12), elements=st.floats(0, 1)), st.integers(1, 4))
 def test_mean_takes_the_k_best_by_f1_the_first_of_equals(probabilities: np.ndarray, k: int) -> None:
     labels = np.arange(12) % 2
-    weights = mean_weights(probabilities, labels, labels, k=k)
+    weights = mean_weights(probabilities, labels, k=k)
     scores = [best_threshold(labels, row)[1] for row in probabilities]
     expected = sorted(range(4), key=lambda row: (-scores[row], row))[:k]
     assert set(np.flatnonzero(weights)) == set(expected)
@@ -322,7 +323,7 @@ def test_where_tiles_are_turned_every_threshold_is_one_of_turned_scores(
     order = np.argsort([-rule_score(choose_threshold(labels, row, rule), rule) for row in turned])
     best, other = (members[i] for i in order[:2])
     picked = Picked("mean", [best, other], np.array([0.5, 0.5]))
-    found = fit_thresholds(tmp_path, picked, best_single=best, labels=labels, rule=rule, turn=tiles)
+    found = fit_thresholds(tmp_path, picked, best_single=best, labels=labels, rule=rule, val=tiles)
     assert found["tta"]
     rows = turned[order[:2]]
     for chosen, row in zip(found["members"], rows, strict=True):
@@ -334,7 +335,7 @@ def test_where_tiles_are_turned_every_threshold_is_one_of_turned_scores(
         best_single=best,
         labels=labels,
         rule=rule,
-        turn=tiles,
+        val=tiles,
     )
     assert alone["threshold"] == alone["best_single"].threshold
     assert alone["members"][0] == {**alone["best_single"].model_dump(), "weight": 1.0}

@@ -1,4 +1,4 @@
-"""The result of a test as a table on the terminal, as many columns of it as fit there."""
+"""How the result of a test is shown: sentences, limits of axes, and a table on the terminal."""
 
 from collections.abc import Iterable, Mapping
 from itertools import chain
@@ -12,14 +12,17 @@ from rich.text import Text
 
 from ensemble.base.errors import escape
 from ensemble.base.files import read_table
+from ensemble.base.options import METHODS
 from ensemble.base.wording import plural
-from ensemble.selection.calibration import name_score
+from ensemble.selection.thresholds import name_score
 from ensemble.training.metrics import METRICS
 
 COLUMNS = {name: metric.column for name, metric in METRICS.items() if metric.column}
 ALWAYS_SHOWN = 3  # what does not fit is left out from the end
 WITH_INTERVAL = ("f1", "average_precision")
 NARROW_TITLE = 22  # characters, where a row has two lines
+LEAST_SPAN = 0.05  # of an axis of scores
+BEYOND = 0.01  # that an axis of scores goes beyond 0 and 1, so that they are seen
 
 
 class Row(NamedTuple):
@@ -174,15 +177,7 @@ def choice_sentences(choice: dict[str, Any]) -> list[str]:
 def describe_method(choice: dict[str, Any]) -> str:
     """The method and how many members it has, in a few words."""
     count = len(choice["ingredients"]) or len(choice["members"])
-    if count == 1:
-        return "one member"
-    kinds = {
-        "mean": f"mean of {count} members",
-        "greedy": f"greedy selection of {count} members",
-        "weighted": f"weighted mean of {count} members",
-        "soup": f"one network whose weights are the mean of {count}",
-    }
-    return kinds[choice["method"]]
+    return "one member" if count == 1 else METHODS[choice["method"]].format(count=count)
 
 
 def _rows(metrics: dict[str, Any], names: Mapping[int, str]) -> list[Row]:
@@ -265,3 +260,16 @@ def _draw(title: str, rows: list[Row], num_shown: int, *, stacked: bool) -> Tabl
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
+
+
+def score_limits(low: float, high: float) -> tuple[float, float]:
+    """Limits that hold `low` to `high`, at least 0.05 apart so that noise looks like noise.
+
+    Args:
+        low: Lower limit that the data ask for.
+        high: Upper limit that the data ask for.
+    """
+    lack = max(LEAST_SPAN - (high - low), 0) / 2
+    low, high = low - lack, high + lack
+    up, down = max(-BEYOND - low, 0), max(high - 1 - BEYOND, 0)
+    return max(low - down, -BEYOND), min(high + up, 1 + BEYOND)

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from ensemble.base.wording import plural
-from ensemble.evaluation.terminal_table import COLUMNS, names_of, print_result
+from ensemble.evaluation.presentation import COLUMNS, names_of, print_result
 
 NAMES = {0: "base", 3: "class [weights]"}
 
