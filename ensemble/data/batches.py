@@ -15,7 +15,7 @@ from torch.nn import functional
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-GPU_SHARE = 0.4  # of the free memory that the pixels of one split may take
+GPU_SHARE = 0.4  # of the free memory, which the pixels of one split may take
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class SplitTiles:
 
     Attributes:
         pixels: (R, H, W, 3) uint8, on the device where they fit, else on the host.
-        rows: (N,) int64 on the pixels' device: where each tile lies in `pixels`.
+        rows: (N,) int64 on the pixels' device: row of each tile in `pixels`.
         labels: (N,) int64 on `device`, 1 = cracked.
-        device: Where batches are made.
+        device: Device on which batches are made.
     """
 
     pixels: Tensor
@@ -47,13 +47,11 @@ def place_tiles(
         pixels: (R, H, W, 3) uint8, usually mapped.
         rows: (N,) rows of the tiles in `pixels`.
         labels: (N,) 1 = cracked.
-        device: Of the batches.
+        device: Device of the batches.
     """
     tensor = torch.from_numpy(pixels)
-    if device.type == "cuda":
-        free_bytes, _ = torch.cuda.mem_get_info(device)
-        if tensor.numel() <= GPU_SHARE * free_bytes:
-            tensor = tensor.to(device)
+    if device.type == "cuda" and tensor.numel() <= GPU_SHARE * torch.cuda.mem_get_info(device)[0]:
+        tensor = tensor.to(device)
     return SplitTiles(
         pixels=tensor,
         rows=torch.tensor(rows, dtype=torch.int64, device=tensor.device),
@@ -74,12 +72,12 @@ def make_batch(
     """Make one batch.
 
     Args:
-        tiles: Of one split.
-        index: (B,) int64 on the CPU: which tiles.
+        tiles: Tiles of one split.
+        index: (B,) int64 on the CPU: numbers of the tiles.
         image_size_px: Side S of the square input.
         turn: One of the square's eight symmetries, applied to all images; 0 leaves them.
         augmentation: Strength from 0 (none, no random number drawn) to 1.
-        generator: On the CPU; needed where `augmentation` is above 0.
+        generator: Generator on the CPU; needed where `augmentation` is above 0.
 
     Returns:
         Images (B, 3, S, S) float32, normalised with ImageNet's mean and standard deviation, in
@@ -104,7 +102,7 @@ def make_batch(
 def _normalise(images: Tensor, contrast: Tensor, brightness: Tensor) -> Tensor:
     """Change the light of (B, 3, S, S) from 0 to 255 by (B,) each, and scale as ImageNet's.
 
-    One multiply-add over the batch, with factors an image and channel, which is what is quick.
+    One multiply-add over the batch is quick; each image and channel has factors of its own.
     """
     mean = 255 * torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
     std = 255 * torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)
@@ -115,7 +113,7 @@ def _normalise(images: Tensor, contrast: Tensor, brightness: Tensor) -> Tensor:
 
 
 def _gather(pixels: Tensor, rows: Tensor) -> Tensor:
-    """Rows of (R, H, W, 3); on a CPU copying whole rows is ten times quicker than indexing."""
+    """Take rows of (R, H, W, 3); on a CPU, copying whole rows is ten times quicker."""
     if pixels.device.type == "cpu":
         return torch.stack([pixels[row] for row in rows.tolist()])
     return pixels[rows]
@@ -125,12 +123,9 @@ def _reduce(images: Tensor, size: int) -> Tensor:
     """Antialiased bilinear resize of uint8 (B, 3, H, W); a CPU does it in uint8, a GPU in float."""
     if images.shape[-2:] == (size, size):
         return images
-    if images.device.type == "cpu":
-        return functional.interpolate(
-            images, (size, size), mode="bilinear", align_corners=False, antialias=True
-        )
+    images = images if images.device.type == "cpu" else images.float()
     return functional.interpolate(
-        images.float(), (size, size), mode="bilinear", align_corners=False, antialias=True
+        images, (size, size), mode="bilinear", align_corners=False, antialias=True
     )
 
 
@@ -140,7 +135,7 @@ def _turn(images: Tensor, turn: int) -> Tensor:
 
 
 def _apply_symmetries(images: Tensor, turns: Tensor) -> Tensor:
-    """Apply to each image a symmetry of its own; `turns` (B,) from 0 to 7."""
+    """Apply a symmetry of its own to each image; `turns` (B,) from 0 to 7."""
     result = torch.empty_like(images)
     if images.device.type == "cpu":  # three times quicker than by turn
         for image, turned, turn in zip(images, result, turns.tolist(), strict=True):
@@ -153,7 +148,7 @@ def _apply_symmetries(images: Tensor, turns: Tensor) -> Tensor:
 
 
 def _shift_and_rotate(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """Small affine maps for half of the images: up to ± 15°, ± 10 % in scale and ± 6 % in place."""
+    """Map half of the images by up to ± 15°, ± 10 % in scale and ± 6 % in place."""
     batch = len(images)
     chosen = (torch.rand(batch, generator=generator) < 0.5).nonzero().flatten()
     angle = math.radians(15) * strength * _symmetric(batch, generator)[chosen]
@@ -170,16 +165,7 @@ def _shift_and_rotate(images: Tensor, strength: float, generator: torch.Generato
 
 
 def _warp_on_gpu(images: Tensor, chosen: Tensor, matrices: Tensor) -> Tensor:
-    """Map some images.
-
-    Args:
-        images: (B, 3, S, S) from 0 to 255.
-        chosen: (C,) which of them.
-        matrices: (C, 2, 3) as `affine_grid` takes them.
-
-    Returns:
-        (B, 3, S, S) float32.
-    """
+    """Map the `chosen` (C,) of (B, 3, S, S) by `matrices` (C, 2, 3) for `affine_grid`; float32."""
     chosen, matrices = chosen.to(images.device), matrices.to(images.device)
     images = images.float()
     part = images[chosen]
@@ -191,7 +177,7 @@ def _warp_on_gpu(images: Tensor, chosen: Tensor, matrices: Tensor) -> Tensor:
 
 
 def _warp_on_cpu(images: Tensor, chosen: Tensor, matrices: Tensor) -> Tensor:
-    """The same in place, of uint8 images; OpenCV takes a quarter of the time."""
+    """Map uint8 images as `_warp_on_gpu`, in place; OpenCV takes a quarter of the time."""
     import cv2  # not needed where batches are made on a GPU
 
     cv2.setNumThreads(1)  # the other cores have slots of their own
@@ -212,5 +198,5 @@ def _warp_on_cpu(images: Tensor, chosen: Tensor, matrices: Tensor) -> Tensor:
 
 
 def _symmetric(count: int, generator: torch.Generator) -> Tensor:
-    """Uniform on (−1, 1)."""
+    """Draw from the uniform distribution on (−1, 1)."""
     return 2 * torch.rand(count, generator=generator) - 1

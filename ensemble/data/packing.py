@@ -1,18 +1,21 @@
-"""Decode once: a source → a pack, one uint8 array file a split, each with its table.
+"""Packing: a source is split and decoded once, into one uint8 array and one table a split.
 
 The folder gets its final name when it is complete; an interrupted one is thrown away by the next.
 """
 
 import hashlib
+import math
 import shutil
 import zlib
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from PIL import Image, ImageDraw, ImageFont
 
 from ensemble.base.errors import InputError, writing
 from ensemble.base.files import sync_file, write_json
@@ -20,27 +23,37 @@ from ensemble.base.locks import file_lock
 from ensemble.data.pack import FORMAT, Pack, digest_rows, open_pack, record_files
 from ensemble.data.photographs import check_photographs
 from ensemble.data.reading.listing import Reader
-from ensemble.data.samples import draw_samples
-from ensemble.data.sizes import explain_classes_by_size, most_common_size
 from ensemble.data.sources import Source
 from ensemble.data.split import (
     DEFAULT_FRACTIONS,
     SPLITS,
-    Fractions,
     assign_splits,
     digest_columns,
     digest_split,
     drop_duplicates,
     keep_splits,
 )
-from ensemble.data.tiles import check_bad_tiles, decode_tiles, digest_tiles, find_common_size
+from ensemble.data.tiles import (
+    Size,
+    check_bad_tiles,
+    decode_tiles,
+    digest_tiles,
+    explain_classes_by_size,
+    find_common_size,
+    most_common_size,
+)
+
+SAMPLES_PER_CLASS = 6
+SAMPLE_PX = 128
+MARGIN_PX = 8
+TITLE_PX = 26
+MEASURED = ("size", "pixels_sum")  # columns that no table of a pack has
 
 
 def pack(
     source: Source,
     *,
     under: Path,
-    fractions: Fractions = DEFAULT_FRACTIONS,
     split_seed: int = 0,
     leaky_split: bool = False,
     max_bad_tiles: int = 10,
@@ -49,21 +62,20 @@ def pack(
     """Split and decode `source` into a folder under `under`, or reuse the one that is there.
 
     Args:
-        source: The tiles.
+        source: Listed tiles.
         under: Folder of packs; made if missing.
-        fractions: Of the photographs.
-        split_seed: Of the split.
-        leaky_split: Split tiles rather than photographs, only to show what leakage is worth.
-        max_bad_tiles: Unreadable tiles, and such without a photograph among others with one, that
-            are left out before it is an error.
-        log: Takes lines for the person.
+        split_seed: Seed of the split.
+        leaky_split: Whether to split tiles rather than photographs, to show what leakage is worth.
+        max_bad_tiles: Largest number of tiles to leave out before it is an error: unreadable ones,
+            and those without a photograph among others with one.
+        log: Receives lines for the person.
 
     Raises:
         InputError: Too many unreadable tiles, too few photographs, or no room on the disk.
     """
     if leaky_split and source.layout.keeps_split:
         raise InputError("--leaky-split and --split folders exclude each other; give one")
-    plan = {"seed": split_seed, "fractions": fractions, "leaky": leaky_split}
+    plan = {"seed": split_seed, "fractions": DEFAULT_FRACTIONS, "leaky": leaky_split}
     key = _key(source, plan)
     folder = under / f"{source.path.stem}-{key[:12]}"
     under.mkdir(parents=True, exist_ok=True)
@@ -81,10 +93,10 @@ def pack(
             partial.mkdir()
             try:
                 with writing(folder):
-                    about = _write(source, partial, plan, max_bad_tiles)
+                    record = _write_files(source, partial, plan, max_bad_tiles)
                     for path in partial.iterdir():
                         sync_file(path)
-                write_json(partial / "pack.json", {"format": FORMAT, "key": key, **about})
+                write_json(partial / "pack.json", {"format": FORMAT, "key": key, **record})
                 partial.rename(folder)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
@@ -94,64 +106,49 @@ def pack(
 
 
 def _key(source: Source, plan: dict[str, Any]) -> str:
-    told = digest_columns(source.tiles, *source.tiles.columns)
-    how = (source.layout.keeps_split, source.doubt, sorted(plan.items()))
-    parts = (FORMAT, source.fingerprint, source.cracked_folders, told, how)
+    table_digest = digest_columns(source.tiles, *source.tiles.columns)
+    options = (source.layout.keeps_split, source.doubt, sorted(plan.items()))
+    parts = (FORMAT, source.fingerprint, source.cracked_folders, table_digest, options)
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def _write(
+def _write_files(
     source: Source, folder: Path, plan: dict[str, Any], max_bad_tiles: int
 ) -> dict[str, Any]:
-    reader = Reader(source.path)
-    bad: dict[str, str] = {}
+    """Write the files of a pack but its `pack.json`, and return the content of that."""
     by_photograph = source.has_photographs and not plan["leaky"]
-    keeps_split = source.layout.keeps_split
-    try:
+    bad: dict[str, str] = {}
+    with closing(Reader(source.path)) as reader:
         size = find_common_size(source.tiles["tile"].tolist(), reader)
-        tiles, copies, contradictory = _count_once(
-            source, reader, bad, compare_all=not by_photograph, max_bad_tiles=max_bad_tiles
+        tiles, left_out = _leave_out(source, reader, bad, not by_photograph, max_bad_tiles)
+        tiles, size = _split_and_decode(
+            tiles,
+            size,
+            split=lambda tiles: _split(tiles, source, plan),
+            decode=lambda tiles, size: decode_tiles(
+                tiles, reader, folder, size, bad, max_bad_tiles=max_bad_tiles
+            ),
+            where=source.path,
         )
-        odd: list[str] = []
-        if source.has_photographs:
-            left = max_bad_tiles - len(bad)
-            odd = check_photographs(tiles, source.layout, left)
-            tiles = tiles[~tiles["tile"].isin(odd)].reset_index(drop=True)
-        splits = _split(tiles, source, plan)
-        while True:
-            tiles["split"] = splits
-            tiles["row"] = tiles.groupby("split").cumcount()
-            for wrong in folder.glob("*.npy"):
-                wrong.unlink()
-            _check_room(folder, len(tiles) * size[0] * size[1] * 3)
-            tiles = decode_tiles(tiles, reader, folder, size, bad, max_bad_tiles=max_bad_tiles)
-            # once more where tiles are missing now, or the few that were looked at are exceptions
-            splits = _split(tiles, source, plan)
-            common_size = most_common_size(Counter(tiles["size"]), where=source.path)
-            if common_size == size and splits.equals(tiles["split"]):
-                break
-            size = common_size
-    finally:
-        reader.close()
-    height, width = size
-    num_resized = sum(had != size for had in tiles["size"])
-    arrays = _digest_arrays(tiles, folder, height * width * 3)
-    classes_by_size = explain_classes_by_size(tiles)
-    tiles = tiles.drop(columns=["size", "pixels_sum", "split_folder", "folder_label"])
+    _draw_samples(
+        tiles[tiles["split"] == "train"],
+        np.load(folder / "train.npy", mmap_mode="r"),
+        folder / "samples.png",
+    )
     tables = {split: tiles[tiles["split"] == split] for split in SPLITS}
     for split, table in tables.items():
-        table.drop(columns="split").to_csv(folder / f"{split}.csv", index=False)
-    draw_samples(
-        tables["train"], np.load(folder / "train.npy", mmap_mode="r"), folder / "samples.png"
-    )
+        table.drop(columns=[*MEASURED, "split", "split_folder", "folder_label"]).to_csv(
+            folder / f"{split}.csv", index=False
+        )
+    keeps_split = source.layout.keeps_split
     return {
         "source": str(source.path),
         "cracked_folders": source.cracked_folders,
         "uncracked_folders": source.uncracked_folders,
-        "height_px": height,
-        "width_px": width,
-        "resized_tiles": num_resized,
-        "classes_by_size": classes_by_size,
+        "height_px": size[0],
+        "width_px": size[1],
+        "resized_tiles": sum(own_size != size for own_size in tiles["size"]),
+        "classes_by_size": explain_classes_by_size(tiles),
         "split_by": "photograph" if by_photograph else "folders" if keeps_split else "content",
         "keeps_split": keeps_split,
         "photograph_doubt": source.doubt,
@@ -167,13 +164,62 @@ def _write(
             split: int(table["photograph"].nunique()) if source.has_photographs else None
             for split, table in tables.items()
         },
+        **left_out,
+        "bad_tiles": bad,
+        "num_relabelled": source.num_relabelled,
+        "files": record_files(folder, _digest_arrays(tables, folder)),
+    }
+
+
+def _leave_out(
+    source: Source, reader: Reader, bad: dict[str, str], compare_all: bool, max_bad_tiles: int
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The tiles that count, and those left out, by the reason; unreadable ones go to `bad`.
+
+    Only tiles that may have copies are read, unless `compare_all`; the others have their names for
+    `content`.
+    """
+    tiles = source.tiles
+    may_be_copies = tiles["copy_key"].duplicated(keep=False) | compare_all
+    digests = digest_tiles(
+        tiles.loc[may_be_copies, "tile"].tolist(), reader, bad, max_bad_tiles=max_bad_tiles
+    )
+    tiles = tiles.assign(content=[digests.get(tile, tile) for tile in tiles["tile"]])
+    tiles, copies, contradictory = drop_duplicates(
+        tiles[~tiles["tile"].isin(bad)].drop(columns="copy_key")
+    )
+    odd: list[str] = []
+    if source.has_photographs:
+        odd = check_photographs(tiles, source.layout, max_bad_tiles - len(bad))
+        tiles = tiles[~tiles["tile"].isin(odd)].reset_index(drop=True)
+    return tiles, {
         "duplicates": copies,
         "contradictory_tiles": contradictory,
-        "bad_tiles": bad,
         "odd_tiles": dict.fromkeys(odd, "its name carries no photograph"),
-        "num_relabelled": source.num_relabelled,
-        "files": record_files(folder, arrays),
     }
+
+
+def _split_and_decode(
+    tiles: pd.DataFrame,
+    size: Size,
+    *,
+    split: Callable[[pd.DataFrame], pd.Series],
+    decode: Callable[[pd.DataFrame, Size], pd.DataFrame],
+    where: Path,
+) -> tuple[pd.DataFrame, Size]:
+    """Split the tiles and decode them to `size`, once more if decoding changes one of the two.
+
+    A tile that cannot be decoded has no say in the split, and the tiles whose size was looked at
+    may be exceptions; both are known only when all are decoded.
+    """
+    while True:
+        tiles = tiles.assign(split=split(tiles))
+        tiles["row"] = tiles.groupby("split").cumcount()
+        decoded = decode(tiles, size)
+        common_size = most_common_size(Counter(decoded["size"]), where=where)
+        if common_size == size and split(decoded).equals(decoded["split"]):
+            return decoded, size
+        tiles, size = decoded, common_size
 
 
 def _split(tiles: pd.DataFrame, source: Source, plan: dict[str, Any]) -> pd.Series:
@@ -187,43 +233,52 @@ def _split(tiles: pd.DataFrame, source: Source, plan: dict[str, Any]) -> pd.Seri
         raise InputError(f"{error}{doubt}") from None
 
 
-def _digest_arrays(tiles: pd.DataFrame, folder: Path, row_bytes: int) -> dict[str, str]:
-    """The digest of each split's array; rows of tiles that could not be decoded are zeros."""
+def _digest_arrays(tables: dict[str, pd.DataFrame], folder: Path) -> dict[str, str]:
+    """Digest each split's array; rows of tiles that could not be decoded are zeros."""
     digests = {}
-    for split, rows in tiles.groupby("split"):
+    for split, table in tables.items():
         path = folder / f"{split}.npy"
         shape = np.load(path, mmap_mode="r").shape
-        sums = dict.fromkeys(range(shape[0]), zlib.crc32(bytes(row_bytes)))
-        sums |= dict(zip(rows["row"], rows["pixels_sum"], strict=True))
-        digests[path.name] = digest_rows(shape, sums.values())
+        row_sums = dict.fromkeys(range(shape[0]), zlib.crc32(bytes(math.prod(shape[1:]))))
+        row_sums |= dict(zip(table["row"], table["pixels_sum"], strict=True))
+        digests[path.name] = digest_rows(shape, row_sums.values())
     return digests
 
 
-def _count_once(
-    source: Source, reader: Reader, bad: dict[str, str], *, compare_all: bool, max_bad_tiles: int
-) -> tuple[pd.DataFrame, list[str], list[str]]:
-    """`drop_duplicates` of the source's tiles, of which only those are read that may have copies.
+def _draw_samples(tiles: pd.DataFrame, pixels: np.ndarray, path: Path) -> None:
+    """Draw two rows a surface, cracked above uncracked, each tile of another photograph if it can.
 
-    The others have their names for `content`; with `compare_all` there are no others.
+    Args:
+        tiles: Training tiles: `row` (in `pixels`), `tile`, `photograph`, `surface`, `label`.
+        pixels: (N, H, W, 3) uint8.
+        path: Path of the .png to write.
     """
-    tiles = source.tiles
-    read = tiles["copy_key"].duplicated(keep=False) | compare_all
-    digests = digest_tiles(
-        tiles.loc[read, "tile"].tolist(),
-        reader,
-        bad,
-        max_bad_tiles=max_bad_tiles,
-        # one file's members are not there sooner by a second thread, which only waits for the GIL
-        num_threads=None if source.path.is_dir() else 1,
+    groups: list[Any] = sorted(
+        tiles.groupby(["surface", "label"]), key=lambda group: (group[0][0], -group[0][1])
     )
-    tiles = tiles.assign(content=[digests.get(tile, tile) for tile in tiles["tile"]])
-    return drop_duplicates(tiles[~tiles["tile"].isin(bad)].drop(columns="copy_key"))
+    step = SAMPLE_PX + MARGIN_PX
+    width = SAMPLES_PER_CLASS * step + MARGIN_PX
+    sheet = Image.new("RGB", (width, len(groups) * (step + TITLE_PX) + MARGIN_PX), "white")
+    draw = ImageDraw.Draw(sheet)
+    title_font, name_font = ImageFont.load_default(15), ImageFont.load_default(10)
+    for line, ((surface, label), group) in enumerate(groups):
+        top = MARGIN_PX + line * (step + TITLE_PX)
+        name = f"surface {surface}, " if surface else ""
+        title = f"{name}{'cracked' if label else 'uncracked'}: {len(group):,} training tiles"
+        draw.text((MARGIN_PX, top), title, "black", title_font)
+        for number, (_, tile) in enumerate(_sample(group).iterrows()):
+            x, y = MARGIN_PX + number * step, top + TITLE_PX
+            picture = Image.fromarray(np.asarray(pixels[tile["row"]]))
+            sheet.paste(picture.resize((SAMPLE_PX,) * 2, Image.Resampling.BILINEAR), (x, y))
+            stem, place = Path(tile["tile"]).stem, (x + 2, y + SAMPLE_PX - 14)
+            draw.rectangle(draw.textbbox(place, stem, name_font), "white")
+            draw.text(place, stem, "black", name_font)
+    sheet.save(path)
 
 
-def _check_room(folder: Path, needed_bytes: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if needed_bytes > free:
-        raise InputError(
-            f"no room on the disk for the packed tiles: {needed_bytes / 1e9:.1f} GB are needed in "
-            f"{folder.parent}, {free / 1e9:.1f} GB are free; make room or choose another --out"
-        )
+def _sample(group: pd.DataFrame) -> pd.DataFrame:
+    """The same few tiles every time, first one of each photograph."""
+    lots = group["tile"].map(lambda tile: hashlib.sha256(tile.encode()).hexdigest())
+    shuffled = group.assign(lot=lots).sort_values("lot")
+    turn = shuffled.groupby("photograph").cumcount()
+    return shuffled.assign(turn=turn).sort_values(["turn", "lot"]).head(SAMPLES_PER_CLASS)

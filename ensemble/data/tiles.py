@@ -1,66 +1,64 @@
-"""All tiles of a source: which are copies, how large most are, and their pixels; in parallel.
+"""All tiles of a source, read by a thread a core: copies, the common size, and the pixels.
 
 Tiles that cannot be read are left out, and named with the reason, up to a number.
 """
 
 import hashlib
 import os
+import shutil
 import warnings
 import zlib
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, closing
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
-from ensemble.base.errors import InputError
+from ensemble.base.errors import InputError, writing
 from ensemble.base.process import count_cores
 from ensemble.base.progress_bar import progress_bar
 from ensemble.base.wording import plural
 from ensemble.data.reading.decode import UNREADABLE, decode_picture, explain_unreadable, open_image
 from ensemble.data.reading.listing import Reader
-from ensemble.data.sizes import most_common_size
 
 CHUNK = 32  # tiles that a thread takes at a time
 TILES_PER_FLUSH = 256
-TILES_TO_LOOK_AT = 32  # for the size of most
+TILES_TO_LOOK_AT = 32  # at first, to find the common size
+LEAST_SHARE = 0.1  # of the tiles must have the most common size
+LEAST_AUC_DIFFERENCE = 0.1  # from 0.5, before it is said that size tells the class
+LEAST_STANDARD_ERRORS = 4
 
-Seen = TypeVar("Seen")
-Kept = TypeVar("Kept")
+Size = tuple[int, int]  # height, width
+T = TypeVar("T")
 
 
-class Unreadable(NamedTuple):
+class _Unreadable(NamedTuple):
     """A tile that cannot be read, and why."""
 
     reason: str
 
 
 class _Decoded(NamedTuple):
-    """What is known of a tile once its pixels are written."""
+    """A tile whose pixels are written; `content` is BLAKE2b of its file, `pixels_sum` a CRC-32."""
 
     content: str
-    size: tuple[int, int]
+    size: Size
     pixels_sum: int
 
 
 def digest_tiles(
-    tiles: list[str],
-    reader: Reader,
-    bad: dict[str, str],
-    *,
-    max_bad_tiles: int,
-    num_threads: int | None = None,
+    tiles: list[str], reader: Reader, bad: dict[str, str], *, max_bad_tiles: int
 ) -> dict[str, str]:
     """BLAKE2b of the bytes of tiles; those that are no pictures go to `bad` with the reason.
 
     Raises:
-        InputError: There are more bad ones than `max_bad_tiles`.
+        InputError: More than `max_bad_tiles` are bad.
     """
 
     def digest(tile: str) -> str:
@@ -68,23 +66,18 @@ def digest_tiles(
         open_image(data).close()  # damaged files are often equal, and no copies for that
         return _digest(data)
 
-    def keep(_: str, content: str) -> str:
-        return content
-
-    return dict(
-        _read_all(
-            digest, tiles, "comparing", bad, max_bad_tiles, keep=keep, num_threads=num_threads
-        )
-    )
+    # one .zip's members are not there sooner by a second thread, which only waits for the GIL
+    num_threads = None if reader.path.is_dir() else 1
+    return dict(_read_all(digest, tiles, "comparing", bad, max_bad_tiles, num_threads=num_threads))
 
 
-def find_common_size(tiles: list[str], reader: Reader) -> tuple[int, int]:
+def find_common_size(tiles: list[str], reader: Reader) -> Size:
     """The most common (height, width) by the heads of a few tiles, of more where these differ.
 
     Raises:
         InputError: No tile can be read, or no size is common.
     """
-    sizes: Counter[tuple[int, int]] = Counter()
+    sizes: Counter[Size] = Counter()
     reasons: list[str] = []
     few = tiles[:: -(-len(tiles) // TILES_TO_LOOK_AT)]
     with _without_warnings():
@@ -101,11 +94,31 @@ def find_common_size(tiles: list[str], reader: Reader) -> tuple[int, int]:
     return most_common_size(sizes, where=reader.path)
 
 
+def most_common_size(sizes: Counter[Size], *, where: object) -> Size:
+    """The size that most tiles have; of equally frequent ones the smallest.
+
+    Args:
+        sizes: Number of tiles of each size.
+        where: Path of the data, for the message.
+
+    Raises:
+        InputError: No size is common.
+    """
+    size, count = max(sizes.items(), key=lambda item: (item[1], -item[0][0] * item[0][1], item))
+    if count < LEAST_SHARE * sizes.total():
+        most = f"only {count} have the most common one" if count > 1 else "no two the same"
+        raise InputError(
+            f"{where}: no common tile size: {sizes.total():,} pictures have {len(sizes):,} sizes, "
+            f"{most}; cut them into tiles of one size, or resize them to one"
+        )
+    return size
+
+
 def decode_tiles(
     tiles: pd.DataFrame,
     reader: Reader,
     folder: Path,
-    size: tuple[int, int],
+    size: Size,
     bad: dict[str, str],
     *,
     max_bad_tiles: int,
@@ -113,70 +126,40 @@ def decode_tiles(
     """Decode each tile into its `row` of its `split`'s array in `folder`, `train.npy` and so on.
 
     Args:
-        tiles: `tile`, `split` and `row`, which counts from 0 in each split.
-        reader: Of their bytes.
-        folder: Has room for (rows, height, width, 3) uint8 of each split.
+        tiles: Table of `tile`, `split` and `row`, which counts from 0 in each split.
+        reader: Reader of their bytes.
+        folder: Folder with room for (rows, height, width, 3) uint8 of each split.
         size: (height, width); tiles of another one are resized.
-        bad: Takes those that cannot be decoded, with the reason.
-        max_bad_tiles: Of which there may be so many.
+        bad: Receives the tiles that cannot be decoded, with the reason.
+        max_bad_tiles: Largest number of them.
 
     Returns:
         The tiles that were decoded, with their `content`, BLAKE2b of the bytes, the `size` that
         they had, and `pixels_sum`, CRC-32 of their row.
 
     Raises:
-        InputError: There are more bad ones.
+        InputError: More tiles are bad, or the disk has no room.
+        CannotWriteError: The disk does not take the pixels.
     """
     height, width = size
 
-    def decode(tile: str) -> tuple[str, tuple[int, int], bytes]:
+    def decode(tile: str) -> _Decoded:
         data = reader.read(tile)
         picture = decode_picture(data)
-        size = (picture.height, picture.width)
-        if size != (height, width):
+        own_size = (picture.height, picture.width)
+        if own_size != size:
             picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-        return _digest(data), size, picture.tobytes()
+        pixels = picture.tobytes()
+        split, row = places[tile]
+        file, start = arrays[split]
+        with writing(folder / f"{split}.npy"):  # its errors are not the tile's
+            _write_at(file, start + row * len(pixels), pixels)
+        return _Decoded(_digest(data), own_size, zlib.crc32(pixels))
 
-    def keep(tile: str, seen: tuple[str, tuple[int, int], bytes]) -> _Decoded:
-        content, size, pixels = seen
-        file, place = places[tile]
-        left = memoryview(pixels)
-        while left:  # a disk that is nearly full takes a part
-            written = os.pwrite(file, left, place)
-            left, place = left[written:], place + written
-        return _Decoded(content, size, zlib.crc32(pixels))
-
-    def flush() -> None:
-        for file in files.values():
-            os.fdatasync(file)
-
-    with ExitStack() as stack:
-        files: dict[str, int] = {}
-        starts: dict[str, int] = {}
-        for split, num_rows in Counter(tiles["split"]).items():
-            path = folder / f"{split}.npy"
-            shape = (num_rows, height, width, 3)
-            starts[split] = np.lib.format.open_memmap(path, "w+", np.uint8, shape).offset
-            # writing to mapped pages takes six times as long as to the file
-            files[split] = stack.enter_context(path.open("rb+")).fileno()
-            os.posix_fallocate(files[split], 0, path.stat().st_size)  # a full disk is known at once
-        places = {
-            tile: (files[split], starts[split] + row * height * width * 3)
-            for tile, split, row in zip(tiles["tile"], tiles["split"], tiles["row"], strict=True)
-        }
-        disk = stack.enter_context(ThreadPoolExecutor(1))
-        flushes: list[Future[None]] = []
-        results = stack.enter_context(
-            closing(_read_all(decode, list(places), "packing", bad, max_bad_tiles, keep=keep))
-        )
-        decoded: dict[str, _Decoded] = {}
-        for tile, seen in results:
-            decoded[tile] = seen
-            # the disk is as slow as the decoder: it works beside it, not after it
-            if len(decoded) % TILES_PER_FLUSH == 0 and (not flushes or flushes[-1].done()):
-                flushes.append(disk.submit(flush))
-        for flushed in flushes:
-            flushed.result()  # the kernel tells of a disk's error once
+    places = dict(zip(tiles["tile"], zip(tiles["split"], tiles["row"], strict=True), strict=True))
+    with _new_arrays(folder, Counter(tiles["split"]), size) as arrays:
+        results = _read_all(decode, list(places), "packing", bad, max_bad_tiles)
+        decoded = dict(_flush_meanwhile(results, [file for file, _ in arrays.values()]))
     return tiles[tiles["tile"].isin(decoded)].assign(
         content=[one.content for one in decoded.values()],
         size=pd.Series([one.size for one in decoded.values()], dtype=object).to_numpy(),
@@ -185,15 +168,15 @@ def decode_tiles(
 
 
 def check_bad_tiles(bad: dict[str, str], max_bad_tiles: int, *, so_far: bool = False) -> None:
-    """Make sure that there are no more unusable tiles than may be left out.
+    """Make sure that no more tiles are unusable than may be left out.
 
     Args:
-        bad: The reasons, by tile.
-        max_bad_tiles: That may be left out.
+        bad: Reason of each unusable tile.
+        max_bad_tiles: Largest number that may be left out.
         so_far: Whether there may be more than these.
 
     Raises:
-        InputError: There are.
+        InputError: There are more.
     """
     if len(bad) > max_bad_tiles:
         named = "; ".join(f"{tile}: {reason}" for tile, reason in list(bad.items())[:3])
@@ -204,8 +187,38 @@ def check_bad_tiles(bad: dict[str, str], max_bad_tiles: int, *, so_far: bool = F
         )
 
 
+def explain_classes_by_size(tiles: pd.DataFrame) -> str | None:
+    """In words, how well the number of pixels alone tells the class; None if it does not.
+
+    It does where the AUC of the area as a score differs from 0.5 by more than chance explains
+    (Mann and Whitney 1947).
+
+    Args:
+        tiles: Table of `size` as (height, width) and `label`.
+    """
+    areas = pd.Series([height * width for height, width in tiles["size"]])
+    is_cracked = tiles["label"].to_numpy() == 1
+    num_cracked, num_others = int(is_cracked.sum()), int((~is_cracked).sum())
+    if not num_cracked or not num_others or areas.nunique() == 1:
+        return None
+    wins = areas.rank()[is_cracked].sum() - num_cracked * (num_cracked + 1) / 2
+    auc = wins / (num_cracked * num_others)
+    error = np.sqrt((num_cracked + num_others + 1) / (12 * num_cracked * num_others))
+    if abs(auc - 0.5) < max(LEAST_AUC_DIFFERENCE, LEAST_STANDARD_ERRORS * error):
+        return None
+    parts = []
+    for kind, mask in (("cracked", is_cracked), ("uncracked", ~is_cracked)):
+        ((height, width), count) = Counter(tiles["size"][mask]).most_common(1)[0]
+        parts.append(f"{count} of {mask.sum()} {kind} tiles have {width} × {height} px")
+    return (
+        f"the size of the files tells the class (AUC {auc:.2f}): {'; '.join(parts)}; after "
+        "resizing a network may learn how sharp a tile is in place of cracks, so take both classes "
+        "from equal pictures"
+    )
+
+
 def _without_warnings() -> AbstractContextManager[object]:
-    """Pillow's are about damaged metadata, which nothing here depends on."""
+    """Ignore Pillow's warnings of damaged metadata, which nothing here depends on."""
     return warnings.catch_warnings(action="ignore")
 
 
@@ -213,40 +226,91 @@ def _digest(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
+@contextmanager
+def _new_arrays(
+    folder: Path, num_rows: Counter[str], size: Size
+) -> Iterator[dict[str, tuple[BinaryIO, int]]]:
+    """Make an empty array for each split, and yield its open file and the place of its first row.
+
+    Raises:
+        InputError: The disk has no room for them.
+    """
+    for outdated in folder.glob("*.npy"):
+        outdated.unlink()
+    free_bytes = shutil.disk_usage(folder).free
+    needed_bytes = num_rows.total() * size[0] * size[1] * 3
+    if needed_bytes > free_bytes:
+        raise InputError(
+            f"no room on the disk for the packed tiles: {needed_bytes / 1e9:.1f} GB are needed in "
+            f"{folder.parent}, {free_bytes / 1e9:.1f} GB are free; make room or choose another "
+            "--out"
+        )
+    with ExitStack() as stack:
+        arrays: dict[str, tuple[BinaryIO, int]] = {}
+        for split, count in num_rows.items():
+            path = folder / f"{split}.npy"
+            start = np.lib.format.open_memmap(path, "w+", np.uint8, (count, *size, 3)).offset
+            # writing to mapped pages takes six times as long as to the file
+            file = stack.enter_context(path.open("rb+"))
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)  # or the disk is full
+            arrays[split] = file, start
+        yield arrays
+
+
+def _write_at(file: BinaryIO, place: int, data: bytes) -> None:
+    left = memoryview(data)
+    while left:  # a disk that is nearly full takes a part
+        written = os.pwrite(file.fileno(), left, place)
+        left, place = left[written:], place + written
+
+
+def _flush_meanwhile(results: Iterable[T], files: Iterable[BinaryIO]) -> Iterator[T]:
+    """Yield `results` while a thread flushes the files: the disk is as slow as the decoder."""
+
+    def flush() -> None:
+        for file in files:
+            os.fdatasync(file)
+
+    flushes: list[Future[None]] = []
+    with ThreadPoolExecutor(1) as disk:
+        for number, result in enumerate(results, 1):
+            yield result
+            if number % TILES_PER_FLUSH == 0 and (not flushes or flushes[-1].done()):
+                flushes.append(disk.submit(flush))
+        for flushed in flushes:
+            flushed.result()  # the kernel tells of a disk's error once
+
+
 def _read_all(
-    read: Callable[[str], Seen],
+    read: Callable[[str], T],
     tiles: list[str],
     title: str,
     bad: dict[str, str],
     max_bad_tiles: int,
     *,
-    keep: Callable[[str, Seen], Kept],
     num_threads: int | None = None,
-) -> Generator[tuple[str, Kept], None, None]:
-    """Yield each tile and what is kept of it, in order, from a thread for each core.
+) -> Iterator[tuple[str, T]]:
+    """Yield each tile and what `read` returns of it, in order.
 
     Args:
-        read: Bytes and decoders, which free the interpreter; may raise one of `UNREADABLE`.
-        tiles: To be read.
-        title: Of the bar.
-        bad: Takes the tiles that cannot be read, with the reason.
-        max_bad_tiles: At the most.
-        keep: What is done with what was read, in the same thread; its errors are not the tile's.
-        num_threads: If not one a core.
+        read: Function that runs in many threads; may raise one of `UNREADABLE`.
+        tiles: Names of the tiles.
+        title: Title of the progress bar.
+        bad: Receives the tiles that cannot be read, with the reason.
+        max_bad_tiles: Largest number of them.
+        num_threads: Number of threads; one a core by default.
 
     Raises:
         InputError: Too many tiles cannot be read.
     """
 
-    def read_chunk(chunk: list[str]) -> list[tuple[str, Kept | Unreadable]]:
-        results: list[tuple[str, Kept | Unreadable]] = []
+    def read_chunk(chunk: list[str]) -> list[tuple[str, T | _Unreadable]]:
+        results: list[tuple[str, T | _Unreadable]] = []
         for tile in chunk:
             try:
-                seen = read(tile)
+                results.append((tile, read(tile)))
             except UNREADABLE as error:
-                results.append((tile, Unreadable(explain_unreadable(error))))
-            else:
-                results.append((tile, keep(tile, seen)))
+                results.append((tile, _Unreadable(explain_unreadable(error))))
         return results
 
     # handing over tiles one by one costs half as much as reading them
@@ -258,11 +322,11 @@ def _read_all(
     ):
         try:
             done = chain.from_iterable(threads.map(read_chunk, chunks))
-            for tile, kept in progress.track(done, total=len(tiles), description=title):
-                if isinstance(kept, Unreadable):
-                    bad[tile] = kept.reason
+            for tile, result in progress.track(done, total=len(tiles), description=title):
+                if isinstance(result, _Unreadable):
+                    bad[tile] = result.reason
                     check_bad_tiles(bad, max_bad_tiles, so_far=True)
                 else:
-                    yield tile, kept
+                    yield tile, result
         finally:
             threads.shutdown(cancel_futures=True)

@@ -274,7 +274,7 @@ def read_two_labels(path: Path) -> None:
 def read_for_report(path: Path) -> None:
     run = path.parent.parent if path.parent.name == "evaluation" else path.parent
     found = read_run(run)
-    assert isinstance(found.record, dict)
+    assert isinstance(found.about, dict)
     assert found.choice is None or isinstance(found.choice, dict)
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from ensemble.base.errors import InputError
-from ensemble.data.sizes import explain_classes_by_size, most_common_size
+from ensemble.data.tiles import explain_classes_by_size, most_common_size
 
 
 def test_the_most_common_size_wins_and_of_equal_ones_the_smallest() -> None:
