@@ -37,6 +37,14 @@ def folder(tmp_path_factory):
     return here
 
 
+@pytest.fixture
+def run(folder, tmp_path):
+    """A copy of the run `first` for one test, whose tiles are found where its `run.json` says."""
+    copy = tmp_path / "copy"
+    shutil.copytree(folder / "results" / "first", copy)
+    return copy
+
+
 @pytest.fixture(scope="module")
 def evaluated(folder):
     """What the evaluation of `first` wrote: metrics and predictions."""
@@ -125,31 +133,16 @@ def test_best_single_is_the_best_by_validation(evaluated):
     assert metrics["best_single"]["trial"] == best["trial"]
 
 
-def test_each_opening_of_the_test_split_is_written_down(folder, evaluated):
-    ledger = folder / "results" / "first" / "evaluation" / "ledger.csv"
-    before = len(pd.read_csv(ledger))
-    evaluate_run(folder / "results" / "first", top_k=1)
-    assert len(pd.read_csv(ledger)) == before + 1
-    evaluate_run(folder / "results" / "first")
-
-
-def test_one_member_is_its_own_ensemble(folder):
-    metrics = evaluate_run(folder / "results" / "first", top_k=1)
-    single = {key: metrics["best_single"][key] for key in ("f1", "loss", "threshold")}
-    assert {key: metrics["ensemble"][key] for key in single} == pytest.approx(single)
-    evaluate_run(folder / "results" / "first")
-
-
-def copy_run(folder, tmp_path):
-    """A copy of the run `first`, whose tiles are found where its `run.json` says."""
-    run = tmp_path / "copy"
-    shutil.copytree(folder / "results" / "first", run)
-    return run
+def test_each_opening_of_the_test_split_is_written_down(run):
+    shutil.rmtree(run / "evaluation", ignore_errors=True)
+    for num_openings in (1, 2):
+        evaluate_run(run, top_k=1)
+        assert len(pd.read_csv(run / "evaluation" / "ledger.csv")) == num_openings
 
 
 @pytest.mark.parametrize("rule", ["f1", "0.5"])
-def test_one_member_differs_in_nothing_from_itself_as_the_best_single(folder, tmp_path, rule):
-    metrics = evaluate_run(copy_run(folder, tmp_path), top_k=1, rule=rule, tta=True)
+def test_one_member_differs_in_nothing_from_itself_as_the_best_single(run, rule):
+    metrics = evaluate_run(run, top_k=1, rule=rule, tta=True)
     (only,) = metrics["members"]
     shared = set(only) & set(metrics["ensemble"])
     assert {"f1", "threshold", "val_f1", "intervals"} <= shared
@@ -172,8 +165,7 @@ def test_evaluation_after_the_results_were_moved_finds_the_tiles_beside_the_run(
     assert metrics["num_test_tiles"] > 0
 
 
-def test_a_second_evaluation_at_once_is_refused_and_leaves_no_trace(folder, tmp_path):
-    run = copy_run(folder, tmp_path)
+def test_a_second_evaluation_at_once_is_refused_and_leaves_no_trace(run):
     evaluate_run(run)
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     with (
@@ -184,9 +176,8 @@ def test_a_second_evaluation_at_once_is_refused_and_leaves_no_trace(folder, tmp_
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
-def test_what_is_tested_is_the_choice_in_memory(folder, tmp_path, monkeypatch):
+def test_what_is_tested_is_the_choice_in_memory(run, monkeypatch):
     """Whatever replaces `ensemble.json` in between, as a search or a person could."""
-    run = copy_run(folder, tmp_path)
     save = EnsembleRecord.save
 
     def save_and_lose(choice, where):
@@ -200,8 +191,7 @@ def test_what_is_tested_is_the_choice_in_memory(folder, tmp_path, monkeypatch):
     ]
 
 
-def test_the_ledger_has_its_line_before_a_test_label_is_read(folder, tmp_path):
-    run = copy_run(folder, tmp_path)
+def test_the_ledger_has_its_line_before_a_test_label_is_read(run, tmp_path):
     labels = tmp_path / "labels.csv"
     labels.write_text("tile,label\nno such tile,1\n")
     before = evaluate_run(run)["num_test_openings"]
@@ -220,8 +210,7 @@ def test_an_evaluation_says_in_one_line_where_it_wrote(folder):
     ]
 
 
-def test_a_run_without_its_first_member_is_evaluated_without_it(folder, tmp_path):
-    run = copy_run(folder, tmp_path)
+def test_a_run_without_its_first_member_is_evaluated_without_it(run):
     shutil.rmtree(run / "members" / "0001")
     said = []
     metrics = evaluate_run(run, log=said.append)
@@ -229,8 +218,7 @@ def test_a_run_without_its_first_member_is_evaluated_without_it(folder, tmp_path
     assert said == [f"{run / 'members' / '0001'} is missing: trial 1 is left out"]
 
 
-def test_a_soup_is_one_network_that_validation_does_not_lose_by(folder):
-    run = folder / "results" / "first"
+def test_a_soup_is_one_network_that_validation_does_not_lose_by(run):
     metrics = evaluate_run(run, method="soup")
     choice, members = open_choice(run)
     assert len(members) == 1
@@ -255,19 +243,16 @@ def test_members_of_one_start_mix_and_their_batch_norm_is_estimated_again(folder
     assert not torch.equal(state["features.1.running_mean"], plain["features.1.running_mean"])
 
 
-def test_turning_tiles_is_kept_only_where_validation_gains(folder):
-    run = folder / "results" / "first"
+def test_turning_tiles_is_kept_only_where_validation_gains(run):
     evaluate_run(run)
     plain, _ = open_choice(run)
     evaluate_run(run, tta=True)
     turned, _ = open_choice(run)
     assert turned.tta == (turned.val_metrics["f1"] > plain.val_metrics["f1"])
     assert turned.val_metrics["f1"] >= plain.val_metrics["f1"]
-    evaluate_run(run)
 
 
-def test_corrected_labels_give_figures_beside_the_original_ones(folder, tmp_path):
-    run = folder / "results" / "first"
+def test_corrected_labels_give_figures_beside_the_original_ones(run, tmp_path):
     before = evaluate_run(run)
     predictions = pd.read_csv(run / "evaluation" / "predictions.csv")
     called = (predictions["ensemble"] >= before["ensemble"]["threshold"]).astype(int)
@@ -365,9 +350,7 @@ def test_bad_input_is_one_line_and_exit_code_2(folder):
     assert said.startswith("error: --top-k 3: the run has 2 finished trials")
 
 
-def test_a_member_of_another_split_is_foreign(folder, tmp_path):
-    run = tmp_path / "foreign"
-    shutil.copytree(folder / "results" / "first", run)
+def test_a_member_of_another_split_is_foreign(run):
     path = run / "members" / "0001" / "member.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"split_digest": "0" * 64}))
     with pytest.raises(InputError, match="foreign member"):
