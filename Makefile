@@ -4,7 +4,7 @@ PYTHON ?= python3
 RUN := .venv/bin/python
 OUTCOMES = results/outcomes/$(shell git describe --always --dirty=+)-$(shell date -u +%Y%m%dT%H%M%S)
 
-.PHONY: help demo test test-all flaky soak bench bench-small docs lint clean
+.PHONY: help demo check test test-all flaky soak bench bench-small docs lint clean
 
 help:  ## these lines
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/'
@@ -20,6 +20,9 @@ demo: .venv/.installed  ## draw concrete, search six trials, test the ensemble: 
 	$(RUN) scripts/search.py --data synthetic --space demo --trials 6 --gpus 0 --cpus 2 --name demo
 	$(RUN) -m ensemble.evaluate demo
 	$(RUN) -m ensemble.report demo
+
+check: .venv/.installed lint  ## format, style, types and the tests that need no torch: under a minute
+	$(RUN) -m pytest -n 2 --dist loadfile -q --pure -m "not slow and not long"
 
 test: .venv/.installed lint  ## all tests but the long ones: under 10 minutes
 	$(RUN) -m pytest -n 2 --dist loadfile -m "not long"

@@ -1,25 +1,51 @@
-"""What several test modules start from: small tiles, a quick configuration, a member on disk."""
+"""What several test modules start from: small tiles, a quick configuration, a member on disk.
+
+Nothing here imports torch before a test needs it: `--pure` is for tests that never do.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
+from source_files import is_pure
 
-from ensemble.data.batches import SplitTiles, place_tiles
 from ensemble.data.synthetic import draw_dataset
-from ensemble.training.backbones import build_model
-from ensemble.training.checkpoint import Member, open_member, save_member
-from ensemble.training.config import TrialConfig, parse_config
-from ensemble.training.loop import Epoch
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ensemble.data.batches import SplitTiles
+    from ensemble.training.checkpoint import Member
+    from ensemble.training.config import TrialConfig
+    from ensemble.training.loop import Epoch
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--pure",
+        action="store_true",
+        help="only files of tests without torch, Ray, Optuna, a browser or processes of their own",
+    )
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out, with --pure, the files that are not: not even their imports are paid for."""
+    is_test = collection_path.name.startswith("test_")
+    return True if config.getoption("--pure") and is_test and not is_pure(collection_path) else None
 
 
 @pytest.fixture(scope="session", autouse=True)
-def one_torch_thread() -> Iterator[None]:
+def one_torch_thread(pytestconfig: pytest.Config) -> Iterator[None]:
     """The same sums on every machine, and no more than one core."""
+    if pytestconfig.getoption("--pure"):
+        yield
+        return
+    import torch
+
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -37,6 +63,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def make_bright_and_dark() -> Callable[..., SplitTiles]:
     """Noisy 16-pixel tiles, every second one bright (1 = cracked): anyone can tell them apart."""
+    import torch
+
+    from ensemble.data.batches import place_tiles
 
     def make(count: int, *, seed: int = 0) -> SplitTiles:
         generator = np.random.default_rng(seed)
@@ -51,6 +80,7 @@ def make_bright_and_dark() -> Callable[..., SplitTiles]:
 @pytest.fixture(scope="session")
 def make_trial_config() -> Callable[..., TrialConfig]:
     """A configuration that trains in no time; settings by section."""
+    from ensemble.training.config import parse_config
 
     def make(*, seed: int = 0, **sections: dict[str, Any]) -> TrialConfig:
         defaults: dict[str, dict[str, Any]] = {
@@ -68,6 +98,7 @@ def make_trial_config() -> Callable[..., TrialConfig]:
 @pytest.fixture(scope="session")
 def make_epoch() -> Callable[..., Epoch]:
     """An epoch with a given number, validation F1 and margins."""
+    from ensemble.training.loop import Epoch
 
     def make(*, number: int = 1, val_f1: float = 0.75, margins: list[float]) -> Epoch:
         return Epoch(
@@ -97,6 +128,10 @@ def write_member(
     make_epoch: Callable[..., Epoch], make_trial_config: Callable[..., TrialConfig]
 ) -> Callable[..., Member]:
     """Write a small_cnn (or a given network) as a member and open it."""
+    import torch
+
+    from ensemble.training.backbones import build_model
+    from ensemble.training.checkpoint import open_member, save_member
 
     def write(
         folder: Path,

@@ -2,28 +2,14 @@
 
 import ast
 import re
-import subprocess
 import sys
 import tomllib
 from importlib.metadata import packages_distributions
-from pathlib import Path
 
 import pytest
+from source_files import ROOT, imports, is_pure
 
-ROOT = Path(__file__).parents[1]
 MODULES = sorted((ROOT / "ensemble").rglob("*.py"))
-
-
-def imports(path: Path) -> set[str]:
-    """Every module that a file imports, anywhere in it."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            found |= {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return found
-
 
 # A room may import itself and those before it; the doors, at the top of the package, all of them.
 ROOMS = [
@@ -131,11 +117,8 @@ def test_every_test_that_the_table_of_faults_names_exists():
     assert {name for name in named if f"def {name}(" not in tests} == set()
 
 
-def test_training_runs_where_ray_and_optuna_are_not_installed():
-    code = (
-        "import sys\n"
-        "sys.modules['ray'] = sys.modules['optuna'] = None\n"  # makes importing them an ImportError
-        "import ensemble.training.member, ensemble.data.prepare, ensemble.evaluate\n"
-        "import ensemble.predict, ensemble.train, ensemble.recall\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+def test_pure_tests_need_no_torch_and_are_not_few():
+    """They are what `make check` runs."""
+    pure = {path.name for path in (ROOT / "tests").rglob("test_*.py") if is_pure(path)}
+    assert {"test_house.py", "test_split.py", "test_intervals.py", "test_config.py"} <= pure
+    assert not {"test_loop.py", "test_study.py", "test_searches.py", "test_soak.py"} & pure
