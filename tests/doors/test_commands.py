@@ -203,8 +203,8 @@ def test_the_ledger_has_its_line_before_a_test_label_is_read(run, tmp_path):
     assert evaluate_run(run)["num_test_openings"] == before + 2
 
 
-def test_an_evaluation_says_in_one_line_where_it_wrote(folder):
-    said = type_in(folder, *EVALUATE, "first")
+def test_an_evaluation_says_in_one_line_where_it_wrote(folder, evaluated):
+    said = (folder / "evaluate.log").read_text()
     assert [line for line in said.splitlines() if line.startswith("written:")] == [
         "written: results/first/evaluation, and ensemble.json, which predict uses"
     ]

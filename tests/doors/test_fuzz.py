@@ -86,7 +86,7 @@ FORBIDDEN = {"os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Po
 FORBIDDEN |= {"socket.connect", "pickle.find_class", "ctypes.dlopen"}
 
 fuzz = settings(
-    max_examples=int(EXAMPLES or "300"),
+    max_examples=int(EXAMPLES or "150"),
     deadline=None,
     derandomize=EXAMPLES is None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

@@ -177,9 +177,17 @@ def test_tiles_that_are_too_small_for_a_network_are_named_before_anything_is_rea
 # --- end to end
 
 
+# the kind of data that a recipe names, and with the long tests the other kind
+ON_DATA = [
+    pytest.param(name, data, marks=() if is_own else pytest.mark.long)
+    for name in NAMES
+    for data in ("tiles", "metu")
+    for is_own in [(load_recipe(name).data == "metu") == (data == "metu")]
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("data", ["tiles", "metu"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "data"), ON_DATA)
 def test_every_recipe_runs_end_to_end_on_each_kind_of_data(here, capsys, name, data):
     run = Path("results") / f"{name}-{data}"
     train.main(

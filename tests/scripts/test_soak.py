@@ -50,11 +50,13 @@ def soak(monkeypatch):
 
 
 @pytest.fixture
-def tiny(soak, tmp_path):
+def tiny(soak, tmp_path, monkeypatch):
     """Measures test files of its own, whose table comes back."""
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests" / "test_tiny.py").write_text(TESTS)
     path = tmp_path / "soak_tiny.csv"
+
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # half of pytest's seconds
 
     def measure(*, again=False):
         earlier = soak.read_earlier(path, {"TINY": 3}) if again else None

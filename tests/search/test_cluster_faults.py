@@ -75,7 +75,7 @@ def test_early_stopping_never_hangs_beside_a_second_ray_that_is_not_ours(folder)
 
 @pytest.mark.parametrize(
     ("more", "num_trials"),
-    [((), 20), (WORKERS, NUM_WORKER_TRIALS)],
+    [((), 12), (WORKERS, NUM_WORKER_TRIALS)],
     ids=["in place", "workers"],
 )
 def test_early_stopping_never_hangs_beside_a_second_ray_and_without_a_dashboard(
@@ -105,7 +105,7 @@ def test_a_killed_node_loses_no_finished_trial_and_the_rest_ends_on_the_other(
     with cluster(2) as made, s3_server(tmp_path) as server:
         storage = server.url("here") if kind == "s3" else str(tmp_path / "shared")
         command = [
-            *words(folder, name, trials=8, epochs=40, image_size_px=96),
+            *words(folder, name, trials=6, epochs=40, image_size_px=96),
             "--address", made.address, "--storage", storage,
         ]  # fmt: skip
         with LiveSearch(folder, command, HOME=str(made.home)) as search:
@@ -125,7 +125,7 @@ def test_a_killed_node_loses_no_finished_trial_and_the_rest_ends_on_the_other(
         assert count_repeats(said) <= 1
         assert "Geheim" not in said
         assert "Geheim" not in (run / "run.json").read_text()
-    check_study(run, finished=8)
+    check_study(run, finished=6)
     trials = pd.read_csv(run / "trials.csv")
     assert trials["reason"].isna().all()
     for member in before:

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.long
 
 
 def test_a_killed_trial_goes_on_from_its_last_epoch_and_the_other_is_untouched(folder):
-    with LiveSearch(folder, words(folder, "killed", trials=2, epochs=150)) as search:
+    with LiveSearch(folder, words(folder, "killed", trials=2, epochs=60)) as search:
         search.wait_for(r"trial 0 epoch 3/")
         search.wait_for(r"trial 1 epoch 1/")
         first = search.find_process(TRIAL)
@@ -41,7 +41,7 @@ def test_a_killed_trial_goes_on_from_its_last_epoch_and_the_other_is_untouched(f
 
 
 def test_after_three_deaths_a_trial_is_failed_with_its_reason_and_replaced(folder):
-    with LiveSearch(folder, words(folder, "thrice", "--cpus", "1", trials=1, epochs=80)) as search:
+    with LiveSearch(folder, words(folder, "thrice", "--cpus", "1", trials=1, epochs=40)) as search:
         for attempt in (1, 2, 3):
             search.wait_for(r"trial 0 starts", count=attempt)
             search.wait_for(r"trial 0 epoch", count=4 * attempt)
@@ -56,7 +56,7 @@ def test_after_three_deaths_a_trial_is_failed_with_its_reason_and_replaced(folde
 @pytest.mark.parametrize("victim", ["RayTrainWorker", "TrainController", "Mailbox", TRIAL])
 def test_a_killed_process_of_a_data_parallel_trial_costs_an_epoch(folder, victim):
     name = f"workers-{victim.lower()}"
-    with LiveSearch(folder, words(folder, name, *WORKERS, trials=2, epochs=30)) as search:
+    with LiveSearch(folder, words(folder, name, *WORKERS, trials=2, epochs=20)) as search:
         search.wait_for(r"trial 0 epoch 3/")
         search.find_process(victim).kill()
         died = time.monotonic()
@@ -97,7 +97,7 @@ def test_a_silent_trial_is_ended_and_said_so(folder, more):
     name = f"silent{len(more)}"
     timeout = "0.2" if not more else "0.8"  # minutes; starting workers is silence, too
     with LiveSearch(
-        folder, words(folder, name, *more, "--trial-timeout", timeout, trials=2, epochs=60)
+        folder, words(folder, name, *more, "--trial-timeout", timeout, trials=2, epochs=25)
     ) as search:
         search.wait_for(r"trial 0 epoch 2/")
         victim = search.find_process("RayTrainWorker" if more else TRIAL)
@@ -178,9 +178,9 @@ def test_the_first_ctrl_c_stops_cleanly_and_the_second_at_once(folder, more):
 
 
 def test_max_hours_end_a_search_that_can_be_continued(folder):
-    command = words(folder, "hours", trials=3, epochs=150)
-    said = type_in(folder, *command, "--max-hours", "0.003")
-    assert "stopped (--max-hours 0.003 are over): 0 of 3 trials are finished" in said
+    command = words(folder, "hours", trials=3, epochs=80)
+    said = type_in(folder, *command, "--max-hours", "0.0015")
+    assert "stopped (--max-hours 0.0015 are over): 0 of 3 trials are finished" in said
     waiting = pd.read_csv(folder / "results" / "hours" / "trials.csv")["state"]
     assert set(waiting) == {"WAITING"}
     assert len(waiting) <= 2  # no other one when these have stopped
@@ -193,20 +193,20 @@ def test_max_hours_end_a_search_that_can_be_continued(folder):
 def test_a_search_whose_driver_is_killed_at_random_moments_ends_complete(folder, kills):
     chance = random.Random(kills)
     lasting = {"epochs": 30 * kills, "grace_epochs": 15 * kills}  # longer than all kills take
-    command = words(folder, "often", trials=6, **lasting)
+    command = words(folder, "often", trials=4, **lasting)
     for _ in range(kills):
         begins = chance.random() < 0.3
         with LiveSearch(folder, command) as search:
-            search.wait_for(r"searching 6 trials" if begins else r"trial \d+ epoch")
+            search.wait_for(r"searching 4 trials" if begins else r"trial \d+ epoch")
             time.sleep(chance.uniform(0, 10 if begins else 4))
             search.kill_driver()
             assert search.process.returncode == -signal.SIGKILL, search.said
             assert search.seconds_until_gone() < 10
     type_in(folder, *command)
-    check_study(folder / "results" / "often", finished=6)
-    said = type_in(folder, *words(folder, "often", trials=7, **lasting))
-    assert "[7/7 trials" in said  # a larger --trials extends it
-    check_study(folder / "results" / "often", finished=7)
+    check_study(folder / "results" / "often", finished=4)
+    said = type_in(folder, *words(folder, "often", trials=5, **lasting))
+    assert "[5/5 trials" in said  # a larger --trials extends it
+    check_study(folder / "results" / "often", finished=5)
 
 
 def _small_disk(folder: Path) -> bool:

@@ -58,7 +58,7 @@ def test_what_trials_print_is_in_ray_log_and_not_on_the_console_and_a_continued_
 
 @pytest.mark.long
 def test_the_last_words_of_a_trial_that_crashed_are_in_ray_log_and_not_on_the_console(folder):
-    with LiveSearch(folder, words(folder, "crash", trials=1, epochs=60)) as search:
+    with LiveSearch(folder, words(folder, "crash", trials=1, epochs=25)) as search:
         search.wait_for(r"trial 0 epoch 2/")
         search.find_process(TRIAL).send_signal(signal.SIGSEGV)
         search.wait_for(r"its process died; it goes on")
