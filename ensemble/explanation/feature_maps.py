@@ -15,6 +15,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from PIL import Image
@@ -56,7 +57,7 @@ class Convolution:
     """The strongest channels of a convolution, the strongest first.
 
     Attributes:
-        module: With the weights.
+        module: The convolution with its weights.
         channels: (K,) numbers of the filters.
         maps: (K, h, w) float32.
     """
@@ -72,15 +73,15 @@ def find_feature_maps(
     """Run one image and keep each convolution's channels of the largest mean magnitude.
 
     Args:
-        model: On the image's device; it is put in eval mode, and nothing else of it changes.
+        model: A network on the image's device; it is put in eval mode, and nothing else changes.
         image: (1, 3, S, S), normalised, as `make_batch` makes it.
-        most: Channels to keep.
+        most: Number of channels to keep.
 
     Returns:
-        Name of the module → what it found, in the order of the flow.
+        Name of the module → its strongest channels, in the order of the flow.
     """
     names = {module: name for name, module in model.named_modules()}
-    found: dict[str, Convolution] = {}
+    convolutions: dict[str, Convolution] = {}
     origin: nn.Conv2d | None = None
     passed: tuple[Tensor, int] | None = None  # its version counts what is added to it in place
 
@@ -92,7 +93,7 @@ def find_feature_maps(
         elif passed is None or inputs[0] is not passed[0] or version_before != passed[1]:
             origin = None  # something else came between
         if origin is not None:
-            found[names[origin]] = _strongest(origin, output[0].float().cpu(), most)
+            convolutions[names[origin]] = _strongest(origin, output[0].float().cpu(), most)
         passed = output, output._version
 
     model.eval()
@@ -107,7 +108,7 @@ def find_feature_maps(
     finally:
         for hook in hooks:
             hook.remove()
-    return found
+    return convolutions
 
 
 def _strongest(module: nn.Conv2d, maps: Tensor, most: int) -> Convolution:
@@ -156,7 +157,7 @@ def draw_sheet(
     title: Sequence[str],
     tile: np.ndarray,
     evidence: np.ndarray,
-    found: Mapping[str, Convolution],
+    convolutions: Mapping[str, Convolution],
 ) -> None:
     """Draw a tile, the same under its activation map, and filters over maps of convolutions.
 
@@ -165,68 +166,71 @@ def draw_sheet(
         title: Lines above the legend.
         tile: (H, W, 3) uint8.
         evidence: (h, w) from 0 to 1.
-        found: Name → convolution.
+        convolutions: Name → convolution.
     """
     width = 2 * MARGIN_PX + NUM_CHANNELS * (CELL_PX + GAP_PX) - GAP_PX
-    band = NAME_PX + 2 * CELL_PX + NUMBER_PX
-    height = 2 * MARGIN_PX + TILE_PX + CAPTION_PX + len(found) * band
+    head = MARGIN_PX + TILE_PX + CAPTION_PX
+    height = head + MARGIN_PX + len(convolutions) * (NAME_PX + 2 * CELL_PX + NUMBER_PX)
     with mpl.rc_context(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # the font lacks a letter of a name
         mpl.rcdefaults()  # nobody's own settings
         mpl.rcParams["text.parse_math"] = False
         figure = Figure(figsize=(width / 72, height / 72), dpi=72)  # a point is a pixel
         axes = figure.add_axes((0, 0, 1, 1), frameon=False)
-
-        def put(picture: np.ndarray, left: int, top: int, **options: Any) -> None:
-            size = options.pop("size", picture.shape[1::-1])
-            extent = (left, left + size[0], top + size[1], top)
-            axes.imshow(picture, extent=extent, aspect="auto", **options)
-
-        def write(text: str, left: float, top: float, **options: Any) -> None:
-            axes.text(left, top, text, va="top", **options)
-
-        beside = MARGIN_PX + TILE_PX + GAP_PX
-        put(tile, MARGIN_PX, MARGIN_PX, size=(TILE_PX, TILE_PX))
-        put(tile, beside, MARGIN_PX, size=(TILE_PX, TILE_PX))
-        heat = np.asarray(
-            Image.fromarray(evidence).resize((TILE_PX, TILE_PX), Image.Resampling.BILINEAR)
-        )
-        put(HEAT_MAP(heat, alpha=HEAT_OPACITY * heat), beside, MARGIN_PX)
-        below = MARGIN_PX + TILE_PX + GAP_PX
-        write("the tile", MARGIN_PX, below, size=11, color="dimgrey")
-        if evidence.any():
-            write("where it sees signs of a crack:", beside, below, size=11, color="dimgrey")
-            write("none", beside, below + LINE_PX, size=11, color="dimgrey")
-            put(draw_heat_bar(*BAR_PX), beside + 34, below + LINE_PX + 1)
-            write("most", beside + 34 + BAR_PX[0] + 6, below + LINE_PX, size=11, color="dimgrey")
-        else:
-            write("no place in it speaks for a crack", beside, below, size=11, color="dimgrey")
-        left, top = beside + TILE_PX + MARGIN_PX, MARGIN_PX
-        for line in title:
-            write(line, left, top, size=12, weight="bold" if line is title[0] else "normal")
-            top += LINE_PX + 2
-        for line in LEGEND:
-            top += LINE_PX
-            write(line, left, top, size=11, color="dimgrey")
-        top = MARGIN_PX + TILE_PX + CAPTION_PX
-        for name, convolution in found.items():
-            write(f"{name}  {_describe(convolution)}", MARGIN_PX, top + NAME_PX - 20, size=12)
+        _draw_head(axes, title, tile, evidence)
+        top = head
+        for name, convolution in convolutions.items():
+            _write(axes, f"{name}  {_describe(convolution)}", MARGIN_PX, top + NAME_PX - 20, 12)
             top += NAME_PX
-            put(_in_a_row(filter_pictures(convolution)), MARGIN_PX, top)
+            _put(axes, _in_a_row(filter_pictures(convolution)), MARGIN_PX, top)
             top += CELL_PX
             for place, channel in enumerate(convolution.channels):
                 middle = MARGIN_PX + place * (CELL_PX + GAP_PX) + CELL_PX / 2
-                write(str(channel), middle, top + 2, size=10, ha="center", color="dimgrey")
+                _write(axes, str(channel), middle, top + 2, 10, ha="center", color="dimgrey")
             top += NUMBER_PX
-            put(
-                _in_a_row(mpl.colormaps["viridis"](map_levels(convolution))[..., :3]),
-                MARGIN_PX,
-                top,
-            )
+            maps = mpl.colormaps["viridis"](map_levels(convolution))[..., :3]
+            _put(axes, _in_a_row(maps), MARGIN_PX, top)
             top += CELL_PX
         axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
         with atomic_write(path) as temporary:
             figure.savefig(temporary, format="png")
+
+
+def _draw_head(axes: Axes, title: Sequence[str], tile: np.ndarray, evidence: np.ndarray) -> None:
+    """The tile, plain and under its map, with what the colours say, the title and the legend."""
+    beside, size = MARGIN_PX + TILE_PX + GAP_PX, (TILE_PX, TILE_PX)
+    _put(axes, tile, MARGIN_PX, MARGIN_PX, size)
+    _put(axes, tile, beside, MARGIN_PX, size)
+    heat = np.asarray(Image.fromarray(evidence).resize(size, Image.Resampling.BILINEAR))
+    _put(axes, HEAT_MAP(heat, alpha=HEAT_OPACITY * heat), beside, MARGIN_PX)
+    below, grey = MARGIN_PX + TILE_PX + GAP_PX, {"color": "dimgrey"}
+    _write(axes, "the tile", MARGIN_PX, below, 11, **grey)
+    if evidence.any():
+        _write(axes, "where it sees signs of a crack:", beside, below, 11, **grey)
+        _write(axes, "none", beside, below + LINE_PX, 11, **grey)
+        _put(axes, draw_heat_bar(*BAR_PX), beside + 34, below + LINE_PX + 1)
+        _write(axes, "most", beside + 40 + BAR_PX[0], below + LINE_PX, 11, **grey)
+    else:
+        _write(axes, "no place in it speaks for a crack", beside, below, 11, **grey)
+    left, top = beside + TILE_PX + MARGIN_PX, MARGIN_PX
+    for line in title:
+        _write(axes, line, left, top, 12, weight="bold" if line is title[0] else "normal")
+        top += LINE_PX + 2
+    for line in LEGEND:
+        top += LINE_PX
+        _write(axes, line, left, top, 11, **grey)
+
+
+def _put(
+    axes: Axes, picture: np.ndarray, left: int, top: int, size: tuple[int, int] | None = None
+) -> None:
+    """Draw a picture with its upper left corner there, at its own size or another."""
+    width, height = size or picture.shape[1::-1]
+    axes.imshow(picture, extent=(left, left + width, top + height, top), aspect="auto")
+
+
+def _write(axes: Axes, text: str, left: float, top: float, size: int, **options: Any) -> None:
+    axes.text(left, top, text, va="top", size=size, **options)
 
 
 def _describe(convolution: Convolution) -> str:

@@ -1,5 +1,6 @@
 """What a search kept: the run's folder → its members; tiles → probabilities, one row a member."""
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -34,6 +35,45 @@ def find_run(run: str | None, *, under: Path) -> Path:
     if not runs:
         raise InputError(f"no runs in {under}; search first, or name the run's folder")
     return runs[-1].parent.resolve()
+
+
+def find_member(name: str, *, under: Path) -> Member:
+    """The member that a person means: its folder, RUN/TRIAL, or RUN for the best with weights.
+
+    Raises:
+        InputError: There is no such member, or it is damaged.
+    """
+    if (Path(name) / "member.json").is_file():
+        return open_member(Path(name))
+    trial = re.fullmatch(r"(.+)/(?:members/)?([0-9]{1,9})/?", name)
+    if trial is not None:
+        run = find_run(trial[1], under=under)
+        folder = member_folder(run, int(trial[2]))
+        if not folder.is_dir():
+            there = ", ".join(sorted(path.name for path in run.glob("members/*"))[:20])
+            raise InputError(f"{name}: {run} has no such member (there is {there or 'none'})")
+        return open_member(folder)
+    run = find_run(name, under=under)
+    digest = read_object(run / "run.json", split_digest=str)["split_digest"]
+    for member in rank_members(open_members(run, split_digest=digest)):
+        if member.has_weights:
+            return member
+    raise InputError(f"{run}: no finished trial with weights; train one, or name another run")
+
+
+def find_run_of(member: Member) -> Path:
+    """The folder of the run that a member lies in.
+
+    Raises:
+        InputError: It lies in none.
+    """
+    for folder in member.folder.resolve().parents:
+        if (folder / "run.json").is_file():
+            return folder
+    raise InputError(
+        f"{member.folder}: lies in no run, whose run.json would say how large its tiles are; name "
+        "the member in the folder of its run"
+    )
 
 
 def read_tile_size(run: Path) -> tuple[int, int]:

@@ -33,16 +33,15 @@ from ensemble.explanation.feature_maps import (
     find_feature_maps,
     map_levels,
 )
-from ensemble.look import (
+from ensemble.look import main
+from ensemble.prediction.single_tile import (
     ScoredTile,
     describe_verdict,
     draw_look,
-    find_member,
     find_picture,
-    find_run_of,
-    main,
     read_tile,
 )
+from ensemble.run.members import find_member, find_run_of
 from ensemble.training.backbone_table import BACKBONES
 from ensemble.training.backbones import build_model
 from ensemble.training.checkpoint import Member, drop_weights, open_member

@@ -1,0 +1,161 @@
+"""One tile through one member, convolution by convolution, as a picture.
+
+Filters and feature maps after Zeiler and Fergus 2014 (https://arxiv.org/abs/1311.2901), in their
+plainest form. It says what a member computes, not why: the activation map beside the tile says
+where it saw a crack.
+"""
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from ensemble.base.errors import InputError, escape
+from ensemble.base.files import read_object
+from ensemble.base.options import NUM_CONVOLUTIONS
+from ensemble.data.batches import make_batch, place_tiles
+from ensemble.data.reading.archive import Archive
+from ensemble.data.reading.decode import UNREADABLE, explain_unreadable
+from ensemble.data.reading.listing import MAX_TILE_BYTES
+from ensemble.data.reading.pictures import Picture, read_picture
+from ensemble.explanation.activation import class_activation_map
+from ensemble.explanation.feature_maps import draw_sheet, find_feature_maps
+from ensemble.prediction.tiling import cut_tile, lay_grid
+from ensemble.run.members import score_tiles
+from ensemble.training.checkpoint import Member
+
+LONGEST_NAME = 60  # characters of a picture's
+
+
+class ScoredTile(NamedTuple):
+    """A tile of the trained size: pixels (H, W, 3), name for people, probability of a crack."""
+
+    pixels: np.ndarray
+    name: str
+    probability: float
+
+
+def find_picture(name: str, run: Path, archives: ExitStack) -> Picture:
+    """The picture that a person means: a file, or else a tile of the data set of the run.
+
+    Args:
+        name: Path of a file, or of a tile inside the data set.
+        run: A run's folder, which says where the data set was.
+        archives: Closes the .zip that it may lie in.
+
+    Raises:
+        InputError: There is neither, or it is a folder, or the .zip is unsafe.
+    """
+    data = read_object(run / "run.json").get("data")
+    source = Path(data) if isinstance(data, str) else None
+    try:
+        if Path(name).is_dir():
+            raise InputError(f"{name}: is a folder; name one picture in it")
+        if Path(name).is_file():
+            return Picture(Path(name).name, name)
+        if Path(name).exists():
+            raise InputError(f"{name}: is a device or a pipe; name a picture")
+        is_there = source is not None and source.exists()
+        if source is not None and source.is_dir() and (source / name).is_file():
+            return Picture(name, source / name)
+    except OSError as error:  # too long a name
+        raise InputError(f"{name}: cannot be opened ({error.strerror}); name a picture") from None
+    if source is not None and source.is_file():
+        archive = archives.enter_context(Archive(source))
+        if name in archive.members:
+            archive.check(name, MAX_TILE_BYTES)
+            return Picture(name, name, archive)
+    if is_there:
+        raise InputError(
+            f"{name}: no such picture, and no tile of that name in {source}, the data set of "
+            f"{run.name}; give a picture's path, or a tile's name as in {run.name}/validation.csv"
+        )
+    raise InputError(
+        f"{name}: no such picture, and the data set of {run.name} is not in its place "
+        f"({source or 'run.json names none'}) to look for a tile of that name; give a picture's "
+        "path, or put the data set back"
+    )
+
+
+def read_tile(picture: Picture, member: Member, size: tuple[int, int]) -> ScoredTile:
+    """A picture as a tile, with the member's probability.
+
+    Of a photograph of several tiles it is the one that the member thinks likeliest to be cracked.
+
+    Args:
+        picture: Of any size.
+        member: With its weights.
+        size: (height, width) of the tiles that it was trained on.
+
+    Raises:
+        InputError: The picture cannot be read, or the member's weights cannot.
+    """
+    try:
+        with picture.open() as file:
+            image = read_picture(file, size)
+    except UNREADABLE as error:
+        raise InputError(f"{picture.path}: cannot be read ({explain_unreadable(error)})") from None
+    cut = [(box, cut_tile(image, box, size)) for box in lay_grid(image.size, size)]
+    shown = [(box, tile) for box, tile in cut if tile is not None]
+    if not shown:
+        raise InputError(f"{picture.path}: is blank: it shows nothing to look at")
+    boxes = [box for box, _ in shown]
+    pixels = np.stack([tile for _, tile in shown])  # (N, H, W, 3)
+    labels = np.zeros(len(boxes), dtype=np.int64)  # nobody knows them
+    tiles = place_tiles(pixels, np.arange(len(boxes)), labels, torch.device("cpu"))
+    scores = score_tiles([member], tiles)[0]  # (N,)
+    likeliest = int(scores.argmax())
+    part = f", tile {boxes[likeliest].tile} of {len(cut)}" if len(cut) > 1 else ""
+    name = escape(picture.name)
+    name = name if len(name) <= LONGEST_NAME else f"…{name[-LONGEST_NAME:]}"  # the end tells more
+    return ScoredTile(pixels[likeliest], name + part, float(scores[likeliest]))
+
+
+def describe_verdict(probability: float, threshold: float | None) -> str:
+    """What a member says of a tile, and from which probability it calls one cracked, if known."""
+    if threshold is None:
+        return f"probability of a crack {probability:.3f}"
+    called = "cracked" if probability >= threshold else "uncracked"
+    return (
+        f"probability of a crack {probability:.3f}: called {called} (cracked from "
+        f"{threshold:.3f}, best on validation)"
+    )
+
+
+def draw_look(
+    member: Member, tile: ScoredTile, path: Path, *, run_name: str, draws_all: bool = False
+) -> None:
+    """Draw the tile, its activation map, and filters and maps of the convolutions.
+
+    Args:
+        member: With its weights.
+        tile: What it looks at.
+        path: The .png to write.
+        run_name: Of the member's run, for people.
+        draws_all: Every convolution, where there are more than `NUM_CONVOLUTIONS`.
+
+    Raises:
+        InputError: The member's weights were dropped or are damaged.
+    """
+    config, model = member.record.config, member.load_model()
+    tiles = place_tiles(tile.pixels[None], np.zeros(1), np.zeros(1), torch.device("cpu"))
+    size_px = config.data.image_size_px
+    image, _ = make_batch(tiles, torch.zeros(1, dtype=torch.int64), image_size_px=size_px)
+    (evidence,) = class_activation_map(model, config.model.backbone, image)
+    found = find_feature_maps(model, image)
+    shown = list(found.items())
+    if not draws_all and len(found) > NUM_CONVOLUTIONS:
+        places = np.linspace(0, len(found) - 1, NUM_CONVOLUTIONS).round().astype(int)
+        shown = [shown[place] for place in places]
+    what = f"its {len(found)} convolutions"
+    if len(shown) < len(found):
+        what = f"{len(shown)} of {what}, spread over the depth (--all draws every one)"
+    title = (
+        tile.name,
+        describe_verdict(tile.probability, member.record.metrics.get("val_threshold")),
+        f"trial {member.trial} of {run_name}, epoch {member.record.epoch}",
+        f"{config.model.backbone} at {size_px} × {size_px} px; {what}",
+    )
+    draw_sheet(path, title, tile.pixels, evidence, dict(shown))
