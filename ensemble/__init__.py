@@ -1,7 +1,21 @@
 """Hyperparameter search on Ray and ensembles for concrete crack classification.
 
 The folder is the flow: `data` turns tiles into batches, `training` trains one member, `search` runs
-many, `selection` chooses on validation data, `evaluate` opens the test split once.
+many, `selection` chooses on validation data, `evaluation` opens the test split once.
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ensemble.api import load_ensemble, open_run, run_search
+
 __version__ = "0.2.0"
+__all__ = ["__version__", "load_ensemble", "open_run", "run_search"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the Python interface when it is first asked for: it takes seconds."""
+    if name in __all__:
+        return getattr(importlib.import_module("ensemble.api"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,5 +1,6 @@
 """How commands begin and end: output that cannot be written, Ctrl-C in imports, exit codes."""
 
+import json
 import os
 import pty
 import re
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import ensemble
 from ensemble.cli import COMMANDS
 
 ROOT = Path(__file__).parents[2]
@@ -47,11 +49,12 @@ except BaseException:
 def run(tmp_path):
     """Run a module by its code, as the doors run theirs."""
 
-    def run(code, *, shell="", **environment):
+    def run(code, *, shell="", asked="", **environment):
         (tmp_path / "room.py").write_text(code)
         (tmp_path / "door.py").write_text(
             "from argparse import Namespace\nfrom ensemble.base.door import run_module\n"
-            "run_module('room', lambda: Namespace(json=False, quiet=False))"
+            f"run_module('room', lambda: Namespace(json={asked == '--json'}, "
+            f"quiet={asked == '--quiet'}))"
         )
         words = f"{sys.executable} {tmp_path / 'door.py'} {shell}"
         return subprocess.run(
@@ -91,6 +94,41 @@ def test_characters_that_a_terminal_lacks_are_written_plainly(run, encoding, lin
     assert done.stdout.decode(codec).splitlines()[1] == f"line 0 {line}"
     assert b"Traceback" not in done.stderr
     assert done.stderr.decode(codec).startswith("error: the end ")
+
+
+TELLS = """
+import sys
+from rich.console import Console
+from ensemble.base.door import printing_result
+from ensemble.base.errors import InputError
+
+def main(options):
+    console = Console()
+    console.print("a step")
+    with printing_result():
+        console.print("the result")
+    print("what is next")
+    if REFUSED: raise InputError("refused")
+    return {"f1": 0.5, "trial": None}
+"""
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_quiet_prints_the_result_and_errors_alone(run, refused):
+    done = run(TELLS.replace("REFUSED", str(refused)), asked="--quiet")
+    assert done.stdout == b"the result\n"
+    assert done.stderr == b"error: refused\n" * refused
+    assert done.returncode == 2 * refused
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_json_is_alone_on_stdout_and_the_rest_on_stderr(run, refused):
+    done = run(TELLS.replace("REFUSED", str(refused)), asked="--json")
+    assert done.stdout == b"" if refused else json.loads(done.stdout) == {"f1": 0.5, "trial": None}
+    lines = done.stderr.decode().splitlines()
+    assert lines[1:4] == ["a step", "the result", "what is next"]
+    assert lines[0] == f"crack-ensemble {ensemble.__version__} is loading …"
+    assert done.returncode == 2 * refused
 
 
 def test_ctrl_c_during_imports_is_one_line_and_exit_code_130(run):

@@ -1,0 +1,285 @@
+"""The Python interface, for notebooks: what the commands do, with tables as pandas DataFrames.
+
+    from ensemble import load_ensemble, open_run, run_search
+
+    run = run_search(data="SDNET2018.zip", trials=20)
+    run.evaluate(method="auto").figures
+    load_ensemble(run).predict(["photographs/"])
+
+Arguments are those of the commands' options and are checked by these; what a command refuses is
+raised as `InputError`.
+"""
+
+import contextlib
+import importlib
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from ensemble.base.files import read_table
+from ensemble.cli import COMMANDS, parse
+from ensemble.prediction.verdicts import predict_pictures
+from ensemble.run.members import choose_device, find_run
+from ensemble.selection import ensemble as selection
+
+PathLike = Path | str
+TABLE_TEXT = ("name", "reason", "backbone", "state", "tile", "photograph", "surface")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the test of an ensemble gave.
+
+    Attributes:
+        folder: Folder of the files that the evaluation wrote.
+        metrics: What its `metrics.json` holds: every figure with its interval.
+    """
+
+    folder: Path
+    metrics: dict[str, Any]
+
+    @property
+    def figures(self) -> pd.DataFrame:
+        """One row for the ensemble, each member and each surface, one column a metric."""
+        rows = {"ensemble": self.metrics["ensemble"]}
+        rows |= {f"trial {member['trial']}": member for member in self.metrics["members"]}
+        for name, surface in self.metrics["surfaces"].items():
+            rows[f"ensemble on surface {name}"] = surface
+        numbers = {
+            name: {key: value for key, value in row.items() if isinstance(value, int | float)}
+            for name, row in rows.items()
+        }
+        return pd.DataFrame.from_dict(numbers, orient="index").drop(columns="trial")
+
+    @property
+    def predictions(self) -> pd.DataFrame:
+        """One row a test tile: its label, and the probabilities of members and ensemble."""
+        return _read(self.folder / "predictions.csv")
+
+    @property
+    def errors(self) -> pd.DataFrame:
+        """One row a test tile that the ensemble got wrong."""
+        return _read(self.folder / "errors.csv")
+
+    @property
+    def suspect_labels(self) -> pd.DataFrame:
+        """One row a test tile whose label the ensemble contradicts, the surest first."""
+        return _read(self.folder / "suspect_labels.csv")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of a search or of a recipe.
+
+    Attributes:
+        folder: Folder of the run.
+    """
+
+    folder: Path
+
+    @property
+    def trials(self) -> pd.DataFrame:
+        """One row a trial: its state, settings, best epoch and validation F1."""
+        return _read(self.folder / "trials.csv")
+
+    @property
+    def epochs(self) -> pd.DataFrame:
+        """One row an epoch of a trial: losses, metrics and seconds."""
+        return _read(self.folder / "epochs.csv")
+
+    def evaluate(
+        self,
+        *,
+        method: Literal["mean", "greedy", "weighted", "soup", "auto"] = "mean",
+        top_k: int | None = None,
+        threshold: Literal["f1", "f2", "0.5"] | None = None,
+        min_recall: float | None = None,
+        tta: bool = False,
+        labels: PathLike | None = None,
+        quiet: bool = True,
+    ) -> Evaluation:
+        """Choose an ensemble on the validation split and test it once on the test split.
+
+        Args:
+            method: How members are chosen.
+            top_k: Number of members of `mean`; None takes five, or all if there are fewer.
+            threshold: Where F1 or F2 is best on validation, or 0.5; None takes F1.
+            min_recall: Validation recall of the threshold, in place of `threshold`.
+            tta: Whether to average over flips and turns, if validation gains by it.
+            labels: CSV of corrected labels, for figures beside those on the original ones.
+            quiet: Whether nothing is printed.
+
+        Raises:
+            InputError: There are too few members, or the run or its tiles are damaged or gone.
+        """
+        metrics = _call(
+            "evaluate",
+            [str(self.folder)],
+            quiet=quiet,
+            method=method,
+            top_k=top_k,
+            threshold=threshold,
+            min_recall=min_recall,
+            tta=tta,
+            labels=labels,
+        )
+        return Evaluation(self.folder / "evaluation", metrics)
+
+    def report(self) -> Path:
+        """Write the run's `report.html` and return its path.
+
+        Raises:
+            InputError: A file of the run is damaged.
+        """
+        return Path(_call("report", [str(self.folder)], quiet=True)["report"])
+
+
+class PictureEnsemble(selection.Ensemble):
+    """The ensemble of a run, which judges pictures without labels."""
+
+    def predict(
+        self,
+        paths: Sequence[PathLike],
+        *,
+        csv: PathLike | None = None,
+        overlays: PathLike | None = None,
+        quiet: bool = False,
+    ) -> pd.DataFrame:
+        """Look for cracks in pictures.
+
+        Args:
+            paths: Pictures, and folders and .zip files of pictures.
+            csv: File for the rows; None writes none.
+            overlays: Folder for pictures with what was found; None draws none.
+            quiet: Whether nothing is said of pictures that cannot be read.
+
+        Returns:
+            One row a tile: picture, place, each member's probability, the ensemble's, the
+            calibrated one and the verdict.
+
+        Raises:
+            InputError: A path does not exist, or no picture can be read.
+        """
+        return predict_pictures(
+            self,
+            paths,
+            csv=None if csv is None else Path(csv),
+            overlays=None if overlays is None else Path(overlays),
+            log=(lambda line: None) if quiet else print,
+        )
+
+
+def run_search(
+    *,
+    data: PathLike,
+    space: PathLike = "sdnet2018",
+    trials: int = 20,
+    epochs: int | None = None,
+    image_size: int | None = None,
+    weights: Sequence[str] = (),
+    seed: int = 0,
+    gpus: int | None = None,
+    cpus: int | None = None,
+    name: str | None = None,
+    out: PathLike = "results",
+    quiet: bool = False,
+    **options: Any,
+) -> Run:
+    """Search hyperparameters; a run of the same name is continued.
+
+    Args:
+        data: Folder or .zip of tiles in class folders, or "synthetic".
+        space: TOML file of a search space, or the name of one that comes with the package.
+        trials: Trials in all, finished or stopped early.
+        epochs: Epochs of each trial; None takes the space's.
+        image_size: Side of the square input in pixels; None takes the space's.
+        weights: What backbones start from: "imagenet", "none" or "BACKBONE=FILE".
+        seed: Seed of the study.
+        gpus: GPUs to use in all; 0 trains on the CPU, None takes all there are.
+        cpus: Workers at a time where no GPU is used; None takes one a core.
+        name: Name of the run; None makes one of the space's name and the time.
+        out: Folder in which the run's folder and the packed tiles are made.
+        quiet: Whether nothing is printed.
+        options: Further options of `crack-ensemble search`, such as `max_hours=10`.
+
+    Returns:
+        The run, also where the search was stopped before it had all its trials.
+
+    Raises:
+        InputError: Something that was given cannot be, or the search failed.
+    """
+    from ensemble.search.command import read_request
+    from ensemble.search.command import run_search as search
+
+    typed = {
+        **{"data": data, "space": space, "trials": trials, "epochs": epochs, "seed": seed},
+        **{"image_size": image_size, "weights": weights, "gpus": gpus, "cpus": cpus},
+        **{"name": name, "out": out, **options},
+    }
+    request = read_request(parse("search", _words(typed)))
+    with _silence(quiet):
+        return Run(search(request).folder)
+
+
+def open_run(run: PathLike | None = None, *, out: PathLike = "results") -> Run:
+    """Open a run by its name or path.
+
+    Args:
+        run: Name of a run under `out`, or a path; None takes the last one.
+        out: Folder of the runs.
+
+    Raises:
+        InputError: There is no such run.
+    """
+    return Run(find_run(None if run is None else str(run), under=Path(out)))
+
+
+def load_ensemble(
+    run: Run | PathLike | None = None, *, out: PathLike = "results", gpus: int | None = None
+) -> PictureEnsemble:
+    """Load the ensemble that was chosen last from a run.
+
+    Args:
+        run: A run, its name under `out`, or its path; None takes the last one.
+        out: Folder of the runs.
+        gpus: 0 judges on the CPU; None takes a GPU where there is one.
+
+    Raises:
+        InputError: There is no such run, no ensemble was chosen from it, or a member is damaged.
+    """
+    folder = (run if isinstance(run, Run) else open_run(run, out=out)).folder
+    loaded = selection.load_ensemble(folder, choose_device(gpus))
+    return PictureEnsemble(**{field.name: getattr(loaded, field.name) for field in fields(loaded)})
+
+
+def _call(command: str, words: Sequence[str], *, quiet: bool, **options: Any) -> Any:
+    """Run a command's `main` in this process and return its result."""
+    parsed = parse(command, [*words, *_words(options)])
+    main = importlib.import_module(COMMANDS[command].module).main
+    with _silence(quiet):
+        return main(parsed)
+
+
+def _words(options: Mapping[str, Any]) -> list[str]:
+    """Options as they are typed: one word each, none for None and False, several for a list."""
+    words = []
+    for name, value in options.items():
+        flag = f"--{name.replace('_', '-')}"
+        if value is True:
+            words.append(flag)
+        elif value is not None and value is not False:
+            values = value if isinstance(value, list | tuple) else [value]
+            words += [f"{flag}={each}" for each in values]
+    return words
+
+
+def _silence(quiet: bool) -> contextlib.AbstractContextManager[Any]:
+    return contextlib.redirect_stdout(io.StringIO()) if quiet else contextlib.nullcontext()
+
+
+def _read(path: Path) -> pd.DataFrame:
+    return read_table(path, text=TABLE_TEXT)

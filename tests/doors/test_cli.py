@@ -1,0 +1,123 @@
+"""The command `crack-ensemble`: what it lists, and that it works where it was installed alone."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tomllib
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+from person import ROOT, type_in
+from PIL import Image
+
+from ensemble import __version__
+from ensemble.cli import COMMANDS
+
+SPACES = {path.stem: path for path in (ROOT / "search_spaces").rglob("*.toml")}
+COMMAND = [sys.executable, "-m", "ensemble"]
+
+
+def test_every_command_is_listed_with_a_line():
+    said = type_in(ROOT, *COMMAND)
+    for name, command in COMMANDS.items():
+        assert f"\n  {name:10}{command.summary}\n" in said
+        help_of = type_in(ROOT, *COMMAND, name, "--help")
+        assert " ".join(command.summary.split()) in " ".join(help_of.split())
+
+
+@pytest.mark.parametrize("words", [["serch"], ["spaces", "demmo"], ["look"], ["spaces", "--bad"]])
+def test_what_is_mistyped_is_one_line_and_exit_code_2(words):
+    said = type_in(ROOT, *COMMAND, *words, code=2)
+    assert said.startswith("error: ")
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_a_space_or_recipe_is_printed_as_it_is(name):
+    assert type_in(ROOT, *COMMAND, "spaces", name) == SPACES[name].read_text(encoding="utf-8")
+
+
+def test_spaces_and_recipes_are_listed_with_what_they_are_for():
+    words = [*COMMAND, "spaces", "--json"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, check=True)
+    listed = json.loads(done.stdout)
+    assert listed.keys() == {"search --space", "train --recipe"}
+    assert {name for kind in listed.values() for name in kind} == SPACES.keys()
+    for kind in listed.values():
+        for name, line in kind.items():
+            about = tomllib.loads(SPACES[name].read_text(encoding="utf-8"))
+            assert line in (about.get("question"), about.get("what"))
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel of this tree."""
+    copy = tmp_path_factory.mktemp("tree")
+    for name in ("ensemble", "search_spaces"):
+        shutil.copytree(ROOT / name, copy / name, symlinks=True)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    words = ["pip", "wheel", ".", "--no-deps", "--no-build-isolation", "--wheel-dir", "out"]
+    subprocess.run([sys.executable, "-m", *words], cwd=copy, check=True, capture_output=True)
+    (path,) = (copy / "out").glob("*.whl")
+    return path
+
+
+def test_the_wheel_holds_the_package_its_spaces_and_one_command(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        held = {name for name in archive.namelist() if not name.startswith("crack_ensemble-")}
+        info = f"crack_ensemble-{__version__}.dist-info"
+        points = archive.read(f"{info}/entry_points.txt").decode()
+    expected = {
+        path.relative_to(ROOT).as_posix()
+        for suffix in ("*.py", "*.jinja", "*.css", "py.typed")
+        for path in (ROOT / "ensemble").rglob(suffix)
+    }
+    expected |= {f"ensemble/{path.relative_to(ROOT).as_posix()}" for path in SPACES.values()}
+    assert held == expected
+    assert "crack-ensemble = ensemble.cli:main" in points
+
+
+@pytest.mark.slow
+def test_the_wheel_works_where_there_is_no_clone(wheel, tmp_path):
+    venv.create(tmp_path / "venv")
+    python = tmp_path / "venv" / "bin" / "python"
+    installed = (
+        tmp_path / "venv" / "lib" / f"python{sysconfig.get_python_version()}" / "site-packages"
+    )
+    (installed / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+    words = ["pip", "--python", str(python), "install", "--no-deps", "--no-index", str(wheel)]
+    subprocess.run([sys.executable, "-m", *words], check=True, capture_output=True)
+    here = tmp_path / "here"
+    here.mkdir()
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+    def say(*words: str) -> str:
+        command = [str(python.with_name("crack-ensemble")), *words]
+        done = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    where = [str(python), "-c", "import ensemble; print(ensemble.__file__)"]
+    found = subprocess.run(where, cwd=here, env=environment, capture_output=True, text=True)
+    assert Path(found.stdout.strip()).is_relative_to(installed)
+    (here / "mine.toml").write_text(say("spaces", "demo"))
+    tiny = ["--gpus", "0", "--epochs", "1", "--image-size", "32", "--name"]
+    said = say("search", "--data", "synthetic", "--space", "mine.toml", "--trials", "2", *tiny, "a")
+    assert f"crack-ensemble {__version__} is loading" in said.splitlines()[0]
+    assert said.splitlines()[-1] == "next: crack-ensemble evaluate results/a"
+    metrics = json.loads(say("evaluate", "--json"))
+    assert metrics == json.loads((here / "results/a/evaluation/metrics.json").read_text())
+    Image.new("RGB", (256, 256), (99, 90, 80)).save(here / "wall.png")
+    Image.effect_noise((256, 256), 60).save(here / "floor.png")
+    judged = json.loads(say("predict", "wall.png", "floor.png", "--json"))
+    assert (judged["num_pictures"], judged["num_tiles"]) == (2, 2)
+    assert judged["tiles"][0]["verdict"] == "not judged"
+    assert say("look", "floor.png", "--quiet") == "written: look.png\n"
+    assert say("report", "--quiet").startswith("written: ")
+    assert "crack-ensemble evaluate a" in (here / "results/a/report.html").read_text()
+    assert "conv" in say("train", "--recipe", "small-cnn", "--summary", "--quiet").lower()
