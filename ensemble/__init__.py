@@ -8,10 +8,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ensemble.api import load_ensemble, open_run, run_search
+    from ensemble.api import InputError, load_ensemble, open_run, run_search
 
 __version__ = "0.2.0"
-__all__ = ["__version__", "load_ensemble", "open_run", "run_search"]
+__all__ = ["InputError", "__version__", "load_ensemble", "open_run", "run_search"]
 
 
 def __getattr__(name: str) -> Any:

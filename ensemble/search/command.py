@@ -35,7 +35,7 @@ from ensemble.training.initial_weights import InitialState, make_initial_state
 
 def main(options: argparse.Namespace) -> dict[str, Any]:
     """Search as the command line says, and return the run's folder and its table of trials."""
-    request = _read_request(options).named()
+    request = read_request(options).named()
     with resumable(_describe_way_on(request), print):
         outcome = run_search(request)
     if outcome.stopped:
@@ -47,7 +47,8 @@ def main(options: argparse.Namespace) -> dict[str, Any]:
     return {"run": str(outcome.folder), "trials": trials}
 
 
-def _read_request(options: argparse.Namespace) -> SearchRequest:
+def read_request(options: argparse.Namespace) -> SearchRequest:
+    """What the options of a command ask for."""
     names = {field.name for field in fields(SearchRequest)} - {"layout"}
     values: dict[str, Any] = {name: getattr(options, name) for name in names}
     return SearchRequest(layout=layout_of(options), **values)
