@@ -6,8 +6,10 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def format_number(value: float, form: str) -> str:
-    """A number with a true minus sign."""
+def format_number(value: float | None, form: str = ".3f", *, missing: str = "") -> str:
+    """A number with a true minus sign; `missing` where there is none, or NaN."""
+    if value is None or value != value:
+        return missing
     return format(value, form).replace("-", "−")
 
 

@@ -13,7 +13,7 @@ from rich.text import Text
 from ensemble.base.errors import escape
 from ensemble.base.files import read_table
 from ensemble.base.options import METHODS
-from ensemble.base.wording import plural
+from ensemble.base.wording import format_number, plural
 from ensemble.selection.thresholds import name_score
 from ensemble.training.metrics import METRICS
 
@@ -73,10 +73,12 @@ def trivial_sentences(metrics: dict[str, Any]) -> list[str]:
     elif found["f1"] <= found["trivial_f1"]:
         sentences.append(
             f"The ensemble is no better than calling every tile cracked: its F1 is "
-            f"{_number(found['f1'])}, and that alone reaches {_number(found['trivial_f1'])}."
+            f"{format_number(found['f1'])}, and that alone reaches "
+            f"{format_number(found['trivial_f1'])}."
         )
     worse = [
-        f"{escape(surface)} ({_number(part['f1'])} against {_number(part['trivial_f1'])})"
+        f"{escape(surface)} ({format_number(part['f1'])} against "
+        f"{format_number(part['trivial_f1'])})"
         for surface, part in metrics["surfaces"].items()
         if part["f1"] <= part["trivial_f1"] and 0 < part["trivial_f1"] < 1  # has both classes
     ]
@@ -119,8 +121,8 @@ def print_result(metrics: dict[str, Any], names: Mapping[int, str], console: Con
         console.print(
             f"on corrected labels ({new['num_changed']} changed, "
             f"{plural(new['num_ignored'], 'row')} of tiles that are not tested): "
-            f"F1 {_number(new['f1'])}, precision {_number(new['precision'])}, "
-            f"recall {_number(new['recall'])}",
+            f"F1 {format_number(new['f1'])}, precision {format_number(new['precision'])}, "
+            f"recall {format_number(new['recall'])}",
             highlight=False,
         )
     for line in choice_sentences(choice):
@@ -198,7 +200,7 @@ def _rows(metrics: dict[str, Any], names: Mapping[int, str]) -> list[Row]:
     rows.append(Row("every tile cracked", [], trivial_figures(metrics["ensemble"]), group=1))
     if len(metrics["surfaces"]) > 1:
         for surface, figures in metrics["surfaces"].items():
-            about = [f"all cracked: F1 {_number(figures['trivial_f1'])}"]
+            about = [f"all cracked: F1 {format_number(figures['trivial_f1'])}"]
             rows.append(Row(f"ensemble on surface {escape(surface)}", about, figures, group=2))
     return rows
 
@@ -241,10 +243,10 @@ def _draw(title: str, rows: list[Row], num_shown: int, *, stacked: bool) -> Tabl
         table.add_column(name, justify="right", no_wrap=True)
     for number, row in enumerate(rows):
         figures = row.figures
-        cells = [_number(figures["threshold"]), _number(figures.get("val_f1"))]
+        cells = [format_number(figures["threshold"]), format_number(figures.get("val_f1"))]
         for metric in shown:
             bounds = figures["intervals"][metric]
-            cell = _number(figures[metric])
+            cell = format_number(figures[metric])
             if metric in WITH_INTERVAL and bounds["low"] is not None:
                 low, high = f"{bounds['low']:.2f}", f"{bounds['high']:.2f}"
                 cell += f"\n{low}–{high}" if stacked else f" [{low}, {high}]"
@@ -256,10 +258,6 @@ def _draw(title: str, rows: list[Row], num_shown: int, *, stacked: bool) -> Tabl
             name = f"{row.title} ({', '.join(row.about)})"
         table.add_row(*map(Text, (name, *cells)), style=None if number else "bold")
     return table
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
 
 
 def score_limits(low: float, high: float) -> tuple[float, float]:

@@ -1,33 +1,27 @@
 """What the page takes for granted of a run's files, checked when they are read.
 
-A damaged file is told in one line; whatever fails after that is a fault of the page, and is not
-laid at anybody's door.
+A damaged file is refused in one line; whatever fails after that is a fault of the page.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self
 
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ensemble.base.errors import InputError, short_repr
+from ensemble.base.files import read_object, read_table
 from ensemble.selection.choice import EnsembleRecord, check_format
 from ensemble.training.config import explain_validation
 from ensemble.training.metrics import METRICS
 
 OF_THE_SEARCH = ("run", "trials", "epochs", "validation")  # the others an evaluation writes anew
-NUMBERS = {  # columns that are numbers, by table; an empty cell is none
+NUMBERS = {  # columns of numbers, by table
     "trials": ("trial", "val_f1", "best_epoch", "epochs", "seconds"),
     "epochs": (
-        "trial",
-        "epoch",
-        "train_loss",
-        "train_accuracy",
-        "val_loss",
-        "val_accuracy",
-        "val_f1",
+        *("trial", "epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_f1"),
     ),
     "validation": ("label",),
     "predictions": ("label", "ensemble", "calibrated"),
@@ -35,7 +29,7 @@ NUMBERS = {  # columns that are numbers, by table; an empty cell is none
     "if_relabelled": ("num_relabelled", "f1", "precision", "recall", "average_precision"),
     "ledger": ("threshold",),
 }
-TEXTS = {
+TEXTS = {  # columns of text, by table
     "trials": ("state",),
     "epochs": ("backbone",),
     "validation": ("photograph", "surface"),
@@ -44,8 +38,9 @@ TEXTS = {
     "ledger": ("opened_at", "method", "trials", "threshold_rule", "tta"),
 }
 MAY_BE_EMPTY = ("val_f1", "best_epoch", "epochs", "seconds", "train_accuracy", "average_precision")
-Model = TypeVar("Model", bound=BaseModel)
-Counts = dict[str, int]
+READ_AS_TEXT = (
+    *("name", "tile", "photograph", "surface", "reason", "trials", "method", "threshold_rule"),
+)
 
 
 class _Part(BaseModel):
@@ -65,6 +60,9 @@ class _Confusion(_Part):
 
 
 class _Figures(_Part):
+    """Figures of a test, with a value and an interval for every metric."""
+
+    may_be_undefined: ClassVar[bool] = False
     threshold: float
     trivial_f1: float
     confusion_matrix: _Confusion
@@ -72,23 +70,17 @@ class _Figures(_Part):
 
     @model_validator(mode="after")
     def _has_every_metric(self) -> Self:
+        kinds = (float, int, type(None)) if self.may_be_undefined else (float, int)
         for name in METRICS:
-            value = (self.model_extra or {}).get(name, "nothing")
-            if isinstance(value, bool | str | list | dict) or name not in self.intervals:
+            if (
+                type((self.model_extra or {}).get(name, "")) not in kinds
+                or name not in self.intervals
+            ):
                 raise ValueError(f"{name} must be a number with an interval")
         return self
 
 
-class _Scored(_Figures):
-    @model_validator(mode="after")
-    def _is_defined(self) -> Self:
-        for name in METRICS:
-            if (self.model_extra or {})[name] is None:
-                raise ValueError(f"{name} must be a number")
-        return self
-
-
-class _Ensemble(_Scored):
+class _Ensemble(_Figures):
     val_f1: float
     expected_calibration_error: float
     calibrated_loss: float
@@ -96,26 +88,28 @@ class _Ensemble(_Scored):
     calibrated_expected_calibration_error: float
 
 
-class _Member(_Scored):
+class _Member(_Figures):
     trial: int
     backbone: str
     val_f1: float
 
 
 class _Surface(_Figures):
+    may_be_undefined = True
     num_tiles: int
     num_photographs: int
+
+
+class _Relabelled(_Figures):
+    may_be_undefined = True
+    labels: str
+    num_changed: int
+    num_ignored: int
 
 
 class _Gain(_Bounds):
     difference: float | None
     verdict: str
-
-
-class _Relabelled(_Figures):
-    labels: str
-    num_changed: int
-    num_ignored: int
 
 
 class _Metrics(_Part):
@@ -124,6 +118,7 @@ class _Metrics(_Part):
     best_single: _Member
     surfaces: dict[str, _Surface]
     gain_over_best_single: dict[str, _Gain]
+    choice: EnsembleRecord
     num_test_tiles: int
     num_test_photographs: int | None
     num_test_openings: int
@@ -134,6 +129,12 @@ class _Metrics(_Part):
     versions: dict[str, Any]
     hardware: dict[str, Any]
     relabelled: _Relabelled | None = None
+
+    @model_validator(mode="after")
+    def _has_gain_in_f1(self) -> Self:
+        if "f1" not in self.gain_over_best_single:
+            raise ValueError("no gain in F1")
+        return self
 
 
 class _Weights(_Part):
@@ -148,8 +149,8 @@ class _Fractions(_Part):
 
 
 class _Data(_Part):
-    num_tiles: Counts = {}
-    num_cracked: Counts = {}
+    num_tiles: dict[str, int] = {}
+    num_cracked: dict[str, int] = {}
     num_photographs: dict[str, int | None] | None = None
     cracked_folders: list[str] | None = None
     uncracked_folders: list[str] | None = None
@@ -203,30 +204,28 @@ class _About(_Part):
     space: _Space | None = None
 
 
-def check_about(path: Path, about: dict[str, Any]) -> None:
-    """Raise InputError where `run.json` is not what the page takes it for."""
-    _validate(_About, path, about)
+MODELS: dict[str, type[BaseModel]] = {
+    "run": _About,
+    "metrics": _Metrics,
+    "ensemble": EnsembleRecord,
+}
 
 
-def check_metrics(path: Path, metrics: dict[str, Any]) -> None:
-    """Raise InputError where `metrics.json`, its choice apart, is not what the page needs."""
-    _validate(_Metrics, path, metrics)
-    if "f1" not in metrics["gain_over_best_single"]:
-        raise _damaged(path, "no gain in F1")
+def read_record(path: Path) -> dict[str, Any]:
+    """Read `run.json`, `metrics.json` or `ensemble.json` of a run.
 
-
-def check_choice(path: Path, choice: Any) -> dict[str, Any]:
-    """What was chosen, as `ensemble.json` and `metrics.json` hold it; InputError if damaged."""
+    Raises:
+        InputError: It is missing or damaged, or another version of this package wrote it.
+    """
+    record = read_object(path)
+    choice = record if path.stem == "ensemble" else record.get("choice")
     if isinstance(choice, dict):
         check_format(choice, path)
-    return _validate(EnsembleRecord, path, choice).model_dump(mode="json")
-
-
-def _validate(model: type[Model], path: Path, found: Any) -> Model:
     try:
-        return model.model_validate(found)
+        MODELS[path.stem].model_validate(record)
     except ValidationError as error:
         raise _damaged(path, explain_validation(error)) from None
+    return record
 
 
 def _damaged(path: Path, what: str) -> InputError:
@@ -234,17 +233,19 @@ def _damaged(path: Path, what: str) -> InputError:
     return InputError(f"{path}: damaged, or of another version of this package ({what}); {way_out}")
 
 
-def check_table(path: Path, table: pd.DataFrame, *, more: Sequence[str] = ()) -> pd.DataFrame:
-    """The table, if its columns are those of the file's name, and numbers where they must be.
+def read_checked_table(path: Path, more: Sequence[str] = ()) -> pd.DataFrame | None:
+    """Read a CSV file; None if it is missing, empty if it has no rows.
 
     Args:
         path: Path of the file, whose stem is a key of `NUMBERS`.
-        table: What was read.
         more: Further columns of numbers.
 
     Raises:
-        InputError: A column is missing, or a cell of a column of numbers is none.
+        InputError: A column is missing, or a cell in a column of numbers is not a number.
     """
+    if not path.exists():
+        return None
+    table = read_table(path, text=READ_AS_TEXT)
     if table.empty and not len(table.columns):
         return table
     scores = [name for name in table if str(name).startswith("trial_")]

@@ -137,6 +137,4 @@ def _words(values: dict[str, Any]) -> str:
 
 def _number(value: Any, form: str = ".3f") -> str:
     """A number as it is read, a dash where there is none."""
-    if value is None or isinstance(value, jinja2.Undefined) or value != value:
-        return "–"
-    return format_number(value, form)
+    return format_number(None if isinstance(value, jinja2.Undefined) else value, form, missing="–")

@@ -1,6 +1,5 @@
 """A run's folder → what is in it, read and not changed: the tables, the choice and the metrics."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,22 +7,13 @@ from typing import Any
 import pandas as pd
 
 from ensemble.base.errors import InputError
-from ensemble.base.files import read_object, read_table, read_toml
+from ensemble.base.files import read_toml
 from ensemble.evaluation.presentation import names_of
 from ensemble.recipes.headline import describe_changes, describe_run, name_weights
-from ensemble.report.checks import check_about, check_choice, check_metrics, check_table
+from ensemble.report.checks import read_checked_table, read_record
 from ensemble.training.config import parse_config
 
-TEXT_COLUMNS = (
-    "name",
-    "tile",
-    "photograph",
-    "surface",
-    "reason",
-    "trials",
-    "method",
-    "threshold_rule",
-)
+TESTED = ("predictions", "suspect_labels", "if_relabelled", "ledger")  # tables of a test
 
 
 @dataclass(frozen=True)
@@ -39,8 +29,8 @@ class Run:
     choice: dict[str, Any] | None
     metrics: dict[str, Any] | None
     predictions: pd.DataFrame | None
-    suspects: pd.DataFrame | None
-    relabelled: pd.DataFrame | None
+    suspect_labels: pd.DataFrame | None
+    if_relabelled: pd.DataFrame | None
     ledger: pd.DataFrame | None
 
     @property
@@ -56,47 +46,33 @@ class Run:
 
 
 def read_run(folder: Path) -> Run:
-    """Read what there is of a run; the trials that wait or run are left out."""
-    about = read_object(folder / "run.json")
-    check_about(folder / "run.json", about)
-    tested = folder / "evaluation"
-    metrics: dict[str, Any] | None = None
-    choice: dict[str, Any] | None = None
-    if (tested / "metrics.json").exists():
-        metrics = read_object(tested / "metrics.json")
-        check_metrics(tested / "metrics.json", metrics)
-        choice = check_choice(tested / "metrics.json", metrics.get("choice"))
+    """Read what there is of a run.
+
+    Raises:
+        InputError: The folder is no run, or a file of it is damaged.
+    """
+    about, metrics, choice = read_record(folder / "run.json"), None, None
+    tables = dict.fromkeys(TESTED)
+    if (folder / "evaluation" / "metrics.json").exists():
+        metrics = read_record(folder / "evaluation" / "metrics.json")
+        choice, single = metrics["choice"], f"trial_{metrics['best_single']['trial']}"
+        for name in TESTED:
+            more = [single] if name == "predictions" else []
+            tables[name] = read_checked_table(folder / "evaluation" / f"{name}.csv", more)
     elif (folder / "ensemble.json").exists():
-        choice = check_choice(folder / "ensemble.json", read_object(folder / "ensemble.json"))
-    single = [f"trial_{metrics['best_single']['trial']}"] if metrics is not None else []
-    trials = _read_table(folder / "trials.csv")
-    epochs = _read_table(folder / "epochs.csv")
+        choice = read_record(folder / "ensemble.json")
+    trials, epochs = (read_checked_table(folder / f"{name}.csv") for name in ("trials", "epochs"))
     return Run(
         folder=folder,
         about=about,
         question=_read_question(folder, about),
         trials=pd.DataFrame() if trials is None else trials,
         epochs=pd.DataFrame() if epochs is None else epochs,
-        validation=_read_table(folder / "validation.csv"),
+        validation=read_checked_table(folder / "validation.csv"),
         choice=choice,
         metrics=metrics,
-        **{
-            name: _read_table(tested / f"{file}.csv", more) if metrics is not None else None
-            for name, file, more in (
-                ("predictions", "predictions", single),
-                ("suspects", "suspect_labels", []),
-                ("relabelled", "if_relabelled", []),
-                ("ledger", "ledger", []),
-            )
-        },
+        **tables,
     )
-
-
-def _read_table(path: Path, more: Sequence[str] = ()) -> pd.DataFrame | None:
-    """A CSV file, its text columns as text; None if it is missing, empty if it has no rows."""
-    if not path.exists():
-        return None
-    return check_table(path, read_table(path, text=TEXT_COLUMNS), more=more)
 
 
 def _read_question(folder: Path, about: dict[str, Any]) -> str:
@@ -114,9 +90,6 @@ def _read_question(folder: Path, about: dict[str, Any]) -> str:
         data = str(about["data"])
     except (InputError, KeyError, TypeError):  # an older or a damaged one
         return what
-    weights, asked_weights = (
-        name_weights(origin),
-        name_weights(str(file.get("weights", "imagenet"))),
-    )
+    weights, asked_weights = map(name_weights, (origin, str(file.get("weights", "imagenet"))))
     changes = describe_changes(asked, base, asked_weights=asked_weights, weights=weights)
     return describe_run(what, base, weights=weights, data=data, changes=changes)

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ensemble.base.wording import plural
+from ensemble.base.wording import format_number, plural
 from ensemble.run.events import epoch_figures
 from ensemble.search.forecast import Forecast
 from ensemble.search.stopping import Stopping
@@ -245,9 +245,9 @@ class Progress(tune.Callback):
                 str(running.number),
                 running.backbone,
                 f"{running.epoch}/{running.num_epochs}",
-                _number(running.images_per_second, 0),
-                _number(running.val_f1, 3),
-                _number(running.best_val_f1, 3),
+                format_number(running.images_per_second, ".0f"),
+                format_number(running.val_f1),
+                format_number(running.best_val_f1),
                 "" if left is None else _clock(left),
             )
         counts = ", ".join(f"{count} {kind}" for kind, count in self._counts.items())
@@ -281,10 +281,6 @@ def _describe(trial: Any) -> RunningTrial:
         backbone=config["model"]["backbone"],
         num_epochs=config["optimisation"]["epochs"],
     )
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "" if value is None else f"{value:.{digits}f}"
 
 
 def _clock(seconds: float) -> str:
