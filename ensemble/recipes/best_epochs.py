@@ -1,7 +1,7 @@
 """The best epochs of one training run, each kept as a member: an ensemble of checkpoints.
 
-While the run goes on they wait in a folder of their own; when it has ended, all but the best, which
-is the run's own member, become members with numbers of their own.
+During the run they are kept in a folder of their own. When it has ended, all but the best one,
+which is the run's own member, become members with numbers of their own.
 """
 
 import shutil
@@ -20,8 +20,8 @@ class BestEpochs:
     """Keeps the epochs with the highest validation F1; of equal ones the earlier, as `fit` does.
 
     Args:
-        run: A run's folder.
-        numbers: Of the members that all but the best one become.
+        run: Folder of the run.
+        numbers: Trial numbers of the members that all but the best epoch become.
     """
 
     def __init__(self, run: Path, numbers: range):
@@ -29,13 +29,13 @@ class BestEpochs:
         self._folder = run / "checkpoints"
 
     def take(self, model: nn.Module, epoch: Epoch, config: TrialConfig, **about: Any) -> None:
-        """Keep the network as it stands after `epoch` if that is among the best so far.
+        """Keep the network as it is after `epoch` if that epoch is among the best so far.
 
         Args:
-            model: After `epoch`.
-            epoch: As `fit` yielded it; later ones, which a cut run left, are forgotten.
-            config: Of the training run.
-            about: What else `save_member` wants to know.
+            model: Network after `epoch`.
+            epoch: An epoch as `fit` yields it; later ones, which a cut run left, are removed.
+            config: Configuration of the training run.
+            about: Further arguments of `save_member`.
         """
         kept = [member for member in self._ranked() if member.record.epoch < epoch.number]
         better = [member for member in kept if member.val_f1 >= epoch.val_metrics["f1"]]
@@ -45,7 +45,7 @@ class BestEpochs:
         self._remove_all_but(self._ranked()[: len(self._numbers) + 1])
 
     def make_members(self) -> list[Member]:
-        """Write the second best epoch as the member of the first number, and so on."""
+        """Write the epochs after the best one as members, the better ones first."""
         made = []
         for number, waiting in zip(self._numbers, self._ranked()[1:], strict=False):
             folder = member_folder(self._run, number)
@@ -66,7 +66,7 @@ class BestEpochs:
         return made
 
     def forget(self) -> None:
-        """Remove what waits."""
+        """Remove the kept epochs."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _ranked(self) -> list[Member]:

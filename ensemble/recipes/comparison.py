@@ -1,7 +1,7 @@
-"""What the members of a run say on validation, side by side: a table, reports, curves, errors.
+"""The members of a recipe's run, compared on validation: a table, reports, curves, errors.
 
-Nothing here opens the test split. Figures of training tiles are measured as those of validation
-are, without augmentation and dropout, so that their difference is overfitting and nothing else.
+Nothing here opens the test split. Training tiles are measured like validation tiles, without
+augmentation and dropout, so that the difference between the two is overfitting and nothing else.
 """
 
 from collections.abc import Mapping, Sequence
@@ -65,38 +65,30 @@ def write_comparison(
     data: TrainingData,
     console: Console,
 ) -> None:
-    """Write and print what the members of a recipe's run say on validation.
+    """Compare members on validation, and print the result.
 
     Writes `variants.csv`, `validation_report.txt`, `curves.png` and `worst_validation.png`.
 
     Args:
-        run: A run's folder.
-        recipe: That was trained.
-        members: By the name of their variant.
+        run: Folder of the run.
+        recipe: Recipe that was trained.
+        members: Members by the name of their variant.
         checkpoints: Further epochs of base.
         data: Training and validation tiles.
-        console: Of the person.
+        console: Takes what the person reads.
     """
     table = compare(members, checkpoints, data)
     write_table(run / "variants.csv", table)
     reports = "\n".join(report_validation(name, m, data) for name, m in members.items())
     write_text(run / "validation_report.txt", reports)
     starts = {v.name: v.starts_from for v in recipe.variants}
-    needed = (
-        "trial",
-        "epoch",
-        "train_loss",
-        "val_loss",
-        "val_f1",
-        "train_accuracy",
-        "val_accuracy",
-    )
-    epochs = read_table(run / "epochs.csv", columns=needed)
+    needed = ("train_loss", "val_loss", "val_f1", "train_accuracy", "val_accuracy")
+    epochs = read_table(run / "epochs.csv", columns=("trial", "epoch", *needed))
     with atomic_write(run / "curves.png") as temporary, mpl.rc_context():
         mpl.rcdefaults()  # nobody's own settings
         plot_curves(epochs, members, starts).savefig(temporary, format="png")
     best = rank_members(list(members.values()))[0]
-    name = next(name for name, member in members.items() if member is best)
+    [name] = [name for name, member in members.items() if member is best]
     draw_worst(
         run / "worst_validation.png",
         read_validation(run).assign(probability=margins_to_probabilities(best.val_margins())),
@@ -113,14 +105,14 @@ def write_comparison(
 def compare(
     members: Mapping[str, Member], checkpoints: Sequence[Member], data: TrainingData
 ) -> pd.DataFrame:
-    """One row a member, and one for the mean of base's checkpoints: fit, generalisation, gap.
+    """Tabulate each member, and the mean of base's checkpoints, on training and validation.
 
-    Each row's threshold is the one that is best for it on validation. `accuracy_gap` is training
+    The threshold of a row is its best one on validation. `accuracy_gap` is training
     minus validation and `loss_gap` validation minus training, so that a larger one is worse.
 
     Args:
-        members: By the name of their variant, base first.
-        checkpoints: Further epochs of base; the row for their mean is left out where there is none.
+        members: Members by the name of their variant, base first.
+        checkpoints: Further epochs of base; without any, their mean has no row.
         data: Training tiles, of which at most 2,000 are measured, and validation tiles.
     """
     tiles = sample_tiles(data.train, MEASURED_TRAINING_TILES)
@@ -163,7 +155,7 @@ def _labels(tiles: SplitTiles) -> np.ndarray:
 
 
 def sample_tiles(tiles: SplitTiles, count: int) -> SplitTiles:
-    """All tiles, or `count` of them drawn evenly and always alike."""
+    """All tiles, or `count` of them, drawn evenly and always the same."""
     order = torch.randperm(len(tiles), generator=torch.Generator().manual_seed(0))
     index = order[:count].sort().values
     return SplitTiles(
@@ -175,7 +167,7 @@ def sample_tiles(tiles: SplitTiles, count: int) -> SplitTiles:
 
 
 def report_validation(name: str, member: Member, data: TrainingData) -> str:
-    """Confusion matrix and classification report of a member at its threshold, as text."""
+    """Write confusion matrix and classification report of a member at its threshold, as text."""
     labels, probabilities = _labels(data.val), _validation_scores([member])
     threshold, _ = best_threshold(labels, probabilities)
     counts = confusion_counts(labels, probabilities, threshold)
@@ -197,7 +189,7 @@ def report_validation(name: str, member: Member, data: TrainingData) -> str:
 
 
 def print_comparison(table: pd.DataFrame, num_training_tiles: int, console: Console) -> None:
-    """Print as much of the table as fits."""
+    """Print the table, with as many columns as fit."""
     title = (
         f"On validation, and on {plural(num_training_tiles, 'training tile')} without augmentation"
     )
@@ -222,21 +214,21 @@ def print_comparison(table: pd.DataFrame, num_training_tiles: int, console: Cons
 
 
 def for_tables(console: Console) -> Console:
-    """The console itself, or one of a width that no table is broken at where it is no terminal."""
+    """The console itself, or where it is no terminal, one wide enough for every table."""
     return console if console.is_terminal else Console(width=170, highlight=False)
 
 
 def plot_curves(
     epochs: pd.DataFrame, members: Mapping[str, Member], starts: Mapping[str, str | None]
 ) -> Figure:
-    """Losses, validation F1 and accuracies of all variants by epoch, in one figure.
+    """Draw losses, validation F1 and accuracies of all variants by epoch, in one figure.
 
     A variant that starts from another one begins behind the epoch whose weights it got.
 
     Args:
         epochs: As in `epochs.csv`.
-        members: By the name of their variant.
-        starts: Name → the variant it starts from.
+        members: Members by the name of their variant.
+        starts: Name → name of the variant it starts from.
     """
     offsets = dict.fromkeys(members, 0)
     for name in members:  # a variant stands behind the one that it starts from

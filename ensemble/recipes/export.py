@@ -1,7 +1,7 @@
 """A member → a complete model that runs without this project, and its weights by themselves.
 
-`model.pt2` (torch.export) takes the pixels as a picture holds them and gives probabilities, so that
-nobody has to know how tiles are normalised; `state_dict.safetensors` has torchvision's names.
+`model.pt2` (torch.export) takes a picture's pixels and gives probabilities, so that nobody has to
+know how tiles are normalised; `state_dict.safetensors` has torchvision's names.
 """
 
 from pathlib import Path
@@ -63,10 +63,10 @@ def export_member(
     """Write `model.pt2`, `state_dict.safetensors` and how to use them.
 
     Args:
-        member: With its weights.
-        folder: Where to; made if missing.
-        name: For people.
-        tile_size_px: (height, width) of the tiles trained on.
+        member: Member that has its weights.
+        folder: Folder to write to; made if missing.
+        name: Name that people read.
+        tile_size_px: (height, width) of the tiles that it was trained on.
 
     Raises:
         InputError: The member is damaged, or the disk is full.

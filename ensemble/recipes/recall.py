@@ -31,21 +31,22 @@ from ensemble.training.metrics import (
 )
 
 STRONGEST = 1.0  # full `data.augmentation`
+SHOWN = ("recall", "precision", "f1")
 
 
 def train_recall_remedies(run: Path, device: torch.device, console: Console) -> pd.DataFrame:
-    """Train the answers that are missing and write `recall.csv`.
+    """Train the remedies that are missing and write `recall.csv`.
 
     Args:
-        run: A run's folder.
-        device: To train on.
-        console: Of the person.
+        run: Folder of the run.
+        device: Device to train on.
+        console: Takes what the person reads.
 
     Returns:
         Two rows a member, at 0.5 and at the threshold with its best F1.
 
     Raises:
-        InputError: The run is none of a recipe, its base is not finished, or its tiles are gone.
+        InputError: The run is not a recipe's, its base is not finished, or its tiles are missing.
     """
     about = read_object(run / "run.json", split_digest=str)
     base, first_number = _read_recipe(run, about)
@@ -53,18 +54,17 @@ def train_recall_remedies(run: Path, device: torch.device, console: Console) -> 
         data = open_training_data(find_pack(run), device)
         labels = data.train.labels.cpu().numpy()
         check_both_classes(labels, what="the training tiles")  # the weight is their ratio
-        trained = RecipeRun(run, data, console.print)
-        found = trained.finished_among(range(1))
-        if not found or found[0].record.config != base:
+        recipe_run = RecipeRun(run, data, console.print)
+        members = dict(zip([BASE], recipe_run.finished_among(range(1)), strict=False))
+        if not members or members[BASE].record.config != base:
             raise InputError(
                 f"{run}: its base is not finished; run its scripts/train.py command to the end"
             )
-        members = {BASE: found[0]}
         weight = round(float((labels == 0).sum() / (labels == 1).sum()), 3)
         for number, (name, changes) in enumerate(_remedies(base, weight).items(), first_number):
             config = parse_config(unflatten(flatten(base) | changes), where=name)
             start = run / "initial" / f"{base.model.backbone}.safetensors"
-            member = trained.train(number, name, config, start, settings=changes)
+            member = recipe_run.train(number, name, config, start, settings=changes)
             if member is not None:
                 members[name] = member
     table = tabulate(members, data.val.labels.cpu().numpy())
@@ -73,7 +73,7 @@ def train_recall_remedies(run: Path, device: torch.device, console: Console) -> 
 
 
 def _read_recipe(run: Path, about: dict[str, Any]) -> tuple[TrialConfig, int]:
-    """The configuration of base, and the first trial number that the recipe leaves free."""
+    """The configuration of base, and the first trial number after those of the recipe."""
     recipe = about.get("recipe")
     if not isinstance(recipe, dict):
         raise InputError(f"{run} is no run of a recipe; train one with scripts/train.py --recipe")
@@ -87,24 +87,28 @@ def _read_recipe(run: Path, about: dict[str, Any]) -> tuple[TrialConfig, int]:
 
 
 def _remedies(base: TrialConfig, weight: float) -> dict[str, dict[str, Any]]:
-    """Name → what is changed; stronger augmentation only where there is a stronger one."""
-    weights = {"loss.crack_weight": weight}
-    stronger = {"data.augmentation": STRONGEST}
-    answers = {"class weights": weights}
-    if base.data.augmentation < STRONGEST:
-        answers |= {"stronger augmentation": stronger, "both": weights | stronger}
-    return answers
+    """Name → changed settings; stronger augmentation only where base has less than the full one."""
+    weights, stronger = {"loss.crack_weight": weight}, {"data.augmentation": STRONGEST}
+    if base.data.augmentation >= STRONGEST:
+        return {"class weights": weights}
+    both = weights | stronger
+    return {"class weights": weights, "stronger augmentation": stronger, "both": both}
 
 
 def tabulate(members: dict[str, Member], labels: np.ndarray) -> pd.DataFrame:
-    """Recall, precision and F1 of each member on validation, at 0.5 and where its F1 is best."""
+    """Tabulate each member on validation, at 0.5 and at the threshold with its best F1.
+
+    Args:
+        members: Members by name.
+        labels: (N,) of 0 and 1, those of the validation tiles.
+    """
     rows = []
     for name, member in members.items():
         probabilities = margins_to_probabilities(member.val_margins())
         tuned, _ = best_threshold(labels, probabilities)
         config = member.record.config
         for rule, threshold in (("0.5", 0.5), ("best F1", tuned)):
-            figures = threshold_metrics(labels, probabilities, threshold)
+            figures = threshold_metrics(labels, probabilities, threshold, SHOWN)
             rows.append(
                 {
                     "name": name,
@@ -114,24 +118,19 @@ def tabulate(members: dict[str, Member], labels: np.ndarray) -> pd.DataFrame:
                     "best_epoch": member.record.epoch,
                     "threshold_rule": rule,
                     "threshold": threshold,
-                    **{f"val_{key}": figures[key] for key in ("recall", "precision", "f1")},
+                    **{f"val_{key}": value for key, value in figures.items()},
                 }
             )
     return pd.DataFrame(rows)
 
 
 def print_recall(table: pd.DataFrame, console: Console) -> None:
-    """Print the table."""
+    """Print the table of `tabulate`."""
     titled = Table(title="On validation", title_justify="left", title_style="bold")
     for title in ("trained with", "epoch", "rule", "threshold", "recall", "precision", "F1"):
         titled.add_column(title, justify="left" if title in ("trained with", "rule") else "right")
     for row in table.to_dict("records"):
-        figures = [f"{row[key]:.3f}" for key in ("threshold", "val_recall", "val_precision")]
-        titled.add_row(
-            str(row["name"]),
-            str(row["best_epoch"]),
-            str(row["threshold_rule"]),
-            *figures,
-            f"{row['val_f1']:.3f}",
-        )
+        words = [str(row[key]) for key in ("name", "best_epoch", "threshold_rule")]
+        figures = [row[key] for key in ("threshold", *(f"val_{key}" for key in SHOWN))]
+        titled.add_row(*words, *(f"{figure:.3f}" for figure in figures))
     for_tables(console).print(titled)

@@ -1,21 +1,21 @@
 """A TOML file → one way of training as people build it today: a configuration and its variants.
 
-what = "…"                         # for people: how it trains; the rest is told from what ran
-stated = "…"                       # what those who built it say that it reached
-data = "metu"                      # or "sdnet2018": what it was built on
+what = "…"                         # kind of training; names nothing that the command line changes
+stated = "…"                       # figures that its authors state
+data = "metu"                      # or "sdnet2018": data set that it was built on
 weights = "imagenet"               # or "none"; --weights overrides it
 export = true                      # whether the best network is exported as a complete model
-checkpoints = 5                    # so many best epochs are members: an ensemble of checkpoints
+checkpoints = 5                    # number of best epochs that are members: an ensemble of epochs
 
 [config.model]                     # the configuration called "base"; sections as in TrialConfig
 backbone = "mobilenet_v2"
 
-[trainable_from]                   # with --backbone: where the same part of another network begins
+[trainable_from]                   # with --backbone: first trained module of another network
 resnet18 = "layer4"
 
 [[variant]]
 name = "fine-tuned"
-starts_from = "base"               # from its best epoch's weights; without: from where base starts
+starts_from = "base"               # from its best epoch's weights; default: as base does
 changes = { "optimisation.learning_rate" = 1e-4 }      # differences from base
 """
 
@@ -50,15 +50,18 @@ class _Variant(Section):
     changes: dict[str, str | int | float | bool] = Field(default_factory=dict)
 
 
-class _File(Section):
+class _Head(Section):
     what: str
     stated: str
     data: Literal["metu", "sdnet2018"]
     weights: Literal["imagenet", "none"] = "imagenet"
     export: bool = False
     checkpoints: int = Field(0, ge=0, le=50)
-    config: dict[str, Any]
     trainable_from: dict[BackboneName, str] = Field(default_factory=dict)
+
+
+class _File(_Head):
+    config: dict[str, Any]
     variant: list[_Variant] = Field(default_factory=list, max_length=50)
 
 
@@ -67,9 +70,9 @@ class Variant:
     """One configuration of a recipe.
 
     Attributes:
-        name: `base`, or as the file names it.
-        config: Of its training run.
-        starts_from: The variant from whose best epoch it starts; None: where all start.
+        name: `base`, or the name that the file gives it.
+        config: Configuration of its training run.
+        starts_from: Variant from whose best epoch it starts; None: from the recipe's weights.
         changed: Settings, by `section.field`, in which it differs from base.
     """
 
@@ -79,35 +82,20 @@ class Variant:
     changed: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """A recipe, checked: each of its configurations can be trained.
+class Recipe(_Head):
+    """A recipe as its file has it, checked: each of its configurations can be trained.
 
     Attributes:
-        path: Of the file.
-        what: How it trains, for people; what the command line can change is not in it.
-        stated: What the original states.
-        data: What the original was built on.
-        weights: What it starts from: `imagenet` or `none`.
-        export: Whether the best network is exported.
-        checkpoints: Best epochs of base that are kept as members; 0 keeps the best one alone.
-        trainable_from: With another backbone: the first trained module there.
+        path: Path of the file.
         variants: Base, then the others in the file's order.
     """
 
     path: Path
-    what: str
-    stated: str
-    data: str
-    weights: str
-    export: bool
-    checkpoints: int
-    trainable_from: dict[str, str]
     variants: tuple[Variant, ...]
 
     @property
     def name(self) -> str:
-        """That of the file."""
+        """Name of the recipe's file."""
         return self.path.stem
 
     @property
@@ -117,16 +105,16 @@ class Recipe:
 
     @property
     def backbone(self) -> str:
-        """Of all variants."""
+        """Backbone of all variants."""
         return self.base.model.backbone
 
     @property
     def checkpoint_numbers(self) -> range:
-        """Trial numbers of the best epochs but the first, behind those of the variants."""
+        """Trial numbers of the best epochs but the first one; they follow those of the variants."""
         return range(len(self.variants), len(self.variants) + max(0, self.checkpoints - 1))
 
     def describe(self) -> dict[str, Any]:
-        """All that decides what is trained, as plain JSON."""
+        """Everything that decides what is trained, as plain JSON."""
         return {
             "name": self.name,
             "checkpoints": self.checkpoints,
@@ -145,19 +133,19 @@ class Recipe:
         image_size_px: int | None = None,
         seed: int = 0,
     ) -> "Recipe":
-        """The recipe with settings from the command line, which hold for all of its variants.
+        """Change settings of all variants, as the command line says.
 
         Raises:
             InputError: It trains a part of its own backbone, and does not say where that part
                 begins in the other one; or a setting is out of its range.
         """
-        changes: dict[str, Any] = {"seed": seed}
-        if epochs is not None:
-            changes["optimisation.epochs"] = epochs
-        if image_size_px is not None:
-            changes["data.image_size_px"] = image_size_px
-        if backbone is not None:
-            changes["model.backbone"] = backbone
+        asked = {
+            "seed": seed,
+            "optimisation.epochs": epochs,
+            "data.image_size_px": image_size_px,
+            "model.backbone": backbone,
+        }
+        changes = {name: value for name, value in asked.items() if value is not None}
         variants = []
         for variant in self.variants:
             values = flatten(variant.config) | changes
@@ -165,7 +153,7 @@ class Recipe:
                 values["model.trainable_from"] = self._begins_in(str(backbone))
             config = parse_config(unflatten(values), where="command line")
             variants.append(dataclasses.replace(variant, config=config))
-        return _checked(dataclasses.replace(self, variants=tuple(variants)))
+        return _checked(self.model_copy(update={"variants": tuple(variants)}))
 
     def _begins_in(self, backbone: str) -> str:
         if backbone not in self.trainable_from:
@@ -181,7 +169,7 @@ def load_recipe(given: str) -> Recipe:
     """Read and check a recipe.
 
     Args:
-        given: A file, or the name of one in `search_spaces/recipes/`.
+        given: Path of a file, or the name of one in `search_spaces/recipes/`.
 
     Raises:
         InputError: The file is missing or no TOML, or a key, type or value is wrong.
@@ -195,19 +183,8 @@ def load_recipe(given: str) -> Recipe:
     variants = [Variant(BASE, base)]
     for variant in file.variant:
         variants.append(_change(variant, variants, path))
-    return _checked(
-        Recipe(
-            path=path.resolve(),
-            what=file.what,
-            stated=file.stated,
-            data=file.data,
-            weights=file.weights,
-            export=file.export,
-            checkpoints=file.checkpoints,
-            trainable_from={str(key): name for key, name in file.trainable_from.items()},
-            variants=tuple(variants),
-        )
-    )
+    head = file.model_dump(exclude={"config", "variant"})
+    return _checked(Recipe(path=path.resolve(), variants=tuple(variants), **head))
 
 
 def _change(variant: _Variant, earlier: list[Variant], path: Path) -> Variant:
@@ -231,9 +208,9 @@ def _change(variant: _Variant, earlier: list[Variant], path: Path) -> Variant:
 
 
 def _checked(recipe: Recipe) -> Recipe:
-    """Whether every part of the network that is to be trained is there, and tiles are large enough.
+    """Refuse a recipe that names parts its network lacks, or whose tiles are too small.
 
-    On torch's meta device, so that it takes a moment and no memory.
+    Torch's meta device makes that quick and needs no memory.
     """
     with torch.device("meta"):
         model = build_model(recipe.backbone)

@@ -25,11 +25,11 @@ class EmbeddedPicture:
 
 
 def embed_picture(path: Path, *, most_bytes: int = MOST_BYTES) -> EmbeddedPicture | None:
-    """A picture as JPEG, scaled down as far as it needs; None if it is missing or damaged.
+    """Make a JPEG of a picture, scaled down until it is small enough; None if it is damaged.
 
     Args:
-        path: Of the picture.
-        most_bytes: Of the JPEG, before base64.
+        path: Path of the picture.
+        most_bytes: Largest size of the JPEG, before base64.
     """
     try:
         with Image.open(path) as file:
@@ -64,7 +64,7 @@ class Sheet:
 
 
 def embed_sheet(path: Path) -> Sheet | None:
-    """The tiles of a gallery, each a picture; None if it is missing, damaged or of an older run.
+    """Cut a gallery into its tiles; None if it is missing, damaged or of an older run.
 
     Args:
         path: Path of a PNG that `draw_gallery` wrote.

@@ -46,7 +46,7 @@ def write_report(folder: Path) -> Path:
 
 
 def render(run: Run) -> str:
-    """The page, from what was read."""
+    """Render the page of a run."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(PAGE),
         autoescape=True,
@@ -101,7 +101,7 @@ def render(run: Run) -> str:
 
 
 def _provenance(run: Run) -> Iterator[tuple[str, str]]:
-    """What the figures came from, in the order in which a person would ask."""
+    """Name and value of everything that the figures came from."""
     about, metrics = run.about, run.metrics or {}
     yield "seed of the study", str(about.get("seed", "–"))
     for when, source in (("", about), (" of the evaluation", metrics)):
@@ -116,9 +116,9 @@ def _provenance(run: Run) -> Iterator[tuple[str, str]]:
             f"SHA-256 {member['weights_sha256']}",
         )
     for when, source in (("", about), (" of the evaluation", metrics)):
-        for what in ("versions", "hardware"):
-            if source.get(what) and (not when or source[what] != about.get(what)):
-                yield what + when, _words(source[what])
+        for key in ("versions", "hardware"):
+            if source.get(key) and (not when or source[key] != about.get(key)):
+                yield key + when, _words(source[key])
     yield (
         "search began" if run.recipe is None else "training began",
         str(about.get("started_at", "–")),

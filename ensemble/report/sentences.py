@@ -1,4 +1,4 @@
-"""What a run's numbers say, in plain sentences; each follows from `metrics.json` and the tables."""
+"""A run's numbers in plain sentences, which follow from `metrics.json` and the tables."""
 
 from typing import Any
 
@@ -20,12 +20,30 @@ def is_leaky(run: dict[str, Any], metrics: dict[str, Any] | None) -> bool:
     return any(bool(about.get("leaky_split")) for about in (run, data, metrics or {}))
 
 
-def result_sentences(metrics: dict[str, Any], leak: str = "") -> list[str]:
-    """The result, the comparison with the best single member, and how far both go.
+def headline(metrics: dict[str, Any]) -> str:
+    """The result for a reader in a hurry: cracks found, false alarms, and whether averaging paid.
 
     Args:
-        metrics: Of the evaluation.
-        leak: The mark of a leaky split; empty for a split that can give a result.
+        metrics: As in `metrics.json`.
+    """
+    counts = metrics["ensemble"]["confusion_matrix"]
+    hits, alarms = counts["true_positive"], counts["false_positive"]
+    found = f"Finds {hits:,} of {plural(hits + counts['false_negative'], 'cracked tile')}"
+    if not hits + alarms:
+        return f"{found}: it calls no tile cracked."
+    is_false = f"{alarms:,} of its {plural(hits + alarms, 'alarm')} {_are(alarms)} false"
+    if sole_member(metrics) is not None:
+        return f"{found}; {is_false}."
+    verdict = metrics["gain_over_best_single"]["f1"]["verdict"].replace(":", ",")
+    return f"{found}; {is_false}. F1 against its best member alone: {verdict}."
+
+
+def result_sentences(metrics: dict[str, Any], leak: str = "") -> list[str]:
+    """State the result, the comparison with the best single member, and what limits both.
+
+    Args:
+        metrics: As in `metrics.json`.
+        leak: Mark of a leaky split; empty for a split that can give a result.
     """
     figures, choice = metrics["ensemble"], metrics["choice"]
     counts = figures["confusion_matrix"]
@@ -51,7 +69,7 @@ def result_sentences(metrics: dict[str, Any], leak: str = "") -> list[str]:
         f"{figures['trivial_f1']:.3f}.",
         f"It finds {counts['true_positive']:,} of {plural(cracked, 'cracked tile')} (recall "
         f"{percent(figures['recall'])}); of the {plural(called, 'tile')} that it calls cracked, "
-        f"{counts['false_positive']:,} {'is' if counts['false_positive'] == 1 else 'are'} not "
+        f"{counts['false_positive']:,} {_are(counts['false_positive'])} not "
         f"(precision {percent(figures['precision'])}).",
         *comparison_sentences(metrics),
         f"On validation, where {chosen} chosen, its F1 was "
@@ -60,7 +78,7 @@ def result_sentences(metrics: dict[str, Any], leak: str = "") -> list[str]:
 
 
 def comparison_sentences(metrics: dict[str, Any]) -> list[str]:
-    """The ensemble against the member that was best by itself on validation."""
+    """Compare the ensemble with the member that was best by itself on validation."""
     gain, single = metrics["gain_over_best_single"]["f1"], metrics["best_single"]
     if sole_member(metrics) is not None:
         return [
@@ -78,7 +96,7 @@ def comparison_sentences(metrics: dict[str, Any]) -> list[str]:
 
 
 def base_rate_sentence(metrics: dict[str, Any]) -> str:
-    """What accuracy is worth nothing."""
+    """The accuracy that is reached without looking."""
     counts = metrics["ensemble"]["confusion_matrix"]
     uncracked = counts["false_positive"] + counts["true_negative"]
     share = uncracked / max(sum(counts.values()), 1)
@@ -89,7 +107,7 @@ def base_rate_sentence(metrics: dict[str, Any]) -> str:
 
 
 def calibration_sentence(figures: dict[str, Any]) -> str:
-    """What the temperature did on the test split."""
+    """State what the temperature did on the test split."""
     return (
         "The table judges the probabilities before calibration; with the temperature of validation "
         f"the log loss is {figures['calibrated_loss']:.3f}, the Brier score "
@@ -102,31 +120,31 @@ def calibration_sentence(figures: dict[str, Any]) -> str:
 def warnings_about(
     run: dict[str, Any], metrics: dict[str, Any] | None, predictions: pd.DataFrame | None
 ) -> list[str]:
-    """What a reader must know before believing any figure."""
-    found = []
+    """List what a reader must know before believing any figure."""
+    warnings = []
     data = run.get("data_summary") or {}
     split_by = (metrics or {}).get("split_by") or data.get("split_by")
     if is_leaky(run, metrics):
-        found.append(f"{LEAK}.")
+        warnings.append(f"{LEAK}.")
     elif split_by not in (None, "photograph"):
-        found.append(
+        warnings.append(
             f"Split by {split_by}, not by photograph: tiles of one photograph may be in training "
             "and in test, so leakage cannot be ruled out. Figures may be far too good."
         )
     if metrics is None:
-        return found
+        return warnings
     openings = metrics["num_test_openings"]
     if openings > 1:
-        found.append(
+        warnings.append(
             f"The test split was opened {openings} times. If anything was changed after a look at "
             "its figures, they are no longer those of unseen photographs."
         )
     if predictions is not None and not agrees(metrics, predictions):
-        found.append(
+        warnings.append(
             "predictions.csv does not give the counts in metrics.json: one of them was changed. "
             "Evaluate again."
         )
-    return found
+    return warnings
 
 
 def agrees(metrics: dict[str, Any], predictions: pd.DataFrame) -> bool:
@@ -142,7 +160,7 @@ def agrees(metrics: dict[str, Any], predictions: pd.DataFrame) -> bool:
 
 
 def early_stopping_sentence(spent: int, full: int, num_pruned: int, num_finished: int) -> str:
-    """What early stopping saved."""
+    """State what early stopping saved."""
     if not num_pruned:
         return f"No trial was stopped early; epochs trained: {spent:,}."
     return (
@@ -159,7 +177,7 @@ def is_fixed(rule: str) -> bool:
 
 
 def describe_rule(rule: str) -> str:
-    """Say how a threshold came about, to stand behind “it was”."""
+    """State how a threshold came about, to stand behind “it was”."""
     if is_fixed(rule):
         return f"fixed at {rule} beforehand"
     if rule in ("f1", "f2"):
@@ -169,7 +187,7 @@ def describe_rule(rule: str) -> str:
 
 
 def describe_temperature(temperature: float) -> str:
-    """What a temperature says of the probabilities that it corrects."""
+    """State what a temperature says of the probabilities that it corrects."""
     if round(temperature, 3) == 1:
         return "the probabilities were left as they were"
     how = "too sure" if temperature > 1 else "not sure enough"
@@ -187,6 +205,10 @@ def evaluate_command(name: str, choice: dict[str, Any]) -> str:
     else:
         words.append(f"--threshold {rule}")
     return " ".join([*words, *["--tta"] * (choice["tta_tried"] is not None)])
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
 
 
 def _interval(bounds: dict[str, Any], sign: str = "") -> str:

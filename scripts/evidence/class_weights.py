@@ -1,4 +1,4 @@
-"""Whether members' class weights should be taken out before they are averaged: RUN.
+"""Measure whether members' class weights should be taken out before averaging: RUN.
 
 A class weight w shifts the logit of a well-fitted network by log w (Elkan 2001, "The foundations of
 cost-sensitive learning", section 3), so that a probability of 0.7 means other things to members
@@ -7,9 +7,7 @@ subtracted from each member's logit, on validation photographs alone: AP, and F1
 are chosen on four fifths of the photographs and judged on the fifth. The test split stays closed.
 """
 
-import argparse
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,24 +15,23 @@ from sklearn.metrics import average_precision_score
 
 from ensemble.base.door import run_command
 from ensemble.base.errors import InputError
-from ensemble.base.files import read_object, write_json, write_table
+from ensemble.base.files import read_object
 from ensemble.base.provenance import describe_code_and_machine
 from ensemble.run.members import find_run, open_members, read_validation
 from ensemble.selection.cross_validation import cross_validate
 from ensemble.training.metrics import margins_to_probabilities
+from record import run_parser, write_evidence
 
 NUM_DRAWS = 10  # of the five folds; the F1 of all is averaged
 FIGURES = ("average_precision", "f1")
 
 
 def main() -> None:
-    """Write a row for every set of at least two members, and print what came out."""
-    parser = argparse.ArgumentParser(
-        description="Compare, on validation photographs, the mean of a run's members with the mean "
-        "after each member's class weight was taken out of its logit."
+    """Write a row for every set of at least two members, and print the gains."""
+    parser = run_parser(
+        "Compare, on validation photographs, the mean of a run's members with the mean after each "
+        "member's class weight was taken out of its logit."
     )
-    parser.add_argument("run", help="name under --out, or a path")
-    parser.add_argument("--out", type=Path, default=Path("results"), help="(default: results)")
     options = parser.parse_args()
     run = find_run(options.run, under=options.out)
     about = read_object(run / "run.json", split_digest=str)
@@ -56,24 +53,18 @@ def main() -> None:
             f"({gain['smallest']:+.4f} to {gain['largest']:+.4f}), {gain['of_all_members']:+.4f} "
             "for all members together"
         )
-    folder = options.out / "evidence"
-    folder.mkdir(parents=True, exist_ok=True)
-    write_table(folder / "class_weights.csv", table.round(5))
-    write_json(
-        folder / "class_weights.json",
-        {
-            "gain": gains,
-            "num_validation_tiles": len(validation),
-            "num_validation_photographs": int(validation["photograph"].nunique()),
-            "num_training_tiles": about["data_summary"]["num_tiles"]["train"],
-            "num_training_photographs": about["data_summary"]["num_photographs"]["train"],
-            "members": [member.record.config.model_dump(mode="json") for member in members],
-            "split_digest": about["split_digest"],
-            "trained_at_commit": about["commit"],
-            **describe_code_and_machine(),
-        },
-    )
-    print(f"written: {folder / 'class_weights.csv'} and .json")
+    origin = {
+        "gain": gains,
+        "num_validation_tiles": len(validation),
+        "num_validation_photographs": int(validation["photograph"].nunique()),
+        "num_training_tiles": about["data_summary"]["num_tiles"]["train"],
+        "num_training_photographs": about["data_summary"]["num_photographs"]["train"],
+        "members": [member.record.config.model_dump(mode="json") for member in members],
+        "split_digest": about["split_digest"],
+        "trained_at_commit": about["commit"],
+        **describe_code_and_machine(),
+    }
+    write_evidence(options.out / "evidence" / "class_weights.csv", table.round(5), origin)
 
 
 def compare_means(

@@ -1,4 +1,4 @@
-"""Measure how often the intervals of `ensemble.evaluation.intervals` hold the true value: `--help`.
+"""Measure how often the intervals of `ensemble.evaluation.intervals` hold the true value.
 
 Data sets of 10, 35 and 100 photographs are drawn from a model in which photographs differ as in
 SDNET2018: in their share of cracked tiles, in light and in difficulty. The truth is the figure of
@@ -19,7 +19,6 @@ from rich.progress import track
 
 from ensemble.base.door import run_command
 from ensemble.base.errors import InputError
-from ensemble.base.files import write_json, write_text
 from ensemble.base.provenance import describe_code_and_machine
 from ensemble.evaluation.intervals import (
     interval_of,
@@ -28,6 +27,7 @@ from ensemble.evaluation.intervals import (
     weighted_figures,
 )
 from ensemble.training.metrics import METRICS, margins_to_probabilities
+from record import write_evidence
 
 THRESHOLD, LEVEL = 0.5, 0.95
 COVERAGE_PHOTOGRAPHS = (10, 35, 100)
@@ -141,8 +141,8 @@ def summarise(runs: pd.DataFrame) -> pd.DataFrame:
 def shares_in_archive(path: Path) -> list[float]:
     """Share of cracked tiles of every photograph, sorted, told by the names in an SDNET2018 zip."""
     with zipfile.ZipFile(path) as archive:
-        found = [re.search(r"/([CU])([DPW])/(\d+)-\d+\.jpg$", n) for n in archive.namelist()]
-    names = pd.DataFrame([match.groups() for match in found if match], columns=[*"lsp"])
+        tiles = re.findall(r"/([CU])([DPW])/(\d+)-\d+\.jpg$", "\n".join(archive.namelist()), re.M)
+    names = pd.DataFrame(tiles, columns=[*"lsp"])
     if names.empty:
         raise InputError(f"{path} has no tiles named like D/CD/7001-12.jpg; give SDNET2018's zip")
     return sorted((names["l"] == "C").groupby([names["s"], names["p"]]).mean().round(4))
@@ -151,9 +151,13 @@ def shares_in_archive(path: Path) -> list[float]:
 def main(arguments: list[str] | None = None) -> None:
     """Parse the command line, simulate, write `interval_coverage.csv` and `.json`."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data-sets", type=int, default=2000, help="of each size (default: 2000)")
-    parser.add_argument("--resamples", type=int, default=500, help="of a data set (default: 500)")
-    parser.add_argument("--seed", type=int, default=0, help="of everything (default: 0)")
+    parser.add_argument(
+        "--data-sets", type=int, default=2000, help="data sets of each size (default: 2000)"
+    )
+    parser.add_argument(
+        "--resamples", type=int, default=500, help="resamples of a data set (default: 500)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of all draws (default: 0)")
     parser.add_argument("--shares", type=Path, help="an SDNET2018 zip, to note its crack shares")
     parser.add_argument("--out", type=Path, default=Path("results/evidence"), help="folder")
     options = parser.parse_args(arguments)
@@ -167,7 +171,7 @@ def main(arguments: list[str] | None = None) -> None:
         for n in COVERAGE_PHOTOGRAPHS
     ]
     table = summarise(pd.concat(runs))
-    about = {
+    origin = {
         "claim": "share of 95 % intervals that hold the figure of the population",
         "model": asdict(MODEL),
         "crack_shares_of_real_photographs": shares,
@@ -181,10 +185,7 @@ def main(arguments: list[str] | None = None) -> None:
         "date": datetime.now(UTC).date().isoformat(),
         **describe_code_and_machine(),
     }
-    options.out.mkdir(parents=True, exist_ok=True)
-    write_text(options.out / "interval_coverage.csv", table.to_csv(index=False))
-    write_json(options.out / "interval_coverage.json", about)
-    print(f"written: {options.out / 'interval_coverage.csv'}")
+    write_evidence(options.out / "interval_coverage.csv", table, origin)
 
 
 if __name__ == "__main__":

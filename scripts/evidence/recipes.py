@@ -22,11 +22,8 @@ from ensemble.evaluation.protocol import evaluate_run
 from ensemble.recipes.recipe import RECIPES, Recipe, load_recipe
 from ensemble.run.members import open_members
 from ensemble.training.cost import summarise
+from record import describe_origin
 
-PROVENANCE = (
-    *("commit", "versions", "hardware", "evaluated_at", "split_digest", "split_by"),
-    *("num_test_tiles", "num_test_photographs", "num_test_openings", "intervals"),
-)
 TESTED = ("f1", "precision", "recall", "accuracy", "average_precision")
 
 
@@ -82,12 +79,7 @@ def record(recipe: Recipe, run: Path, out: Path) -> None:
     new = pd.concat([others, pd.DataFrame(rows)]).sort_values("recipe", kind="stable")
     write_text(table, new.convert_dtypes().to_csv(index=False))  # whole numbers without a point
     known = read_object(provenance) if provenance.exists() else {}
-    known[recipe.name] = {
-        **{key: metrics[key] for key in PROVENANCE},
-        "seed": about["seed"],
-        "initial_weights": {b: w["digest"] for b, w in about["weights"].items()},
-        "recipe": about["recipe"],
-    }
+    known[recipe.name] = {**describe_origin(about, metrics), "recipe": about["recipe"]}
     write_json(provenance, dict(sorted(known.items())))
     print(f"written: {table} and {provenance.name}")
 

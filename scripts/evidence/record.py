@@ -5,23 +5,25 @@ The table is generated from `evaluation/metrics.json`; beside it stands what it 
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from ensemble.base.door import run_command
-from ensemble.base.files import read_json, write_json, write_text
+from ensemble.base.files import make_folder, read_json, write_json, write_table
 from ensemble.evaluation.figures import flat_row
 from ensemble.run.members import find_run
 
-PROVENANCE = ("commit", "versions", "hardware", "evaluated_at", "split_digest", "split_by")
+KEPT = (
+    *("commit", "versions", "hardware", "evaluated_at", "split_digest", "split_by"),
+    *("num_test_tiles", "num_test_photographs", "num_test_openings", "intervals"),
+)
 
 
 def main() -> None:
     """Write one row for the ensemble, each member and each surface, with intervals."""
-    parser = argparse.ArgumentParser(description="Keep the figures of an evaluated run.")
-    parser.add_argument("run", help="name under --out, or a path")
-    parser.add_argument("name", help="of the table")
-    parser.add_argument("--out", type=Path, default=Path("results"), help="(default: results)")
+    parser = run_parser("Keep the figures of an evaluated run.")
+    parser.add_argument("name", help="name of the table")
     options = parser.parse_args()
     run = find_run(options.run, under=options.out)
     metrics, about = read_json(run / "evaluation" / "metrics.json"), read_json(run / "run.json")
@@ -31,30 +33,47 @@ def main() -> None:
         *(flat_row(f"ensemble on {name}", part) for name, part in metrics["surfaces"].items()),
     ]
     epochs = pd.read_csv(run / "epochs.csv")
-    folder = options.out / "evidence"
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / f"{options.name}.csv", pd.DataFrame(rows).to_csv(index=False))
-    write_json(
-        folder / f"{options.name}.json",
-        {
-            "best_single_trial": metrics["best_single"]["trial"],
-            "gain_over_best_single": metrics["gain_over_best_single"],
-            "num_test_tiles": metrics["num_test_tiles"],
-            "num_test_photographs": metrics["num_test_photographs"],
-            "num_test_openings": metrics["num_test_openings"],
-            "intervals": metrics["intervals"],
-            "choice": {k: metrics["choice"][k] for k in ("method", "threshold_rule", "threshold")},
-            "seed": about["seed"],
-            "initial_weights": {b: w["digest"] for b, w in about["weights"].items()},
-            "num_trials": int(epochs["trial"].nunique()),
-            "num_epochs_trained": len(epochs),
-            "training_and_validation_seconds": float(
-                (epochs["train_seconds"] + epochs["val_seconds"]).sum()
-            ),
-            **{key: metrics[key] for key in PROVENANCE},
-        },
-    )
-    print(f"written: {folder / options.name}.csv and .json")
+    seconds = epochs["train_seconds"] + epochs["val_seconds"]
+    origin = {
+        "best_single_trial": metrics["best_single"]["trial"],
+        "gain_over_best_single": metrics["gain_over_best_single"],
+        "choice": {k: metrics["choice"][k] for k in ("method", "threshold_rule", "threshold")},
+        "num_trials": int(epochs["trial"].nunique()),
+        "num_epochs_trained": len(epochs),
+        "training_and_validation_seconds": float(seconds.sum()),
+        **describe_origin(about, metrics),
+    }
+    write_evidence(options.out / "evidence" / f"{options.name}.csv", pd.DataFrame(rows), origin)
+
+
+def run_parser(description: str) -> argparse.ArgumentParser:
+    """A parser of a command that takes a run and writes to `results/evidence/`."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("run", help="name under --out, or a path")
+    parser.add_argument("--out", type=Path, default=Path("results"), help="(default: results)")
+    return parser
+
+
+def describe_origin(about: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:
+    """What the figures of a test came from.
+
+    Args:
+        about: As in `run.json`.
+        metrics: As in `metrics.json`.
+    """
+    return {
+        "seed": about["seed"],
+        "initial_weights": {b: w["digest"] for b, w in about["weights"].items()},
+        **{key: metrics[key] for key in KEPT},
+    }
+
+
+def write_evidence(path: Path, table: pd.DataFrame, origin: dict[str, Any]) -> None:
+    """Write a table as CSV and what it came from as JSON beside it, and print where."""
+    make_folder(path.parent)
+    write_table(path, table)
+    write_json(path.with_suffix(".json"), origin)
+    print(f"written: {path} and {path.with_suffix('.json').name}")
 
 
 if __name__ == "__main__":

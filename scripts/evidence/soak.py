@@ -14,17 +14,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import pandas as pd
 
 from ensemble.base.door import run_command
 from ensemble.base.errors import InputError
-from ensemble.base.files import read_object, read_table, write_json, write_text
+from ensemble.base.files import read_object, read_table
 from ensemble.base.provenance import describe_code_and_machine
+from record import write_evidence
 
 ROOT = Path(__file__).parents[2]
 PARTS = {
@@ -39,14 +39,8 @@ OPTIONS = {name: option for counts in COUNTS.values() for name, (option, _) in c
 Row = dict[Any, Any]
 
 
-@dataclass(frozen=True)
-class Earlier:
-    """What a table holds already.
-
-    Attributes:
-        rows: One a test.
-        wall_seconds: Of all its runs.
-    """
+class Earlier(NamedTuple):
+    """What a table holds already: a row a test, and the time that all its runs took."""
 
     rows: list[Row]
     wall_seconds: int
@@ -75,7 +69,6 @@ def main() -> None:
     earlier = {}
     if options.again:  # all are read before the first of them runs for hours
         earlier = {part: read_earlier(tables[part], counts_of[part]) for part in parts}
-    options.out.mkdir(parents=True, exist_ok=True)
     passed = [
         soak(PARTS[part], counts_of[part], tables[part], earlier=earlier.get(part))
         for part in parts
@@ -88,8 +81,8 @@ def read_earlier(table: Path, counts: dict[str, int]) -> Earlier:
     """Read a table that `soak` wrote; rows without a commit have that of the .json beside it.
 
     Args:
-        table: Of the part.
-        counts: With which its tests are to run again.
+        table: Path of the part's table.
+        counts: Counts with which its tests are to run again.
 
     Raises:
         InputError: It is missing or damaged, or was measured with other counts.
@@ -120,10 +113,10 @@ def soak(
 
     Args:
         names: Names of files below `tests/`.
-        counts: By the variables that the tests read.
-        table: To write.
-        earlier: What it holds already: then only other tests, and those that did not pass, are run.
-        root: The folder that `tests/` is in.
+        counts: Counts by the environment variable that the tests read.
+        table: Path of the table to write.
+        earlier: What it holds already; then only new tests and those that did not pass are run.
+        root: Folder that `tests/` is in.
 
     Returns:
         Whether all passed.
@@ -157,17 +150,12 @@ def soak(
     rows = [{**_row(case), "commit": about["commit"]} for case in cases]
     wall_seconds = round(time.monotonic() - started)
     if not rows:
-        raise InputError(
-            f"pytest ran no test (exit code {done.returncode}); see what it says above"
-        )
+        raise InputError(f"pytest ran no test (exit code {done.returncode}); see its output above")
     if earlier is not None:
         rows = merge_rows(old, rows)
         wall_seconds += earlier.wall_seconds
-    write_text(table, pd.DataFrame(rows).to_csv(index=False))
-    write_json(
-        table.with_suffix(".json"), {"counts": counts, "wall_seconds": wall_seconds, **about}
-    )
-    print(f"written: {table} and .json")
+    origin = {"counts": counts, "wall_seconds": wall_seconds, **about}
+    write_evidence(table, pd.DataFrame(rows), origin)
     return done.returncode == 0
 
 

@@ -635,6 +635,7 @@ def test_a_summary_leaves_nothing(here, capsys):
 
 @pytest.mark.slow
 def test_the_table_of_recipes_names_what_really_ran(here, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "scripts" / "evidence")
     main = runpy.run_path(str(ROOT / "scripts" / "evidence" / "recipes.py"))["main"]
     words = ["--metu", "metu", "--sdnet", "tiles", "--gpus", "0", "--epochs", "1"]
     words += ["--image-size", "32", "--backbone", "small_cnn", "--weights", "none"]
@@ -663,6 +664,7 @@ def test_the_table_of_recipes_names_what_really_ran(here, monkeypatch):
 
 
 def test_a_recipe_without_its_data_is_named(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "scripts" / "evidence")
     main = runpy.run_path(str(ROOT / "scripts" / "evidence" / "recipes.py"))["main"]
     monkeypatch.setattr(sys, "argv", ["recipes.py", "--sdnet", "tiles"])
     with pytest.raises(InputError, match="mobilenetv2-augmented needs --metu PATH"):

@@ -79,6 +79,7 @@ def view(request: pytest.FixtureRequest, browser: Any, report: Path) -> Iterator
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("request", lambda request: requests.append(request.url))
     page.goto(report.as_uri())
+    page.evaluate("document.querySelectorAll('details').forEach(each => (each.open = true))")
     yield {"page": page, "width": width, "complaints": complaints, "requests": requests}
     page.close()
 

@@ -1,21 +1,20 @@
 """The comparison of means with and without the members' class weights, on scores made by hand."""
 
-import importlib.util
+import importlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "evidence" / "class_weights.py"
+FOLDER = Path(__file__).parents[2] / "scripts" / "evidence"
 
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("class_weights", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(FOLDER)
+        return importlib.import_module("class_weights")
 
 
 def test_taking_out_the_weights_gives_the_mean_of_members_without_any(script):
