@@ -2,11 +2,12 @@
 
 PYTHON ?= python3
 RUN := .venv/bin/python
+SHARED := -n 2 --dist loadfile --no-loadscope-reorder  # a file of tests goes to one of two processes
 OUTCOMES = results/outcomes/$(shell git describe --always --dirty=+)-$(shell date -u +%Y%m%dT%H%M%S)
 
 .PHONY: help demo check test test-all flaky soak bench bench-small docs lint clean
 
-help:  ## these lines
+help:  ## these lines, at once
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/'
 
 .venv/.installed: pyproject.toml constraints.txt
@@ -21,17 +22,17 @@ demo: .venv/.installed  ## draw concrete, search six trials, test the ensemble: 
 	$(RUN) -m ensemble.evaluate demo
 	$(RUN) -m ensemble.report demo
 
-check: .venv/.installed lint  ## format, style, types and the tests that need no torch: under a minute
-	$(RUN) -m pytest -n 2 --dist loadfile -q --pure -m "not slow and not long"
+check: .venv/.installed lint  ## before each commit: format, style, types and the tests without torch: under a minute
+	$(RUN) -m pytest $(SHARED) -q --pure -m "not slow and not long"
 
-test: .venv/.installed lint  ## all tests but the long ones: under 10 minutes
-	$(RUN) -m pytest -n 2 --dist loadfile -m "not long"
+test: .venv/.installed lint  ## all tests but the long ones: under 6 minutes on two idle cores
+	$(RUN) -m pytest $(SHARED) -m "not long"
 
-test-all: .venv/.installed lint  ## all tests, as CI runs them: with kills, full disks and clusters
-	$(RUN) -m pytest -n 2 --dist loadfile -m "not long" --junit-xml $(OUTCOMES)-fast.xml
+test-all: .venv/.installed lint  ## all tests, as CI runs them, with kills, full disks and clusters: half an hour
+	$(RUN) -m pytest $(SHARED) -m "not long" --junit-xml $(OUTCOMES)-fast.xml
 	$(RUN) -m pytest -n 2 --dist worksteal -m long --junit-xml $(OUTCOMES)-long.xml
 
-flaky: .venv/.installed  ## tests that failed and passed at one commit, in the runs of test-all so far
+flaky: .venv/.installed  ## tests that failed and passed at one commit, in the runs of test-all so far: at once
 	$(RUN) tests/outcomes.py
 
 soak: .venv/.installed  ## the faults in full counts, for hours; writes results/evidence/soak_*.csv
@@ -40,16 +41,16 @@ soak: .venv/.installed  ## the faults in full counts, for hours; writes results/
 bench: .venv/.installed  ## how quick, against the bare floor and against peers: an hour; writes results/benchmarks/
 	$(RUN) scripts/benchmark.py $(BENCH)
 
-bench-small: .venv/.installed  ## the same without peers in minutes, to show that it works
+bench-small: .venv/.installed  ## the same without peers, to show that it works: a few minutes
 	$(RUN) scripts/benchmark.py --small --peers "" --out results/small-benchmark --name small
 
-docs: .venv/.installed  ## the pages of docs/ with the API reference, in docs/_build/html
+docs: .venv/.installed  ## the pages of docs/ with the API reference, in docs/_build/html: under a minute
 	$(RUN) -m sphinx --builder html --fail-on-warning --keep-going --quiet docs docs/_build/html
 
-lint: .venv/.installed  ## format, style and types
+lint: .venv/.installed  ## format, style and types: seconds, a minute the first time
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
 
-clean:  ## the environment and what searches left, but not the committed tables
-	rm -rf .venv results/packs results/demo
+clean:  ## remove the environment and what commands left, but not the committed tables: at once
+	rm -rf .venv results/packs results/demo results/outcomes docs/_build

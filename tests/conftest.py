@@ -5,6 +5,7 @@ Nothing here imports torch before a test needs it: `--pure` is for tests that ne
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,12 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     """Leave out, with --pure, the files that are not: not even their imports are paid for."""
     is_test = collection_path.name.startswith("test_")
     return True if config.getoption("--pure") and is_test and not is_pure(collection_path) else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files with most slow tests come first, so that workers of xdist end at the same time."""
+    num_slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -num_slow[item.path])
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -43,7 +43,7 @@ def test_what_trials_print_is_in_ray_log_and_not_on_the_console_and_a_continued_
     log = folder / "results" / "talks" / "ray.log"
     kept = ""
     for num_starts in (1, 2):
-        said = type_in(folder, *command, str(2 * num_starts))
+        said = type_in(folder, *command, str(num_starts))
         assert "trial says" not in said
         assert COMPLAINS not in said
         assert not re.search(CHATTER, said), said
