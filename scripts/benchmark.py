@@ -20,6 +20,7 @@ import torch
 
 from bench import (
     accuracy,
+    commands,
     floor,
     gpu,
     growth,
@@ -41,8 +42,8 @@ from ensemble.data.prepare import is_synthetic, prepare_data
 from ensemble.data.reading.listing import Reader
 from ensemble.data.sources import open_source
 
-PARTS = ("training", "choices", "packing", "selection", "searcher", "memory", "gpu", "accuracy",
-         "growth", "search")  # fmt: skip
+PARTS = ("commands", "training", "choices", "packing", "selection", "searcher", "memory", "gpu",
+         "accuracy", "growth", "search")  # fmt: skip
 
 
 def main() -> None:
@@ -130,6 +131,8 @@ def _measure(plan: Plan, parts: Sequence[str], options: argparse.Namespace) -> I
     if "training" in parts or "search" in parts:
         speeds = training.measure_speeds(plan, plan.config())
         yield from training.measure(plan, speeds)
+    if "commands" in parts:
+        yield from commands.measure()
     if "choices" in parts:
         yield from floor.measure(plan)
     if "packing" in parts:

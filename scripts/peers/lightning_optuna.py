@@ -28,12 +28,12 @@ from torchmetrics.classification import BinaryAveragePrecision, BinaryF1Score
 
 from same import (
     CRACKED,
-    SEARCH_SPACE,
     make_loaders,
     make_loss,
     make_model,
     make_optimizer,
     parse_arguments,
+    search_with_optuna,
     write_result,
 )
 
@@ -83,11 +83,7 @@ def main() -> None:
     if not torch.cuda.is_available():
         torch.set_num_threads(options.slots)
 
-    def objective(trial: optuna.Trial) -> float:
-        config = {
-            name: trial.suggest_float(name, low, high, log=log)
-            for name, (low, high, log) in SEARCH_SPACE.items()
-        }
+    def objective(trial: optuna.Trial, config: dict[str, float]) -> float:
         L.seed_everything(options.seed, workers=True, verbose=False)
         train_loader, val_loader = make_loaders(options, num_trials=1)
         logger = CSVLogger(folder, name=f"trial-{trial.number}")
@@ -110,30 +106,8 @@ def main() -> None:
         return checkpoint.best_model_score.item()
 
     with tempfile.TemporaryDirectory() as folder:
-        search_started = time.perf_counter()
-        study = optuna.create_study(
-            direction="maximize", sampler=optuna.samplers.TPESampler(seed=options.seed)
-        )
-        study.optimize(objective, n_trials=options.trials)
-        search_seconds = time.perf_counter() - search_started
-
-    trials = []
-    for trial in study.trials:
-        assert trial.duration is not None
-        trials.append(
-            {
-                "val_f1": trial.values[0],
-                **trial.user_attrs,
-                "seconds": trial.duration.total_seconds(),
-            }
-        )
-    write_result(
-        options,
-        started=STARTED,
-        search_seconds=search_seconds,
-        trials=trials,
-        packages=["optuna", "lightning"],
-    )
+        found = search_with_optuna(objective, options)
+    write_result(options, *found, started=STARTED, packages=["optuna", "lightning"])
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ from same import (
     make_model,
     make_optimizer,
     parse_arguments,
+    train_epoch,
     validate,
     write_result,
 )
@@ -56,16 +57,8 @@ def train_fn_per_worker(config: dict[str, Any]) -> None:
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bfloat16")
     num_images = 0
     for _ in range(options.epochs):
-        model.train()
-        for images, labels in train_loader:  # on the device already
-            optimizer.zero_grad()
-            with autocast:
-                loss = criterion(model(images), labels)
-            loss.backward()
-            optimizer.step()
-            num_images += len(images)
+        num_images += train_epoch(model, train_loader, criterion, optimizer, device, autocast)
         scheduler.step()
-
         metrics = {**validate(model, val_loader, device, autocast), "train_images": num_images}
         with tempfile.TemporaryDirectory() as folder:
             torch.save(model.state_dict(), Path(folder) / "model.pt")
@@ -140,13 +133,7 @@ def main() -> None:
                     "seconds": float(result.metrics["time_total_s"]),
                 }
             )
-    write_result(
-        options,
-        started=STARTED,
-        search_seconds=search_seconds,
-        trials=trials,
-        packages=["optuna", "ray"],
-    )
+    write_result(options, trials, search_seconds, started=STARTED, packages=["optuna", "ray"])
 
 
 if __name__ == "__main__":

@@ -10,11 +10,12 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import optuna
 import torch
 from sklearn.metrics import average_precision_score, f1_score
 from torch import Tensor, nn
@@ -173,23 +174,76 @@ def validate(
     }
 
 
+def search_with_optuna(
+    objective: Callable[[optuna.Trial, dict[str, float]], float], options: argparse.Namespace
+) -> tuple[list[dict[str, float]], float]:
+    """Run the trials of a study, one at a time.
+
+    Args:
+        objective: Takes a trial and its configuration, returns the best F1, and leaves `val_ap` and
+            `train_images` as attributes of the trial.
+        options: Options of the command line.
+
+    Returns:
+        What `write_result` takes of each trial, and the seconds of all.
+    """
+
+    def run(trial: optuna.Trial) -> float:
+        ranges = SEARCH_SPACE.items()
+        config = {name: trial.suggest_float(name, a, b, log=log) for name, (a, b, log) in ranges}
+        return objective(trial, config)
+
+    started = time.perf_counter()
+    sampler = optuna.samplers.TPESampler(seed=options.seed)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    study.optimize(run, n_trials=options.trials)
+    trials = []
+    for trial in study.trials:
+        assert trial.duration is not None
+        seconds = trial.duration.total_seconds()
+        trials.append({"val_f1": trial.values[0], **trial.user_attrs, "seconds": seconds})
+    return trials, time.perf_counter() - started
+
+
+def train_epoch(
+    model: nn.Module,
+    loader: DataLoader,
+    criterion: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    device: torch.device,
+    autocast: torch.autocast,
+) -> int:
+    """Train on every batch of a loader once, and return the number of images."""
+    model.train()
+    num_images = 0
+    for images, labels in loader:
+        images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+        optimizer.zero_grad()
+        with autocast:
+            loss = criterion(model(images), labels)
+        loss.backward()
+        optimizer.step()
+        num_images += len(images)
+    return num_images
+
+
 def write_result(
     options: argparse.Namespace,
+    trials: Sequence[dict[str, float]],
+    search_seconds: float,
     *,
     started: float,
-    search_seconds: float,
-    trials: Sequence[dict[str, float]],
     packages: Sequence[str],
 ) -> None:
     """Write the result file and say where it is.
 
     Args:
-        options: Of the command line; recorded, of paths the last name.
-        started: `time.perf_counter()` before torch and the rest were imported.
-        search_seconds: Without imports and without Ray's start.
+        options: Options of the command line; recorded, of paths the last name.
         trials: In each `val_f1` and `val_ap` of the epoch that is best by F1, `train_images`
             (drawn in all epochs) and `seconds`.
-        packages: Whose versions matter, besides torch and torchvision.
+        search_seconds: Seconds of all trials, without imports and without Ray's start.
+        started: `time.perf_counter()` before torch and the rest were imported.
+        packages: Packages whose versions matter, besides torch and torchvision.
     """
     num_images = sum(int(trial["train_images"]) for trial in trials)
     result = {

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from ensemble.cli import COMMANDS
 from ensemble.data.packing import pack
 from ensemble.data.sources import open_source
 from ensemble.data.synthetic import draw_dataset
@@ -40,10 +41,18 @@ def pack_folder(tiles, tmp_path_factory):
 
 
 def check(rows, part):
+    rows = list(rows)
     assert all(row.part == part and math.isfinite(row.value) for row in rows)
     names = [row.what for row in rows]
     assert len(set(names)) == len(names)
     return {row.what: row for row in rows}
+
+
+def test_help_of_every_command_is_measured_beside_a_bare_python(bench):
+    found = check(bench("commands").measure(), "commands")
+    for command in COMMANDS:
+        assert found[f"{command} --help"].verdict == "met"
+        assert found[f"{command} --help ÷ python -c pass"].value > 1
 
 
 def test_packing_is_compared_with_its_decoder_and_leaves_nothing(bench, tiles, tmp_path):
