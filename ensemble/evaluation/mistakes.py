@@ -29,12 +29,8 @@ def suspect_labels(
     The rule is confident learning's: the threshold of a class is the mean probability of that class
     over the tiles labelled so, and a label is suspect where the probability of the other class
     reaches the other's threshold (and, if the stated class reaches its own too, is the larger one).
-    They are ranked by the normalised margin p(stated) − p(other), which for two classes is
-    2 · confidence − 1. A mean can be near 0 or 1 only if members agree, so agreement is in the
-    rank already; how many members contradict the label by the same rule, each with thresholds of
-    its own, is told beside it. The probabilities must be of tiles that no member was trained on.
-
-    It is a list to look at, not a list of wrong labels: what all members find hard is in it too.
+    Tiles that all members find hard are among the suspects, so a person has to look at them. No
+    member may have been trained on the tiles.
 
     Args:
         predictions: `tile`, `photograph`, `surface`, `label`, `trial_<n>` …, `ensemble`,
@@ -43,7 +39,8 @@ def suspect_labels(
 
     Returns:
         `rank` from 1, the tile's columns, `suggested_label`, `ensemble`, `members_contradicting`
-        (weighted share, 0–1) and `confidence`, the calibrated probability of the stated label.
+        (weighted share of the members that contradict the label by the same rule, 0–1) and
+        `confidence`, the calibrated probability of the stated label, by which they are ranked.
     """
     trials = [name for name in predictions.columns if str(name).startswith("trial_")]
     shares = np.asarray(weights, dtype=np.float64)
@@ -84,15 +81,13 @@ def relabelled_figures(
 ) -> pd.DataFrame:
     """The test figures if the first 0, 5, 10, … and all suspects were labelled as suggested.
 
-    A sensitivity, not a result: the ensemble itself chose the tiles. A suspect whose suggested
-    label is the ensemble's verdict raises F1; one whose verdict is the label as it stands lowers
-    it, because suspects are found without the threshold. So the figures bound nothing; only labels
-    that a person gave anew (`read_labels`) make a result.
+    They show sensitivity and are no result, as the ensemble itself chose the tiles; nor are they
+    bounds, as suspects are found without the threshold.
 
     Args:
         predictions: `tile`, `label`, `ensemble`.
-        suspects: As `suspect_labels` ranks them.
-        threshold: On `ensemble`.
+        suspects: Suspects as `suspect_labels` ranks them.
+        threshold: Threshold on `ensemble`.
 
     Returns:
         `num_relabelled`, `f1`, `precision`, `recall`, `average_precision` (NaN where only one class
@@ -121,11 +116,7 @@ class CorrectedLabels(NamedTuple):
 
 
 def read_labels(path: Path) -> CorrectedLabels:
-    """Read a re-labelled list, whose tiles nothing is known of yet.
-
-    Args:
-        path: A CSV file with columns `tile` and `label` (0 or 1); others are ignored, so that an
-            edited list of suspects will do.
+    """Read a CSV file with columns `tile` and `label` (0 or 1), such as an edited list of suspects.
 
     Raises:
         InputError: The file is missing or no such list, or a row has a label that is not 0 or 1, or
@@ -149,15 +140,9 @@ def read_labels(path: Path) -> CorrectedLabels:
 
 
 def correct_labels(predictions: pd.DataFrame, corrected: CorrectedLabels) -> pd.Series:
-    """The labels of `predictions`, with those of a re-labelled list in place of their own.
+    """Labels (N,) of `predictions` (`tile`, `label`), with corrected ones in place of their own.
 
-    Args:
-        predictions: `tile`, `label`.
-        corrected: The re-labelled list; tiles that are not among the predictions are ignored, so
-            that the list which a search was given will do.
-
-    Returns:
-        (N,) int64 labels, indexed as `predictions` is.
+    Corrected labels of other tiles are ignored, so the list that a search was given will do.
 
     Raises:
         InputError: No tile of the list is among the predictions.

@@ -90,10 +90,10 @@ def average_maps(
     """The ensemble's map: the weighted mean of its members' maps.
 
     Args:
-        models: M networks; a generator may load one at a time.
-        backbones: (M,) their names.
+        models: M networks.
+        backbones: (M,) names of their backbones.
         images: (B, 3, S, S) for all members, or M such batches where members differ in S.
-        weights: (M,) any positive scale.
+        weights: (M,) weights on any positive scale.
 
     Returns:
         (B, MAP_PX, MAP_PX) float32 from 0 to 1; near 1 only where all members agree.
@@ -110,32 +110,19 @@ def average_maps(
 
 
 class Group(NamedTuple):
-    """Tiles of a sheet that belong together.
+    """Tiles of a sheet that belong together."""
 
-    Attributes:
-        heading: Stands above them; none where it is empty.
-        tiles: (K, H, W, 3) uint8; K may be 0.
-        maps: (K, h, w) from 0 (left clear) to 1 (red).
-        captions: (K,) wrapped at spaces, line feeds kept.
-    """
-
-    heading: str
-    tiles: np.ndarray
-    maps: np.ndarray
-    captions: Sequence[str]
+    heading: str  # empty for none
+    tiles: np.ndarray  # (K, H, W, 3) uint8; K may be 0
+    maps: np.ndarray  # (K, h, w) from 0 (left clear) to 1 (red)
+    captions: Sequence[str]  # (K,) wrapped at spaces, line feeds kept
 
 
 def draw_gallery(path: Path, title: str, groups: Sequence[Group], *, columns: int = 6) -> None:
     """Draw every tile twice, plain and under its map as heat, over its caption, with a legend.
 
     The sheet carries its title and each tile's place and caption as text (`SHEET_KEY`), so that a
-    page can lay the tiles out anew.
-
-    Args:
-        path: The .png to write.
-        title: Stands above.
-        groups: One below another.
-        columns: Tiles in a row.
+    page can lay the tiles out anew. Groups stand one below another, `columns` tiles in a row.
     """
     for _, tiles, maps, captions in groups:
         if not len(tiles) == len(maps) == len(captions):
@@ -143,54 +130,38 @@ def draw_gallery(path: Path, title: str, groups: Sequence[Group], *, columns: in
                 "as many tiles as maps and captions must hold, but got "
                 f"{len(tiles)}, {len(maps)} and {len(captions)}"
             )
-    drawn = [_draw_group(group, columns) for group in groups]
-    parts = [part for part, _ in drawn]
-    font = ImageFont.load_default(16)
-    widths = [round(font.getlength(title)) + 2 * MARGIN_PX, *(part.width for part in parts)]
-    top = TITLE_PX
-    if any(group.captions for group in groups):
-        widths.append(LEGEND_PX[0])
-        top += LEGEND_PX[1]
-    height = top + sum(part.height for part in parts) + 2 * MARGIN_PX
-    sheet = Image.new("RGB", (max(widths), height), "white")
-    draw = ImageDraw.Draw(sheet)
-    draw.text((MARGIN_PX, MARGIN_PX), title, "black", font)
-    if any(group.captions for group in groups):
+    parts = [_draw_group(group, columns) for group in groups]
+    has_tiles = any(group.captions for group in groups)
+    font, legend_width, legend_height = ImageFont.load_default(16), *LEGEND_PX
+    widths = [round(font.getlength(title)) + 2 * MARGIN_PX, *(part.width for part, _ in parts)]
+    top = TITLE_PX + has_tiles * legend_height + MARGIN_PX
+    height = top + sum(part.height for part, _ in parts) + MARGIN_PX
+    sheet = Image.new("RGB", (max(*widths, has_tiles * legend_width), height), "white")
+    ImageDraw.Draw(sheet).text((MARGIN_PX, MARGIN_PX), title, "black", font)
+    if has_tiles:
         _draw_legend(sheet, TITLE_PX)
-    top += MARGIN_PX
     shown = []
-    for group, (part, corners) in zip(groups, drawn, strict=True):
+    for group, (part, corners) in zip(groups, parts, strict=True):
         sheet.paste(part, (0, top))
-        shown += [
-            {
-                "box": (left, top + down, left + 2 * TILE_PX + GAP_PX, top + down + TILE_PX),
-                "caption": c,
-            }
-            for (left, down), c in zip(corners, group.captions, strict=True)
-        ]
+        for (left, down), caption in zip(corners, group.captions, strict=True):
+            box = left, top + down, left + 2 * TILE_PX + GAP_PX, top + down + TILE_PX
+            shown.append({"box": box, "caption": caption})
         top += part.height
-    about = PngInfo()
-    about.add_itxt(SHEET_KEY, json.dumps({"title": title, "tiles": shown}))
+    text = PngInfo()
+    text.add_itxt(SHEET_KEY, json.dumps({"title": title, "tiles": shown}))
     with atomic_write(path) as temporary:
-        sheet.save(temporary, format="PNG", pnginfo=about)
+        sheet.save(temporary, format="PNG", pnginfo=text)
 
 
 def _draw_legend(sheet: Image.Image, top: int) -> None:
-    """What the colours say: where in a tile; two tiles' do not compare."""
+    """Say what the colours mean."""
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
-    left = MARGIN_PX
-    for piece in (
-        "right of each tile: where signs of a crack were seen, from none",
-        Image.fromarray(draw_heat_bar(*BAR_PX)),
-        "to the most in that tile, however little",
-    ):
-        if isinstance(piece, str):
-            draw.text((left, top + 4), piece, "dimgrey", font)
-            left += round(font.getlength(piece))
-        else:
-            sheet.paste(piece, (left, top + 4))
-            left += piece.width
-        left += MARGIN_PX
+    before = "right of each tile: where signs of a crack were seen, from none"
+    draw.text((MARGIN_PX, top + 4), before, "dimgrey", font)
+    left = 2 * MARGIN_PX + round(font.getlength(before))
+    sheet.paste(Image.fromarray(draw_heat_bar(*BAR_PX)), (left, top + 4))
+    after = "to the most in that tile, however little"
+    draw.text((left + BAR_PX[0] + MARGIN_PX, top + 4), after, "dimgrey", font)
 
 
 def draw_heat_bar(width: int, height: int) -> np.ndarray:
@@ -242,7 +213,7 @@ def _overlay(picture: Image.Image, evidence: np.ndarray) -> Image.Image:
 
 
 def _wrap(text: str, font: Any, width: int) -> list[str]:
-    """Break at spaces; a word that is too long loses its beginning, as the end of a name tells."""
+    """Break text at spaces; of a word that is too long, such as a path, the end is kept."""
     lines = []
     for part in text.split("\n"):
         line = ""

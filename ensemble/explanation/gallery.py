@@ -21,13 +21,9 @@ NUM_SHOWN = 24
 def draw_galleries(
     folder: Path, predictions: pd.DataFrame, ensemble: Ensemble, tiles: SplitTiles
 ) -> None:
-    """Write `misses.png` and `false_alarms.png`.
+    """Write `misses.png` and `false_alarms.png` into a folder.
 
-    Args:
-        folder: Folder of the pictures.
-        predictions: One row a tile, in the order of `tiles`.
-        ensemble: The ensemble that judged the tiles.
-        tiles: The tiles that were judged.
+    `predictions` has one row a tile, in the order of `tiles`, which the ensemble judged.
     """
     errors = find_errors(predictions, ensemble.threshold)
     for kind, name in (("miss", "misses.png"), ("false alarm", "false_alarms.png")):
@@ -50,8 +46,7 @@ def draw_worst(
 
     Args:
         path: The .png to write.
-        predictions: `tile`, `photograph`, `surface`, `label` and `probability`, in the order of
-            `tiles`.
+        predictions: `tile`, `photograph`, `surface`, `label` and `probability` of each of `tiles`.
         member: The member that judged the tiles.
         tiles: The tiles that were judged.
         name: Name of the member for people.
@@ -78,7 +73,7 @@ def draw_worst(
 
 
 def _describe(kind: str, count: int) -> str:
-    """How many of them, in words that a newcomer takes rightly."""
+    """The number of errors of a kind, with what that kind is."""
     if kind == "miss":
         return f"{count:,} {'miss' if count == 1 else 'misses'} (cracks called uncracked)"
     return f"{plural(count, 'false alarm')} (uncracked called cracked)"

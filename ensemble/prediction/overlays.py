@@ -39,8 +39,8 @@ def draw_overlays(
 
     Args:
         pictures: Pictures that were scored, and perhaps others.
-        tiles: Their rows, as `predict_pictures` returns them.
-        ensemble: The ensemble that judged them; the legend names its threshold.
+        tiles: Rows of `predict_pictures`.
+        ensemble: The ensemble that judged the tiles.
         folder: Folder of the overlays; made if one is drawn.
 
     Returns:
@@ -50,8 +50,7 @@ def draw_overlays(
         InputError: They cannot be written, or a picture has changed since it was scored.
     """
     by_name = {picture.name: picture for picture in pictures}
-    cut = tiles[tiles["tile"] != ""].groupby("picture", sort=False)
-    parts = {str(name): part for name, part in cut}
+    parts = {str(n): part for n, part in tiles[tiles["tile"] != ""].groupby("picture", sort=False)}
     files = _name_files(parts)
     if files:
         make_folder(folder)
@@ -90,11 +89,10 @@ def draw_overlay(picture: Image.Image, tiles: pd.DataFrame, *, threshold: float)
     Within the outline and its number the pixels stay as they are, so that the crack can be judged.
 
     Args:
-        picture: Upright, RGB, of any scale.
+        picture: Upright RGB picture of any scale.
         tiles: All of its tiles: `left_px`, `top_px`, `width_px`, `height_px`, `calibrated` (written
-            into those that are cracked, where there is room) and `verdict`; those that were not
-            judged are crossed out.
-        threshold: On the calibrated scale; for the legend.
+            into cracked tiles where there is room) and `verdict`.
+        threshold: Calibrated threshold, for the legend.
     """
     right, bottom = tiles["left_px"] + tiles["width_px"], tiles["top_px"] + tiles["height_px"]
     width, height = int(right.max()), int(bottom.max())
@@ -155,7 +153,7 @@ def _cross_out(draw: ImageDraw.ImageDraw, box: list[int]) -> None:
 
 
 def _draw_legend(draw: ImageDraw.ImageDraw, top: int, threshold: float) -> None:
-    """A tile as it is marked, and what the mark and the lines say."""
+    """Draw a marked tile, and what the mark and the lines mean."""
     font = ImageFont.load_default(TEXT_PX)
     sample = [MARGIN_PX, top + MARGIN_PX, MARGIN_PX + SAMPLE_PX, top + MARGIN_PX + SAMPLE_PX]
     draw.rectangle((sample[0], sample[1], sample[2] - 1, sample[3] - 1), fill=(150, 150, 150))

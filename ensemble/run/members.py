@@ -1,4 +1,4 @@
-"""What a search kept: the run's folder → its members; tiles → probabilities, one row a member."""
+"""A run's folder → its members; tiles → their probabilities, one row a member."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -38,7 +38,7 @@ def find_run(run: str | None, *, under: Path) -> Path:
 
 
 def find_member(name: str, *, under: Path) -> Member:
-    """The member that a person means: its folder, RUN/TRIAL, or RUN for the best with weights.
+    """The member that a person names: its folder, RUN/TRIAL, or RUN for the best with weights.
 
     Raises:
         InputError: There is no such member, or it is damaged.
@@ -105,14 +105,9 @@ def open_members(
 ) -> list[Member]:
     """The member of every trial that finished or was stopped early, by trial number.
 
-    A member whose files are missing or damaged is left out, and that is said: the others are as
-    good as before. Those whose weights were dropped are among them: their scores count, but they
-    cannot be loaded. Whether weights are the recorded ones is checked when they are loaded.
-
-    Args:
-        run: A run's folder.
-        split_digest: Of the run.
-        log: Takes a line for each member that is left out.
+    A member whose files are missing or damaged is left out, and `log` gets a line about it. Members
+    whose weights were dropped are returned, as their scores count. Digests of weights are checked
+    when they are loaded.
 
     Raises:
         InputError: The table of trials is damaged, or a member was trained on another split.
@@ -162,18 +157,12 @@ def read_validation(run: Path) -> pd.DataFrame:
 
 
 def rank_members(members: Sequence[Member]) -> list[Member]:
-    """By validation F1, best first; equal ones by the number of their trial."""
+    """Members by validation F1, the best first; equal ones by the number of their trial."""
     return sorted(members, key=lambda member: (-member.val_f1, member.trial))
 
 
 def score_tiles(members: Sequence[Member], tiles: SplitTiles, *, tta: bool = False) -> np.ndarray:
-    """Probabilities of "cracked" of every tile, one row a member: (M, N) float64.
-
-    Args:
-        members: Each is loaded, used and let go.
-        tiles: What is scored.
-        tta: Whether to average over the eight flips and quarter turns of each tile.
-    """
+    """Members' probabilities of "cracked": (M, N) float64; each is loaded, used and let go."""
     return np.stack([score_with(member, member.load_model(), tiles, tta=tta) for member in members])
 
 
@@ -183,9 +172,9 @@ def score_with(
     """One member's probabilities of "cracked" of every tile: (N,) float64.
 
     Args:
-        member: Whose size and precision are used.
-        model: What `member.load_model` gave.
-        tiles: What is scored.
+        member: Member whose image size and precision are used.
+        model: Network that `member.load_model` returned.
+        tiles: Tiles to score.
         tta: Whether to average over the eight flips and quarter turns of each tile.
     """
     model = model.to(tiles.device).to(memory_format=torch.channels_last)

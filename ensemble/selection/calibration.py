@@ -26,10 +26,9 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """The T in [0.05, 20] for which sigmoid(logits / T) has the lowest log loss; above 1: too sure.
 
     The labels are smoothed as by Platt 1999 ("Probabilistic outputs for support vector machines"),
-    1 to (P + 1) / (P + 2) and 0 to 1 / (U + 2) for P cracked and U uncracked tiles, because so
-    many right verdicts do not make the next one certain. Without that, T would fall without end
-    where 0.5 separates the classes, and probabilities would become 0 and 1. The loss is convex in
-    1 / T, so the search over log T meets one minimum only.
+    1 to (P + 1) / (P + 2) and 0 to 1 / (U + 2) for P cracked and U uncracked tiles. Without that,
+    T would fall without end where 0.5 separates the classes, and probabilities would become 0 and
+    1. The loss is convex in 1 / T, so the search over log T meets one minimum only.
 
     Args:
         logits: (N,) finite: margins (cracked − uncracked), or `logit` of probabilities.
@@ -43,13 +42,13 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
         scaled = logits / np.exp(log_temperature)
         return float((np.logaddexp(0, scaled) - targets * scaled).mean())
 
-    found = minimize_scalar(
+    optimum = minimize_scalar(
         loss,
         bounds=(np.log(LOWEST_TEMPERATURE), np.log(HIGHEST_TEMPERATURE)),
         method="bounded",
         options={"xatol": 1e-6},
     )
-    return float(np.exp(found.x))
+    return float(np.exp(optimum.x))
 
 
 def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:

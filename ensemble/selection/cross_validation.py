@@ -1,8 +1,8 @@
-"""Which way of weighting holds on photographs left out: validation scores in, one score a way out.
+"""Validation scores → one score a method, on photographs left out.
 
-The folds are folds of photographs. What is left out of them is left out of weights and threshold
-only: the kept epoch of each member, and in a search its settings, were chosen by the whole
-validation split, so scores on photographs left out are still too good.
+The folds are folds of photographs. Weights and threshold never see the photographs left out, but
+the kept epoch of each member, and in a search its settings, were chosen by the whole validation
+split, so the scores are still too good.
 """
 
 from dataclasses import dataclass
@@ -16,20 +16,12 @@ from ensemble.selection.weighting import Method, check_scores, group_tiles
 
 @dataclass(frozen=True)
 class MethodScore:
-    """What a way of weighting promises and what it keeps, pooled over the folds.
-
-    Attributes:
-        method: Its name.
-        inner_score: On the photographs that weights and threshold were chosen on: F1 or what else
-            the threshold's rule asks for (`rule_score`).
-        outer_score: The same on photographs that neither had seen.
-        outer_recall: Recall there, at the thresholds that were chosen.
-    """
+    """What a method reaches, pooled over the folds: F1, or what else the rule asks for."""
 
     method: str
-    inner_score: float
-    outer_score: float
-    outer_recall: float
+    inner_score: float  # on the photographs that weights and threshold were chosen on
+    outer_score: float  # on photographs that neither had seen
+    outer_recall: float  # on those, at the thresholds that were chosen
 
 
 def cross_validate(
@@ -42,16 +34,15 @@ def cross_validate(
     num_folds: int = 5,
     seed: int = 0,
 ) -> list[MethodScore]:
-    """What each way of weighting is worth on photographs of the validation split it has not seen.
+    """Score each method on photographs of the validation split that it has not seen.
 
     For every fold, weights and threshold are chosen on the other folds. All folds are judged
-    together, because one may hold too few cracked tiles for a figure of its own: outside, every
-    tile is judged once; inside, once for each fold it helped to choose. Scores of different folds
-    compare by how far they lie beyond their fold's threshold, which for a rule that asks for a
-    recall is moved until that recall is reached: precisions compare at one recall only.
+    together, because one may hold too few cracked tiles for a figure of its own: tiles of different
+    folds compare by how far they lie beyond their fold's threshold. For a rule that asks for a
+    recall it is moved until that recall is reached, as precisions compare at one recall only.
 
     Args:
-        methods: By name: probabilities, labels and photographs in, weights (M,) out.
+        methods: Name → function of probabilities, labels and photographs that returns weights (M,).
         probabilities: (M, N) of "cracked", one row a member.
         labels: (N,) of 0 and 1.
         photographs: (N,) ids; all empty where tiles have none, then each tile stands for itself.

@@ -3,14 +3,13 @@
 Members are tried from the best on, and each is kept that does not lower the validation F1 (the
 greedy soup of Wortsman et al. 2022, https://arxiv.org/abs/2203.05482). Only members of one backbone
 and one input size that started from the same weights are mixed: elsewhere the mean of two good
-networks is no network. BatchNorm statistics belong to weights, so they are estimated again on
-training tiles, but for layers that were frozen in training: their weights and statistics are
-those that all started from.
+networks is useless. BatchNorm statistics belong to weights, so they are estimated again on training
+tiles, except in layers that were frozen in training: those are as all members started.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,44 +21,25 @@ from ensemble.training.backbones import choose_trainable
 from ensemble.training.checkpoint import Member, open_member, write_member
 from ensemble.training.loop import predict_margins
 from ensemble.training.member import TrainingData
-from ensemble.training.metrics import (
-    best_threshold,
-    margins_to_probabilities,
-    validation_metrics,
-)
+from ensemble.training.metrics import best_threshold, margins_to_probabilities, validation_metrics
 from ensemble.training.precision import name_precision, scoring_precision
 
 NUM_BATCH_NORM_TILES = 4096
 BATCH = 128
 
 
-@dataclass(frozen=True)
-class Soup:
-    """Averaged weights.
+class Soup(NamedTuple):
+    """Averaged weights, and what they reach on the validation tiles."""
 
-    Attributes:
-        model: The network, in eval mode.
-        ingredients: Members whose weights are in it, the best first.
-        val_margins: (N,) float32 of the validation tiles.
-        val_f1: At the threshold that is best there.
-        precision: In which they were scored.
-    """
-
-    model: nn.Module
-    ingredients: list[Member]
-    val_margins: np.ndarray
-    val_f1: float
-    precision: str
+    model: nn.Module  # in eval mode
+    ingredients: list[Member]  # members whose weights are in it, the best first
+    val_margins: np.ndarray  # (N,) float32
+    val_f1: float  # at the threshold that is best on these tiles
+    precision: str  # that the tiles were scored in
 
 
 def make_soup(members: Sequence[Member], train: SplitTiles, val: SplitTiles) -> Soup:
-    """Mix the best member with those of its kind that do not lower the validation F1.
-
-    Args:
-        members: Candidates, at least one, the best first.
-        train: Training tiles, for BatchNorm statistics.
-        val: Validation tiles.
-    """
+    """Mix the best member, the first one, with those that do not lower the validation F1."""
     best, *others = members
     soup = _average_members([best], train, val)
     for member in others:
@@ -118,12 +98,7 @@ def _average_members(ingredients: list[Member], train: SplitTiles, val: SplitTil
     size = config.data.image_size_px
     if len(ingredients) > 1:
         estimate_batch_norm(model, _trained_batch_norm(model, ingredients), _images(train, size))
-    margins = predict_margins(
-        model.eval(),
-        val,
-        image_size_px=size,
-        precision=precision,
-    )
+    margins = predict_margins(model.eval(), val, image_size_px=size, precision=precision)
     _, f1 = best_threshold(val.labels.cpu().numpy(), margins_to_probabilities(margins))
     return Soup(model, ingredients, margins, f1, name_precision(precision))
 
@@ -145,15 +120,9 @@ def _trained_batch_norm(model: nn.Module, ingredients: Sequence[Member]) -> list
 def estimate_batch_norm(
     model: nn.Module, layers: Sequence[_BatchNorm], batches: Iterable[Tensor]
 ) -> None:
-    """Estimate the statistics of BatchNorm layers anew, as the mean over batches.
+    """Estimate the statistics of these BatchNorm layers anew, as the mean over batches.
 
-    All else of the model is as it will be when it is used: frozen layers keep their statistics,
-    and nothing is dropped at random.
-
-    Args:
-        model: It is left in eval mode.
-        layers: Layers of `model`; where there are none, nothing is done.
-        batches: (B, 3, S, S) images on the model's device.
+    The model is left in eval mode; its other layers keep their statistics.
     """
     model.eval()
     if not layers:

@@ -39,19 +39,19 @@ def choose_threshold(
         threshold, _ = best_threshold(labels, probabilities, beta=1.0 if rule == "f1" else 2.0)
     elif is_recall(rule):
         least = _parse_share(rule, str(rule).removeprefix("recall="))
-        thresholds, found, _ = divide_tiles(labels, probabilities)
-        threshold = float(thresholds[np.argmax(found / found[-1] >= least)])
+        thresholds, hits, _ = divide_tiles(labels, probabilities)
+        threshold = float(thresholds[np.argmax(hits / hits[-1] >= least)])
     else:
         threshold = _parse_share(rule, rule)
     names = ("precision", "recall", "f1", "f2")
     return ThresholdChoice(threshold, **threshold_metrics(labels, probabilities, threshold, names))
 
 
-def rule_score(found: ThresholdChoice, rule: str | float) -> float:
-    """What a rule asks for, to choose by: F2, the precision at a recall, or else F1."""
+def rule_score(choice: ThresholdChoice, rule: str | float) -> float:
+    """The figure that a rule asks for: F2, the precision at a recall, or else F1."""
     if rule == "f2":
-        return found.f2
-    return found.precision if is_recall(rule) else found.f1
+        return choice.f2
+    return choice.precision if is_recall(rule) else choice.f1
 
 
 def name_score(rule: str) -> str:
