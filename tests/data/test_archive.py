@@ -108,7 +108,7 @@ def test_a_zip_of_a_million_files_is_refused_at_once(tmp_path: Path):
     entry = b"PK\1\2" + bytes(24) + struct.pack("<H", 4) + bytes(16) + b"1.pn"
     end = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 65535, 65535, 10**6 * len(entry), 0, 0)
     path.write_bytes(entry * 10**6 + end)
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(InputError, match="lists more than 300,000 files"):
         open_source(path)
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 5
