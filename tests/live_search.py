@@ -1,4 +1,4 @@
-"""A search while it runs, as its person and as its machine see it: its lines, its processes."""
+"""A search while it runs: the lines that it prints, and its processes."""
 
 import os
 import re
@@ -17,12 +17,12 @@ T = TypeVar("T")
 
 
 class LiveSearch:
-    """A search typed into `folder`; leaves nothing behind when the block ends.
+    """Runs a search in `folder`; no process is left when the block ends.
 
     Args:
-        folder: Where it is typed.
-        words: Of the command.
-        environment: On top of our own.
+        folder: Working directory of the search.
+        words: Words of its command.
+        environment: Variables added to the environment of the tests.
     """
 
     def __init__(self, folder: Path, words: list[str], **environment: str):
@@ -38,9 +38,9 @@ class LiveSearch:
         self._family: dict[int, psutil.Process] = {}
         self._is_over = False
         self._reader = threading.Thread(target=self._read, daemon=True)
-        self._genealogist = threading.Thread(target=self._find_family, daemon=True)
+        self._family_finder = threading.Thread(target=self._find_family, daemon=True)
         self._reader.start()
-        self._genealogist.start()
+        self._family_finder.start()
 
     def _read(self) -> None:
         assert self.process.stdout is not None
@@ -49,10 +49,10 @@ class LiveSearch:
                 self.lines.append(line.rstrip("\n"))
 
     def _find_family(self) -> None:
-        """Ray changes the names of its processes, and some live on without their parents."""
+        """Note all descendants, as some of Ray's processes outlive their parents."""
         driver = psutil.Process(self.process.pid)
         while not self._is_over:
-            # one look at the machine: children() of each would be one for each, and cost a core
+            # one listing of all processes: children() makes one for each process, and takes a core
             children: dict[int, list[psutil.Process]] = {}
             for process in psutil.process_iter(["ppid"]):
                 children.setdefault(process.info["ppid"], []).append(process)
@@ -72,16 +72,16 @@ class LiveSearch:
                 each.kill()
         self.process.wait(60)
         self._is_over = True
-        self._genealogist.join()
+        self._family_finder.join()
         self._reader.join()
 
     @property
     def said(self) -> str:
-        """All lines so far."""
+        """All lines that were printed so far."""
         return "\n".join(self.lines)
 
     def wait_for(self, pattern: str, *, count: int = 1, seconds: float = 240) -> str:
-        """The line that matches for the `count`-th time."""
+        """Wait for the `count`-th line that matches, and return it."""
 
         def find() -> str | None:
             found = [line for line in self.lines if re.search(pattern, line)]
@@ -90,7 +90,7 @@ class LiveSearch:
         return wait_until(find, what=repr(pattern), seconds=seconds, search=self)
 
     def processes(self, title: str) -> list[psutil.Process]:
-        """Those of its processes, except the driver, whose command line has `title`."""
+        """Processes of the search, except the driver, whose command line has `title`."""
         found = []
         for process in list(self._family.values()):
             try:
@@ -102,11 +102,11 @@ class LiveSearch:
         return found
 
     def find_process(self, title: str) -> psutil.Process:
-        """One of them, as soon as there is one."""
+        """Wait for such a process, and return it."""
         return wait_until(lambda: next(iter(self.processes(title)), None), what=title)
 
     def finish(self, *, code: int | None = 0, seconds: float = 420) -> str:
-        """Wait for the end; returns what was said. `code` None: whatever it is."""
+        """Wait for the end and return what was printed; a `code` of None allows any exit code."""
         try:
             self.process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -117,12 +117,12 @@ class LiveSearch:
         return self.said
 
     def kill_driver(self) -> None:
-        """SIGKILL, as the kernel does it when memory runs out."""
+        """End the driver by SIGKILL, as the kernel does when memory runs out."""
         self.process.send_signal(signal.SIGKILL)
         self.process.wait(30)
 
     def seconds_until_gone(self, limit: float = 30) -> float:
-        """How long its processes outlive the driver."""
+        """Wait until all processes have ended, and return the seconds that it took."""
         started = time.monotonic()
         wait_until(lambda: not self.processes("") or None, what="processes left", seconds=limit)
         return time.monotonic() - started
@@ -135,7 +135,7 @@ def wait_until(
     seconds: float = 120,
     search: LiveSearch | None = None,
 ) -> T:
-    """What `look` returns once it is not None."""
+    """Call `look` until it returns something other than None, and return that."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if (found := look()) is not None:

@@ -1,8 +1,8 @@
 """Real Ray clusters for tests: each node is a `ray start` of its own, with its own address.
 
-The nodes live on 127.0.0.0/8, so nothing outside the host can reach them; ports, temporary folder
-and home folder are their own, and what was started is ended by session. Each node has a temporary
-folder of its own: from a common one a node removes files that another still needs.
+The nodes have addresses of 127.0.0.0/8, which nothing outside the host reaches. Ports and home
+folder are the cluster's own, and the processes of a node are ended by their Unix session. Each node
+has its own temporary folder, because a node removes files from a common one that another needs.
 """
 
 import os
@@ -24,7 +24,7 @@ START_SECONDS = 90
 
 @dataclass
 class RayNode:
-    """One node: all that `ray start` started is one session of Unix."""
+    """One node; all processes that `ray start` started are in one Unix session."""
 
     ip: str
     process: subprocess.Popen[bytes]
@@ -33,11 +33,11 @@ class RayNode:
 
     @property
     def pid(self) -> int:
-        """Of the `ray start` that is over, and the number of its session."""
+        """Process id of `ray start`, which has ended; it is also the number of the session."""
         return self.process.pid
 
     def kill(self) -> None:
-        """As if the machine went off."""
+        """End all processes of the node at once, as when a machine loses its power."""
         while left := processes_of_session(self.pid):
             for pid in left:
                 with suppress(ProcessLookupError):
@@ -51,10 +51,10 @@ class Cluster:
 
     Attributes:
         address: HOST:PORT of the head.
-        dashboard: Its URL, empty without one.
-        home: The home folder of all its nodes; a token is in `.ray/auth_token`.
-        environment: What a command needs to run as on one of the nodes.
-        nodes: Those that were started.
+        dashboard: URL of the dashboard; "" without one.
+        home: Home folder of all nodes; a token is in `.ray/auth_token`.
+        environment: Environment of a command that runs as on one of the nodes.
+        nodes: Nodes that were started.
     """
 
     address: str
@@ -66,7 +66,7 @@ class Cluster:
     nodes: list[RayNode] = field(default_factory=list)
 
     def add_node(self, *words: str, cpus: int = 1) -> RayNode:
-        """Start one more node and wait until it is there."""
+        """Start one more node and wait until it has joined."""
         first = ["--head"] if not self.nodes else [f"--address={self.address}"]
         ip = self.address.rpartition(":")[0] if not self.nodes else free_ip()
         temporary = self._folder / str(len(self.nodes))
@@ -102,10 +102,10 @@ def cluster(
     """Run a cluster of nodes on this host for as long as the block lasts.
 
     Args:
-        num_nodes: Head included.
-        cpus: Of each node.
+        num_nodes: Number of nodes, the head included.
+        cpus: Number of cores of each node.
         dashboard: Whether jobs can be submitted.
-        token: What the head asks of everybody; None asks for nothing.
+        token: Token that the head asks for; None for a cluster without tokens.
     """
     # short: the path of a socket has at most 107 characters
     folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
@@ -144,38 +144,38 @@ def _end_all(made: Cluster) -> None:
 
 
 def processes_of_session(session: int) -> list[int]:
-    """Process ids of a session, those that only wait to be buried left out.
+    """Process ids of a Unix session, zombies left out.
 
-    Not of the process group: Ray gives each worker one of its own.
+    A process group would not do: Ray gives each worker a group of its own.
     """
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
-            state, _, _, of = stat.read_text().rpartition(")")[2].split()[:4]
-            if int(of) == session and state != "Z":
+            state, _, _, number = stat.read_text().rpartition(")")[2].split()[:4]
+            if int(number) == session and state != "Z":
                 found.append(int(stat.parent.name))
     return found
 
 
 def trains(pid: int) -> bool:
-    """Whether a process is Tune's actor for trials, whatever it does just now."""
+    """Whether a process is an actor of Tune that trains trials."""
     return title(pid).startswith(("ray::Trial", "ray::ResourceTrainable"))
 
 
 def title(pid: int) -> str:
-    """What a process calls itself; "" once it is gone."""
+    """Command line of a process; "" once it has ended."""
     with suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_text()
     return ""
 
 
 def free_ip() -> str:
-    """An address of the loopback that no other cluster of this host has, in all likelihood."""
+    """A random loopback address, which no other cluster of this host is likely to have."""
     return "127." + ".".join(str(1 + byte % 254) for byte in os.urandom(3))
 
 
 def free_port(ip: str) -> int:
-    """A port on which nobody listens."""
+    """A port on which nothing listens."""
     with socket.socket() as listener:
         listener.bind((ip, 0))
         return int(listener.getsockname()[1])

@@ -1,4 +1,4 @@
-"""What a person types: the commands, as subprocesses, on tiny settings."""
+"""Runs commands as a person types them, as subprocesses, on tiny settings."""
 
 import subprocess
 import sys

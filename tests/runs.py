@@ -1,4 +1,4 @@
-"""Runs as a search and an evaluation leave them, made without either."""
+"""Writes the folder of a run as a search and an evaluation leave it, without running them."""
 
 import json
 from pathlib import Path
@@ -45,7 +45,7 @@ FIGURES = {  # that the page of such a run shows
 
 
 def make_study(path: Path, num_trials: int) -> None:
-    """`loss.crack_weight` decides, the others do not."""
+    """Write a study in which `loss.crack_weight` decides the value, and dropout does not."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
     study = optuna.create_study(storage=storage, study_name="run", direction="maximize")
@@ -68,7 +68,7 @@ def make_study(path: Path, num_trials: int) -> None:
 
 
 def make_searched(run: Path) -> None:
-    """A run that was searched: three finished trials and a failed one."""
+    """Write a run that was searched, with three finished trials and a failed one."""
     (run / "evaluation").mkdir(parents=True)
     tile = {"tile": ["a.jpg", "b.jpg"], "photograph": ["007", "8"], "surface": ["D", "W"]}
     pd.DataFrame(tile | {"label": [0, 1]}).to_csv(run / "validation.csv", index=False)
@@ -131,7 +131,7 @@ def make_searched(run: Path) -> None:
 
 
 def make_choice(digests: dict[int, str], **changes: Any) -> dict[str, Any]:
-    """What `ensemble.json` says of an ensemble of trials with these weights."""
+    """Contents of `ensemble.json` for trials whose weights have these digests."""
     kinds = {"log_loss": 0.4, "brier": 0.1, "expected_calibration_error": 0.05}
     members = [
         {
@@ -176,7 +176,7 @@ def make_choice(digests: dict[int, str], **changes: Any) -> dict[str, Any]:
 
 
 def make_evaluated(run: Path) -> dict[str, Any]:
-    """The same run, evaluated; returns its metrics."""
+    """Add the evaluation of the run of `make_searched`; returns its metrics."""
     generator = np.random.default_rng(1)
     labels = np.arange(80) % 4 == 0
     scores = {

@@ -1,4 +1,4 @@
-"""A server that speaks S3's language, for the time of a block."""
+"""Runs an S3 server on this host while a block lasts."""
 
 import re
 import socket
@@ -31,7 +31,7 @@ class Server(NamedTuple):
 
 @contextmanager
 def s3_server(folder: Path) -> Iterator[Server]:
-    """An S3 server with one bucket; its log goes into `folder`."""
+    """Run an S3 server with one bucket, whose log is in `folder`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

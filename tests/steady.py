@@ -1,4 +1,4 @@
-"""A search whose trials last as long as a test wants, and what must be true of it in the end."""
+"""Searches whose trials last as many epochs as a test needs, and checks of what they leave."""
 
 import re
 from pathlib import Path
@@ -28,7 +28,7 @@ dropout = {{ low = 0.0, high = 0.5 }}
 grace_epochs = {grace_epochs}
 reduction_factor = 2
 """
-TRIAL = "ResourceTrainable"  # as Ray calls the process of a trial
+TRIAL = "ResourceTrainable"  # Ray's name for the process of a trial
 WORKERS = ("--workers-per-trial", "2")
 
 
@@ -43,7 +43,10 @@ def words(
     learning_rate: float = 1e-3,
     settings: str = "",
 ) -> list[str]:
-    """A search of small networks; early stopping only where it is asked for."""
+    """Write a space of small networks and return the command of its search.
+
+    Early stopping is on only where `grace_epochs` are given.
+    """
     (folder / f"{name}.toml").write_text(
         SPACE.format(
             epochs=epochs,
@@ -60,20 +63,20 @@ def words(
 
 
 def trial_in(line: str) -> int:
-    """The number of the trial that a line of a search is about."""
+    """Number of the trial that a printed line names."""
     found = re.search(r"trial (\d+)", line)
     assert found, line
     return int(found[1])
 
 
 def count_repeats(said: str) -> int:
-    """Epochs that a search told of more than once, of all its trials."""
-    told = re.findall(r"trial \d+ epoch \d+/", said)
-    return len(told) - len(set(told))
+    """Number of epochs that a search printed more than once."""
+    epochs = re.findall(r"trial \d+ epoch \d+/", said)
+    return len(epochs) - len(set(epochs))
 
 
 def check_study(run: Path, *, finished: int, failed: int = 0) -> pd.DataFrame:
-    """The study, the tables and the members tell of the same trials, each once; returns trials."""
+    """Check that study, tables and members have the same trials, each once; return `trials.csv`."""
     study = optuna.load_study(study_name=None, storage=f"sqlite:///{run}/study.db")
     states = [trial.state.name for trial in study.trials if trial.params]
     assert sum(state in ("COMPLETE", "PRUNED") for state in states) == finished

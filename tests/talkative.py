@@ -1,8 +1,8 @@
-"""Processes of Ray that print: a `sitecustomize` for them, as a library that a person installed."""
+"""Makes processes of Ray print, by a `sitecustomize`, as a library that a person installed may."""
 
 from pathlib import Path
 
-SAYS, COMPLAINS = r"a trial says: \x1b[31mred", "a trial complains"  # as they are written down
+SAYS, COMPLAINS = r"a trial says: \x1b[31mred", "a trial complains"  # as ray.log has them
 CODE = """
 import sys, threading, time
 
@@ -19,7 +19,7 @@ if any("default_worker.py" in word for word in sys.orig_argv):
 
 
 def make_talkative(folder: Path) -> str:
-    """Write it into `folder`; returns the PYTHONPATH with which processes of trials print."""
+    """Write a `sitecustomize` into `folder`; returns the PYTHONPATH under which trials print."""
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(CODE)
     return str(folder)

@@ -1,4 +1,4 @@
-"""Whose commit stands beside a figure: this project's own, or none."""
+"""The commit beside a figure is this project's own, or there is none."""
 
 import shutil
 import subprocess

@@ -21,7 +21,7 @@ def concrete(height: int = 192, width: int = 256, *, low: int = 90, high: int = 
 
 
 def outside(height: int = 192, width: int = 256) -> np.ndarray:
-    """Where a mosaic that lies askew shows nothing."""
+    """Mask of the black corners around a mosaic that lies askew."""
     y, x = np.mgrid[:height, :width]
     return (x + y < 100) | (x + y > 380)
 

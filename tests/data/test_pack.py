@@ -254,7 +254,7 @@ def test_equal_bytes_in_both_classes_are_left_out_and_named(tmp_path: Path) -> N
 def test_sizes_become_the_most_common_one_and_are_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looked_at: int
 ) -> None:
-    """Where those that are looked at first are exceptions, it is noticed."""
+    """Also where the tiles that are looked at first are the exceptions."""
     monkeypatch.setattr(all_tiles, "TILES_TO_LOOK_AT", looked_at)
     folder = draw_tiles(tmp_path / "tiles")
     larger, wider = noise(900, 24), noise(901, 20).crop((0, 0, 20, 10))

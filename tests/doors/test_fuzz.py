@@ -115,7 +115,7 @@ def memory_in_proportion() -> Iterator[None]:
 
 
 def peak_memory() -> int:
-    """Of this process, in bytes."""
+    """Peak memory of this process, in bytes."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
 

@@ -28,7 +28,7 @@ BRIGHT = 120  # on average; every cracked tile is above, every other below
 
 
 def make_probabilities(*, missed: int, alarms: int) -> np.ndarray:
-    """Of 200 tiles, every second one cracked. The threshold of the best F1 lies from 0.2 to 0.3.
+    """Probabilities of 200 tiles, every second one cracked; the best threshold is in 0.2 to 0.3.
 
     The false alarms are 0.3 and more above it, the misses 0.2 and less below.
     """

@@ -1,4 +1,4 @@
-"""Of the best epochs of one training run, all but the first become members of their own."""
+"""The best epochs of one training run but for the first become members of their own."""
 
 import shutil
 

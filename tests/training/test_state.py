@@ -513,7 +513,7 @@ def train_among_workers(rank: int, run: Run, folder: Path) -> None:
 
 
 def digest_of(rows: list[dict[str, Any]], optimizer_state: dict[str, Tensor]) -> str:
-    """Of the last two epochs, which all runs have in common."""
+    """Digest of the last two epochs, which all runs have in common."""
     text = repr(rows[-2:]) + digest_tensors(optimizer_state)
     return hashlib.sha256(text.encode()).hexdigest()
 
