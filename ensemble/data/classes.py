@@ -1,7 +1,7 @@
-"""Names of tiles → which folder is each one's class, which classes hold cracks, and the surface.
+"""The class, surface and split folder of each tile, from the folders in its name.
 
-The class folder is the one that a tile lies in, or the first level of folders from the top on which
-there are a folder of cracks and one other: class folders may have folders inside.
+The class folder is the one that a tile lies in, or the first level of folders from the top that
+has a folder of cracks and one other: class folders may have folders inside.
 """
 
 import re
@@ -26,75 +26,84 @@ SPLIT_FOLDERS = {
 }
 
 
+class TileFolders(NamedTuple):
+    """The folders in the name of a tile: those above its class folder, it, and those in it."""
+
+    above: tuple[str, ...]
+    class_folder: str
+    below: tuple[str, ...]
+
+    def others(self) -> list[str]:
+        """The folders that are neither a class nor a split."""
+        return [name for name in self.above + self.below if name.casefold() not in SPLIT_FOLDERS]
+
+
 class Classes(NamedTuple):
     """Classes of tiles.
 
     Attributes:
         cracked: Folders of the crack class.
         uncracked: Folders of the other class.
-        levels: For each tile, the place of its class folder among the folders of its name.
+        folders: Folders of each tile.
     """
 
     cracked: tuple[str, ...]
     uncracked: tuple[str, ...]
-    levels: list[int]
+    folders: list[TileFolders]
 
 
 class _NoClassesError(InputError):
     """The folders of a level are not two classes."""
 
 
-def folders_of(name: str) -> tuple[str, ...]:
-    """The folders in the name of a tile, the outermost first."""
-    return PurePosixPath(name).parts[:-1]
-
-
-def tell_classes(names: Sequence[str], positive: str | None, *, where: str) -> Classes:
+def find_classes(names: Sequence[str], positive: str | None, *, where: str) -> Classes:
     """Find the class folders: by the name given, SDNET2018's, or a known name; never by order.
 
     Args:
         names: Paths of the tiles inside the data, each in some folder.
-        positive: Name of the folder of cracked tiles, where it cannot be told.
-        where: The data, for messages.
+        positive: Name of the folder of cracked tiles, where it is not a known one.
+        where: Name of the data, for messages.
 
     Raises:
         InputError: The classes cannot be told apart.
     """
-    folders = [folders_of(name) for name in names]
-    shallowest = min(map(len, folders))
+    paths = [PurePosixPath(name).parts[:-1] for name in names]
+    shallowest = min(map(len, paths))
     problems: list[tuple[bool, _NoClassesError]] = []
     for level in (-1, *range(shallowest), *range(-2, -shallowest - 1, -1)):
-        found = sorted({parts[level] for parts in folders})
-        cracked = _cracked_among(found, positive)
+        candidates = sorted({parts[level] for parts in paths})
+        cracked = _cracked_among(candidates, positive)
         try:
-            uncracked = _check_level(found, cracked, positive, where)
+            uncracked = _uncracked_among(candidates, cracked, positive, where)
         except _NoClassesError as error:
             problems.append((not cracked, error))
             continue
-        levels = [level if level >= 0 else len(parts) + level for parts in folders]
-        return Classes(tuple(cracked), tuple(uncracked), levels)
+        folders = []
+        for parts in paths:
+            place = level % len(parts)
+            folders.append(TileFolders(parts[:place], parts[place], parts[place + 1 :]))
+        return Classes(tuple(cracked), tuple(uncracked), folders)
     raise min(problems, key=lambda problem: problem[0])[1]
 
 
-def _cracked_among(found: list[str], positive: str | None) -> list[str]:
+def _cracked_among(candidates: list[str], positive: str | None) -> list[str]:
     if positive is not None:
-        return [folder for folder in found if is_called(folder, positive)]
-    if _is_sdnet(found):
-        return [folder for folder in found if folder[0] in "Cc"]
-    return [folder for folder in found if folder.casefold() in CRACKED_FOLDERS]
+        return [folder for folder in candidates if is_called(folder, positive)]
+    if _is_sdnet(candidates):
+        return [folder for folder in candidates if folder[0] in "Cc"]
+    return [folder for folder in candidates if folder.casefold() in CRACKED_FOLDERS]
 
 
-def _check_level(
-    found: list[str], cracked: list[str], positive: str | None, where: str
+def _uncracked_among(
+    candidates: list[str], cracked: list[str], positive: str | None, where: str
 ) -> list[str]:
-    """The uncracked folders among those that were found on a level."""
-    shown = ", ".join(found[:10])
-    if len(found) > 10 or len(shown) > 200:
+    shown = ", ".join(candidates[:10])
+    if len(candidates) > 10 or len(shown) > 200:
         shown = f"{shown[:200]}, …"
-    uncracked = [folder for folder in found if folder not in cracked]
+    uncracked = [folder for folder in candidates if folder not in cracked]
     if positive is not None and not cracked:
         raise _NoClassesError(f"--positive {positive}: no such folder of tiles; found {shown}")
-    if len(found) == 1 or not uncracked:
+    if len(candidates) == 1 or not uncracked:
         raise _NoClassesError(f"{where}: one class only (folders: {shown}); two are needed")
     if not cracked:
         raise _NoClassesError(
@@ -102,7 +111,7 @@ def _check_level(
             "name it with --positive FOLDER"
         )
     if len({folder.casefold() for folder in uncracked}) > 1 and (
-        positive is not None or not _is_sdnet(found)
+        positive is not None or not _is_sdnet(candidates)
     ):
         raise _NoClassesError(
             f"{where}: expected one folder beside {'/'.join(cracked)[:100]}, but found {shown}; "
@@ -111,39 +120,32 @@ def _check_level(
     return uncracked
 
 
-def _is_sdnet(folders: list[str]) -> bool:
+def _is_sdnet(folders: Sequence[str]) -> bool:
     return all(SDNET_CLASS.fullmatch(folder) for folder in folders)
 
 
-def surfaces_of(
-    names: Sequence[str], classes: Classes, *, photographs_are_folders: bool
-) -> list[str]:
-    """SDNET2018's letter, or the folder above the class folders where there are several.
+def find_surfaces(classes: Classes, *, photographs_are_folders: bool) -> list[str]:
+    """SDNET2018's letter, or the folder above the class folder where there are several of them.
 
-    Folders of a split are no surfaces, nor are those that stand for photographs.
+    Folders of a split are no surfaces, nor are folders that stand for photographs.
     """
     if _is_sdnet([*classes.cracked, *classes.uncracked]):
-        letters = [folders_of(n)[i][1] for n, i in zip(names, classes.levels, strict=True)]
-        return [letter.upper() for letter in letters]
-    above = []
-    for name, level in zip(names, classes.levels, strict=True):
-        parts = folders_of(name)
-        outer = [part for part in parts[:level] if part.casefold() not in SPLIT_FOLDERS]
-        if photographs_are_folders and level == len(parts) - 1:
-            outer = outer[:-1]
-        above.append(outer[-1] if outer else "")
-    if len({folder.casefold() for folder in above}) < 2:
-        return [""] * len(names)
-    return [SURFACES.get(folder.casefold(), folder) for folder in above]
+        return [folders.class_folder[1].upper() for folders in classes.folders]
+    surfaces = []
+    for above, _, below in classes.folders:
+        names = [name for name in above if name.casefold() not in SPLIT_FOLDERS]
+        if photographs_are_folders and not below:
+            names = names[:-1]
+        surfaces.append(names[-1] if names else "")
+    if len({surface.casefold() for surface in surfaces}) < 2:
+        return [""] * len(surfaces)
+    return [SURFACES.get(surface.casefold(), surface) for surface in surfaces]
 
 
-def split_folders_of(names: Sequence[str], classes: Classes) -> list[str]:
+def find_split_folders(classes: Classes) -> list[str]:
     """`train`, `val` or `test` where a folder other than the class folder is called so, or ""."""
-    found = []
-    for name, level in zip(names, classes.levels, strict=True):
-        parts = folders_of(name)
-        kinds = [
-            SPLIT_FOLDERS.get(part.casefold(), "") for part in parts[:level] + parts[level + 1 :]
-        ]
-        found.append(next(filter(None, kinds), ""))
-    return found
+    kinds = (
+        [SPLIT_FOLDERS.get(name.casefold(), "") for name in above + below]
+        for above, _, below in classes.folders
+    )
+    return [next(filter(None, kind), "") for kind in kinds]

@@ -1,8 +1,13 @@
-"""What a person says of a data set."""
+"""What a person states about a data set: options, and CSV files with a row for each tile."""
 
 import argparse
+import csv
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from ensemble.base.cells import unprotect
+from ensemble.base.errors import InputError, short_repr
 
 
 @dataclass(frozen=True)
@@ -10,9 +15,9 @@ class Layout:
     """How a folder or .zip of tiles is to be read.
 
     Attributes:
-        positive: Name of the folder of cracked tiles; None where its name tells.
-        photographs: What says which photograph a tile belongs to: a CSV file, `folders`, `none`,
-            or None: names as SDNET2018's.
+        positive: Name of the folder of cracked tiles; None to recognise it by its name.
+        photographs: Source of the photograph of each tile: a CSV file, `folders`, `none`, or None
+            for names as SDNET2018's.
         photograph_pattern: Regular expression with a group `photograph`, in place of that.
         exclude: Folders inside the data that are left out.
         labels: CSV file of corrected labels.
@@ -28,7 +33,7 @@ class Layout:
 
 
 def layout_of(options: argparse.Namespace) -> Layout:
-    """What the options of a command say of the data set."""
+    """The layout that the options of a command state."""
     return Layout(
         positive=options.positive,
         photographs=options.photographs,
@@ -37,3 +42,80 @@ def layout_of(options: argparse.Namespace) -> Layout:
         labels=options.labels,
         keeps_split=options.split == "folders",
     )
+
+
+def read_rows(
+    path: Path, columns: Sequence[str], optional: Sequence[str] = ()
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield line number and cells of each row, without outer spaces; other columns are ignored.
+
+    Args:
+        path: CSV file with a header.
+        columns: Columns that must be there, once each.
+        optional: Columns that may be there.
+
+    Raises:
+        InputError: The file is missing or no CSV, or a column is missing.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            header = list(reader.fieldnames or [])
+            for name in columns:
+                if header.count(name) != 1:
+                    raise InputError(
+                        f"{path}, line 1: one column {name!r} is needed, but its columns are "
+                        f"{', '.join(header)[:200] or 'missing'}; write {','.join(columns)} "
+                        "(with commas)"
+                    )
+            kept = [*columns, *(name for name in optional if name in header)]
+            for row in reader:
+                cells = {name: unprotect((row[name] or "").strip()) for name in kept}
+                yield reader.line_num, cells
+    except FileNotFoundError:
+        raise InputError(f"{path} cannot be read as CSV: there is no such file") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read as CSV ({error})") from None
+
+
+def read_tile_list(
+    path: Path, columns: Sequence[str], optional: Sequence[str] = (), *, tiles: Sequence[str]
+) -> dict[str, dict[str, str]]:
+    """Read the cells of a CSV file by the name of the tile.
+
+    Args:
+        path: CSV file with a column `tile` and `columns`.
+        columns: Columns that must be there and filled.
+        optional: Columns that may be there.
+        tiles: Names of the tiles of the data; rows of others are ignored.
+
+    Raises:
+        InputError: The file cannot be read, names none of the tiles, leaves a cell empty, or has
+            two different rows for one tile.
+    """
+    known = set(tiles)
+    rows: dict[str, dict[str, str]] = {}
+    first = None
+    for line, row in read_rows(path, ("tile", *columns), optional):
+        tile = row.pop("tile")
+        first = first or tile
+        if tile not in known:
+            continue
+        for name in columns:
+            if not row[name]:
+                raise InputError(
+                    f"{path}, line {line}: tile {short_repr(tile)} has no {name}; give one"
+                )
+        if rows.setdefault(tile, row) != row:
+            raise InputError(
+                f"{path}, line {line}: tile {short_repr(tile)} stands further up with something "
+                "else; keep one row"
+            )
+    if not rows:
+        example = min(known, default="D/CD/7001-1.jpg")
+        raise InputError(
+            f"{path}: none of its tiles is among the {len(known):,} of the data (its first is "
+            f"{short_repr(first or '')}); write tiles as paths inside the data, such as "
+            f"{short_repr(example)}"
+        )
+    return rows

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ensemble.base.errors import InputError, short_repr
-from ensemble.data.tile_lists import read_rows
+from ensemble.data.layout import read_rows
 from ensemble.explanation.errors import ABOUT_A_TILE
 from ensemble.training.metrics import ranking_metrics, threshold_metrics
 
