@@ -67,15 +67,8 @@ def write_comparison(
 ) -> None:
     """Compare members on validation, and print the result.
 
-    Writes `variants.csv`, `validation_report.txt`, `curves.png` and `worst_validation.png`.
-
-    Args:
-        run: Folder of the run.
-        recipe: Recipe that was trained.
-        members: Members by the name of their variant.
-        checkpoints: Further epochs of base.
-        data: Training and validation tiles.
-        console: Takes what the person reads.
+    Writes `variants.csv`, `validation_report.txt`, `curves.png` and `worst_validation.png` into
+    the run's folder. `members` are by name of their variant, `checkpoints` further epochs of base.
     """
     table = compare(members, checkpoints, data)
     write_table(run / "variants.csv", table)
@@ -109,11 +102,7 @@ def compare(
 
     The threshold of a row is its best one on validation. `accuracy_gap` is training
     minus validation and `loss_gap` validation minus training, so that a larger one is worse.
-
-    Args:
-        members: Members by the name of their variant, base first.
-        checkpoints: Further epochs of base; without any, their mean has no row.
-        data: Training tiles, of which at most 2,000 are measured, and validation tiles.
+    At most 2,000 training tiles are measured.
     """
     tiles = sample_tiles(data.train, MEASURED_TRAINING_TILES)
     rows = [
@@ -223,12 +212,8 @@ def plot_curves(
 ) -> Figure:
     """Draw losses, validation F1 and accuracies of all variants by epoch, in one figure.
 
-    A variant that starts from another one begins behind the epoch whose weights it got.
-
-    Args:
-        epochs: As in `epochs.csv`.
-        members: Members by the name of their variant.
-        starts: Name → name of the variant it starts from.
+    A variant that starts from another one begins behind the epoch whose weights it got; `starts`
+    names that other one.
     """
     offsets = dict.fromkeys(members, 0)
     for name in members:  # a variant stands behind the one that it starts from

@@ -18,9 +18,9 @@ def describe_run(what: str, config: TrialConfig, *, weights: str, data: str, cha
     Args:
         what: Kind of training, in the words of the recipe's file.
         config: Configuration of the recipe's base, as it is trained.
-        weights: Name of the weights it starts from, as `name_weights` gives it.
+        weights: Weights it starts from, from `name_weights`.
         data: Path of the tiles.
-        changes: Changes as `describe_changes` gives them, or nothing.
+        changes: Changes from `describe_changes`.
     """
     optimisation, size = config.optimisation, config.data.image_size_px
     most = "at most " if optimisation.early_stopping_patience else ""
@@ -35,11 +35,8 @@ def describe_changes(
 ) -> str:
     """List what the command line changed, each as `recipe's → this run's`; "" for nothing.
 
-    Args:
-        asked: Configuration of the recipe's base, as its file has it.
-        config: Configuration that is trained.
-        asked_weights: Name of the weights that the recipe starts from, as `name_weights` gives it.
-        weights: Name of the weights that the run starts from.
+    `asked` and `config` are the recipe's base as its file has it and as it is trained; names of
+    weights are those of `name_weights`.
     """
     pairs = (
         (asked.model.backbone, config.model.backbone, ""),

@@ -35,15 +35,7 @@ SHOWN = ("recall", "precision", "f1")
 
 
 def train_recall_remedies(run: Path, device: torch.device, console: Console) -> pd.DataFrame:
-    """Train the remedies that are missing and write `recall.csv`.
-
-    Args:
-        run: Folder of the run.
-        device: Device to train on.
-        console: Takes what the person reads.
-
-    Returns:
-        Two rows a member, at 0.5 and at the threshold with its best F1.
+    """Train the remedies that are missing, write `recall.csv` and return it: see `tabulate`.
 
     Raises:
         InputError: The run is not a recipe's, its base is not finished, or its tiles are missing.

@@ -52,15 +52,7 @@ def run_recipe(
 ) -> None:
     """Train, compare and perhaps export; a run in `folder` that was cut goes on.
 
-    Args:
-        folder: Folder of the run; made if missing.
-        recipe: Recipe to train.
-        state: Weights that its backbone starts from.
-        packed: Tiles to train on.
-        device: Device to train on.
-        seed: Seed that `recipe` and `state` have; it is written into `run.json`.
-        export: Whether the best member is exported.
-        console: Takes what the person reads.
+    `state` has the weights that the backbone starts from, `seed` is that of `recipe` and `state`.
 
     Raises:
         InputError: The folder holds another run, or the recipe cannot be trained.
@@ -132,7 +124,7 @@ class RecipeRun:
             config: Configuration to train.
             initial_weights: File of the weights to start from.
             settings: Settings that `trials.csv` shows beside the name.
-            best_epochs: Keeps further epochs.
+            best_epochs: Keeps further epochs than the best one.
 
         Raises:
             InputError: The GPU's memory does not suffice, or the disk is full.

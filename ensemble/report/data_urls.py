@@ -27,9 +27,7 @@ class EmbeddedPicture:
 def embed_picture(path: Path, *, most_bytes: int = MOST_BYTES) -> EmbeddedPicture | None:
     """Make a JPEG of a picture, scaled down until it is small enough; None if it is damaged.
 
-    Args:
-        path: Path of the picture.
-        most_bytes: Largest size of the JPEG, before base64.
+    `most_bytes` is the largest size of the JPEG, before base64.
     """
     try:
         with Image.open(path) as file:
@@ -64,11 +62,7 @@ class Sheet:
 
 
 def embed_sheet(path: Path) -> Sheet | None:
-    """Cut a gallery into its tiles; None if it is missing, damaged or of an older run.
-
-    Args:
-        path: Path of a PNG that `draw_gallery` wrote.
-    """
+    """Cut a gallery into its tiles; None if it is missing, damaged or of an older run."""
     try:
         with Image.open(path) as file:
             file.load()  # the text may stand behind the pixels

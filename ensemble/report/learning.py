@@ -50,10 +50,10 @@ class Learning:
 
 
 def describe_learning(epochs: pd.DataFrame, trial: int, *, planned_epochs: int) -> Learning:
-    """Judge the course of one trial's epochs.
+    """Judge the course of one trial, of which `epochs` must have a row.
 
     Args:
-        epochs: All rows of `epochs.csv`, at least one of them the trial's.
+        epochs: As in `epochs.csv`.
         trial: Number of the trial.
         planned_epochs: Epochs of a trial that nothing stops.
     """
@@ -124,15 +124,7 @@ def group_by_verdict(notes: Sequence[Learning]) -> str:
 def learning_curve(
     epochs: pd.DataFrame, trial: int, *, title: str, caption: str, faint: Sequence[int]
 ) -> Drawing:
-    """Draw losses above accuracies of one trial by epoch, others' validation behind them.
-
-    Args:
-        epochs: As in `epochs.csv`.
-        trial: Number of the trial.
-        title: Title above the figure.
-        caption: What its course says.
-        faint: Trials to draw behind.
-    """
+    """Draw losses above accuracies of one trial by epoch, validation of `faint` trials behind."""
     rows = epochs[epochs["trial"] == trial].sort_values("epoch")
     kept_epoch = int(rows["epoch"].iloc[int(rows["val_f1"].to_numpy().argmax())])
     behind = epochs[epochs["trial"].isin([other for other in faint if other != trial])]
@@ -148,8 +140,9 @@ def learning_curve(
         axes.axvline(kept_epoch, label="kept epoch", **DOTTED)
         axes.set_ylabel(what)
         own = rows[[f"train_{what}", f"val_{what}"]].to_numpy()
-        margin = max(0.15 * np.ptp(own), 0.01)
-        limits = own.min() - margin, own.max() + margin
+        low, high = np.nanmin(own), np.nanmax(own)
+        margin = max(0.15 * (high - low), 0.01)
+        limits = low - margin, high + margin
         axes.set_ylim(*(limits if what == "loss" else score_limits(*limits)))
     panels[-1].set_xlabel("epoch")
     panels[-1].set_xlim(0.5, max([*rows["epoch"], *behind["epoch"]]) + 0.5)

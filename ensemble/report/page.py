@@ -24,7 +24,7 @@ from ensemble.report.search_plots import short_name
 from ensemble.run.members import find_run
 
 PAGE = Path(__file__).parent
-SUSPECTS_SHOWN, PHOTOGRAPHS_SHOWN, TILES_NAMED = 20, 15, 10
+GALLERIES = ("misses", "false_alarms")
 
 
 def main(options: argparse.Namespace) -> dict[str, Any]:
@@ -47,19 +47,14 @@ def write_report(folder: Path) -> Path:
 
 def render(run: Run) -> str:
     """Render the page of a run."""
+    loader = jinja2.FileSystemLoader(PAGE)
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(PAGE),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {
-        "number": _number,
-        "capitalize_first": capitalize_first,
-        "share": percent,
-    }
+    filters = {"number": _number, "capitalize_first": capitalize_first, "share": percent}
+    environment.filters |= filters
     parts = (run.choice["ingredients"] or run.choice["members"]) if run.choice else []
-    members = [member["trial"] for member in parts]
+    members, galleries = [member["trial"] for member in parts], run.folder / "evaluation"
     return environment.get_template("page.html.jinja").render(
         style=Markup((PAGE / "page.css").read_text(encoding="utf-8")),
         run=run,
@@ -67,33 +62,19 @@ def render(run: Run) -> str:
         leak=summary.LEAK if summary.is_leaky(run.about, run.metrics) else "",
         warnings=summary.warnings_about(run.about, run.metrics, run.predictions),
         data=run.about.get("data_summary") or {},
-        splits=sections.split_rows(run),
-        surfaces=sections.surface_rows(run),
         surface_names=sections.SDNET_SURFACES if sections.is_sdnet(run) else {},
-        pictures={
-            name: embed_picture(run.folder / file)
-            for name, file in (
-                ("samples", "samples.png"),
-                ("misses", "evaluation/misses.png"),
-                ("false_alarms", "evaluation/false_alarms.png"),
-            )
-        },
-        sheets={
-            name: embed_sheet(run.folder / "evaluation" / f"{name}.png")
-            for name in ("misses", "false_alarms")
-        },
+        samples=embed_picture(run.folder / "samples.png"),
+        pictures={name: embed_picture(galleries / f"{name}.png") for name in GALLERIES},
+        sheets={name: embed_sheet(galleries / f"{name}.png") for name in GALLERIES},
+        sections=sections,
         search=sections.search_section(run, members),
         learning=sections.learning_section(run, members),
         members=members,
         ensemble=sections.ensemble_section(run),
         test=sections.result_section(run),
-        photographs=sections.errors_by_photograph(run),
         summary=summary,
         plural=plural,
         short_name=short_name,
-        suspects_shown=SUSPECTS_SHOWN,
-        photographs_shown=PHOTOGRAPHS_SHOWN,
-        tiles_named=TILES_NAMED,
         provenance=list(_provenance(run)),
         command=shlex.quote(run.folder.name),
         spell_command=spell_command,
@@ -111,18 +92,14 @@ def _provenance(run: Run) -> Iterator[tuple[str, str]]:
     for backbone, weights in (about.get("weights") or {}).items():
         yield f"{backbone} starts from", f"{weights['origin']} (digest {weights['digest']})"
     for member in (run.choice or {}).get("members", []):
-        yield (
-            f"{run.describe_trial(member['trial'])}, weights",
-            f"SHA-256 {member['weights_sha256']}",
-        )
+        name = f"{run.describe_trial(member['trial'])}, weights"
+        yield name, f"SHA-256 {member['weights_sha256']}"
     for when, source in (("", about), (" of the evaluation", metrics)):
         for key in ("versions", "hardware"):
             if source.get(key) and (not when or source[key] != about.get(key)):
                 yield key + when, _words(source[key])
-    yield (
-        "search began" if run.recipe is None else "training began",
-        str(about.get("started_at", "–")),
-    )
+    began = "search began" if run.recipe is None else "training began"
+    yield began, str(about.get("started_at", "–"))
     if metrics:
         yield "evaluated", metrics["evaluated_at"]
     yield "tiles were packed in", str(about.get("pack_folder", "–"))

@@ -18,7 +18,7 @@ TESTED = ("predictions", "suspect_labels", "if_relabelled", "ledger")  # tables 
 
 @dataclass(frozen=True)
 class Run:
-    """What a run's folder holds; None or an empty table for what is not there."""
+    """The contents of a run's folder; None or an empty table for what is missing."""
 
     folder: Path
     about: dict[str, Any]
@@ -40,9 +40,19 @@ class Run:
         return str(recipe["name"]) if isinstance(recipe, dict) and "name" in recipe else None
 
     def describe_trial(self, trial: int) -> str:
-        """A trial as a person calls it: by the name that a recipe gave it, and its number."""
+        """Name a trial by the name that a recipe gave it, and its number."""
         name = names_of(self.trials).get(trial)
         return f"trial {trial}" if name is None else f"{name} (trial {trial})"
+
+    def backbone_of(self, trial: int) -> str:
+        """The backbone of a trial; a further epoch of a variant has no row in `epochs.csv`."""
+        for table in (self.epochs, self.trials):
+            rows = (
+                table if table.empty else table[table["trial"] == trial].dropna(subset="backbone")
+            )
+            if len(rows):
+                return str(rows["backbone"].iloc[0])
+        return "backbone not recorded"
 
 
 def read_run(folder: Path) -> Run:
@@ -76,7 +86,7 @@ def read_run(folder: Path) -> Run:
 
 
 def _read_question(folder: Path, about: dict[str, Any]) -> str:
-    """The question of the search space, or what a recipe trained; empty where there is neither."""
+    """Read the question of the search space, or what a recipe trained; "" without either."""
     if (folder / "space.toml").exists():
         return str(read_toml(folder / "space.toml").get("question", ""))[:1000]
     if not (folder / "recipe.toml").exists():

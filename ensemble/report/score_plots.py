@@ -153,13 +153,7 @@ def reliability(predictions: pd.DataFrame, trials: Sequence[int]) -> Drawing:
 
 @page_style()
 def f_against_threshold(predictions: pd.DataFrame, threshold: float, origin: str) -> Drawing:
-    """Draw F1 and F2 of the ensemble by threshold.
-
-    Args:
-        predictions: Columns `label` and `ensemble`.
-        threshold: Threshold of the ensemble.
-        origin: How it came about, to stand behind “it was”.
-    """
+    """Draw F1 and F2 of the ensemble by threshold; `origin` stands behind “it was”."""
     labels, scores = predictions["label"].to_numpy(), predictions["ensemble"].to_numpy()
     thresholds = np.linspace(0, 1, 201)
     counts = [confusion_counts(labels, scores, each) for each in thresholds]

@@ -27,12 +27,7 @@ from ensemble.run.members import FINISHED_STATES
 
 @page_style()
 def history(trials: pd.DataFrame, members: Sequence[int]) -> Drawing:
-    """Draw validation F1 by trial, and the best so far.
-
-    Args:
-        trials: As in `trials.csv`.
-        members: Trials that are in the ensemble.
-    """
+    """Draw validation F1 by trial, the best so far, and which trials are members."""
     scored = scored_trials(trials).sort_values("trial")
     failed = trials.loc[trials["state"] == "FAIL", "trial"]
     number, f1 = scored["trial"].to_numpy(), scored["val_f1"].to_numpy()
@@ -116,10 +111,7 @@ def parallel_coordinates(
 ) -> Drawing | None:
     """Draw every trial as a line through its parameters; None where there are none.
 
-    Args:
-        trials: As in `trials.csv`.
-        space: `parameters` of the space as `run.json` describes them, by column.
-        members: Trials that are in the ensemble.
+    `space` has the parameters as `run.json` describes them, by their column in `trials`.
     """
     names, scored = parameter_columns(trials), scored_trials(trials)
     if not names or scored.empty:

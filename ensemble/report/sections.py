@@ -86,7 +86,6 @@ def search_section(run: Run, members: list[int]) -> dict[str, Any]:
         "drawings": [drawing for drawing in drawings if drawing is not None],
         "no_importance": shares.reason,
         "sentence": sentence,
-        "names": {trial: run.describe_trial(trial) for trial in trials["trial"]},
         "num_trials": len(trials),
         "num_finished": len(finished),
         "seconds": float(trials["seconds"].sum()),
@@ -143,7 +142,7 @@ def learning_section(run: Run, members: list[int]) -> dict[str, Any]:
     ]
     drawings = []
     for note in notes:
-        title = f"{run.describe_trial(note.trial)}, {_backbone(run, note.trial)}"
+        title = f"{run.describe_trial(note.trial)}, {run.backbone_of(note.trial)}"
         title, caption = capitalize_first(title), note.sentence
         drawings.append(
             learning_curve(epochs, note.trial, title=title, caption=caption, faint=everyone)
@@ -161,35 +160,26 @@ def ensemble_section(run: Run) -> dict[str, Any] | None:
     if choice is None:
         return None
     names = [f"trial {member['trial']}" for member in choice["members"]]
-    drawings = []
-    if len(names) > 1:
-        for name, title, caption in (
-            (
-                "disagreement",
-                "Disagreement",
-                "Share of validation tiles that two members judge differently, each at its own "
-                "threshold. Averaging members that never disagree would change nothing.",
-            ),
-            (
-                "error_correlation",
-                "Correlation of errors",
-                "How far two members are wrong on the same validation tiles: 1 means the same "
-                "errors, 0 unrelated ones. The lower, the more an average can correct.",
-            ),
-        ):
-            values = choice[name]
-            name = name.replace("_", "-")
-            drawings.append(matrix(name, values, names, title=title, caption=caption))
+    drawings = [
+        matrix(
+            "disagreement",
+            choice["disagreement"],
+            names,
+            title="Disagreement",
+            caption="Share of validation tiles that two members judge differently, each at its "
+            "own threshold. Averaging members that never disagree would change nothing.",
+        ),
+        matrix(
+            "error-correlation",
+            choice["error_correlation"],
+            names,
+            title="Correlation of errors",
+            caption="How far two members are wrong on the same validation tiles: 1 means the same "
+            "errors, 0 unrelated ones. The lower, the more an average can correct.",
+        ),
+    ]
     return {
-        "drawings": drawings,
-        "members": [
-            {
-                **member,
-                "name": run.describe_trial(member["trial"]),
-                "backbone": _backbone(run, member["trial"]),
-            }
-            for member in choice["members"]
-        ],
+        "drawings": drawings if len(names) > 1 else [],
         "rule": summary.describe_rule(choice["threshold_rule"]),
         "method": describe_method(choice),
         "score": name_score(choice["threshold_rule"]),
@@ -244,7 +234,7 @@ def result_section(run: Run) -> dict[str, Any] | None:
     }
 
 
-def errors_by_photograph(run: Run) -> list[dict[str, Any]]:
+def errors_by_photograph(run: Run) -> list[dict[Any, Any]]:
     """Misses and false alarms of each photograph, the most errors first; empty without names."""
     table = run.predictions
     if table is None or run.metrics is None or (table["photograph"] == "").any():
@@ -252,22 +242,12 @@ def errors_by_photograph(run: Run) -> list[dict[str, Any]]:
     called = table["ensemble"] >= run.metrics["ensemble"]["threshold"]
     cracked = table["label"] == 1
     counted = table.assign(misses=cracked & ~called, false_alarms=~cracked & called)
-    rows = [
-        {
-            **_count(part),
-            "photograph": photograph,
-            "surface": part["surface"].iloc[0],
-            "misses": int(part["misses"].sum()),
-            "false_alarms": int(part["false_alarms"].sum()),
-        }
-        for photograph, part in counted.groupby("photograph")
-    ]
-    return sorted(rows, key=lambda row: (-row["misses"] - row["false_alarms"], row["photograph"]))
-
-
-def _backbone(run: Run, trial: int) -> str:
-    for table in (run.epochs, run.trials):  # a further epoch of a variant has no rows of its own
-        for row in [] if table.empty else table[table["trial"] == trial].to_dict("records"):
-            if pd.notna(row["backbone"]):
-                return str(row["backbone"])
-    return "backbone not recorded"
+    rows = counted.groupby("photograph", as_index=False).agg(
+        surface=("surface", "first"),
+        num_tiles=("label", "size"),
+        num_cracked=("label", "sum"),
+        misses=("misses", "sum"),
+        false_alarms=("false_alarms", "sum"),
+    )
+    order = (-rows["misses"] - rows["false_alarms"]).argsort(kind="stable")
+    return rows.iloc[order.to_numpy()].to_dict("records")

@@ -21,11 +21,7 @@ def is_leaky(run: dict[str, Any], metrics: dict[str, Any] | None) -> bool:
 
 
 def headline(metrics: dict[str, Any]) -> str:
-    """The result for a reader in a hurry: cracks found, false alarms, and whether averaging paid.
-
-    Args:
-        metrics: As in `metrics.json`.
-    """
+    """State the result in one line: cracks found, false alarms, and whether averaging paid."""
     counts = metrics["ensemble"]["confusion_matrix"]
     hits, alarms = counts["true_positive"], counts["false_positive"]
     found = f"Finds {hits:,} of {plural(hits + counts['false_negative'], 'cracked tile')}"
@@ -41,9 +37,7 @@ def headline(metrics: dict[str, Any]) -> str:
 def result_sentences(metrics: dict[str, Any], leak: str = "") -> list[str]:
     """State the result, the comparison with the best single member, and what limits both.
 
-    Args:
-        metrics: As in `metrics.json`.
-        leak: Mark of a leaky split; empty for a split that can give a result.
+    `leak` is the mark of a leaky split, and empty for a split that can give a result.
     """
     figures, choice = metrics["ensemble"], metrics["choice"]
     counts = figures["confusion_matrix"]

@@ -70,7 +70,7 @@ def main() -> None:
 def compare_means(
     margins: np.ndarray, class_weights: np.ndarray, labels: np.ndarray, photographs: np.ndarray
 ) -> pd.DataFrame:
-    """AP and F1 of the mean with and without correction, a row for each set of members.
+    """Compute AP and F1 of the mean with and without correction, a row for each set of members.
 
     Args:
         margins: (M, N) logits of "cracked", one row a member.
@@ -97,7 +97,7 @@ def compare_means(
 
 
 def f1_left_out(probabilities: np.ndarray, labels: np.ndarray, photographs: np.ndarray) -> float:
-    """F1 of (N,) probabilities on photographs on which their threshold was not chosen."""
+    """Compute F1 of (N,) probabilities on photographs on which their threshold was not chosen."""
     only = {"only": lambda *_: np.ones(1)}
     draws = [
         cross_validate(only, probabilities[None], labels, photographs, seed=seed)
@@ -107,7 +107,7 @@ def f1_left_out(probabilities: np.ndarray, labels: np.ndarray, photographs: np.n
 
 
 def describe_gain(table: pd.DataFrame, figure: str) -> dict[str, float]:
-    """What the correction adds to a figure, over all sets of members."""
+    """Summarise what the correction adds to a figure, over all sets of members."""
     gain = table[f"corrected_{figure}"] - table[f"plain_{figure}"]
     return {
         "mean": float(gain.mean()),

@@ -59,7 +59,7 @@ NUM_TRUE_PHOTOGRAPHS = 30_000
 def draw_tiles(
     num_photographs: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Labels (N,), the probabilities of two classifiers (2, N), photographs (N,)."""
+    """Draw labels (N,), the probabilities of two classifiers (2, N), and photographs (N,)."""
     shape = (num_photographs, MODEL.tiles_per_photograph)
 
     def pair(correlation: float, *shape: int) -> np.ndarray:
@@ -85,7 +85,7 @@ def draw_tiles(
 
 
 def true_figures(rng: np.random.Generator) -> pd.DataFrame:
-    """Columns `figure` and `difference` by metric, of `NUM_TRUE_PHOTOGRAPHS` photographs."""
+    """Compute the true `figure` and `difference` by metric, from very many photographs."""
     size, parts = 5_000, []
     for _ in range(NUM_TRUE_PHOTOGRAPHS // size):
         labels, rows, photographs = draw_tiles(size, rng)
@@ -99,13 +99,13 @@ def true_figures(rng: np.random.Generator) -> pd.DataFrame:
 def simulate(
     truth: pd.DataFrame, num_photographs: int, num_data_sets: int, num_resamples: int, seed: int
 ) -> pd.DataFrame:
-    """One row a data set, metric, kind and method: `defined`, `held`, `width`."""
+    """Make a row a data set, metric, kind and method: `defined`, `held`, `width`."""
     rng = np.random.default_rng((seed, num_photographs))
     true = truth.to_dict()
-    lines = []
+    rows = []
     for data_set in track(range(num_data_sets), f"{num_photographs} photographs"):
-        labels, rows, photographs = draw_tiles(num_photographs, rng)
-        sums = [sum_by_photograph(labels, row, photographs, THRESHOLD) for row in rows]
+        labels, scores, photographs = draw_tiles(num_photographs, rng)
+        sums = [sum_by_photograph(labels, each, photographs, THRESHOLD) for each in scores]
         weights = resample(sums[0], num_resamples, seed=int(rng.integers(2**31)))
         for metric in METRICS:
             parts = [weighted_figures(each, weights, metric) for each in sums]
@@ -115,18 +115,16 @@ def simulate(
                 drawn = resampled[1:][np.isfinite(resampled[1:])]
                 tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
                 plain = np.quantile(drawn, tails) if len(drawn) else (np.nan, np.nan)
-                for method, (low, high) in (
-                    ("shipped", (ours.low, ours.high)),
-                    ("percentile", plain),
-                ):
+                bounds = {"shipped": (ours.low, ours.high), "percentile": plain}
+                for method, (low, high) in bounds.items():
                     held = low <= true[kind][metric] <= high
-                    lines.append((data_set, metric, kind, method, low == low, held, high - low))
+                    rows.append((data_set, metric, kind, method, low == low, held, high - low))
     columns = ["data_set", "metric", "kind", "method", "defined", "held", "width"]
-    return pd.DataFrame(lines, columns=columns)
+    return pd.DataFrame(rows, columns=columns)
 
 
 def summarise(runs: pd.DataFrame) -> pd.DataFrame:
-    """Coverage among the defined intervals, its binomial standard error and the median width."""
+    """Compute the coverage of the defined intervals, its standard error and the median width."""
     defined = runs[runs["defined"]]
     keys = ["num_photographs", "kind", "metric", "method"]
     table = defined.groupby(keys, sort=False).agg(
@@ -139,7 +137,7 @@ def summarise(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def shares_in_archive(path: Path) -> list[float]:
-    """Share of cracked tiles of every photograph, sorted, told by the names in an SDNET2018 zip."""
+    """List the share of cracked tiles of every photograph of an SDNET2018 zip, sorted."""
     with zipfile.ZipFile(path) as archive:
         tiles = re.findall(r"/([CU])([DPW])/(\d+)-\d+\.jpg$", "\n".join(archive.namelist()), re.M)
     names = pd.DataFrame(tiles, columns=[*"lsp"])
@@ -164,13 +162,9 @@ def main(arguments: list[str] | None = None) -> None:
     start = time.perf_counter()
     shares = shares_in_archive(options.shares) if options.shares else None
     truth = true_figures(np.random.default_rng(options.seed))
-    runs = [
-        simulate(truth, n, options.data_sets, options.resamples, options.seed).assign(
-            num_photographs=n
-        )
-        for n in COVERAGE_PHOTOGRAPHS
-    ]
-    table = summarise(pd.concat(runs))
+    settings = options.data_sets, options.resamples, options.seed
+    runs = {n: simulate(truth, n, *settings) for n in COVERAGE_PHOTOGRAPHS}
+    table = summarise(pd.concat(runs, names=["num_photographs"]).reset_index("num_photographs"))
     origin = {
         "claim": "share of 95 % intervals that hold the figure of the population",
         "model": asdict(MODEL),

@@ -1,9 +1,9 @@
 """Train and test the recipes for real: `python scripts/evidence/recipes.py --metu ZIP --sdnet ZIP`.
 
-Each leaves `results/recipe-NAME`; `results/recipes.csv` has a row for each of its variants and one
-for the mean of all its members, with what really ran beside what the original states, and
-`recipes.json` what the rows came from. Started again, it goes on; what is finished is not tested
-again.
+Each recipe's run is `results/recipe-NAME`. `results/recipes.csv` has a row for each of its variants
+and one for the mean of all its members, with the measured figures beside those that the original
+states; `recipes.json` says what the rows came from. The same command goes on where it was stopped,
+and tests nothing twice.
 """
 
 import argparse
@@ -34,11 +34,11 @@ def main() -> None:
     add = parser.add_argument
     add("--metu", metavar="PATH", help="folder or .zip of METU, for the recipes built on it")
     add("--sdnet", metavar="PATH", help="folder or .zip of SDNET2018, for the others")
-    add("--only", nargs="+", choices=names, metavar="NAME", help="of these recipes (default: all)")
+    add("--only", nargs="+", choices=names, metavar="NAME", help="recipes to train (default: all)")
     for option, what in (
         ("--backbone", "another network for the recipes that start from ImageNet weights"),
-        ("--weights", "what it starts from, as scripts/train.py takes it"),
-        ("--epochs", "of each configuration"),
+        ("--weights", "weights it starts from, as scripts/train.py takes them"),
+        ("--epochs", "epochs of each configuration"),
         ("--image-size", "side of the square input in pixels"),
         ("--gpus", "0 trains on the CPU"),
     ):
@@ -54,12 +54,12 @@ def main() -> None:
     for recipe in recipes:
         words = ["--recipe", recipe.name, "--data", data[recipe.data]]
         words += ["--name", f"recipe-{recipe.name}", "--out", str(options.out)]
-        for option in ("epochs", "image_size", "gpus"):
-            value = getattr(options, option)
-            words += [] if value is None else [f"--{option.replace('_', '-')}", value]
+        names = ["epochs", "image_size", "gpus"]
         if recipe.weights == "imagenet":  # a network that starts from nothing is its own point
-            words += [] if options.backbone is None else ["--backbone", options.backbone]
-            words += [] if options.weights is None else ["--weights", options.weights]
+            names += ["backbone", "weights"]
+        for name in names:
+            if (value := getattr(options, name)) is not None:
+                words += [f"--{name.replace('_', '-')}", value]
         train.main(parse("train", words))
         record(recipe, options.out / f"recipe-{recipe.name}", options.out)
 
@@ -99,8 +99,8 @@ def describe(
         "image_size_px": about["image_size_px"],
     }
     rows = []
-    for found in sorted(metrics["members"], key=lambda found: found["trial"]):
-        number = found["trial"]
+    for figures in sorted(metrics["members"], key=lambda figures: figures["trial"]):
+        number = figures["trial"]
         if number >= len(recipe.variants):
             continue  # a further checkpoint
         record = members[number].record
@@ -115,7 +115,7 @@ def describe(
                 "trainable_parameters": cost.trainable_backbone + cost.trainable_head,
                 "training_and_validation_seconds": round(float(trials.loc[number, "seconds"]), 1),
                 "val_accuracy": record.metrics["val_accuracy"],
-                **_tested(found),
+                **_tested(figures),
                 "stated": recipe.stated,
             }
         )
@@ -127,11 +127,10 @@ def describe(
     return rows
 
 
-def _tested(found: dict[str, Any]) -> dict[str, Any]:
-    row = flat_row("", found)
-    kept = ["val_f1", "threshold"]
-    kept += [f"test_{metric}{end}" for metric in TESTED for end in ("", "_low", "_high")]
-    return {key: row[key] for key in kept}
+def _tested(figures: dict[str, Any]) -> dict[str, Any]:
+    row = flat_row("", figures)
+    kept = [f"test_{metric}{end}" for metric in TESTED for end in ("", "_low", "_high")]
+    return {key: row[key] for key in ("val_f1", "threshold", *kept)}
 
 
 if __name__ == "__main__":

@@ -55,12 +55,7 @@ def run_parser(description: str) -> argparse.ArgumentParser:
 
 
 def describe_origin(about: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:
-    """What the figures of a test came from.
-
-    Args:
-        about: As in `run.json`.
-        metrics: As in `metrics.json`.
-    """
+    """What the figures of a test came from, of `run.json` and `metrics.json`."""
     return {
         "seed": about["seed"],
         "initial_weights": {b: w["digest"] for b, w in about["weights"].items()},

@@ -50,17 +50,11 @@ def main() -> None:
     """Run the tests of all faults and write one row each."""
     parser = argparse.ArgumentParser(description=__doc__.split(":")[0])
     parser.add_argument("--part", choices=PARTS, help="only this one (default: all)")
-    for counts in COUNTS.values():
-        for name, (option, default) in counts.items():
-            what = f"(default: {default})"
-            parser.add_argument(
-                option, dest=name, type=int, default=default, metavar="N", help=what
-            )
-    parser.add_argument(
-        "--again",
-        action="store_true",
-        help="only what did not pass or is new; the counts must be the same",
-    )
+    for name, (option, default) in (item for part in COUNTS.values() for item in part.items()):
+        kind: Any = {"type": int, "metavar": "N", "help": f"(default: {default})"}
+        parser.add_argument(option, dest=name, default=default, **kind)
+    what = "only what did not pass or is new; the counts must be the same"
+    parser.add_argument("--again", action="store_true", help=what)
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "evidence")
     options = parser.parse_args()
     parts = [options.part] if options.part else list(PARTS)
@@ -79,10 +73,6 @@ def main() -> None:
 
 def read_earlier(table: Path, counts: dict[str, int]) -> Earlier:
     """Read a table that `soak` wrote; rows without a commit have that of the .json beside it.
-
-    Args:
-        table: Path of the part's table.
-        counts: Counts with which its tests are to run again.
 
     Raises:
         InputError: It is missing or damaged, or was measured with other counts.
@@ -160,7 +150,7 @@ def soak(
 
 
 def collect_tests(wanted: Sequence[str], environment: dict[str, str], root: Path) -> dict[str, str]:
-    """The tests in these files, as the table names them, and as pytest does.
+    """List the tests in these files: name in the table → name for pytest.
 
     Raises:
         InputError: pytest cannot read them.
@@ -180,17 +170,11 @@ def collect_tests(wanted: Sequence[str], environment: dict[str, str], root: Path
 
 
 def merge_rows(rows: Sequence[Row], new: Sequence[Row]) -> list[Row]:
-    """`rows`, with what `new` has of a test in the place of its rows, and new tests at the end."""
-    by_test: dict[str, list[Row]] = {}
-    for row in new:
-        by_test.setdefault(_name_test(row), []).append(row)
-    merged: list[Row] = []
-    for row in rows:
-        test = _name_test(row)
-        merged += by_test.get(test, [row])
-        if test in by_test:
-            by_test[test] = []  # a test that fails and cannot be cleared away has two rows
-    return merged + [row for of_test in by_test.values() for row in of_test]
+    """Put the new rows of each test in the place of its old ones, and new tests at the end."""
+    order = {name: i for i, name in enumerate(dict.fromkeys(map(_name_test, [*rows, *new])))}
+    renewed = {_name_test(row) for row in new}
+    kept = [row for row in rows if _name_test(row) not in renewed]
+    return sorted([*kept, *new], key=lambda row: order[_name_test(row)])
 
 
 def _name_test(row: Row) -> str:
