@@ -1,7 +1,7 @@
-"""scripts/train.py: one configuration (or a few that are compared) trained as a recipe says.
+"""scripts/train.py: train one configuration, or a few that are compared, as a recipe says.
 
-What a notebook does, with the split, the training and the figures of a search: the run that is left
-is evaluated, used and reported like any other. Needs neither Ray nor Optuna.
+Split, training and figures are those of a search, so the run can be evaluated, used and reported
+like any other. Needs neither Ray nor Optuna.
 """
 
 from ensemble.cli import start
@@ -24,8 +24,8 @@ from ensemble.base.interruption import resumable
 from ensemble.base.process import keep_freed_memory
 from ensemble.data.layout import layout_of
 from ensemble.data.prepare import is_synthetic, prepare_data
-from ensemble.recipes.headline import describe_changes, describe_run, name_weights
-from ensemble.recipes.recipe import Recipe, load_recipe
+from ensemble.recipes.headline import describe_run
+from ensemble.recipes.recipe import load_recipe
 from ensemble.recipes.runner import print_summary, run_recipe
 from ensemble.run.folder import display_path, run_folder
 from ensemble.run.members import choose_device
@@ -53,7 +53,15 @@ def main(options: argparse.Namespace) -> dict[str, Any]:
     device = choose_device(options.gpus)
     keep_freed_memory()
     weights = parse_weights(options.weights, {recipe.backbone: recipe.weights})[recipe.backbone]
-    console.print(f"{recipe.name}: {_headline(asked, recipe, weights, options.data)}")
+    headline = describe_run(
+        recipe.what,
+        asked.base,
+        recipe.base,
+        asked_weights=asked.weights,
+        weights=weights,
+        data=options.data,
+    )
+    console.print(f"{recipe.name}: {headline}")
     console.print(f"run: {display_path(folder)}")
     how = f"the same command with --name {shlex.quote(name)} goes on after the last finished epoch"
     with resumable(how, console.print):
@@ -83,11 +91,3 @@ def main(options: argparse.Namespace) -> dict[str, Any]:
         console.print(f"run: {folder}")
     console.print(f"next: {spell_command('evaluate')} {display_path(folder)}")
     return {"run": str(folder), "trials": table_rows(read_table(folder / "trials.csv"))}
-
-
-def _headline(asked: Recipe, recipe: Recipe, weights: str | Path, data: str) -> str:
-    weights, asked_weights = name_weights(weights), name_weights(asked.weights)
-    changes = describe_changes(
-        asked.base, recipe.base, asked_weights=asked_weights, weights=weights
-    )
-    return describe_run(recipe.what, recipe.base, weights=weights, data=data, changes=changes)

@@ -12,35 +12,41 @@ from ensemble.training.config import TrialConfig
 WEIGHTS = {"imagenet": "ImageNet weights", "none": "random weights"}
 
 
-def describe_run(what: str, config: TrialConfig, *, weights: str, data: str, changes: str) -> str:
+def describe_run(
+    what: str,
+    asked: TrialConfig,
+    config: TrialConfig,
+    *,
+    asked_weights: str | Path,
+    weights: str | Path,
+    data: str,
+) -> str:
     """Describe a recipe's run in one line.
 
     Args:
         what: Kind of training, in the words of the recipe's file.
-        config: Configuration of the recipe's base, as it is trained.
-        weights: Weights it starts from, from `name_weights`.
+        asked: Configuration of the recipe's base, as its file has it.
+        config: The same as it is trained.
+        asked_weights: Weights that the recipe starts from, in a form that `name_weights` takes.
+        weights: Weights that the run starts from.
         data: Path of the tiles.
-        changes: Changes from `describe_changes`.
     """
     optimisation, size = config.optimisation, config.data.image_size_px
     most = "at most " if optimisation.early_stopping_patience else ""
     epochs = most + plural(optimisation.epochs, "epoch")
-    network = f"{config.model.backbone} from {weights} on {Path(data).name or data}"
+    network = f"{config.model.backbone} from {name_weights(weights)} on {Path(data).name or data}"
     run = f"{network}, {size} × {size} px, {epochs}: {what}"
+    changes = describe_changes(asked, config, asked_weights=asked_weights, weights=weights)
     return f"{run} (changed from the recipe: {changes})" if changes else run
 
 
 def describe_changes(
-    asked: TrialConfig, config: TrialConfig, *, asked_weights: str, weights: str
+    asked: TrialConfig, config: TrialConfig, *, asked_weights: str | Path, weights: str | Path
 ) -> str:
-    """List what the command line changed, each as `recipe's → this run's`; "" for nothing.
-
-    `asked` and `config` are the recipe's base as its file has it and as it is trained; names of
-    weights are those of `name_weights`.
-    """
+    """List what differs from a recipe, each as `recipe's → this run's`; "" for nothing."""
     pairs = (
         (asked.model.backbone, config.model.backbone, ""),
-        (asked_weights, weights, ""),
+        (name_weights(asked_weights), name_weights(weights), ""),
         (asked.data.image_size_px, config.data.image_size_px, " px"),
         (asked.optimisation.epochs, config.optimisation.epochs, " epochs"),
     )

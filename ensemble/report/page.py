@@ -85,17 +85,14 @@ def _provenance(run: Run) -> Iterator[tuple[str, str]]:
     """Name and value of everything that the figures came from."""
     about, metrics = run.about, run.metrics or {}
     yield "seed of the study", str(about.get("seed", "–"))
-    for when, source in (("", about), (" of the evaluation", metrics)):
-        if source.get("commit") and (not when or source["commit"] != about.get("commit")):
-            yield "commit" + when, source["commit"]
     yield "split digest", str(about.get("split_digest", "–"))
     for backbone, weights in (about.get("weights") or {}).items():
         yield f"{backbone} starts from", f"{weights['origin']} (digest {weights['digest']})"
     for member in (run.choice or {}).get("members", []):
         name = f"{run.describe_trial(member['trial'])}, weights"
         yield name, f"SHA-256 {member['weights_sha256']}"
-    for when, source in (("", about), (" of the evaluation", metrics)):
-        for key in ("versions", "hardware"):
+    for key in ("commit", "versions", "hardware"):
+        for when, source in (("", about), (" of the evaluation", metrics)):
             if source.get(key) and (not when or source[key] != about.get(key)):
                 yield key + when, _words(source[key])
     began = "search began" if run.recipe is None else "training began"
@@ -105,7 +102,9 @@ def _provenance(run: Run) -> Iterator[tuple[str, str]]:
     yield "tiles were packed in", str(about.get("pack_folder", "–"))
 
 
-def _words(values: dict[str, Any]) -> str:
+def _words(values: str | dict[str, Any]) -> str:
+    if isinstance(values, str):
+        return values
     return ", ".join(
         f"{name} {', '.join(map(str, value)) or 'none' if isinstance(value, list) else value}"
         for name, value in values.items()

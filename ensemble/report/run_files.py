@@ -9,7 +9,7 @@ import pandas as pd
 from ensemble.base.errors import InputError
 from ensemble.base.files import read_toml
 from ensemble.evaluation.presentation import names_of
-from ensemble.recipes.headline import describe_changes, describe_run, name_weights
+from ensemble.recipes.headline import describe_run
 from ensemble.report.checks import read_checked_table, read_record
 from ensemble.training.config import parse_config
 
@@ -100,6 +100,5 @@ def _read_question(folder: Path, about: dict[str, Any]) -> str:
         data = str(about["data"])
     except (InputError, KeyError, TypeError):  # an older or a damaged one
         return what
-    weights, asked_weights = map(name_weights, (origin, str(file.get("weights", "imagenet"))))
-    changes = describe_changes(asked, base, asked_weights=asked_weights, weights=weights)
-    return describe_run(what, base, weights=weights, data=data, changes=changes)
+    asked_weights = str(file.get("weights", "imagenet"))
+    return describe_run(what, asked, base, asked_weights=asked_weights, weights=origin, data=data)

@@ -11,7 +11,7 @@ from ensemble.base.files import find_toml
 from ensemble.base.options import SPACES
 from ensemble.base.process import count_cores
 from ensemble.data.prepare import is_synthetic
-from ensemble.recipes.headline import describe_changes, name_weights
+from ensemble.recipes.headline import describe_changes
 from ensemble.run.folder import run_folder
 from ensemble.search.budget import Budget, Node, plan_budget, wait_for_room
 from ensemble.search.cluster.connection import Head, alive_nodes, ask_for_nodes
@@ -88,8 +88,8 @@ def _plan_space(
         changes = describe_changes(
             recipe.base,
             space.default,
-            asked_weights=name_weights(recipe.weights),
-            weights=name_weights(weights[recipe.backbone]),
+            asked_weights=recipe.weights,
+            weights=weights[recipe.backbone],
         )
         if changes:
             log(f"trial 0 differs from the recipe: {changes}")

@@ -29,7 +29,7 @@ from ensemble.data.pack import PackError
 from ensemble.evaluation.presentation import read_names
 from ensemble.evaluation.protocol import evaluate_run
 from ensemble.recipes.comparison import plot_curves, print_comparison
-from ensemble.recipes.headline import describe_changes, describe_run, name_weights
+from ensemble.recipes.headline import describe_run
 from ensemble.recipes.recipe import RECIPES, load_recipe
 from ensemble.recipes.runner import RecipeRun, train_recipe
 from ensemble.report.page import main as report
@@ -115,11 +115,8 @@ def test_no_words_of_a_recipe_name_what_the_command_line_can_change(name):
 
 def test_a_recipe_as_its_file_has_it_is_told_without_changes():
     base = load_recipe("small-cnn").base
-    told = {"weights": "random weights", "data": "/somewhere/SDNET2018.zip"}
-    changes = describe_changes(
-        base, base, asked_weights=name_weights("none"), weights=name_weights("random weights")
-    )
-    line = describe_run("plainly", base, **told, changes=changes)
+    weights = {"asked_weights": "none", "weights": "random weights"}
+    line = describe_run("plainly", base, base, **weights, data="/somewhere/SDNET2018.zip")
     assert line == (
         "small_cnn from random weights on SDNET2018.zip, 128 × 128 px, 10 epochs: plainly"
     )

@@ -25,11 +25,11 @@ from ensemble.evaluation.mistakes import relabelled_figures, suspect_labels
 from ensemble.evaluation.presentation import score_limits
 from ensemble.explanation.activation import SHEET_KEY
 from ensemble.report.data_urls import embed_picture, embed_sheet
-from ensemble.report.learning import describe_learning, learning_curve
+from ensemble.report.learning import describe_learning, group_by_verdict, learning_curve
 from ensemble.report.page import main, write_report
 from ensemble.report.run_files import read_run
 from ensemble.report.score_plots import precision_recall_steps
-from ensemble.report.sentences import describe_rule, result_sentences
+from ensemble.report.sentences import describe_rule, headline, result_sentences
 from ensemble.search.importance import LEAST_TRIALS, find_importance
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -219,6 +219,45 @@ def test_the_summary_gives_result_interval_and_verdict(evaluated: Path, page: Pa
     assert metrics["intervals"] in told
     assert "Calling every tile cracked would reach 0.400" in told
     assert "other seeds" in told
+
+
+def test_the_page_opens_with_a_verdict_and_pictures_of_errors(evaluated: Path, page: Page):
+    metrics = json.loads((evaluated / "evaluation" / "metrics.json").read_text())
+    counts = metrics["ensemble"]["confusion_matrix"]
+    hits, alarms = counts["true_positive"], counts["false_positive"]
+    [verdict] = [e for e in page.find("div") if e["attrs"].get("class") == "verdict"]
+    inside = [e for e in page.elements if verdict in e["inside"]]
+    assert inside[0]["text"].startswith(
+        f"Finds {hits} of {hits + counts['false_negative']} cracked"
+    )
+    assert f"{alarms} of its {hits + alarms} alarms" in inside[0]["text"]
+    assert metrics["gain_over_best_single"]["f1"]["verdict"].replace(":", ",") in inside[0]["text"]
+    assert [e["text"] for e in inside if e["tag"] == "span"] == [
+        f"missed: {HOSTILE}",
+        "missed: D/CD/4.jpg",
+    ]
+    silent = metrics["ensemble"] | {
+        "confusion_matrix": counts | {"true_positive": 0, "false_positive": 0}
+    }
+    assert headline(metrics | {"ensemble": silent}).endswith(": it calls no tile cracked.")
+
+
+def test_what_is_for_those_who_train_is_folded(page: Page):
+    folded = [e for e in page.find("details") if e["attrs"].get("class") == "fold"]
+    figures = [e["attrs"]["id"] for f in folded for e in page.find("figure") if f in e["inside"]]
+    assert {"figure-history", "figure-learning-2", "figure-disagreement"} <= set(figures)
+    assert not {"figure-misses", "figure-intervals"} & set(figures)
+
+
+def test_trials_are_grouped_by_what_their_curves_say():
+    courses = {0: [0.6, 0.4, 0.5, 0.6], 1: [0.6, 0.5], 2: [0.5, 0.6]}
+    epochs = pd.concat(
+        [curve([0.9, 0.5, 0.3, 0.1][: len(val)], val).assign(trial=t) for t, val in courses.items()]
+    )
+    notes = [describe_learning(epochs, trial, planned_epochs=4) for trial in courses]
+    assert group_by_verdict(notes) == (
+        "Overfitting in later epochs: trial 0. Too few epochs to tell: trials 1, 2."
+    )
 
 
 def test_an_ensemble_that_tells_nothing_apart_is_said_first(evaluated: Path):
