@@ -6,11 +6,14 @@ Nothing here imports what takes seconds, so that help and what is mistyped cost 
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from ensemble.base.door import run_command, run_module, spell_command
 from ensemble.base.options import (
+    COUNT,
+    COUNT_OR_NONE,
     EPOCHS,
     IMAGE_SIZE,
     METHODS,
@@ -18,406 +21,298 @@ from ensemble.base.options import (
     RECIPES,
     SEED,
     Parser,
+    add_option,
     positive_number,
-    whole_number,
 )
 from ensemble.training.backbone_table import BACKBONES
 
-Add = Callable[..., object]  # `add_argument` of a parser or of a group of one
+Group = argparse._ActionsContainer  # a parser, or a group of one
 
 
 def add_search_options(parser: Parser) -> None:
     """Add what is searched, on what, where, and what is kept of it."""
-    add = parser.add_argument_group("data").add_argument
-    _add_data(add, required=True)
-    add(
+    data = parser.add_argument_group("data")
+    _add_data(data, required=True)
+    data.add_argument(
         "--leaky-split",
         action="store_true",
         help="split tiles, not photographs, only to show what leakage is worth; the results are "
         "marked as such",
     )
-    _add_search(parser.add_argument_group("search").add_argument)
-    _add_machine(parser.add_argument_group("machine").add_argument)
-    add = parser.add_argument_group("output").add_argument
-    add(
-        "--keep",
-        type=whole_number(1),
-        default=20,
-        metavar="N",
-        help="best members that keep their weights; of the others the scores stay (default: 20)",
-    )
-    add(
+    _add_search(parser.add_argument_group("search"))
+    _add_machine(parser.add_argument_group("machine"))
+    output = parser.add_argument_group("output")
+    keep = "best members that keep their weights; of the others the scores stay"
+    add_option(output, "--keep", "N", keep, type=COUNT, default=20)
+    add_option(
+        output,
         "--mlflow",
-        metavar="URI",
-        help="MLflow server that each trial is logged to as well: http://HOST:PORT or "
-        "sqlite:///FILE; needs the extra [mlflow]",
+        "URI",
+        "MLflow server that each trial is logged to as well: http://HOST:PORT or sqlite:///FILE; "
+        "needs the extra [mlflow]",
     )
-    _add_new_run(add, name="the space's name and the time")
+    _add_new_run(output, name="the space's name and the time")
 
 
-def _add_search(add: Add) -> None:
+def _add_search(group: Group) -> None:
     """Add what is searched, how, and when it ends."""
-    add(
-        "--space",
-        default="sdnet2018",
-        metavar="FILE",
-        help="search space: a TOML file, or a name that `spaces` lists (default: sdnet2018)",
-    )
+    add = partial(add_option, group)
+    space = "search space: a TOML file, or a name that `spaces` lists"
+    add("--space", "FILE", space, default="sdnet2018")
     add(
         "--start-from",
-        metavar="RECIPE|RUN",
-        help="a recipe (a TOML file, or a name that `spaces` lists), whose base is trial 0, or a "
-        "run, whose best trials are the first; the space is widened to hold it",
+        "RECIPE|RUN",
+        "a recipe (a TOML file, or a name that `spaces` lists), whose base is trial 0, or a run, "
+        "whose best trials are the first; the space is widened to hold it",
     )
-    add(
-        "--trials",
-        type=whole_number(1),
-        default=20,
-        metavar="N",
-        help="trials in all, finished or stopped early (default: 20)",
-    )
-    _add_training(add, whose="the space's", of="each trial")
+    trials = "trials in all, finished or stopped early"
+    add("--trials", "N", trials, type=COUNT, default=20)
+    _add_training(group, whose="the space's", of="each trial")
     add(
         "--sampler",
+        None,
+        "what chooses the next trial: TPE, chance, a Gaussian process or a quasi-random sequence",
         choices=["tpe", "random", "gp", "qmc"],
         default="tpe",
-        help="what chooses the next trial: TPE, chance, a Gaussian process or a quasi-random "
-        "sequence (default: tpe; random with the same --trials shows what the search is worth)",
+        otherwise="tpe; random with the same --trials shows what the search is worth",
     )
     add(
         "--max-hours",
+        "H",
+        "time limit: no trial starts after it and running ones stop; the same command goes on",
         type=positive_number(),
-        metavar="H",
-        help="time limit: no trial starts after it and running ones stop; the same command goes on "
-        "(default: no limit)",
+        otherwise="no limit",
     )
-    add(
-        "--trial-timeout",
-        type=positive_number(),
-        default=60.0,
-        metavar="MINUTES",
-        help="end a trial that reports nothing for so long; longer than its longest epoch "
-        "(default: 60)",
-    )
-    add(
-        "--max-failures",
-        type=whole_number(0),
-        default=10,
-        metavar="N",
-        help="failed trials to replace before giving up (default: 10)",
-    )
+    timeout = "end a trial that reports nothing for so long; longer than its longest epoch"
+    add("--trial-timeout", "MINUTES", timeout, type=positive_number(), default=60)
+    failures = "failed trials to replace before giving up"
+    add("--max-failures", "N", failures, type=COUNT_OR_NONE, default=10)
 
 
-def _add_machine(add: Add) -> None:
+def _add_machine(group: Group) -> None:
     """Add where a search computes."""
-    add(
-        "--gpus",
-        type=whole_number(0),
-        metavar="N",
-        help="GPUs to use in all; 0 trains on the CPU (default: all there are)",
-    )
-    add(
-        "--cpus",
-        type=whole_number(1),
-        metavar="N",
-        help="workers at a time where no GPU is used (default: one a core)",
-    )
-    add(
-        "--workers-per-trial",
-        type=whole_number(1),
-        metavar="N",
-        help="data-parallel workers of each trial; above 1 on Ray Train (default: the space's)",
-    )
-    add(
-        "--trials-per-gpu",
-        type=whole_number(1),
-        default=1,
-        metavar="N",
-        help="trials that share a GPU (default: 1)",
-    )
+    add = partial(add_option, group)
+    gpus = "GPUs to use in all; 0 trains on the CPU"
+    add("--gpus", "N", gpus, type=COUNT_OR_NONE, otherwise="all there are")
+    cpus = "workers at a time where no GPU is used"
+    add("--cpus", "N", cpus, type=COUNT, otherwise="one a core")
+    workers = "data-parallel workers of each trial; above 1 on Ray Train"
+    add("--workers-per-trial", "N", workers, type=COUNT, otherwise="the space's")
+    add("--trials-per-gpu", "N", "trials that share a GPU", type=COUNT, default=1)
     add(
         "--address",
-        metavar="HOST:PORT",
-        help="a running Ray cluster; --out must then be a folder that all its nodes share "
-        "(default: Ray on this machine alone)",
+        "HOST:PORT",
+        "a running Ray cluster; --out must then be a folder that all its nodes share",
+        otherwise="Ray on this machine alone",
     )
     add(
         "--wait",
+        "MINUTES",
+        "on a cluster: wait that long until --gpus or --cpus can be placed, and ask it to grow "
+        "where it can",
         type=positive_number(),
-        metavar="MINUTES",
-        help="on a cluster: wait that long until --gpus or --cpus can be placed, and ask it to "
-        "grow where it can (default: what cannot be placed is refused)",
+        otherwise="what cannot be placed is refused",
     )
     add(
         "--storage",
-        metavar="PATH|URL",
-        help="shared folder or URL (s3://bucket/folder, gs://…, any of fsspec's) through which "
-        "tiles and members travel between nodes; --out may then be the driver's alone",
+        "PATH|URL",
+        "shared folder or URL (s3://bucket/folder, gs://…, any of fsspec's) through which tiles "
+        "and members travel between nodes; --out may then be the driver's alone",
     )
 
 
 def add_train_options(parser: Parser) -> None:
     """Add which recipe is trained, on what, and how it differs from its file."""
-    add = parser.add_argument
-    add(
-        "--recipe",
-        required=True,
-        metavar="NAME|FILE",
-        help=f"a TOML file, or one of {', '.join(sorted(path.stem for path in _recipes()))}",
-    )
-    _add_data(add, required=False)
-    add(
-        "--backbone",
-        choices=list(BACKBONES),
-        metavar="NAME",
-        help=f"another network (default: the recipe's): {', '.join(BACKBONES)}",
-    )
-    _add_training(add, whose="the recipe's", of="each configuration")
-    _add_gpu(add)
-    add("--export", action="store_true", help="write RUN/export/ even if the recipe does not say")
-    add(
-        "--summary",
-        action="store_true",
-        help="print layers, parameters, memory and multiply-adds, and train nothing",
-    )
-    _add_new_run(add, name="the recipe's name and the time")
+    recipes = ", ".join(sorted(path.stem for path in RECIPES.glob("*.toml")))
+    add_option(parser, "--recipe", "NAME|FILE", f"a TOML file, or one of {recipes}", required=True)
+    _add_data(parser, required=False)
+    backbone = f"another network: {', '.join(BACKBONES)}"
+    add_option(parser, "--backbone", "NAME", backbone, choices=BACKBONES, otherwise="the recipe's")
+    _add_training(parser, whose="the recipe's", of="each configuration")
+    _add_gpu(parser)
+    export = "write RUN/export/ even if the recipe does not say"
+    parser.add_argument("--export", action="store_true", help=export)
+    summary = "print layers, parameters, memory and multiply-adds, and train nothing"
+    parser.add_argument("--summary", action="store_true", help=summary)
+    _add_new_run(parser, name="the recipe's name and the time")
 
 
 def add_recall_options(parser: Parser) -> None:
     """Add the run, and the device that trains."""
-    _add_last_run(parser.add_argument)
-    _add_gpu(parser.add_argument)
+    _add_last_run(parser)
+    _add_gpu(parser)
 
 
 def add_look_options(parser: Parser) -> None:
     """Add the member, the picture that it looks at, and the picture that is drawn."""
-    add = parser.add_argument
+    add = partial(add_option, parser)
     add(
         "tile",
-        metavar="TILE",
-        help="a picture (of a photograph of several tiles, the one likeliest to be cracked), or a "
-        "tile of the run's data set by its name there, as in validation.csv or errors.csv",
+        "TILE",
+        "a picture (of a photograph of several tiles, the one likeliest to be cracked), or a tile "
+        "of the run's data set by its name there, as in validation.csv or errors.csv",
     )
     add(
         "--member",
-        metavar="MEMBER",
-        help="its folder, RUN/TRIAL, or RUN for its best one; a run by name under --out, or a path "
-        "(default: the best one of the last run)",
+        "MEMBER",
+        "its folder, RUN/TRIAL, or RUN for its best one; a run by name under --out, or a path",
+        otherwise="the best one of the last run",
     )
-    add(
-        "--png",
-        type=Path,
-        metavar="FILE",
-        default=Path("look.png"),
-        help="what is drawn; an older file is replaced (default: look.png)",
-    )
-    add(
-        "--all",
-        action="store_true",
-        help=f"every convolution (default: {NUM_CONVOLUTIONS}, spread over the depth)",
-    )
-    _add_runs(add)
-
-
-def add_report_options(parser: Parser) -> None:
-    """Add the run."""
-    _add_last_run(parser.add_argument)
+    drawn = "what is drawn; an older file is replaced"
+    add("--png", "FILE", drawn, type=Path, default=Path("look.png"))
+    every = f"every convolution (default: {NUM_CONVOLUTIONS}, spread over the depth)"
+    parser.add_argument("--all", action="store_true", help=every)
+    _add_runs(parser)
 
 
 def add_evaluate_options(parser: Parser) -> None:
     """Add the run, and how its ensemble is chosen."""
-    add = parser.add_argument
-    _add_last_run(add)
-    add(
-        "--method",
-        choices=(*METHODS, "auto"),
-        default="mean",
-        help="how members are chosen (default: mean)",
-    )
-    add(
-        "--top-k",
-        type=whole_number(1),
-        metavar="K",
-        help="number of members of mean, also within auto (default: 5, or all if fewer)",
-    )
-    add(
-        "--threshold",
-        choices=("f1", "f2", "0.5"),
-        help="where F1 or F2 is best on validation, or 0.5 (default: f1)",
-    )
+    add = partial(add_option, parser)
+    _add_last_run(parser)
+    add("--method", None, "how members are chosen", choices=(*METHODS, "auto"), default="mean")
+    top_k = "number of members of mean, also within auto"
+    add("--top-k", "K", top_k, type=COUNT, otherwise="5, or all if fewer")
+    threshold = "where F1 or F2 is best on validation, or 0.5"
+    add("--threshold", None, threshold, choices=("f1", "f2", "0.5"), otherwise="f1")
     add(
         "--min-recall",
+        "R",
+        "in place of --threshold: the highest threshold with this validation recall, 0 to 1",
         type=positive_number(1),
-        metavar="R",
-        help="in place of --threshold: the highest threshold with this validation recall, 0 to 1",
     )
-    add(
-        "--tta",
-        action="store_true",
-        help="average over flips and turns, if validation gains what the threshold is asked for",
-    )
-    add(
-        "--labels",
-        type=Path,
-        metavar="FILE",
-        help="CSV of corrected labels: columns tile, label; rows of other tiles are ignored",
-    )
+    tta = "average over flips and turns, if validation gains what the threshold is asked for"
+    parser.add_argument("--tta", action="store_true", help=tta)
+    labels = "CSV of corrected labels: columns tile, label; rows of other tiles are ignored"
+    add("--labels", "FILE", labels, type=Path)
 
 
 def add_predict_options(parser: Parser) -> None:
     """Add the pictures, the run, and where the verdicts go."""
-    add = parser.add_argument
-    add(
-        "paths", nargs="+", type=Path, metavar="PATH", help="a picture, or a folder or .zip of some"
-    )
-    add("--run", help="name under --out, or a path (default: the last run)")
-    add(
-        "--csv",
-        type=Path,
-        metavar="FILE",
-        default=Path("predictions.csv"),
-        help="one row a tile; an older file is replaced (default: predictions.csv)",
-    )
+    add = partial(add_option, parser)
+    add("paths", "PATH", "a picture, or a folder or .zip of some", nargs="+", type=Path)
+    add("--run", "RUN", "name under --out, or a path", otherwise="the last run")
+    csv = "one row a tile; an older file is replaced"
+    add("--csv", "FILE", csv, type=Path, default=Path("predictions.csv"))
     add(
         "--overlays",
+        "FOLDER",
+        "pictures of several tiles, drawn with what was found",
         type=Path,
-        metavar="FOLDER",
-        help="pictures of several tiles, drawn with what was found (default: beside the CSV, its "
-        "name and -overlays)",
+        otherwise="beside the CSV, its name and -overlays",
     )
-    _add_runs(add)
+    _add_runs(parser)
 
 
 def add_spaces_options(parser: Parser) -> None:
     """Add the name of the one that is printed."""
-    parser.add_argument(
-        "name", nargs="?", help="space or recipe to print as a whole, to copy and change it"
-    )
+    about = "space or recipe to print as a whole, to copy and change it"
+    add_option(parser, "name", None, about, nargs="?")
 
 
-def _recipes() -> list[Path]:
-    return list(RECIPES.glob("*.toml"))
-
-
-def _add_data(add: Add, *, required: bool) -> None:
+def _add_data(group: Group, *, required: bool) -> None:
     """Add which tiles there are and how they are split.
 
     Args:
-        add: Takes an option.
+        group: Parser, or group of one.
         required: Whether --data must be given; else it is 'synthetic'.
     """
-    add(
-        "--data",
-        metavar="PATH",
-        help="folder or .zip of tiles in class folders, or 'synthetic': drawn concrete"
-        + " (default: synthetic)" * (not required),
-        **({"required": True} if required else {"default": "synthetic"}),
-    )
+    add = partial(add_option, group)
+    data = "folder or .zip of tiles in class folders, or 'synthetic': drawn concrete"
+    add("--data", "PATH", data, required=required, default=None if required else "synthetic")
     add(
         "--positive",
-        metavar="FOLDER",
-        help="folder of the cracked tiles (default: told by its name, such as Cracked, Positive, "
-        "or SDNET2018's C?)",
+        "FOLDER",
+        "folder of the cracked tiles",
+        otherwise="told by its name, such as Cracked, Positive, or SDNET2018's C?",
     )
     add(
         "--photographs",
-        metavar="CSV|folders|none",
-        help="which photograph a tile belongs to: a CSV file with columns tile, photograph and "
-        "perhaps row, column; 'folders': tiles in equal folders, class folders aside, are of one "
-        "photograph; 'none': not known (default: names such as 7001-12, if there are any)",
+        "CSV|folders|none",
+        "which photograph a tile belongs to: a CSV file with columns tile, photograph and perhaps "
+        "row, column; 'folders': tiles in equal folders, class folders aside, are of one "
+        "photograph; 'none': not known",
+        otherwise="names such as 7001-12, if there are any",
     )
     add(
         "--photograph-pattern",
-        metavar="REGEX",
-        help="the photograph by a regular expression that is searched in each tile's path: its "
-        "group 'photograph', and perhaps 'row', 'column' or 'tile', as in "
-        "'(?P<photograph>IMG_[0-9]+)_'",
+        "REGEX",
+        "the photograph by a regular expression that is searched in each tile's path: its group "
+        "'photograph', and perhaps 'row', 'column' or 'tile', as in '(?P<photograph>IMG_[0-9]+)_'",
     )
-    add(
-        "--exclude",
-        action="append",
-        default=[],
-        metavar="FOLDER",
-        help="a folder inside the data to leave out; repeatable",
-    )
-    add(
-        "--labels",
-        type=Path,
-        metavar="CSV",
-        help="corrected labels: columns tile, label (1 = cracked); other tiles keep theirs",
-    )
+    exclude = "a folder inside the data to leave out; repeatable"
+    group.add_argument("--exclude", action="append", default=[], metavar="FOLDER", help=exclude)
+    labels = "corrected labels: columns tile, label (1 = cracked); other tiles keep theirs"
+    add("--labels", "CSV", labels, type=Path)
     add(
         "--split",
+        None,
+        "keep the folders train, val and test as the split; without val it is drawn from train",
         choices=["folders"],
-        help="keep the folders train, val and test as the split (without val it is drawn from "
-        "train; default: drawn by photograph)",
+        otherwise="drawn by photograph",
     )
     add(
         "--max-bad-tiles",
-        type=whole_number(0),
+        "N",
+        "tiles to leave out before it is an error: unreadable ones, and such without a photograph "
+        "among others with one",
+        type=COUNT_OR_NONE,
         default=10,
-        metavar="N",
-        help="tiles to leave out before it is an error: unreadable ones, and such without a "
-        "photograph among others with one (default: 10)",
     )
-    add(
-        "--split-seed",
-        type=whole_number(0),
-        default=0,
-        metavar="N",
-        help="seed of the split; keep it: it decides which photographs are held out (default: 0)",
-    )
+    seed = "seed of the split; keep it: it decides which photographs are held out"
+    add("--split-seed", "N", seed, type=COUNT_OR_NONE, default=0)
 
 
-def _add_training(add: Add, *, whose: str, of: str) -> None:
+def _add_training(group: Group, *, whose: str, of: str) -> None:
     """Add what overrides a space or a recipe.
 
     Args:
-        add: Takes an option.
+        group: Parser, or group of one.
         whose: What the default is.
         of: What is trained.
     """
-    add("--epochs", type=EPOCHS, metavar="N", help=f"epochs of {of} (default: {whose})")
-    add(
-        "--image-size",
-        type=IMAGE_SIZE,
-        metavar="PX",
-        help=f"side of the square input in pixels (default: {whose})",
-    )
+    add = partial(add_option, group)
+    add("--epochs", "N", f"epochs of {of}", type=EPOCHS, otherwise=whose)
+    size = "side of the square input in pixels"
+    add("--image-size", "PX", size, type=IMAGE_SIZE, otherwise=whose)
     add(
         "--weights",
+        "[BACKBONE=]WHAT",
+        "what backbones start from: imagenet, none, or BACKBONE=FILE (.safetensors, or a state "
+        "dict or checkpoint of torch's); repeatable",
         action="append",
         default=[],
-        metavar="[BACKBONE=]WHAT",
-        help="what backbones start from: imagenet, none, or BACKBONE=FILE (.safetensors, or a "
-        f"state dict or checkpoint of torch's); repeatable (default: {whose})",
+        otherwise=whose,
     )
-    add(
-        "--seed",
-        type=SEED,
-        default=0,
-        metavar="N",
-        help="seed of heads, order, augmentation and, in a search, the sampler (default: 0)",
+    seed = "seed of heads, order, augmentation and, in a search, the sampler"
+    add("--seed", "N", seed, type=SEED, default=0)
+
+
+def _add_gpu(group: Group) -> None:
+    add_option(
+        group,
+        "--gpus",
+        None,
+        "0 trains on the CPU",
+        type=int,
+        choices=(0, 1),
+        otherwise="a GPU if any",
     )
 
 
-def _add_gpu(add: Add) -> None:
-    add("--gpus", type=int, choices=(0, 1), help="0 trains on the CPU (default: a GPU if any)")
+def _add_new_run(group: Group, *, name: str) -> None:
+    add_option(group, "--name", "NAME", "name of the run", otherwise=name)
+    _add_runs(group, "folder in which the run's folder NAME and the packed tiles are made")
 
 
-def _add_new_run(add: Add, *, name: str) -> None:
-    add("--name", metavar="NAME", help=f"name of the run (default: {name})")
-    _add_runs(add, "folder in which the run's folder NAME and the packed tiles are made")
+def _add_last_run(group: Group) -> None:
+    add_option(
+        group, "run", None, "name under --out, or a path", nargs="?", otherwise="the last run"
+    )
+    _add_runs(group)
 
 
-def _add_last_run(add: Add) -> None:
-    add("run", nargs="?", help="name under --out, or a path (default: the last run)")
-    _add_runs(add)
-
-
-def _add_runs(add: Add, what: str = "folder of the runs") -> None:
-    default = Path("results")
-    add("--out", type=Path, default=default, metavar="FOLDER", help=f"{what} (default: results)")
+def _add_runs(group: Group, about: str = "folder of the runs") -> None:
+    add_option(group, "--out", "FOLDER", about, type=Path, default=Path("results"))
 
 
 class Command(NamedTuple):
@@ -461,7 +356,7 @@ COMMANDS = {
     ),
     "report": Command(
         "ensemble.report.page",
-        add_report_options,
+        _add_last_run,
         "Write a run's report.html: one page that needs no other file and no network.",
     ),
     "look": Command(

@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import ensemble
 from ensemble.base.errors import InputError, short_repr
@@ -50,6 +50,32 @@ class Parser(argparse.ArgumentParser):
         raise InputError(f"{message.removeprefix('argument ')}; see {self.prog} --help")
 
 
+def add_option(
+    group: argparse._ActionsContainer,
+    name: str,
+    metavar: str | None,
+    about: str,
+    *,
+    default: Any = None,
+    otherwise: str = "",
+    **settings: Any,
+) -> None:
+    """Add an option with a value, and say its default.
+
+    Args:
+        group: Parser, or group of one.
+        name: Option, or positional argument.
+        metavar: What stands for the value in help; None lists the choices.
+        about: What the value is.
+        default: Value without the option.
+        otherwise: In words what happens without the option, where `default` does not say it.
+        settings: Further settings of argparse.
+    """
+    if otherwise or default is not None:
+        about += f" (default: {otherwise or default})"
+    group.add_argument(name, metavar=metavar, default=default, help=about, **settings)
+
+
 def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
     """A `type` of argparse: a whole number from `least` to `most`."""
     wanted = f"at least {least}" if most is None else f"from {least} to {most}"
@@ -86,6 +112,7 @@ def _refused(value: str, wanted: str) -> argparse.ArgumentTypeError:
     return argparse.ArgumentTypeError(f"{value}: must be {wanted}")
 
 
+COUNT, COUNT_OR_NONE = whole_number(1), whole_number(0)
 EPOCHS = whole_number(1, MOST_EPOCHS)
 IMAGE_SIZE = whole_number(LEAST_IMAGE_PX, MOST_IMAGE_PX)
 SEED = whole_number(0, MOST_SEED)
