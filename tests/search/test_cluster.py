@@ -239,7 +239,7 @@ def search_and_watch_ports(folder, *words):
         found = set()
         while process.poll() is None:
             found |= listening_beyond_the_host(process.pid)
-            time.sleep(0.1)
+            time.sleep(0.5)  # a look costs a tenth of a second of a core
         said = process.stdout.read()
     assert process.returncode == 0, said
     return found

@@ -135,7 +135,7 @@ def test_a_killed_node_loses_no_finished_trial_and_the_rest_ends_on_the_other(
 def test_workers_that_lost_a_node_wait_for_another_one_and_say_so(folder):
     with cluster(2) as made:
         command = [
-            *words(folder, "shrunk", *WORKERS, trials=1, epochs=60),
+            *words(folder, "shrunk", *WORKERS, trials=1, epochs=30),
             "--address", made.address,
         ]  # fmt: skip
         with LiveSearch(folder, command, HOME=str(made.home)) as search:
