@@ -118,7 +118,7 @@ class Run:
         Args:
             method: How members are chosen.
             top_k: Number of members of `mean`; None takes five, or all if there are fewer.
-            threshold: Where F1 or F2 is best on validation, or 0.5; None takes F1.
+            threshold: "f1" or "f2", the best by it on validation, or "0.5"; None takes "f1".
             min_recall: Validation recall of the threshold, in place of `threshold`.
             tta: Whether to average over flips and turns, if validation gains by it.
             labels: CSV of corrected labels, for figures beside those on the original ones.

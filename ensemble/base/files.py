@@ -188,8 +188,8 @@ def find_toml(given: str, folder: Path, *, what: str) -> Path:
 
     Args:
         given: Path or name, without the suffix.
-        folder: Whose files have names.
-        what: Was given, for the message: an option, or what the file is.
+        folder: Folder of the files that have names.
+        what: Option or kind of file that the message names.
 
     Raises:
         InputError: There is no such file, or it cannot be looked at.
@@ -222,8 +222,8 @@ def read_table(
     """Read CSV, its header in the first line; an empty file is a table without columns.
 
     Args:
-        path: Of the file.
-        columns: That must be there.
+        path: Path of the file.
+        columns: Columns that must be there.
         text: Columns that are text, whatever they look like, NA as well; an empty cell is "".
 
     Raises:

@@ -120,7 +120,7 @@ def flat_row(name: str, found: dict[str, Any]) -> dict[str, Any]:
     """Figures with intervals, as `metrics.json` holds them, as a row of a table.
 
     Args:
-        name: Of what was tested.
+        name: Name of the model that was tested.
         found: `threshold`, perhaps `val_f1`, and each metric that `intervals` names.
     """
     row: dict[str, Any] = {"what": name, "threshold": found["threshold"]}

@@ -1,1 +1,1 @@
-"""Where a network saw a crack, as pictures."""
+"""Pictures of where a network saw a crack."""

@@ -1,4 +1,4 @@
-"""Where a network saw a crack: images → maps of the evidence, and a sheet of them to look at.
+"""Maps of where a network saw a crack: images → maps of the evidence, and a sheet of them.
 
 Grad-CAM (Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391) on the last map that still has
 places, for the logit of "cracked" minus that of "uncracked". All our heads but one average over

@@ -85,8 +85,8 @@ def read_tile(picture: Picture, member: Member, size: tuple[int, int]) -> Scored
     Of a photograph of several tiles it is the one that the member thinks likeliest to be cracked.
 
     Args:
-        picture: Of any size.
-        member: With its weights.
+        picture: Picture of any size.
+        member: Member with its weights.
         size: (height, width) of the tiles that it was trained on.
 
     Raises:
@@ -130,11 +130,11 @@ def draw_look(
     """Draw the tile, its activation map, and filters and maps of the convolutions.
 
     Args:
-        member: With its weights.
+        member: Member with its weights.
         tile: What it looks at.
         path: The .png to write.
-        run_name: Of the member's run, for people.
-        draws_all: Every convolution, where there are more than `NUM_CONVOLUTIONS`.
+        run_name: Name of the member's run, for people.
+        draws_all: Whether to draw every convolution, also more than `NUM_CONVOLUTIONS`.
 
     Raises:
         InputError: The member's weights were dropped or are damaged.

@@ -46,7 +46,7 @@ class TrialEvents:
     """Writes a trial's hyperparameters and, against the epoch, its figures.
 
     Args:
-        folder: Of the trial; made at its first epoch.
+        folder: Folder of the trial; made at its first epoch.
         config: A `TrialConfig` as nested dictionaries.
     """
 

@@ -134,7 +134,7 @@ def identify_data(packed: Pack) -> dict[str, Any]:
 
 
 def identify_weights(states: dict[str, InitialState]) -> dict[str, Any]:
-    """Likewise of the states that backbones start from."""
+    """Origin and digest of the state that each backbone starts from."""
     return {b: {"origin": s.origin, "digest": s.digest} for b, s in states.items()}
 
 

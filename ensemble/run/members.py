@@ -96,7 +96,7 @@ def read_tile_size(run: Path) -> tuple[int, int]:
 
 
 def member_folder(run: Path, trial: int) -> Path:
-    """Where the member of a trial lies."""
+    """Folder of the member of a trial."""
     return run / "members" / f"{trial:04}"
 
 

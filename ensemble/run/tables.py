@@ -16,7 +16,7 @@ class RunTables:
     """Writes `epochs.csv` and `trials.csv` whole each time, from what is known so far.
 
     Args:
-        folder: Of the run; the epochs that its table holds are known.
+        folder: Folder of the run; the epochs that its table holds are known.
     """
 
     def __init__(self, folder: Path):

@@ -103,7 +103,7 @@ def measure(plan: Plan) -> Iterator[Row]:
 
 
 def _images_per_second(plan: Plan, settings: dict[str, Any]) -> float:
-    """Of all processes together."""
+    """Images a second of all processes together."""
     processes = settings["processes"]
     task = {
         **settings,

@@ -44,7 +44,7 @@ def measure(plan: Plan) -> list[Row]:
 
 
 def _training_flops(network: str) -> float:
-    """Of one image: the forward pass, and twice that backward."""
+    """Operations for one image: the forward pass, and twice that for the backward pass."""
     model = build_model(network).eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(torch.zeros(1, 3, 224, 224))

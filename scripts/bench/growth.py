@@ -45,9 +45,9 @@ class Step:
 
     Attributes:
         name: In words.
-        unit: Of the work.
-        work: Amounts, rising.
-        seconds: That each took, the best of several.
+        unit: Unit of the work.
+        work: Rising amounts of work.
+        seconds: Seconds of each amount, the best of several.
     """
 
     name: str
@@ -86,7 +86,7 @@ def fit_power_law(work: list[int], seconds: list[float]) -> tuple[float, float]:
 
     Args:
         work: At least three different amounts above 0.
-        seconds: Of each, above 0.
+        seconds: Seconds of each amount, above 0.
     """
     if len(set(work)) < 3 or len(work) != len(seconds) or min(*work, *seconds) <= 0:
         raise ValueError(

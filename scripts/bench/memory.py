@@ -25,8 +25,8 @@ def measure(pack_folder: Path, num_slots: int = 8) -> list[Row]:
     """How often the pixels are in memory when `num_slots` processes have read all of them.
 
     Args:
-        pack_folder: Of the tiles.
-        num_slots: Processes.
+        pack_folder: Folder of the packed tiles.
+        num_slots: Number of processes.
 
     Raises:
         RuntimeError: A slot could not read the pack.

@@ -20,12 +20,12 @@ class Plan:
         scratch: For what is written and thrown away.
         pack_folder: Packed tiles for training.
         source: The tiles themselves, a folder.
-        backbone: That is trained.
+        backbone: Backbone that is trained.
         weights: State dict to start from, or none.
         image_size_px: Side of the square input.
         batch_size: Tiles in a batch.
-        trials: Of a search.
-        epochs: Of a trial.
+        trials: Number of trials of a search.
+        epochs: Number of epochs of a trial.
         slots: Trials at a time.
         rounds: How often floor and `fit` are measured in turns.
         small: Whether it only shows that all of it works.
@@ -51,7 +51,7 @@ class Plan:
 
     @property
     def threads(self) -> int:
-        """Of torch, in each slot."""
+        """Number of threads of torch in each slot."""
         return max(1, len(os.sched_getaffinity(0)) // self.slots)
 
     @property

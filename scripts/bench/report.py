@@ -19,7 +19,7 @@ class Report:
     may be measured part by part, and a killed one costs the part it was in.
 
     Args:
-        path: Of the .csv; its folder is made.
+        path: Path of the .csv file; its folder is made.
         parts: All there are, in their order in the table.
         about: What this run of the benchmark measures on.
     """

@@ -8,10 +8,10 @@ class Row:
     """A figure, and what it is to be compared with.
 
     Attributes:
-        part: Of the benchmark.
-        what: In words.
+        part: Part of the benchmark.
+        what: What was measured, in words.
         value: What was measured.
-        unit: Of `value`; "ratio" where it is one.
+        unit: Unit of `value`, or "ratio".
         target: Such as ">= 0.92" or "<= 0.5"; empty where the figure is only reported.
         binds: Whether this machine is of the kind for which the target is meant.
     """

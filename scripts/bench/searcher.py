@@ -42,8 +42,8 @@ class Cost:
 
     Attributes:
         num_stored: Trials that the study held before it.
-        searcher_seconds: Of ask, reports and tell together.
-        tables_seconds: Of the run's tables and of retention.
+        searcher_seconds: Seconds of ask, reports and tell together.
+        tables_seconds: Seconds of the run's tables and of retention.
     """
 
     num_stored: int

@@ -62,11 +62,11 @@ class Search:
     """What a search of ours took.
 
     Attributes:
-        wall_seconds: Of the whole command.
+        wall_seconds: Seconds of the whole command.
         search_seconds: From the first trial's first batch to the last trial's end.
         trial_extra_seconds: Beyond a trial's own epochs, from a slot's second trial on; median.
         train_images: Trained, all epochs of all trials.
-        val_share: Of the epochs' time that went into validation.
+        val_share: Share of the epochs' time that went into validation.
     """
 
     wall_seconds: float

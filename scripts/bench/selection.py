@@ -39,7 +39,7 @@ def draw_scores(
     Args:
         num_members: M.
         num_tiles: N.
-        seed: Of the draw.
+        seed: Seed of the draw.
 
     Returns:
         Probabilities of "cracked" (M, N) in the precision in which members keep their scores,

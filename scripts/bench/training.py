@@ -22,10 +22,10 @@ class Speeds:
     """Images a second of all slots together, medians over rounds.
 
     Attributes:
-        floor: Of steps on a batch in memory.
-        fit: Of training, validation apart.
+        floor: Images a second of steps on a batch in memory.
+        fit: Images a second of `fit`, without validation.
         ratio: Median of the rounds' own ratios.
-        precision: That both used.
+        precision: Precision that both used.
     """
 
     floor: float

@@ -77,8 +77,8 @@ def make_loaders(options: argparse.Namespace, *, num_trials: int) -> tuple[DataL
     """Loaders of the training and of the validation tiles.
 
     Args:
-        options: Of the command line.
-        num_trials: That run at a time; on a GPU machine they share the cores.
+        options: Options of the command line.
+        num_trials: Number of trials at a time; on a GPU machine they share the cores.
     """
     size = (options.image_size, options.image_size)
     to_normalised = [transforms.ToTensor(), transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)]

@@ -40,8 +40,8 @@ class Archive:
     """An open .zip; safe to read from several threads.
 
     Attributes:
-        path: Of the .zip.
-        members: What lies in it, without folders, by name with forward slashes.
+        path: Path of the .zip file.
+        members: Its files, without folders, by name with forward slashes.
     """
 
     def __init__(self, path: Path):
@@ -93,7 +93,7 @@ class Archive:
 
         Args:
             name: One of `members`.
-            max_bytes: Of it, unpacked.
+            max_bytes: Greatest unpacked size of the member.
 
         Raises:
             InputError: Its name or its size is not safe, or it is encrypted.

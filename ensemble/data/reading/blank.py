@@ -23,7 +23,7 @@ def mark_blank(image: Image.Image, *, has_frame: bool) -> Image.Image:
     """A loaded picture of 8 bits a channel as RGB or, where some of it shows nothing, RGBA.
 
     Args:
-        image: Of any mode.
+        image: Image of any mode.
         has_frame: Whether pure black or white from the edge inward shows nothing.
 
     Returns:

@@ -91,7 +91,7 @@ def list_files(
 
     Args:
         path: An existing folder or file.
-        max_bytes: Of one member of a .zip, unpacked.
+        max_bytes: Greatest unpacked size of a member of a .zip file.
         skipped: A folder that is passed over as a result.
 
     Raises:

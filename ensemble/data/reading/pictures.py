@@ -59,7 +59,7 @@ def list_pictures(paths: Sequence[Path], skipped: Path | None, archives: ExitSta
     """Find pictures: files by themselves, and those in folders and .zip files.
 
     Args:
-        paths: Of pictures, folders and .zip files.
+        paths: Paths of pictures, folders and .zip files.
         skipped: Folder of the overlays, if there are to be any.
         archives: Closes the .zip files.
 
@@ -111,7 +111,7 @@ def read_picture(
     """Decode a picture: a single tile as training does, a larger photograph upright.
 
     Args:
-        file: Of a picture.
+        file: Open file of a picture.
         tile_size: (height, width) that members were trained on.
         reduced_px: A long side that will do, where something smaller is enough.
 
