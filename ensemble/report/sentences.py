@@ -7,6 +7,7 @@ import pandas as pd
 from ensemble.base.door import spell_command
 from ensemble.base.wording import format_number, percent, plural
 from ensemble.evaluation.presentation import describe_method, sole_member, trivial_sentences
+from ensemble.training.metrics import confusion_counts
 
 SEEDS = (
     "Intervals hold for these trained networks: how much other seeds would change is not in them."
@@ -143,14 +144,9 @@ def warnings_about(
 
 def agrees(metrics: dict[str, Any], predictions: pd.DataFrame) -> bool:
     """Whether the confusion matrix follows from the predictions."""
-    called = predictions["ensemble"] >= metrics["ensemble"]["threshold"]
-    cracked = predictions["label"] == 1
-    counts = metrics["ensemble"]["confusion_matrix"]
-    return (
-        counts["true_positive"] == int((called & cracked).sum())
-        and counts["false_positive"] == int((called & ~cracked).sum())
-        and sum(counts.values()) == len(predictions)
-    )
+    labels, scores = (predictions[name].to_numpy() for name in ("label", "ensemble"))
+    counts = confusion_counts(labels, scores, metrics["ensemble"]["threshold"])
+    return counts.items() <= metrics["ensemble"]["confusion_matrix"].items()
 
 
 def early_stopping_sentence(spent: int, full: int, num_pruned: int, num_finished: int) -> str:
