@@ -17,6 +17,7 @@ from PIL import Image
 
 from ensemble import __version__
 from ensemble.cli import COMMANDS
+from ensemble.data.synthetic import draw_dataset
 
 SPACES = {path.stem: path for path in (ROOT / "search_spaces").rglob("*.toml")}
 COMMAND = [sys.executable, "-m", "ensemble"]
@@ -107,13 +108,14 @@ def test_the_wheel_works_where_there_is_no_clone(wheel, tmp_path):
     assert Path(found.stdout.strip()).is_relative_to(installed)
     (here / "mine.toml").write_text(say("spaces", "demo"))
     tiny = ["--gpus", "0", "--epochs", "1", "--image-size", "32", "--name"]
-    said = say("search", "--data", "synthetic", "--space", "mine.toml", "--trials", "2", *tiny, "a")
+    draw_dataset(here / "tiles", photographs_per_surface=4, rows=3, columns=4, tile_size_px=32)
+    said = say("search", "--data", "tiles", "--space", "mine.toml", "--trials", "2", *tiny, "a")
     assert f"crack-ensemble {__version__} is loading" in said.splitlines()[0]
     assert said.splitlines()[-1] == "next: crack-ensemble evaluate results/a"
     metrics = json.loads(say("evaluate", "--json"))
     assert metrics == json.loads((here / "results/a/evaluation/metrics.json").read_text())
-    Image.new("RGB", (256, 256), (99, 90, 80)).save(here / "wall.png")
-    Image.effect_noise((256, 256), 60).save(here / "floor.png")
+    Image.new("RGB", (32, 32), (99, 90, 80)).save(here / "wall.png")
+    Image.effect_noise((32, 32), 60).save(here / "floor.png")
     judged = json.loads(say("predict", "wall.png", "floor.png", "--json"))
     assert (judged["num_pictures"], judged["num_tiles"]) == (2, 2)
     assert judged["tiles"][0]["verdict"] == "not judged"
