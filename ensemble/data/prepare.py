@@ -1,4 +1,4 @@
-"""What --data means: a folder, a .zip or drawn concrete → a pack, and what was found, in words."""
+"""Makes a pack of what --data names: a folder, a .zip or drawn concrete; describes it in words."""
 
 import os
 import re
@@ -29,16 +29,16 @@ def prepare_data(
     packs: Path,
     log: Callable[[str], None],
 ) -> Pack:
-    """List, split and decode the data, and say what was found.
+    """List, split and decode the data, and describe them to the person.
 
     Args:
-        data: A folder, a .zip, or `synthetic` or `synthetic:SEED`, which is drawn.
-        layout: What a person says of them.
+        data: Path of a folder or a .zip, or `synthetic` or `synthetic:SEED`, which is drawn.
+        layout: What the person states about them.
         split_seed: Seed of the split.
-        leaky_split: Split tiles rather than photographs, only to show what leakage is worth.
-        max_bad_tiles: Unreadable tiles to leave out before it is an error.
+        leaky_split: Whether to split tiles rather than photographs, to show what leakage is worth.
+        max_bad_tiles: Largest number of tiles to leave out before it is an error; see `pack`.
         packs: Folder of packs.
-        log: Takes lines for the person.
+        log: Receives lines for the person.
 
     Raises:
         InputError: The data cannot be used; nothing is left half-made.
@@ -82,44 +82,44 @@ def is_synthetic(data: str) -> bool:
     return re.fullmatch(r"synthetic(:\d+)?", data) is not None and not Path(data).exists()
 
 
-def describe_pack(about: dict[str, Any]) -> Iterator[str]:
-    """What was split and left out, a line each."""
-    for split, tiles in about["num_tiles"].items():
-        photographs = about["num_photographs"][split]
+def describe_pack(record: dict[str, Any]) -> Iterator[str]:
+    """Yield a line about each split, and about what was left out or is doubtful."""
+    for split, tiles in record["num_tiles"].items():
+        photographs = record["num_photographs"][split]
         of = f" of {plural(photographs, 'photograph')}" if photographs else ""
-        yield f"  {split:5} {tiles:6,} tiles{of}, {about['num_cracked'][split]:,} cracked"
-    kept = "the folders of the data" if about["keeps_split"] else about["split_by"]
-    yield f"  split by {kept}, digest {about['split_digest'][:12]}"
-    if about["leaky_split"]:
+        yield f"  {split:5} {tiles:6,} tiles{of}, {record['num_cracked'][split]:,} cracked"
+    unit = "the folders of the data" if record["keeps_split"] else record["split_by"]
+    yield f"  split by {unit}, digest {record['split_digest'][:12]}"
+    if record["leaky_split"]:
         yield (
             "  LEAKY SPLIT: tiles of one photograph stand in train and test on purpose; the "
             "figures show what leakage is worth and are no result"
         )
-    elif about["split_by"] != "photograph":
+    elif record["split_by"] != "photograph":
         yield (
             "  nothing says which photograph a tile belongs to: tiles of one photograph may stand "
             "in different splits, so leakage cannot be ruled out and test figures may be too good; "
-            "--photograph-pattern or --photographs say it"
+            "state it with --photograph-pattern or --photographs"
         )
-    if about["photograph_doubt"]:
-        yield f"  DOUBTFUL: {about['photograph_doubt']}"
-    if about["num_relabelled"]:
-        yield f"  {plural(about['num_relabelled'], 'label')} corrected as --labels says"
-    for key, what in (
+    if record["photograph_doubt"]:
+        yield f"  DOUBTFUL: {record['photograph_doubt']}"
+    if record["num_relabelled"]:
+        yield f"  {plural(record['num_relabelled'], 'label')} corrected as --labels says"
+    for key, title in (
         ("duplicates", "copies counted once"),
         ("contradictory_tiles", "tiles left out because equal bytes carry both labels"),
         ("bad_tiles", "unreadable tiles left out"),
         ("odd_tiles", "tiles without a photograph left out"),
     ):
-        if found := about[key]:
-            reasons = found if isinstance(found, dict) else dict.fromkeys(found, "")
+        if left_out := record[key]:
+            reasons = left_out if isinstance(left_out, dict) else dict.fromkeys(left_out, "")
             named = ", ".join(f"{tile} ({why})" if why else tile for tile, why in reasons.items())
-            yield f"  {len(found)} {what}: {textwrap.shorten(named, 200, placeholder=' …')}"
-    if about["resized_tiles"]:
-        size = f"{about['width_px']} × {about['height_px']} px"
-        yield f"  {plural(about['resized_tiles'], 'tile')} of another size resized to {size}"
-    if about["classes_by_size"]:
-        yield f"  DOUBTFUL: {about['classes_by_size']}"
+            yield f"  {len(left_out)} {title}: {textwrap.shorten(named, 200, placeholder=' …')}"
+    if record["resized_tiles"]:
+        size = f"{record['width_px']} × {record['height_px']} px"
+        yield f"  {plural(record['resized_tiles'], 'tile')} of another size resized to {size}"
+    if record["classes_by_size"]:
+        yield f"  DOUBTFUL: {record['classes_by_size']}"
 
 
 def _draw_synthetic(packs: Path, seed: int, log: Callable[[str], None]) -> Path:

@@ -1,4 +1,4 @@
-"""Photographs → train, val and test; exact duplicates counted once; the digest of a split.
+"""Splits photographs into train, val and test; counts exact duplicates once; digests a split.
 
 Tiles of one photograph share light, texture and often one crack, so they stay together. Within each
 surface the photographs are ordered by their share of cracked tiles and cut into as many runs of
@@ -31,13 +31,11 @@ def drop_duplicates(tiles: pd.DataFrame) -> tuple[pd.DataFrame, list[str], list[
     """Count each content once; leave out contents that carry both labels.
 
     Args:
-        tiles: One row a tile with at least `tile`, `label`, `photograph` and `content` (equal for
-            equal bytes).
+        tiles: Table with `tile`, `label`, `photograph` and `content` (equal for equal bytes).
 
     Returns:
         The tiles kept (of each content the first by name, of those with a photograph if any has
-        one), the names of the copies dropped, and the names of the tiles left out because equal
-        bytes stand in both classes.
+        one), the names of the copies, and the names of the tiles whose bytes are in both classes.
     """
     tiles = tiles.sort_values("tile", ignore_index=True)
     contradictory = tiles.groupby("content")["label"].transform("nunique") > 1
@@ -53,11 +51,12 @@ def assign_splits(
     """Assign every tile to a split by its photograph, or by its content where there is none.
 
     Args:
-        tiles: One row a tile: `photograph`, `surface`, `label`, `content`, and `folder_label` where
-            labels were corrected.
-        seed: Changes the draw.
+        tiles: Table of `photograph`, `surface`, `label`, `content`, and `folder_label` where labels
+            were corrected.
+        seed: Seed of the draw.
         fractions: Shares of the photographs of each surface.
-        leaky: Split by content in spite of known photographs, only to show what leakage is worth.
+        leaky: Whether to split by content in spite of known photographs, to show what leakage is
+            worth.
 
     Returns:
         `train`, `val` or `test` for each row of `tiles`.
@@ -87,8 +86,8 @@ def keep_splits(
     """Keep the split that a person made; without validation tiles they are drawn from training.
 
     Args:
-        tiles: One row a tile: `tile`, `split_folder`, and as for `assign_splits`.
-        seed: Changes the draw.
+        tiles: Table of `tile`, `split_folder`, and the columns that `assign_splits` needs.
+        seed: Seed of the draw.
         fractions: Shares of training and validation, should the latter be drawn.
 
     Returns:
@@ -112,8 +111,7 @@ def keep_splits(
             raise InputError(f"--split folders: there is no {needed} folder; make one, or leave "
                              "--split out")  # fmt: skip
     unit = _units(tiles)
-    torn = splits.groupby(unit).unique()
-    torn = torn[torn.map(len) > 1]
+    torn = splits.groupby(unit).unique().loc[lambda folders: folders.map(len) > 1]
     if len(torn):
         raise InputError(
             f"--split folders: photographs that lie in two folders: {len(torn)} (the first is "
@@ -134,27 +132,23 @@ def keep_splits(
 
 
 def _units(tiles: pd.DataFrame, *, leaky: bool = False) -> pd.Series:
-    """What stays together: the photograph, or the content where no photograph is known."""
+    """The unit of each tile: its photograph, or its content where no photograph is known."""
     has_photographs = bool((tiles["photograph"] != "").all())
     return tiles["photograph"] if has_photographs and not leaky else tiles["content"]
 
 
 def _describe_units(tiles: pd.DataFrame, unit: pd.Series) -> pd.DataFrame:
-    """The surface of each unit, and its share of cracked tiles: what the draw is stratified by.
+    """The surface of each unit, and its share of cracked tiles, by which the draw is stratified.
 
-    The share is that of the labels before they were corrected, if they were: the same photographs
-    are held out as before, and none that settings were chosen on comes into the test.
+    Labels count as they were before a correction: the same photographs are held out as before it,
+    and none on which settings were chosen comes into the test.
     """
     label = "folder_label" if "folder_label" in tiles else "label"
     return tiles.groupby(unit, sort=True).agg(surface=("surface", "min"), rate=(label, "mean"))
 
 
 def _check_classes(labels_of_tiles: pd.Series, splits: pd.Series, *, what: str) -> None:
-    """Make sure that each split has tiles of both classes.
-
-    Raises:
-        InputError: One has not.
-    """
+    """Make sure that each split has tiles of both classes."""
     for split in SPLITS:
         labels = labels_of_tiles[splits == split]
         if labels.nunique() < 2:
@@ -182,10 +176,9 @@ def _draw(rates: pd.Series, seed: int, shares: dict[str, float]) -> dict[str, st
 
 
 def digest_split(tiles: pd.DataFrame) -> str:
-    """SHA-256 over what decides what is learned and how it is judged, in any order of the tiles.
+    """SHA-256 over content, split, label, surface and photograph of the tiles, in any order.
 
-    Equal for equal tiles with equal labels, of equal photographs and surfaces, in equal splits,
-    whatever their files are called.
+    It does not depend on the names of the files.
     """
     return digest_columns(tiles, "content", "split", "label", "surface", "photograph")
 

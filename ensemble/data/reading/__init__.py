@@ -1,1 +1,1 @@
-"""Reading what people hand in: folders, archives and pictures of any kind, some of it hostile."""
+"""Reads what people hand in: folders, archives and pictures of any kind, some of it hostile."""

@@ -1,4 +1,4 @@
-"""What lies in a .zip that somebody sent: its members, or one line that says why it is refused.
+"""Reads a .zip that somebody sent, or refuses it in one line that says why.
 
 Nothing is unpacked to the disk; bounds on names and sizes hold before a byte is read.
 """
@@ -40,12 +40,12 @@ class Archive:
     """An open .zip; safe to read from several threads.
 
     Attributes:
-        path: Path of the .zip file.
-        members: Its files, without folders, by name with forward slashes.
+        path: Path of the .zip.
+        members: Its members, without folders, by name with forward slashes.
     """
 
     def __init__(self, path: Path):
-        """Open it.
+        """Open the .zip at `path`.
 
         Raises:
             InputError: It is no .zip, lists too many members, or a name in it is not safe.
@@ -61,15 +61,14 @@ class Archive:
             self._zip = zipfile.ZipFile(self._file)
             self._file.is_listed = True
             self._list_members()
-        except UNREADABLE_ZIP as error:
+        except (*UNREADABLE_ZIP, InputError) as error:
             self.close()
+            if isinstance(error, InputError):
+                raise
             raise InputError(
                 f"{path}: not a readable .zip ({error}); download a .zip again, unpack a .rar or "
                 "another archive and name its folder"
             ) from None
-        except InputError:
-            self.close()
-            raise
 
     def _list_members(self) -> None:
         infos = self._zip.infolist()
@@ -92,8 +91,8 @@ class Archive:
         """Make sure that a member can be read safely.
 
         Args:
-            name: One of `members`.
-            max_bytes: Greatest unpacked size of the member.
+            name: Name of one of `members`.
+            max_bytes: Largest size of it, unpacked.
 
         Raises:
             InputError: Its name or its size is not safe, or it is encrypted.
@@ -114,7 +113,7 @@ class Archive:
             )
 
     def read(self, name: str) -> bytes:
-        """The bytes of a member, unpacked into no more memory than its listed size.
+        """Unpack a member into no more memory than its listed size.
 
         Raises:
             zipfile.BadZipFile: It is damaged, larger than listed, or not deflated.
@@ -143,9 +142,9 @@ class Archive:
 
 
 class _BoundedFile(io.BufferedReader):
-    """A file whose directory, which zipfile reads at once, lists a bounded number of members.
+    """A .zip whose directory, which zipfile reads at once, lists a bounded number of members.
 
-    It is looked at before zipfile makes an object of each, a kilobyte and 20 µs.
+    They are counted before zipfile makes an object of each, a kilobyte and 20 µs.
     """
 
     def __init__(self, path: Path):
@@ -169,8 +168,8 @@ class _BoundedFile(io.BufferedReader):
 def _decode_name(member: zipfile.ZipInfo) -> str:
     """A member's name with forward slashes, and read as UTF-8 where it can be.
 
-    Zip programs of macOS write UTF-8 without the flag that says so, some of Windows backslashes.
-    Names of an old code page stay as zipfile reads them, in IBM's of 1981.
+    Zip programs of macOS write UTF-8 without its flag, and some of Windows write backslashes.
+    Names of another old code page stay as zipfile reads them, in IBM's of 1981.
     """
     name = member.filename
     if not name.isascii() and not member.flag_bits & UTF8_FLAG:

@@ -1,4 +1,4 @@
-"""What part of a picture shows nothing: transparent pixels, and the frame around a turned mosaic.
+"""Finds pixels that show nothing: transparent ones, and the frame around a turned mosaic.
 
 An orthomosaic lies askew in its rectangle; outside there is no concrete but transparency, or pure
 black or white. The edge between the two looks like a crack to a network. Such pixels are given the
@@ -11,19 +11,19 @@ from PIL import Image, ImageChops, ImageFilter
 
 LEAST_SHOWN = 0.5  # part of a tile that shows something
 LEAST_ALPHA = 128
-PURE, NEARLY_PURE = 3, 12  # so far from black or white are a frame's pixels after a lossy format
-BLOCK_PX = 16  # and within so many of the frame's edge
+PURE, NEARLY_PURE = 3, 12  # distances of a frame from black or white after a lossy format,
+BLOCK_PX = 16  # the second within this distance of its edge
 LEAST_FRAME_PX = 32  # wide and deep
 CHUNK_PX = 2**24  # of a large picture, looked at together
-EDGE_PX = 4  # so far beside blank pixels there is something between the two
+EDGE_PX = 4  # width of the mixture beside blank pixels
 GDAL_NODATA = 42113  # a TIFF's tag: the value of pixels that hold no data
 
 
 def mark_blank(image: Image.Image, *, has_frame: bool) -> Image.Image:
-    """A loaded picture of 8 bits a channel as RGB or, where some of it shows nothing, RGBA.
+    """Convert a loaded picture of 8 bits a channel to RGB, or to RGBA if some of it is blank.
 
     Args:
-        image: Image of any mode.
+        image: Picture of any mode.
         has_frame: Whether pure black or white from the edge inward shows nothing.
 
     Returns:
@@ -46,13 +46,13 @@ def mark_blank(image: Image.Image, *, has_frame: bool) -> Image.Image:
 
 
 def fill_blank(tile: Image.Image) -> Image.Image | None:
-    """A tile in RGB, pixels that show nothing in the mean colour of the others.
+    """Give pixels that show nothing the mean colour of the others.
 
     Args:
-        tile: What `mark_blank` made of it, or a part of that.
+        tile: A picture from `mark_blank`, or a part of it.
 
     Returns:
-        None where more than half of it shows nothing.
+        The tile in RGB, or None where more than half of it shows nothing.
     """
     if tile.mode == "RGB":
         return tile
@@ -84,7 +84,7 @@ def _find_value(picture: Image.Image, nodata: str) -> np.ndarray | None:
 
 
 def _find_frame(picture: Image.Image) -> np.ndarray | None:
-    """Runs of pure black or of pure white that begin at the edge of the picture, (H, W) bool."""
+    """Mark runs of pure black or pure white that begin at the edge of the picture, (H, W) bool."""
     width, height = picture.size
     sides = (0, 0, width, 1), (0, height - 1, width, height), (0, 0, 1, height)
     frame = None
@@ -137,5 +137,5 @@ def _mark_runs(frame: np.ndarray, impurity: np.ndarray) -> None:
 
 
 def _measure_runs(is_in: np.ndarray) -> np.ndarray:
-    """How many pixels of each row are in it, from the left up to the first that is not."""
+    """Count the pixels of each row from the left up to the first that is False."""
     return np.where(is_in.all(axis=1), is_in.shape[1], is_in.argmin(axis=1))

@@ -1,4 +1,4 @@
-"""Bytes of a picture → its pixels, or why it is not decoded; bounds hold before anything is."""
+"""Decodes the bytes of a picture, or says why not; bounds hold before anything is decoded."""
 
 import io
 import re
@@ -36,7 +36,7 @@ UNREADABLE = (
 
 
 def decode_picture(data: bytes) -> Image.Image:
-    """Decode the bytes of a tile, in RGB; what is transparent gets the mean colour of the rest.
+    """Decode the bytes of a tile, in RGB; transparent pixels get the mean colour of the others.
 
     Raises:
         One of `UNREADABLE`: It cannot be decoded, or more than half of it is transparent.
@@ -52,7 +52,7 @@ def open_image(data: bytes) -> ImageFile.ImageFile:
     """Read the head of a tile.
 
     Raises:
-        One of `UNREADABLE`: It is none, or would take too much to decode.
+        One of `UNREADABLE`: It is no picture, or would take too much to decode.
     """
     file = io.BytesIO(data)
     image = Image.open(file, formats=FORMATS)
@@ -66,7 +66,7 @@ def load_image(image: ImageFile.ImageFile, *, is_photograph: bool) -> Image.Imag
     """Decode an opened picture.
 
     Args:
-        image: What `Image.open` gave.
+        image: Picture from `Image.open`.
         is_photograph: Whether it is turned upright, and may have a frame.
 
     Returns:
@@ -111,9 +111,9 @@ def check_image(image: ImageFile.ImageFile, file: BinaryIO) -> None:
 
 
 def count_scans(data: bytes) -> int:
-    """How often a JPEG goes over its pixels; what lies behind its end, such as a video, is not it.
+    """Count how often a JPEG goes over its pixels; a video behind its end is no part of it.
 
-    The markers are walked as libjpeg does: a segment's length is skipped, everything else is passed
+    The markers are found as libjpeg finds them: a segment is skipped by its length, anything else
     up to the next marker.
     """
     scans, place = 0, 2
@@ -127,7 +127,7 @@ def count_scans(data: bytes) -> int:
 
 
 def _count_bits(image: ImageFile.ImageFile) -> int:
-    """Bits a channel in an opened file, of which Pillow hands on 8 in RGB and all in grey."""
+    """Bits a channel of an opened file; Pillow decodes 8 of them in RGB and all in grey."""
     if image.format == "TIFF":
         bits = getattr(image, "tag_v2", {}).get(TIFF_BITS, 1)
         return int(max(bits) if isinstance(bits, tuple) else bits)
@@ -139,13 +139,13 @@ def _count_bits(image: ImageFile.ImageFile) -> int:
 
 
 def _to_8_bits(image: Image.Image, num_bits: int) -> Image.Image:
-    """The upper 8 of the bits that a channel has in the file.
+    """Keep the upper 8 of the bits that a channel has in the file.
 
-    Cameras put 10 to 14 bits into 16, and few programs note it: such a picture would be black. It
-    is told by its upper two bits, which are never used.
+    Cameras put 10 to 14 bits into 16, and few programs note it: such a picture would be black. Its
+    upper two bits are never used.
 
     Raises:
-        ValueError: They are not.
+        ValueError: The upper two bits are never used.
     """
     if image.mode.startswith("I;16"):
         if image.format == "JPEG2000":

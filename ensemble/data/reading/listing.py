@@ -1,4 +1,4 @@
-"""Which files of a folder or a .zip are read, and which are passed over for what reason.
+"""Lists the files of a folder or a .zip that are read, and those passed over with the reason.
 
 Training data and pictures to predict are listed by the same rules: by the file's name, without a
 look inside. Only regular files are read. Links to folders are followed, each real folder once.
@@ -39,18 +39,18 @@ UNOPENED = "cannot be opened"
 
 
 class Entry(NamedTuple):
-    """What a listing says of a file: changes with it, and is equal for files that may be equal."""
+    """A listed file: `stamp` changes with it, `copy_key` is equal for files that may be equal."""
 
     stamp: str
     copy_key: str
 
 
 class Listing(NamedTuple):
-    """What lies in a folder or a .zip.
+    """Content of a folder or a .zip.
 
     Attributes:
-        files: Those that are read, by their name inside it, in order.
-        passed_over: Names of files and folders that are not, by the reason.
+        files: Files that are read, by their name inside it, in order.
+        passed_over: Names of files and folders that are not read, by the reason.
     """
 
     files: dict[str, Entry]
@@ -65,7 +65,7 @@ class Reader:
         self._archive = None if path.is_dir() else Archive(path)
 
     def read(self, tile: str) -> bytes:
-        """The file's bytes.
+        """Read the bytes of a tile.
 
         Raises:
             OSError, zipfile.BadZipFile: It cannot be read.
@@ -91,8 +91,8 @@ def list_files(
 
     Args:
         path: An existing folder or file.
-        max_bytes: Greatest unpacked size of a member of a .zip file.
-        skipped: A folder that is passed over as a result.
+        max_bytes: Largest size of one member of a .zip, unpacked.
+        skipped: Folder that is passed over as a result.
 
     Raises:
         InputError: It is no .zip, or the .zip is unsafe.
@@ -111,7 +111,7 @@ def list_files(
 
 
 def describe_passed_over(passed_over: dict[str, list[str]]) -> Iterator[str]:
-    """What was not read, a line a reason, with the first names."""
+    """Yield a line for each reason why files are not read, with the first names."""
     for reason, names in passed_over.items():
         named = ", ".join(name[-100:] for name in map(printable, names[:NUM_NAMED]))
         more = ", …" if len(names) > NUM_NAMED else ""
@@ -120,20 +120,19 @@ def describe_passed_over(passed_over: dict[str, list[str]]) -> Iterator[str]:
 
 def explain_nothing(passed_over: dict[str, list[str]]) -> str:
     """The end of a sentence that says that nothing was found: what there is instead."""
-    lines = [line.strip() for line in describe_passed_over(passed_over)]
-    return "".join(f"; {line}" for line in lines)
+    return "".join(f"; {line.strip()}" for line in describe_passed_over(passed_over))
 
 
-def is_called(name: str, given: str) -> bool:
-    """Whether a person means the file or folder `name` by `given`, which may be as it was printed.
+def is_called(name: str, typed: str) -> bool:
+    """Whether a person who typed `typed`, perhaps as it was printed, means the file `name`.
 
     Capitals do not count, nor how accents are stored (macOS's are characters of their own). Names
     in a .zip may be of an old code page, which prints them in other signs.
     """
-    forms = [given]
+    forms = [typed]
     for code_page in OLD_CODE_PAGES:
         with contextlib.suppress(UnicodeError):
-            forms.append(given.encode(code_page).decode("cp437"))
+            forms.append(typed.encode(code_page).decode("cp437"))
     return any(_fold(form) in (_fold(name), _fold(printable(name))) for form in forms)
 
 
@@ -164,7 +163,7 @@ def _list_folder(folder: Path, skipped: Path | None, listing: Listing) -> None:
 def _walk(
     folder: Path, skipped: Path | None, passed_over: dict[str, list[str]]
 ) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Yield name and place of everything in `folder` that is no folder; real folders before links.
+    """Yield name and entry of everything in `folder` that is no folder; real folders before links.
 
     A folder that is there twice, once by a link, is listed under its real name.
     """
@@ -240,19 +239,19 @@ def _list_zip(path: Path, max_bytes: int, listing: Listing) -> None:
 
 def _find_our_folders(names: Iterable[str]) -> tuple[str, ...]:
     """Folders of a .zip, each with a slash at its end, that hold results; see `_is_ours`."""
-    found = set()
+    ours = set()
     for name in names:
         folder, _, file = name.rpartition("/")
         if file in OUR_FILES:
             parent = folder.rpartition("/")[0] if file == "pack.json" else ""
-            found.add(f"{parent or folder}/" if folder else "")
+            ours.add(f"{parent or folder}/" if folder else "")
     return tuple(
-        sorted(name for name in found if not any(name != o and name.startswith(o) for o in found))
+        sorted(name for name in ours if not any(name != o and name.startswith(o) for o in ours))
     )
 
 
 def _why_not(name: str) -> str | None:
-    """Why a file of this name is passed over; None if it is read."""
+    """The reason why a file of this name is passed over; None if it is read."""
     path = PurePosixPath(name)
     suffix = path.suffix.lower()
     if any(map(_is_hidden, path.parts)):

@@ -1,4 +1,4 @@
-"""Pictures without labels: found in folders and .zip files, and decoded as training does.
+"""Finds pictures without labels in folders and .zip files, and decodes them as training does.
 
 A photograph may be a hundred times a tile; bounds on sizes hold before anything is decoded.
 """
@@ -30,24 +30,24 @@ LEAST_TILE = 0.25  # a side shorter than this part of a tile's shows too little
 
 
 class Picture(NamedTuple):
-    """A picture to be read: a file, or a member of an open .zip."""
+    """A picture that can be read: a file, or a member of an open .zip."""
 
     name: str
     path: str | Path
     archive: Archive | None = None
 
     def open(self) -> BinaryIO:
-        """Its bytes; a .zip is unpacked into memory, one picture at a time."""
+        """Open its bytes; a .zip is unpacked into memory, one picture at a time."""
         if self.archive is not None:
             return io.BytesIO(self.archive.read(str(self.path)))
         return Path(self.path).open("rb")
 
 
-class Found(NamedTuple):
-    """What lies under the paths that a person named.
+class PictureListing(NamedTuple):
+    """Content of the paths that a person named.
 
     Attributes:
-        pictures: Each once, in the order of the paths, by name in each.
+        pictures: Pictures, each once, in the order of the paths, by name in each.
         passed_over: Names of files and folders that are not read, by the reason.
     """
 
@@ -55,20 +55,22 @@ class Found(NamedTuple):
     passed_over: dict[str, list[str]]
 
 
-def list_pictures(paths: Sequence[Path], skipped: Path | None, archives: ExitStack) -> Found:
+def list_pictures(
+    paths: Sequence[Path], skipped: Path | None, archives: ExitStack
+) -> PictureListing:
     """Find pictures: files by themselves, and those in folders and .zip files.
 
     Args:
         paths: Paths of pictures, folders and .zip files.
         skipped: Folder of the overlays, if there are to be any.
-        archives: Closes the .zip files.
+        archives: Stack that closes the .zip files.
 
     Raises:
         InputError: A path does not exist, holds no picture or lies in the folder `skipped`, or a
             .zip is unsafe.
     """
     skipped = skipped.resolve() if skipped is not None else None
-    found: dict[object, Picture] = {}
+    pictures: dict[object, Picture] = {}
     passed_over: dict[str, list[str]] = {}
     for path in paths:
         if skipped is not None and path.resolve().is_relative_to(skipped):
@@ -95,8 +97,8 @@ def list_pictures(paths: Sequence[Path], skipped: Path | None, archives: ExitSta
         for picture in listed:
             place = path if picture.archive else Path(picture.path)
             key = place.resolve(), picture.archive and picture.path
-            found.setdefault(key, picture._replace(name=printable(picture.name)))
-    return Found(list(found.values()), passed_over)
+            pictures.setdefault(key, picture._replace(name=printable(picture.name)))
+    return PictureListing(list(pictures.values()), passed_over)
 
 
 def is_one_tile(picture_size: tuple[int, int], tile_size: tuple[int, int]) -> bool:
@@ -111,16 +113,16 @@ def read_picture(
     """Decode a picture: a single tile as training does, a larger photograph upright.
 
     Args:
-        file: Open file of a picture.
-        tile_size: (height, width) that members were trained on.
-        reduced_px: A long side that will do, where something smaller is enough.
+        file: Open file of the picture.
+        tile_size: (height, width) of the tiles that members were trained on.
+        reduced_px: Long side that is enough, where a smaller picture will do.
 
     Returns:
         RGB, or RGBA where some of it shows nothing; see `ensemble.data.reading.blank.mark_blank`.
 
     Raises:
         ValueError: It is too large or too small, or its bits a channel are too many.
-        OSError, SyntaxError, …: It cannot be decoded; see `decode.UNREADABLE`.
+        One of `UNREADABLE`: It cannot be decoded.
     """
     with _any_size(), _open(file) as image:
         (width, height), (tile_height, tile_width) = image.size, tile_size
@@ -153,8 +155,7 @@ def _any_size() -> Iterator[None]:
     before = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = None
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of damaged metadata, which nothing here depends on
+        with warnings.catch_warnings(action="ignore"):  # of damaged metadata
             yield
     finally:
         Image.MAX_IMAGE_PIXELS = before
