@@ -1,7 +1,7 @@
-"""Predictions and a choice → every figure of the test, with its interval; nothing is opened here.
+"""Predictions and thresholds → every figure of the test, with its interval.
 
-Whatever stands in `metrics.json` is computed from the columns of `predictions.csv` and the
-thresholds of the choice, so that anybody can compute it again.
+All that stands in `metrics.json` is computed from the columns of `predictions.csv` and the
+thresholds of `ensemble.json`, so that anybody can compute it again.
 """
 
 from typing import Any
@@ -25,33 +25,33 @@ from ensemble.training.metrics import METRICS, brier_score, confusion_counts, lo
 
 
 def photograph_of(predictions: pd.DataFrame) -> np.ndarray:
-    """The unit that is resampled: the photograph, or the tile where the names carry none."""
+    """What is resampled: each tile's photograph, or the tile itself where names carry none: (N,)"""
     return predictions[unit_of(predictions)].to_numpy(dtype=str)
 
 
 def unit_of(predictions: pd.DataFrame) -> str:
-    """Name of the column that is resampled: `photograph`, or `tile` where the names carry none."""
+    """Name of the column that is resampled: `photograph`, or `tile` where names carry none."""
     return "photograph" if (predictions["photograph"] != "").all() else "tile"
 
 
 def compute_figures(predictions: pd.DataFrame, column: str, threshold: float) -> dict[str, Any]:
-    """All figures of one column of probabilities at a threshold, with 95 % intervals.
+    """All figures of a column of probabilities at a threshold, with 95 % intervals.
 
-    `trivial_f1`, the F1 of calling every tile cracked, stands beside them.
+    `trivial_f1` is the F1 of calling every tile cracked.
 
     Args:
         predictions: `tile`, `photograph`, `label` and `column`.
         column: Name of the column of probabilities.
-        threshold: "Cracked" where `column >= threshold`.
+        threshold: Lowest probability that is called cracked.
     """
     labels, probabilities = predictions["label"].to_numpy(), predictions[column].to_numpy()
-    found = intervals(labels, probabilities, photograph_of(predictions), threshold=threshold)
+    estimates = intervals(labels, probabilities, photograph_of(predictions), threshold=threshold)
     return {
-        **{name: _or_none(interval.value) for name, interval in found.items()},
+        **{name: _or_none(interval.value) for name, interval in estimates.items()},
         "trivial_f1": trivial_f1(labels),
         "threshold": threshold,
         "confusion_matrix": confusion_counts(labels, probabilities, threshold),
-        "intervals": {name: _bounds(interval) for name, interval in found.items()},
+        "intervals": {name: _bounds(interval) for name, interval in estimates.items()},
     }
 
 
@@ -97,8 +97,8 @@ def surface_figures(predictions: pd.DataFrame, threshold: float) -> dict[str, An
 def gain_over(
     predictions: pd.DataFrame, *, threshold: float, single: int, single_threshold: float
 ) -> dict[str, Any]:
-    """The ensemble minus the best single member, photographs resampled for both alike."""
-    found = paired_intervals(
+    """The ensemble's figures minus those of the best single member, on the same resamples."""
+    differences = paired_intervals(
         predictions["label"].to_numpy(),
         predictions["ensemble"].to_numpy(),
         predictions[f"trial_{single}"].to_numpy(),
@@ -112,21 +112,16 @@ def gain_over(
             **_bounds(interval),
             "verdict": describe_difference(name, interval, unit=unit_of(predictions)),
         }
-        for name, interval in found.items()
+        for name, interval in differences.items()
     }
 
 
-def flat_row(name: str, found: dict[str, Any]) -> dict[str, Any]:
-    """Figures with intervals, as `metrics.json` holds them, as a row of a table.
-
-    Args:
-        name: Name of the model that was tested.
-        found: `threshold`, perhaps `val_f1`, and each metric that `intervals` names.
-    """
-    row: dict[str, Any] = {"what": name, "threshold": found["threshold"]}
-    row["val_f1"] = found.get("val_f1")
-    for metric, bounds in found["intervals"].items():
-        row[f"test_{metric}"] = found[metric]
+def flat_row(name: str, figures: dict[str, Any]) -> dict[str, Any]:
+    """Figures with intervals, as `metrics.json` holds them for `name`, as a row of a table."""
+    row: dict[str, Any] = {"what": name, "threshold": figures["threshold"]}
+    row["val_f1"] = figures.get("val_f1")
+    for metric, bounds in figures["intervals"].items():
+        row[f"test_{metric}"] = figures[metric]
         row[f"test_{metric}_low"], row[f"test_{metric}_high"] = bounds["low"], bounds["high"]
     return row
 

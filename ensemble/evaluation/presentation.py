@@ -21,25 +21,21 @@ COLUMNS = {name: metric.column for name, metric in METRICS.items() if metric.col
 ALWAYS_SHOWN = 3  # what does not fit is left out from the end
 WITH_INTERVAL = ("f1", "average_precision")
 NARROW_TITLE = 22  # characters, where a row has two lines
-LEAST_SPAN = 0.05  # of an axis of scores
-BEYOND = 0.01  # that an axis of scores goes beyond 0 and 1, so that they are seen
+LEAST_SPAN = 0.05  # shortest axis of scores
+BEYOND = 0.01  # what an axis of scores shows below 0 and above 1
 
 
 class Row(NamedTuple):
-    """A row: what was tested, more about it, its figures; another `group` stands below a line."""
+    """What was tested, with its figures."""
 
     title: str
     about: list[str]
     figures: dict[str, Any]
-    group: int = 0
+    group: int = 0  # a line is drawn between two groups
 
 
 def read_names(run: Path) -> dict[int, str]:
-    """Trial → the name that a recipe gives it; empty for a run of a search.
-
-    Raises:
-        InputError: `trials.csv` is damaged.
-    """
+    """Trial → the name that a recipe gives it; InputError where `trials.csv` is damaged."""
     path = run / "trials.csv"
     return names_of(read_table(path, text=("name",))) if path.exists() else {}
 
@@ -53,28 +49,25 @@ def names_of(trials: pd.DataFrame) -> dict[int, str]:
 
 
 def sole_member(metrics: dict[str, Any]) -> dict[str, Any] | None:
-    """The figures of the member that is the whole ensemble; None where there is more to tell."""
+    """The figures of the only member; None where there are several."""
     return metrics["members"][0] if len(metrics["members"]) == 1 else None
 
 
 def trivial_sentences(metrics: dict[str, Any]) -> list[str]:
-    """What is said first of an ensemble that is no better than calling every tile cracked.
+    """Say where an ensemble is no better than calling every tile cracked; `metrics.json` in.
 
     With a share p of cracked tiles, that reaches an F1 of 2p / (1 + p) without any network.
-
-    Args:
-        metrics: As in `metrics.json`.
     """
-    found, counts = metrics["ensemble"], metrics["ensemble"]["confusion_matrix"]
+    figures, counts = metrics["ensemble"], metrics["ensemble"]["confusion_matrix"]
     sentences = []
     if counts["false_negative"] + counts["true_negative"] == 0:
         tiles = plural(sum(counts.values()), "test tile")
         sentences.append(f"The ensemble calls all of {tiles} cracked: it tells nothing apart.")
-    elif found["f1"] <= found["trivial_f1"]:
+    elif figures["f1"] <= figures["trivial_f1"]:
         sentences.append(
             f"The ensemble is no better than calling every tile cracked: its F1 is "
-            f"{format_number(found['f1'])}, and that alone reaches "
-            f"{format_number(found['trivial_f1'])}."
+            f"{format_number(figures['f1'])}, and that alone reaches "
+            f"{format_number(figures['trivial_f1'])}."
         )
     worse = [
         f"{escape(surface)} ({format_number(part['f1'])} against "
@@ -91,12 +84,12 @@ def trivial_sentences(metrics: dict[str, Any]) -> list[str]:
 
 
 def print_result(metrics: dict[str, Any], names: Mapping[int, str], console: Console) -> None:
-    """Print ensemble, members and surfaces, a row each, and what the comparison says.
+    """Print ensemble, members and surfaces, a row each, and the comparison.
 
     Args:
-        metrics: As in `metrics.json`.
-        names: Trial → name, of those that have one.
-        console: Its width decides how many columns there are.
+        metrics: What `metrics.json` holds.
+        names: Trial → name, of trials that have one.
+        console: Terminal, whose width decides how many columns there are.
     """
     for line in trivial_sentences(metrics):
         console.print(line, style="bold", highlight=False, markup=False)
@@ -150,34 +143,30 @@ def print_result(metrics: dict[str, Any], names: Mapping[int, str], console: Con
 
 
 def choice_sentences(choice: dict[str, Any]) -> list[str]:
-    """What was tried on validation, and how far that can be trusted.
-
-    Args:
-        choice: As in `metrics.json`.
-    """
-    name, told = name_score(choice["threshold_rule"]), []
+    """Say what was tried on validation, and how far that can be trusted; `ensemble.json` in."""
+    name, sentences = name_score(choice["threshold_rule"]), []
     if choice["tta_tried"] is not None:
         plain, turned = (f"{choice['tta_tried'][key]:.3f}" for key in ("plain", "turned"))
-        told.append(
+        sentences.append(
             f"flips and turns are {'' if choice['tta'] else 'not '}used: validation {name} is "
             f"{turned} with them and {plain} without"
         )
     for score in choice["methods"]:
-        told.append(
+        sentences.append(
             f"cross-validation of {score['method']}: {name} {score['inner_score']:.3f} on the "
             f"validation photographs it chose with, {score['outer_score']:.3f} on those left out "
             f"(where its threshold reached a recall of {score['outer_recall']:.3f})"
         )
     if choice["methods"]:
-        told.append(
+        sentences.append(
             "figures on photographs left out are still too good: the kept epochs, and in a search "
             "the settings, were chosen by all validation photographs"
         )
-    return told
+    return sentences
 
 
 def describe_method(choice: dict[str, Any]) -> str:
-    """The method and how many members it has, in a few words."""
+    """The method and its number of members in a few words."""
     count = len(choice["ingredients"]) or len(choice["members"])
     return "one member" if count == 1 else METHODS[choice["method"]].format(count=count)
 
@@ -206,11 +195,7 @@ def _rows(metrics: dict[str, Any], names: Mapping[int, str]) -> list[Row]:
 
 
 def trivial_figures(figures: dict[str, Any]) -> dict[str, Any]:
-    """What calling every tile cracked would reach, to hold every F1 against.
-
-    Args:
-        figures: Figures of the ensemble, as in `metrics.json`.
-    """
+    """What calling every tile cracked would reach, from the ensemble's own figures."""
     counts = figures["confusion_matrix"]
     share = (counts["true_positive"] + counts["false_negative"]) / sum(counts.values())
     known = {"f1": figures["trivial_f1"], "precision": share, "recall": 1.0, "accuracy": share}
@@ -220,12 +205,7 @@ def trivial_figures(figures: dict[str, Any]) -> dict[str, Any]:
 
 
 def print_widest(tables: Iterable[Table], console: Console) -> Table:
-    """Print the first table that fits, or the last of all, and return it.
-
-    Args:
-        tables: The widest first.
-        console: Its width decides.
-    """
+    """Print and return the first table, of which the widest comes first, that fits, or the last."""
     unbounded = console.options.update_width(10_000)
     for table in tables:  # the last one stays
         if console.measure(table, options=unbounded).maximum <= console.width:
@@ -235,7 +215,7 @@ def print_widest(tables: Iterable[Table], console: Console) -> Table:
 
 
 def _draw(title: str, rows: list[Row], num_shown: int, *, stacked: bool) -> Table:
-    """The table with the first figures; stacked, intervals stand below theirs and cost no width."""
+    """The table with the first figures; stacked, an interval stands below its figure."""
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("tested", max_width=NARROW_TITLE if stacked else None, overflow="fold")
     shown = dict(list(COLUMNS.items())[:num_shown])
@@ -261,12 +241,7 @@ def _draw(title: str, rows: list[Row], num_shown: int, *, stacked: bool) -> Tabl
 
 
 def score_limits(low: float, high: float) -> tuple[float, float]:
-    """Limits that hold `low` to `high`, at least 0.05 apart so that noise looks like noise.
-
-    Args:
-        low: Lower limit that the data ask for.
-        high: Upper limit that the data ask for.
-    """
+    """Limits of an axis for `low` to `high`, at least 0.05 apart, so that noise looks small."""
     lack = max(LEAST_SPAN - (high - low), 0) / 2
     low, high = low - lack, high + lack
     up, down = max(-BEYOND - low, 0), max(high - 1 - BEYOND, 0)

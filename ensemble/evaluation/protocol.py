@@ -34,7 +34,7 @@ from ensemble.evaluation.mistakes import (
     relabelled_figures,
     suspect_labels,
 )
-from ensemble.explanation.errors import find_errors
+from ensemble.explanation.errors import ABOUT_A_TILE, find_errors
 from ensemble.explanation.gallery import draw_galleries
 from ensemble.run.folder import run_lock
 from ensemble.run.members import score_tiles
@@ -115,7 +115,7 @@ def _check_test_classes(pack: Pack) -> None:
 
 
 def _note_opening(run: Path, record: EnsembleRecord) -> int:
-    """Write down that the test split is opened, with what, before it is; count the openings."""
+    """Write to the ledger that the test split is being opened; return the number of openings."""
     path = run / "evaluation" / "ledger.csv"
     line = {
         "opened_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -134,12 +134,7 @@ def _note_opening(run: Path, record: EnsembleRecord) -> int:
 def _predict(
     pack: Pack, table: pd.DataFrame, ensemble: Ensemble, singles: Sequence[Member]
 ) -> tuple[pd.DataFrame, SplitTiles]:
-    """Score the test tiles.
-
-    Returns:
-        One row a test tile (what it is, the probability of each member with figures of its own,
-        the ensemble's), and the tiles.
-    """
+    """Score the test tiles; a row a tile with the probabilities of `singles` and the ensemble."""
     rows, labels = table["row"].to_numpy(), table["label"].to_numpy()
     tiles = place_tiles(pack.pixels("test"), rows, labels, ensemble.device)
     scores = ensemble.score(tiles)  # (M, N)
@@ -149,7 +144,7 @@ def _predict(
         rows_of_others = score_tiles(others, tiles, tta=ensemble.tta)
         by_folder |= {m.folder: row for m, row in zip(others, rows_of_others, strict=True)}
     mean = ensemble.weigh(scores)
-    predictions = table[["tile", "photograph", "surface", "label"]].assign(
+    predictions = table[ABOUT_A_TILE].assign(
         **{f"trial_{member.trial}": by_folder[member.folder] for member in singles},
         ensemble=mean,
         calibrated=ensemble.calibrate(mean),
@@ -212,17 +207,11 @@ def member_columns(predictions: pd.DataFrame, record: EnsembleRecord) -> pd.Data
     """The predictions with the columns of the ensemble's members, and of no other trial.
 
     The member of a soup is the soup itself, not the trial whose number it bears.
-
-    Args:
-        predictions: As in `predictions.csv`.
-        record: The ensemble that was tested.
     """
     trials = [f"trial_{member.trial}" for member in record.members]
     if record.ingredients:
         predictions = predictions.assign(**{trials[0]: predictions["ensemble"]})
-    return predictions[
-        ["tile", "photograph", "surface", "label", *trials, "ensemble", "calibrated"]
-    ]
+    return predictions[[*ABOUT_A_TILE, *trials, "ensemble", "calibrated"]]
 
 
 def _write(

@@ -38,12 +38,12 @@ class ScoredTile(NamedTuple):
 
 
 def find_picture(name: str, run: Path, archives: ExitStack) -> Picture:
-    """The picture that a person means: a file, or else a tile of the data set of the run.
+    """The picture that a person names: a file, or else a tile of the data set of the run.
 
     Args:
         name: Path of a file, or of a tile inside the data set.
         run: A run's folder, which says where the data set was.
-        archives: Closes the .zip that it may lie in.
+        archives: Closes the .zip that the tile may lie in.
 
     Raises:
         InputError: There is neither, or it is a folder, or the .zip is unsafe.
@@ -80,14 +80,12 @@ def find_picture(name: str, run: Path, archives: ExitStack) -> Picture:
 
 
 def read_tile(picture: Picture, member: Member, size: tuple[int, int]) -> ScoredTile:
-    """A picture as a tile, with the member's probability.
-
-    Of a photograph of several tiles it is the one that the member thinks likeliest to be cracked.
+    """The tile of a picture that a member gives the highest probability, with that probability.
 
     Args:
         picture: Picture of any size.
         member: Member with its weights.
-        size: (height, width) of the tiles that it was trained on.
+        size: (height, width) of the tiles that the member was trained on.
 
     Raises:
         InputError: The picture cannot be read, or the member's weights cannot.
@@ -114,7 +112,7 @@ def read_tile(picture: Picture, member: Member, size: tuple[int, int]) -> Scored
 
 
 def describe_verdict(probability: float, threshold: float | None) -> str:
-    """What a member says of a tile, and from which probability it calls one cracked, if known."""
+    """A member's probability and verdict in words; no verdict where its threshold is not known."""
     if threshold is None:
         return f"probability of a crack {probability:.3f}"
     called = "cracked" if probability >= threshold else "uncracked"
@@ -131,10 +129,10 @@ def draw_look(
 
     Args:
         member: Member with its weights.
-        tile: What it looks at.
+        tile: Tile that it looks at.
         path: The .png to write.
-        run_name: Name of the member's run, for people.
-        draws_all: Whether to draw every convolution, also more than `NUM_CONVOLUTIONS`.
+        run_name: Name of the member's run.
+        draws_all: Whether to draw every convolution, also of more than `NUM_CONVOLUTIONS`.
 
     Raises:
         InputError: The member's weights were dropped or are damaged.
@@ -144,13 +142,13 @@ def draw_look(
     size_px = config.data.image_size_px
     image, _ = make_batch(tiles, torch.zeros(1, dtype=torch.int64), image_size_px=size_px)
     (evidence,) = class_activation_map(model, config.model.backbone, image)
-    found = find_feature_maps(model, image)
-    shown = list(found.items())
-    if not draws_all and len(found) > NUM_CONVOLUTIONS:
-        places = np.linspace(0, len(found) - 1, NUM_CONVOLUTIONS).round().astype(int)
+    convolutions = find_feature_maps(model, image)
+    shown = list(convolutions.items())
+    if not draws_all and len(shown) > NUM_CONVOLUTIONS:
+        places = np.linspace(0, len(shown) - 1, NUM_CONVOLUTIONS).round().astype(int)
         shown = [shown[place] for place in places]
-    what = f"its {len(found)} convolutions"
-    if len(shown) < len(found):
+    what = f"its {len(convolutions)} convolutions"
+    if len(shown) < len(convolutions):
         what = f"{len(shown)} of {what}, spread over the depth (--all draws every one)"
     title = (
         tile.name,

@@ -1,6 +1,5 @@
-"""What was chosen on validation: members, weights, temperatures and threshold; `ensemble.json`.
+"""`ensemble.json`: the members, weights, temperatures and thresholds chosen on validation.
 
-Whatever uses the ensemble later (testing, predicting, the report) reads these numbers, no others.
 The ensemble's probability is the weighted mean of its members' probabilities; its calibrated
 probability is that mean with a temperature on its logit, a monotone map, so that verdicts are the
 same on either scale up to rounding. Verdicts are given on the mean itself.
@@ -29,14 +28,14 @@ class _Record(BaseModel):
 
 
 class JudgedMember(_Record):
-    """A member by itself: from where it calls a tile cracked, and what that is worth."""
+    """A member by itself, with its threshold and what it reaches there."""
 
     trial: int = Field(ge=0)
-    folder: str = Field(pattern=r"^[\w./-]{1,100}$", description="relative to the run's folder")
+    folder: str = Field(pattern=r"^[\w./-]{1,100}$", description="Path from the run's folder.")
     weights_sha256: str
-    temperature: float = Field(gt=0, description="calibrates this member alone")
-    threshold: float = Field(ge=0, le=1, description="of this member alone, by the same rule")
-    val_f1: float = Field(ge=0, le=1, description="on validation, at that threshold")
+    temperature: float = Field(gt=0, description="Calibrates this member alone.")
+    threshold: float = Field(ge=0, le=1, description="This member's own, by the same rule.")
+    val_f1: float = Field(ge=0, le=1, description="Validation F1 at that threshold.")
 
 
 class ChosenMember(JudgedMember):
@@ -57,7 +56,7 @@ class TurnedScore(_Record):
     """What the threshold's rule asks for (see `rule_score`), with and without test-time turns."""
 
     plain: float
-    turned: float = Field(description="mean over the eight flips and turns of each tile")
+    turned: float = Field(description="Mean over the eight flips and turns of each tile.")
 
 
 class EnsembleRecord(_Record):
@@ -66,24 +65,24 @@ class EnsembleRecord(_Record):
     format: Literal[2] = FORMAT
     method: str = Field(pattern=f"^({'|'.join(METHODS)})$")
     asked_method: str = Field(pattern=f"^({'|'.join(METHODS)}|auto)$")
-    top_k: int | None = Field(ge=1, description="members of `mean`, where it was among the methods")
+    top_k: int | None = Field(ge=1, description="Members of `mean`, if that was tried.")
     members: list[ChosenMember] = Field(min_length=1)
-    best_single: JudgedMember = Field(description="the best by itself, by validation F1")
-    ingredients: list[JudgedMember] = Field(description="averaged into the one member of a soup")
-    temperature: float = Field(gt=0, description="on the logit of the weighted mean")
-    threshold_rule: str = Field(description="f1, f2, a number, or recall=R")
-    threshold: float = Field(ge=0, le=1, description="on the weighted mean")
-    calibrated_threshold: float = Field(ge=0, le=1, description="the same, on the calibrated scale")
-    tta: bool = Field(description="mean over the eight flips and turns of each tile")
-    tta_tried: TurnedScore | None = Field(description="on validation; null where not asked for")
-    val_metrics: dict[str, float] = Field(description="at the threshold")
+    best_single: JudgedMember = Field(description="Best member by validation F1.")
+    ingredients: list[JudgedMember] = Field(description="Members mixed into a soup.")
+    temperature: float = Field(gt=0, description="Divisor of the weighted mean's logit.")
+    threshold_rule: str = Field(description="f1, f2, a number, or recall=R.")
+    threshold: float = Field(ge=0, le=1, description="Threshold on the weighted mean.")
+    calibrated_threshold: float = Field(ge=0, le=1, description="On the calibrated scale.")
+    tta: bool = Field(description="Mean over the eight flips and turns of each tile.")
+    tta_tried: TurnedScore | None = Field(description="Null where not asked for.")
+    val_metrics: dict[str, float] = Field(description="Figures at the threshold.")
     before_calibration: Calibration
     after_calibration: Calibration
-    methods: list[MethodScore] = Field(description="compared by `auto`; empty otherwise")
-    disagreement: list[list[float]] = Field(description="share of tiles judged apart, by pairs")
-    error_correlation: list[list[float | None]] = Field(description="of the errors, by pairs")
-    num_finished: int = Field(description="trials that ended by themselves or by early stopping")
-    num_candidates: int = Field(description="those of them whose weights could be used")
+    methods: list[MethodScore] = Field(description="Methods that `auto` compared.")
+    disagreement: list[list[float]] = Field(description="Share of tiles judged apart.")
+    error_correlation: list[list[float | None]] = Field(description="Correlation of errors.")
+    num_finished: int = Field(description="Trials that finished or were stopped early.")
+    num_candidates: int = Field(description="Finished trials with usable weights.")
     split_digest: str
 
     @property
@@ -105,7 +104,7 @@ class EnsembleRecord(_Record):
 
 
 def read_choice(run: Path) -> EnsembleRecord | None:
-    """The ensemble of a run as it was chosen, None where none was.
+    """The ensemble of a run as it was chosen; None where none was.
 
     Raises:
         InputError: The file is damaged, or of another version of this package.
@@ -123,11 +122,7 @@ def read_choice(run: Path) -> EnsembleRecord | None:
 
 
 def check_format(choice: dict[str, Any], path: Path) -> None:
-    """Refuse a choice that another version of this package wrote.
-
-    Raises:
-        InputError: It is of another format.
-    """
+    """Raise InputError where another version of this package wrote the values of `path`."""
     if choice.get("format") != FORMAT:
         raise InputError(
             f"{path}: chosen by another version of this package (format "
@@ -148,10 +143,10 @@ def open_choice(run: Path) -> tuple[EnsembleRecord, list[Member]]:
 
 
 def open_chosen(run: Path, chosen: Sequence[JudgedMember]) -> list[Member]:
-    """The members that a choice names, in its order.
+    """The members that were chosen, in that order.
 
     Raises:
-        InputError: One lies outside of the run, is damaged, or is not the one chosen.
+        InputError: A member lies outside of the run, is damaged, or is not the one chosen.
     """
     members = []
     for judged in chosen:
