@@ -19,9 +19,7 @@ from ensemble.training.loop import Epoch
 class BestEpochs:
     """Keeps the epochs with the highest validation F1; of equal ones the earlier, as `fit` does.
 
-    Args:
-        run: Folder of the run.
-        numbers: Trial numbers of the members that all but the best epoch become.
+    All but the best one become members of the run, with trial numbers from `numbers`.
     """
 
     def __init__(self, run: Path, numbers: range):
@@ -31,11 +29,7 @@ class BestEpochs:
     def take(self, model: nn.Module, epoch: Epoch, config: TrialConfig, **about: Any) -> None:
         """Keep the network as it is after `epoch` if that epoch is among the best so far.
 
-        Args:
-            model: Network after `epoch`.
-            epoch: An epoch as `fit` yields it; later ones, which a cut run left, are removed.
-            config: Configuration of the training run.
-            about: Further arguments of `save_member`.
+        Later epochs, which a cut run left, are removed. `about` goes to `save_member`.
         """
         kept = [member for member in self._ranked() if member.record.epoch < epoch.number]
         better = [member for member in kept if member.val_f1 >= epoch.val_metrics["f1"]]

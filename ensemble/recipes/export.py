@@ -62,11 +62,7 @@ def export_member(
 ) -> None:
     """Write `model.pt2`, `state_dict.safetensors` and how to use them.
 
-    Args:
-        member: Member that has its weights.
-        folder: Folder to write to; made if missing.
-        name: Name that people read.
-        tile_size_px: (height, width) of the tiles that it was trained on.
+    `tile_size_px` is (height, width) of the tiles that the member was trained on.
 
     Raises:
         InputError: The member is damaged, or the disk is full.

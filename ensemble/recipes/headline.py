@@ -23,13 +23,8 @@ def describe_run(
 ) -> str:
     """Describe a recipe's run in one line.
 
-    Args:
-        what: Kind of training, in the words of the recipe's file.
-        asked: Configuration of the recipe's base, as its file has it.
-        config: The same as it is trained.
-        asked_weights: Weights that the recipe starts from, in a form that `name_weights` takes.
-        weights: Weights that the run starts from.
-        data: Path of the tiles.
+    `what` is the kind of training, in the words of the recipe's file. `asked` and `asked_weights`
+    are those of the file, `config` and `weights` those of the run; `name_weights` names weights.
     """
     optimisation, size = config.optimisation, config.data.image_size_px
     most = "at most " if optimisation.early_stopping_patience else ""

@@ -93,13 +93,7 @@ def run_recipe(
 
 
 class RecipeRun:
-    """A run's folder and the training of its members.
-
-    Args:
-        folder: Folder of the run, with `initial/` in it.
-        data: Training and validation tiles.
-        log: Takes lines for the person.
-    """
+    """A run's folder, with `initial/` in it, and the training of its members."""
 
     def __init__(self, folder: Path, data: TrainingData, log: Callable[[str], None]):
         self.folder, self.data, self._log = folder, data, log
@@ -118,13 +112,7 @@ class RecipeRun:
     ) -> Member | None:
         """Train one member unless it is finished; None if it diverged.
 
-        Args:
-            number: Number of the trial.
-            name: Name that people read.
-            config: Configuration to train.
-            initial_weights: File of the weights to start from.
-            settings: Settings that `trials.csv` shows beside the name.
-            best_epochs: Keeps further epochs than the best one.
+        `trials.csv` shows `settings` beside the name.
 
         Raises:
             InputError: The GPU's memory does not suffice, or the disk is full.

@@ -125,7 +125,7 @@ class _Metrics(_Part):
     intervals: str
     split_by: str
     evaluated_at: str
-    commit: str
+    commit: str | None
     versions: dict[str, Any]
     hardware: dict[str, Any]
     relabelled: _Relabelled | None = None
@@ -234,11 +234,7 @@ def _damaged(path: Path, what: str) -> InputError:
 
 
 def read_checked_table(path: Path, more: Sequence[str] = ()) -> pd.DataFrame | None:
-    """Read a CSV file; None if it is missing, empty if it has no rows.
-
-    Args:
-        path: Path of the file, whose stem is a key of `NUMBERS`.
-        more: Further columns of numbers.
+    """Read a table that `NUMBERS` names; None if it is missing. `more` names columns of numbers.
 
     Raises:
         InputError: A column is missing, or a cell in a column of numbers is not a number.

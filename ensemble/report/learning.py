@@ -52,10 +52,7 @@ class Learning:
 def describe_learning(epochs: pd.DataFrame, trial: int, *, planned_epochs: int) -> Learning:
     """Judge the course of one trial, of which `epochs` must have a row.
 
-    Args:
-        epochs: As in `epochs.csv`.
-        trial: Number of the trial.
-        planned_epochs: Epochs of a trial that nothing stops.
+    `planned_epochs` are those of a trial that nothing stops.
     """
     rows = epochs[epochs["trial"] == trial].sort_values("epoch")
     verdict, course = _judge(rows, planned_epochs)

@@ -79,7 +79,7 @@ def finish(axes: Axes, name: str, *, title: str, label: str, caption: str) -> Dr
         name: Name of the figure, unique on the page; letters, digits and hyphens.
         title: Title above it.
         label: Description for a reader who cannot see it.
-        caption: Text below it: what there is to see.
+        caption: Text below it.
     """
     figure = axes.get_figure(root=True)
     assert figure is not None

@@ -99,17 +99,14 @@ def soak(
     earlier: Earlier | None = None,
     root: Path = ROOT,
 ) -> bool:
-    """Run tests and write their table, and a .json beside it.
+    """Run tests, write their table, and return whether all passed.
 
     Args:
-        names: Names of files below `tests/`.
+        names: Names of files below `tests/` in `root`.
         counts: Counts by the environment variable that the tests read.
         table: Path of the table to write.
         earlier: What it holds already; then only new tests and those that did not pass are run.
         root: Folder that `tests/` is in.
-
-    Returns:
-        Whether all passed.
 
     Raises:
         InputError: pytest could not run these tests; the table is as it was.

@@ -318,6 +318,13 @@ def test_relabelling_suspects_can_lower_the_figures_and_the_page_does_not_deny_i
     assert "these figures bound nothing" in page.text
 
 
+def test_a_run_of_an_installed_package_has_a_page_though_no_commit_is_known(
+    evaluated: Path, tmp_path: Path
+):
+    page = Page(change(evaluated, tmp_path, commit=None))
+    assert "commit of the evaluation" not in [row[0] for row in page.rows("table-provenance")]
+
+
 def test_hostile_names_are_shown_and_not_run(text: str, page: Page):
     assert "<script" not in text
     assert HOSTILE in [row[1] for row in page.rows("table-suspects")]
