@@ -165,16 +165,16 @@ class Recipe(_Head):
         return self.trainable_from[backbone]
 
 
-def load_recipe(given: str) -> Recipe:
+def load_recipe(name_or_path: str) -> Recipe:
     """Read and check a recipe.
 
     Args:
-        given: Path of a file, or the name of one in `search_spaces/recipes/`.
+        name_or_path: Path of a file, or the name of one in `search_spaces/recipes/`.
 
     Raises:
         InputError: The file is missing or no TOML, or a key, type or value is wrong.
     """
-    path = find_toml(given, RECIPES, what="recipe")
+    path = find_toml(name_or_path, RECIPES, what="recipe")
     try:
         file = _File.model_validate(read_toml(path))
     except ValidationError as error:

@@ -117,7 +117,7 @@ class RecipeRun:
         Raises:
             InputError: The GPU's memory does not suffice, or the disk is full.
         """
-        shown = {"name": name, **settings}
+        columns = {"name": name, **settings}
         origin = {
             "trial": number,
             "split_digest": self.data.split_digest,
@@ -129,11 +129,11 @@ class RecipeRun:
             remove_state(folder)
             self._log(f"{name}: finished before; {describe_member(member)}")
             return member
-        self._note(number, "RUNNING", shown)
+        self._note(number, "RUNNING", columns)
         try:
             self._train_epochs(name, config, initial_weights, origin, best_epochs)
         except DivergedError as error:
-            self.give_up(number, str(error), shown)
+            self.give_up(number, str(error), columns)
             return None
         except torch.OutOfMemoryError as error:
             raise InputError(
@@ -143,7 +143,7 @@ class RecipeRun:
         if best_epochs is not None:
             for member in best_epochs.make_members():
                 self._rows[member.trial] = self._describe_checkpoint(member, name)
-        self._note(number, "COMPLETE", shown)
+        self._note(number, "COMPLETE", columns)
         if best_epochs is not None:
             best_epochs.forget()
         remove_state(folder)  # last: until then a command that was cut finds the run's end in it
@@ -182,10 +182,10 @@ class RecipeRun:
         finally:
             events.close(finished=has_ended)
 
-    def give_up(self, number: int, reason: str, shown: Mapping[str, Any]) -> None:
+    def give_up(self, number: int, reason: str, columns: Mapping[str, Any]) -> None:
         """Write down and print that a trial cannot be trained, and why."""
-        self._log(f"{shown['name']}: failed, {reason}")
-        self._note(number, "FAIL", shown, reason=reason)
+        self._log(f"{columns['name']}: failed, {reason}")
+        self._note(number, "FAIL", columns, reason=reason)
 
     def finished_among(self, numbers: range) -> list[Member]:
         """Members of the finished trials; a missing or damaged one is reported and left out."""
@@ -222,9 +222,11 @@ class RecipeRun:
         record = {name: getattr(member.record, name) for name in expected}
         return member if record == expected else None
 
-    def _note(self, number: int, state: str, shown: Mapping[str, Any], *, reason: str = "") -> None:
+    def _note(
+        self, number: int, state: str, columns: Mapping[str, Any], *, reason: str = ""
+    ) -> None:
         """Write `trials.csv` with the trial's new row."""
-        row = self._tables.describe_trial(number, state, reason=reason, settings=dict(shown))
+        row = self._tables.describe_trial(number, state, reason=reason, settings=dict(columns))
         self._rows[number] = row
         self._tables.write_trial_rows(self._rows[key] for key in sorted(self._rows))
 
@@ -276,7 +278,7 @@ def weights_file(member: Member) -> Path:
 
 
 def describe_epoch(epoch: Epoch, num_epochs: int) -> str:
-    """An epoch in one line."""
+    """Describe an epoch in one line."""
     val = epoch.val_metrics
     return (
         f"epoch {epoch.number}/{num_epochs}: "
@@ -289,7 +291,7 @@ def describe_epoch(epoch: Epoch, num_epochs: int) -> str:
 
 
 def describe_member(member: Member) -> str:
-    """What was kept of a training run, in a few words."""
+    """Describe the epoch that a member kept, in a few words."""
     return f"kept epoch {member.record.epoch}, validation F1 {member.val_f1:.3f}"
 
 

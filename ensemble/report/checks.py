@@ -1,4 +1,4 @@
-"""What the page takes for granted of a run's files, checked when they are read.
+"""Checks of everything that the page relies on in a run's files, made when they are read.
 
 A damaged file is refused in one line; whatever fails after that is a fault of the page.
 """

@@ -26,7 +26,7 @@ from ensemble.report.plots import (
     page_style,
 )
 
-LEAST_EPOCHS = 3  # of fewer, a course cannot be told from noise
+LEAST_EPOCHS = 3  # with fewer, a course is mostly noise
 LEAST_RISE = 0.05  # of the validation loss above its lowest, to speak of overfitting
 
 Verdict = Literal["overfits", "still improving", "no clear sign", "too short"]
@@ -40,7 +40,7 @@ GROUPS: dict[Verdict, str] = {
 
 @dataclass(frozen=True)
 class Learning:
-    """What a trial's epochs say; `accuracy_gap` is training minus validation, in the kept epoch."""
+    """A verdict on a trial; `accuracy_gap` is training minus validation, in the kept epoch."""
 
     trial: int
     kept_epoch: int

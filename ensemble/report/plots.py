@@ -133,12 +133,12 @@ def matrix(
         text = "–" if i == j else "n/a" if value is None else f"{value:.2f}"
         _draw_cell(axes, i, j, text, alpha=alpha, fontsize=9 if len(names) < 8 else 7)
     _label_cells(axes, names, names)
-    shown = [
+    cells = [
         f"{names[i]} and {names[j]} {value:.2f}"
         for i, j, value in pairs
         if j < i and value is not None
     ]
-    return finish(axes, name, title=title, label=f"{title}: {'; '.join(shown)}", caption=caption)
+    return finish(axes, name, title=title, label=f"{title}: {'; '.join(cells)}", caption=caption)
 
 
 @page_style()

@@ -1,4 +1,4 @@
-"""What a run's folder holds → what each section of the report shows: rows, sentences, figures."""
+"""The contents of a run's folder → rows, sentences and figures for each section of the report."""
 
 from typing import Any
 

@@ -25,14 +25,14 @@ def headline(metrics: dict[str, Any]) -> str:
     """State the result in one line: cracks found, false alarms, and whether averaging paid."""
     counts = metrics["ensemble"]["confusion_matrix"]
     hits, alarms = counts["true_positive"], counts["false_positive"]
-    found = f"Finds {hits:,} of {plural(hits + counts['false_negative'], 'cracked tile')}"
+    finds = f"Finds {hits:,} of {plural(hits + counts['false_negative'], 'cracked tile')}"
     if not hits + alarms:
-        return f"{found}: it calls no tile cracked."
+        return f"{finds}: it calls no tile cracked."
     is_false = f"{alarms:,} of its {plural(hits + alarms, 'alarm')} {_are(alarms)} false"
     if sole_member(metrics) is not None:
-        return f"{found}; {is_false}."
+        return f"{finds}; {is_false}."
     verdict = metrics["gain_over_best_single"]["f1"]["verdict"].replace(":", ",")
-    return f"{found}; {is_false}. F1 against its best member alone: {verdict}."
+    return f"{finds}; {is_false}. F1 against its best member alone: {verdict}."
 
 
 def result_sentences(metrics: dict[str, Any], leak: str = "") -> list[str]:

@@ -78,9 +78,9 @@ def record(recipe: Recipe, run: Path, out: Path) -> None:
     others = old[old["recipe"] != recipe.name] if len(old) else old
     new = pd.concat([others, pd.DataFrame(rows)]).sort_values("recipe", kind="stable")
     write_text(table, new.convert_dtypes().to_csv(index=False))  # whole numbers without a point
-    known = read_object(provenance) if provenance.exists() else {}
-    known[recipe.name] = {**describe_origin(about, metrics), "recipe": about["recipe"]}
-    write_json(provenance, dict(sorted(known.items())))
+    records = read_object(provenance) if provenance.exists() else {}
+    records[recipe.name] = {**describe_origin(about, metrics), "recipe": about["recipe"]}
+    write_json(provenance, dict(sorted(records.items())))
     print(f"written: {table} and {provenance.name}")
 
 

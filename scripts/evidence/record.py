@@ -55,7 +55,7 @@ def run_parser(description: str) -> argparse.ArgumentParser:
 
 
 def describe_origin(about: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:
-    """What the figures of a test came from, of `run.json` and `metrics.json`."""
+    """Seed, weights, code, machine and split of a test, from `run.json` and `metrics.json`."""
     return {
         "seed": about["seed"],
         "initial_weights": {b: w["digest"] for b, w in about["weights"].items()},

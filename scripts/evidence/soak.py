@@ -40,7 +40,7 @@ Row = dict[Any, Any]
 
 
 class Earlier(NamedTuple):
-    """What a table holds already: a row a test, and the time that all its runs took."""
+    """A table as it was: a row a test, and the time that all its runs took."""
 
     rows: list[Row]
     wall_seconds: int
@@ -105,7 +105,7 @@ def soak(
         names: Names of files below `tests/` in `root`.
         counts: Counts by the environment variable that the tests read.
         table: Path of the table to write.
-        earlier: What it holds already; then only new tests and those that did not pass are run.
+        earlier: Table as it was; then only new tests and those that did not pass are run.
         root: Folder that `tests/` is in.
 
     Raises:
