@@ -297,14 +297,18 @@ def draw_dataset(
             look, rng = LOOKS[surface], _generator(seed, index)
             rgb, cracked = _draw_photograph(rng, look, (rows, columns), tile_size_px, share)
             photo = f"{look.first_photo + number:0{look.num_digits}d}"
-            for tile in range(rows * columns):
-                row, column = divmod(tile, columns)
-                label = "C" if cracked[row, column] else "U"
-                y, x = row * tile_size_px, column * tile_size_px
-                path = folder / surface / f"{label}{surface}" / f"{photo}-{tile + 1}.jpg"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                image = Image.fromarray(rgb[y : y + tile_size_px, x : x + tile_size_px])
-                image.save(path, quality=92)
+            _save_tiles(folder / surface, photo, rgb, cracked)
+
+
+def _save_tiles(surface: Path, photo: str, rgb: np.ndarray, cracked: np.ndarray) -> None:
+    """Cut a photograph into its grid of tiles, `cracked` (rows, columns), and save them."""
+    height, width = rgb.shape[0] // cracked.shape[0], rgb.shape[1] // cracked.shape[1]
+    for tile, (row, column) in enumerate(np.ndindex(cracked.shape), start=1):
+        label = "C" if cracked[row, column] else "U"
+        path = surface / f"{label}{surface.name}" / f"{photo}-{tile}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        y, x = row * height, column * width
+        Image.fromarray(rgb[y : y + height, x : x + width]).save(path, quality=92)
 
 
 def _generator(*seed: int) -> np.random.Generator:

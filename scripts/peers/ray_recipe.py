@@ -65,6 +65,18 @@ def train_fn_per_worker(config: dict[str, Any]) -> None:
             ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
 
+def read_trial(result: ray.tune.Result) -> dict[str, float]:
+    """Figures of a trial at its best epoch, and what it cost."""
+    table = result.metrics_dataframe
+    best = table.iloc[int(table["val_f1"].argmax())]
+    return {
+        "val_f1": float(best["val_f1"]),
+        "val_ap": float(best["val_ap"]),
+        "train_images": int(table["train_images"].max()),
+        "seconds": float(result.metrics["time_total_s"]),
+    }
+
+
 def main() -> None:
     """Start a Ray of our own, search, end it, then write the result file."""
     options = parse_arguments(__doc__)
@@ -121,18 +133,7 @@ def main() -> None:
         ray.shutdown()
         if results.errors:
             raise SystemExit(f"error: {results.num_errors} trials failed: {results.errors[0]}")
-        trials = []
-        for result in results:
-            table = result.metrics_dataframe
-            best = table.iloc[int(table["val_f1"].argmax())]
-            trials.append(
-                {
-                    "val_f1": float(best["val_f1"]),
-                    "val_ap": float(best["val_ap"]),
-                    "train_images": int(table["train_images"].max()),
-                    "seconds": float(result.metrics["time_total_s"]),
-                }
-            )
+        trials = [read_trial(result) for result in results]
     write_result(options, trials, search_seconds, started=STARTED, packages=["optuna", "ray"])
 
 
