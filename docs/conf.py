@@ -35,7 +35,7 @@ apidoc_modules = [
         "module_first": True,
     }
 ]
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {"members": True, "show-inheritance": True, "ignore-module-all": True}
 autodoc_mock_imports = ["mlflow"]  # an extra, and slow to import
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
