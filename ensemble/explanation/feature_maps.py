@@ -1,4 +1,4 @@
-"""What each convolution of a network looks for, and what it finds in one image: filters and maps.
+"""One image → the filters of each convolution of a network, and their maps.
 
 A map is shown as the network passes it on: behind the normalisation and activation that follow the
 convolution directly. Gates (squeeze-and-excitation and whatever else sees an image reduced to one
@@ -54,17 +54,11 @@ _PASSED_ON = (
 
 @dataclass(frozen=True)
 class Convolution:
-    """The strongest channels of a convolution, the strongest first.
-
-    Attributes:
-        module: The convolution with its weights.
-        channels: (K,) numbers of the filters.
-        maps: (K, h, w) float32.
-    """
+    """The strongest channels of a convolution, the strongest first."""
 
     module: nn.Conv2d
-    channels: np.ndarray
-    maps: np.ndarray
+    channels: np.ndarray  # (K,) numbers of the filters
+    maps: np.ndarray  # (K, h, w) float32
 
 
 def find_feature_maps(
@@ -120,9 +114,8 @@ def _strongest(module: nn.Conv2d, maps: Tensor, most: int) -> Convolution:
 def filter_pictures(convolution: Convolution) -> np.ndarray:
     """The filters of the kept channels as small pictures, each on a scale of its own.
 
-    Those that see colours are shown in colour; those of later layers in grey, the mean over what
-    they see; those of 1 × 1 as a square of their weights, one an input, row by row. Middle grey is
-    a weight of 0.
+    First filters are in colour; later ones in grey, the mean over their inputs; those of 1 × 1 are
+    a square of their weights, row by row. Middle grey is a weight of 0.
 
     Returns:
         (K, h, w, 3) from 0 to 1.
@@ -145,7 +138,7 @@ def filter_pictures(convolution: Convolution) -> np.ndarray:
 
 
 def map_levels(convolution: Convolution) -> np.ndarray:
-    """The maps from 0 (a map's lowest value, or none) to 1 (its highest), each by itself."""
+    """The maps, each scaled from 0 (its lowest value, or 0) to 1 (its highest, or 0)."""
     maps = convolution.maps
     low = maps.min((1, 2), keepdims=True).clip(max=0)
     span = maps.max((1, 2), keepdims=True).clip(min=0) - low

@@ -11,10 +11,7 @@ def find_pack(run: Path) -> Path:
     """The folder of the tiles that a run was trained on.
 
     It is where `run.json` says, or among the packs beside the run, as in a copied folder of
-    results; then `run.json` is told the new place.
-
-    Args:
-        run: A run's folder.
+    results; then the new place is written to `run.json`.
 
     Raises:
         InputError: There are no such tiles, or others lie in their place.
@@ -46,7 +43,7 @@ def _has_split(folder: Path, split_digest: str) -> bool:
 
 
 def _record_pack(run: Path, folder: Path) -> None:
-    """Write the new place into `run.json`, whose time goes on telling when the run was started."""
+    """Write the new place into `run.json`, whose time stays that of the run's start."""
     path = run / "run.json"
     stat = path.stat()
     write_json(path, read_object(path) | {"pack_folder": str(folder)})

@@ -1,4 +1,4 @@
-"""How much each member counts: validation probabilities in, weights out. No test tiles.
+"""Validation probabilities → how much each member counts.
 
 Greedy selection: Caruana et al. 2004, https://doi.org/10.1145/1015330.1015432. Convex weights: the
 log loss of a mixture is convex in its proportions (stacking as in Breiman 1996,
@@ -43,10 +43,9 @@ def greedy_weights(
     """Caruana's ensemble selection with replacement: weights are shares of the picks.
 
     Each pick is the member whose addition gives the mean the highest F1 at its best threshold; of
-    equal ones that with the lower log loss, then the first. The best prefix of the picks is kept,
-    so one bag is never below the best single member on the tiles it saw. A bag sees a random half
-    of the photographs (of those with cracks and of those without), as Caruana's bags see a random
-    half of the models; the bags' weights are averaged, and that mean has no such guarantee.
+    equal ones that with the lower log loss, then the first. The best prefix of the picks is kept.
+    A bag sees a random half of the photographs (of those with cracks and of those without), as
+    Caruana's bags see a random half of the models; the bags' weights are averaged.
 
     Args:
         probabilities: (M, N) of "cracked", one row a member.
@@ -158,12 +157,7 @@ def group_tiles(labels: np.ndarray, photographs: np.ndarray) -> tuple[np.ndarray
 def diversity(
     probabilities: np.ndarray, labels: np.ndarray, thresholds: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """How differently members judge, pairwise, each at its own threshold.
-
-    Args:
-        probabilities: (M, N) of "cracked", one row a member.
-        labels: (N,) of 0 and 1.
-        thresholds: (M,).
+    """How differently members judge, pairwise, each at its own threshold (M,).
 
     Returns:
         `disagreement`: (M, M) shares of tiles judged differently. `error_correlation`: (M, M)
