@@ -226,7 +226,7 @@ def _split(tiles: pd.DataFrame, source: Source, plan: dict[str, Any]) -> pd.Seri
     """Keep the person's split, or draw one; a doubt about the photographs is part of a refusal."""
     try:
         if source.layout.keeps_split:
-            return keep_splits(tiles, seed=plan["seed"], fractions=plan["fractions"])
+            return keep_splits(tiles, seed=plan["seed"])
         return assign_splits(tiles, **plan)
     except InputError as error:
         doubt = f"; {source.doubt}" if source.doubt else ""

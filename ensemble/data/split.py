@@ -80,15 +80,12 @@ def assign_splits(
     return splits
 
 
-def keep_splits(
-    tiles: pd.DataFrame, *, seed: int, fractions: Fractions = DEFAULT_FRACTIONS
-) -> pd.Series:
+def keep_splits(tiles: pd.DataFrame, *, seed: int) -> pd.Series:
     """Keep the split that a person made; without validation tiles they are drawn from training.
 
     Args:
         tiles: Table of `tile`, `split_folder`, and the columns that `assign_splits` needs.
         seed: Seed of the draw.
-        fractions: Shares of training and validation, should the latter be drawn.
 
     Returns:
         `train`, `val` or `test` for each row of `tiles`.
@@ -122,7 +119,7 @@ def keep_splits(
     if not splits.eq("val").any():
         training = tiles[splits == "train"]
         units = _describe_units(training, unit[training.index])
-        share = fractions.val / (fractions.train + fractions.val)
+        share = DEFAULT_FRACTIONS.val / (DEFAULT_FRACTIONS.train + DEFAULT_FRACTIONS.val)
         drawn: dict[str, str] = {}
         for _, group in units.groupby("surface", sort=True):
             drawn |= _draw(group["rate"], seed, {"val": share}) if len(group) > 1 else {}

@@ -54,11 +54,16 @@ def open_image(data: bytes) -> ImageFile.ImageFile:
     Raises:
         One of `UNREADABLE`: It is no picture, or would take too much to decode.
     """
-    file = io.BytesIO(data)
-    image = Image.open(file, formats=FORMATS)
+    image = open_checked(io.BytesIO(data))
     if image.width * image.height > MAX_TILE_PIXELS:
         raise ValueError(f"{image.width} × {image.height} px is too large for a tile")
-    check_image(image, file)
+    return image
+
+
+def open_checked(file: BinaryIO) -> ImageFile.ImageFile:
+    """Read the head of a picture of any size, unless it would be decoded wrongly or with effort."""
+    image = Image.open(file, formats=FORMATS)
+    _check_image(image, file)
     return image
 
 
@@ -84,7 +89,7 @@ def load_image(image: ImageFile.ImageFile, *, is_photograph: bool) -> Image.Imag
     return mark_blank(picture, has_frame=is_photograph)
 
 
-def check_image(image: ImageFile.ImageFile, file: BinaryIO) -> None:
+def _check_image(image: ImageFile.ImageFile, file: BinaryIO) -> None:
     """Refuse an opened picture that Pillow would decode wrongly, or only with great effort.
 
     A JPEG may go over all its pixels in scans of 30 bytes, 20 ms each; a small TIFF may be cut from

@@ -14,7 +14,7 @@ from PIL import Image, ImageFile
 
 from ensemble.base.errors import InputError
 from ensemble.data.reading.archive import Archive
-from ensemble.data.reading.decode import FORMATS, check_image, load_image
+from ensemble.data.reading.decode import load_image, open_checked
 from ensemble.data.reading.listing import (
     ARCHIVES,
     PICTURE_SUFFIXES,
@@ -142,9 +142,7 @@ def read_picture(
 
 def _open(file: BinaryIO) -> ImageFile.ImageFile:
     try:
-        image = Image.open(file, formats=FORMATS)
-        check_image(image, file)
-        return image
+        return open_checked(file)
     except Image.UnidentifiedImageError:
         raise ValueError("no JPEG, PNG, BMP, TIFF, WebP, GIF or JPEG 2000") from None
 
