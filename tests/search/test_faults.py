@@ -178,9 +178,9 @@ def test_the_first_ctrl_c_stops_cleanly_and_the_second_at_once(folder, more):
 
 
 def test_max_hours_end_a_search_that_can_be_continued(folder):
-    command = words(folder, "hours", trials=3, epochs=80)
-    said = type_in(folder, *command, "--max-hours", "0.0015")
-    assert "stopped (--max-hours 0.0015 are over): 0 of 3 trials are finished" in said
+    command = words(folder, "hours", trials=3, epochs=150)
+    said = type_in(folder, *command, "--max-hours", "0.003")
+    assert "stopped (--max-hours 0.003 are over): 0 of 3 trials are finished" in said
     waiting = pd.read_csv(folder / "results" / "hours" / "trials.csv")["state"]
     assert set(waiting) == {"WAITING"}
     assert len(waiting) <= 2  # no other one when these have stopped
