@@ -137,8 +137,8 @@ def write_member(
     """Write a small_cnn (or a given network) as a member and open it."""
     import torch
 
+    from ensemble.training import checkpoint
     from ensemble.training.backbones import build_model
-    from ensemble.training.checkpoint import open_member, save_member
 
     def write(
         folder: Path,
@@ -154,15 +154,17 @@ def write_member(
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(trial)
                 model = build_model("small_cnn")
-        save_member(
+        epoch = make_epoch(number=number, val_f1=val_f1, margins=margins or [-1.0, 0.5, 2.0])
+        checkpoint.write_member(
             folder,
             model,
-            make_epoch(number=number, val_f1=val_f1, margins=margins or [-1.0, 0.5, 2.0]),
-            config or make_trial_config(),
+            epoch.val_margins,
+            **epoch.describe_result(),
+            config=config or make_trial_config(),
             trial=trial,
             split_digest="split",
             initial_weights_digest="initial",
         )
-        return open_member(folder)
+        return checkpoint.open_member(folder)
 
     return write

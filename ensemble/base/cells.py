@@ -1,6 +1,6 @@
-"""Text in CSV files that a spreadsheet would take for a formula, and run.
+"""Text in CSV files that a spreadsheet would run as a formula.
 
-A file in somebody's .zip may be called `=HYPERLINK(…)`. Such text is written with an apostrophe
+A file in a foreign .zip may be called `=HYPERLINK(…)`. Such text is written with an apostrophe
 before it (https://owasp.org/www-community/attacks/CSV_Injection) and read back without it.
 """
 
@@ -14,12 +14,12 @@ _WRITTEN = re.compile(r"'+[=+\-@\t\r]")
 
 
 def protect(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with an apostrophe before text that a spreadsheet would take for a formula."""
+    """Return the table with an apostrophe before text that a spreadsheet would run."""
     return table.map(_protect_cell) if len(table) else table
 
 
 def unprotect(text: str) -> str:
-    """The text that was written as `text`."""
+    """Return the text that `protect` wrote as `text`."""
     return text[1:] if _WRITTEN.match(text) else text
 
 

@@ -1,4 +1,4 @@
-"""What a person did wrong, in one line: raised anywhere, printed once by the command's door."""
+"""Errors that a command prints in one line, and text that is safe to print."""
 
 import errno
 import re
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-QUOTED = 100  # characters of something foreign in a message
+LONGEST_REPR = 100
 LONGEST_LINE = 900
 CREDENTIALS = re.compile(r"(\w:/{1,2})\S*@")  # key:secret@
 SECRET_SETTING = re.compile(  # ?token=…
@@ -19,15 +19,15 @@ class InputError(Exception):
 
 
 class CannotWriteError(InputError):
-    """What belongs on a disk cannot be written there: no room, no right, no disk any more."""
+    """A file cannot be written: no room, no permission, or the disk fails."""
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn whatever the system refuses while `path` is written into an error that names it.
+    """Turn an OSError of the block into one line that names `path`.
 
     Raises:
-        CannotWriteError: There is no room, no right to write, or the disk fails.
+        CannotWriteError: There is no room, no permission, or the disk fails.
     """
     try:
         yield
@@ -42,9 +42,9 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def one_line(text: str) -> str:
-    """`text` as a terminal may show it: no line break, nothing that moves a cursor, not too long.
+    """Make `text` safe for a terminal: no line breaks, no control characters, not too long.
 
-    File names and keys of a file that somebody sent reach messages; a terminal would obey theirs.
+    Messages hold names and keys from foreign files, and a terminal obeys control characters.
     """
     shown = escape(" ".join(hide_passwords(text).split()))
     if len(shown) <= LONGEST_LINE:
@@ -53,19 +53,19 @@ def one_line(text: str) -> str:
 
 
 def hide_passwords(text: str) -> str:
-    """`text` with *** in place of what URLs hold before their host, and of secrets behind it."""
+    """Replace what URLs hold before their host, and secrets in their queries, by ***."""
     return SECRET_SETTING.sub(r"\1***", CREDENTIALS.sub(r"\1***@", text))
 
 
 def escape(text: str) -> str:
-    """`text` with every character that is not printed in the form that `repr` gives it."""
+    """Write every character that cannot be printed as `ascii` does."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def short_repr(value: object) -> str:
-    """`repr` of something foreign, cut so that a message stays short."""
+    """Return the `repr` of a foreign value, cut so that a message stays short."""
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # a number of more than 4,300 digits; lists in lists
         return f"a {type(value).__name__} too large to show"
-    return text if len(text) <= QUOTED else f"{text[: QUOTED - 23]} … {text[-20:]}"
+    return text if len(text) <= LONGEST_REPR else f"{text[: LONGEST_REPR - 23]} … {text[-20:]}"

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all: written beside their place, synced, then renamed."""
+"""Reading and writing files. A file is written whole or not at all: synced, then renamed."""
 
 import csv
 import errno
@@ -17,16 +17,25 @@ from ensemble.base.cells import protect, unprotect
 from ensemble.base.errors import InputError, short_repr, writing
 from ensemble.base.locks import lock
 
-MAX_COLUMNS = 1000  # pandas takes minutes over a hundred thousand
-MISSING = ("", "NaN", "nan", "NA", "N/A", "None", "NULL", "null")  # numbers, as others write them
-MAX_TOML_BYTES = 32 * 1024  # reading a dotted key takes time with the square of its length
+MAX_COLUMNS = 1000  # pandas takes minutes for a hundred thousand
+MISSING = (
+    "",
+    "NaN",
+    "nan",
+    "NA",
+    "N/A",
+    "None",
+    "NULL",
+    "null",
+)  # a missing number, as others write it
+MAX_TOML_BYTES = 32 * 1024  # parsing a dotted key takes time quadratic in its length
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; what is written there becomes `path` at the end.
+    """Yield a temporary path beside `path`, which becomes `path` at the end.
 
-    On an exception nothing is left and an older `path` stays as it was.
+    After an exception nothing is left of it, and an older `path` is unchanged.
 
     Raises:
         CannotWriteError: The disk does not take it.
@@ -43,7 +52,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, unless they are there.
+    """Make a folder and its parents, if they are missing.
 
     Raises:
         CannotWriteError: The disk does not take it.
@@ -53,17 +62,17 @@ def make_folder(folder: Path) -> None:
 
 
 def remove_file(path: Path) -> None:
-    """Remove a file, if it is there.
+    """Remove a file, if it exists.
 
     Raises:
-        CannotWriteError: Its folder takes no change.
+        CannotWriteError: The file cannot be removed.
     """
     with writing(path):
         path.unlink(missing_ok=True)
 
 
 def sync_file(path: Path) -> None:
-    """Make what was written to `path` survive a power cut."""
+    """Make the content of a file survive a power cut."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 
@@ -78,10 +87,10 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_content_addressed(folder: Path, stem: str, suffix: str, data: bytes) -> tuple[str, str]:
-    """Write `data` to a file of `folder` that is named by what it holds.
+    """Write `data` to a file of `folder` that is named by its content.
 
     Returns:
-        The file's name, `<stem>-<8 digits of the digest>.<suffix>`, and the SHA-256.
+        Its name, `<stem>-<8 digits of the digest>.<suffix>`, and its SHA-256.
 
     Raises:
         CannotWriteError: The disk does not take it.
@@ -103,9 +112,9 @@ def append_line(path: Path, line: str, *, header: str) -> None:
     """Append a line to a file that only grows, in one write that survives a power cut.
 
     Args:
-        path: Path of the file; made with its header where it is missing or empty.
-        line: The line, without its end.
-        header: The first line, without its end.
+        path: Path of the file; made with its header if missing or empty.
+        line: Line without line break.
+        header: First line of the file, without line break.
 
     Raises:
         CannotWriteError: The disk does not take it; nothing is appended then.
@@ -137,7 +146,7 @@ def read_json(path: Path) -> Any:
     """Read JSON.
 
     Raises:
-        InputError: The file is missing, unreadable or no JSON.
+        InputError: The file is missing, unreadable or not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -148,10 +157,10 @@ def read_json(path: Path) -> Any:
 
 
 def read_object(path: Path, **keys: type) -> dict[str, Any]:
-    """Read a JSON object that holds `keys`, each a value of its type.
+    """Read a JSON object that has `keys` with values of these types.
 
     Raises:
-        InputError: The file is missing, unreadable or another thing.
+        InputError: The file is missing, unreadable or something else.
     """
     value = read_json(path)
     if not isinstance(value, dict):
@@ -169,7 +178,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     """Read a small TOML file.
 
     Raises:
-        InputError: The file is missing, unreadable, too large or no TOML.
+        InputError: The file is missing, unreadable, too large or not TOML.
     """
     try:
         with path.open("rb") as file:
@@ -206,7 +215,7 @@ def find_toml(given: str, folder: Path, *, what: str) -> Path:
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a table as CSV, text that a spreadsheet would take for a formula with a ' before it."""
+    """Write a table as CSV; text that a spreadsheet would run as a formula is protected."""
     write_text(path, protect(table).to_csv(index=False))
 
 
@@ -219,15 +228,15 @@ def table_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
 def read_table(
     path: Path, *, columns: Sequence[str] = (), text: Sequence[str] = ()
 ) -> pd.DataFrame:
-    """Read CSV, its header in the first line; an empty file is a table without columns.
+    """Read CSV with a header; an empty file is a table without columns.
 
     Args:
         path: Path of the file.
-        columns: Columns that must be there.
-        text: Columns that are text, whatever they look like, NA as well; an empty cell is "".
+        columns: Columns that must exist.
+        text: Columns that are text, even if they hold numbers or NA; an empty cell is "".
 
     Raises:
-        InputError: The file is missing or no CSV, a row is not as long as the header, or a column
+        InputError: The file is missing or not CSV, a row is not as long as the header, or a column
             is missing.
     """
     try:

@@ -1,6 +1,6 @@
-"""Ctrl-C, SIGTERM and a closed terminal end a command alike: one line says how to go on.
+"""Ctrl-C, SIGTERM and a closed terminal end a command; one line says how to continue.
 
-A search ends its trials in another way, and Ray lives there: see `ensemble.search.stopping`.
+A search stops in another way: see `ensemble.search.stopping`.
 """
 
 import signal
@@ -12,15 +12,15 @@ from types import FrameType
 # Windows has no SIGHUP; there a command is refused, but the module can be imported
 SIGNALS = tuple(s for s in signal.Signals if s.name in ("SIGINT", "SIGTERM", "SIGHUP"))
 
-_received: list[int] = []  # those that `terminate` was called for
+_received: list[int] = []  # signals that `terminate` was called for
 
 
 @contextmanager
 def resumable(how: str, log: Callable[[str], None]) -> Iterator[None]:
-    """Within, Ctrl-C, SIGTERM and SIGHUP end the command with exit code 130, 143 and 129.
+    """Let Ctrl-C, SIGTERM and SIGHUP end the block and the command (exit code 130, 143, 129).
 
     Args:
-        how: How to go on afterwards, in words for the person.
+        how: What to do to continue, for the person.
         log: Takes the line for the person.
     """
     with handled_by(terminate):
@@ -34,7 +34,7 @@ def resumable(how: str, log: Callable[[str], None]) -> Iterator[None]:
 
 @contextmanager
 def handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Within, a handler takes the three signals; `nohup` keeps a closed terminal from being one."""
+    """Handle the three signals in the block; under `nohup` a closed terminal sends none."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
     heard = [n for n in SIGNALS if n != signal.SIGHUP or before[n] != signal.SIG_IGN]
     for number in heard:
@@ -47,10 +47,9 @@ def handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[Non
 
 
 def terminate(number: int, _: FrameType | None) -> None:
-    """End the command there and then.
+    """End the command at once.
 
-    The number is kept aside, as Ray puts an exception of its own in the place of what is raised
-    while it waits.
+    The signal is recorded, as Ray replaces an exception that is raised while it waits.
     """
     _received.append(number)
     raise KeyboardInterrupt

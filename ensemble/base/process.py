@@ -1,9 +1,7 @@
-"""What this process takes of its machine: how many cores, and whether it keeps freed memory.
+"""Cores and memory that this process uses.
 
-It may use the cores it may run on, and no more than its quota pays for.
-
-`docker run --cpus 2`, Kubernetes and Slurm give a share of the time of all cores (a CPU quota of
-the process's control group); the system still shows all of them.
+`docker run --cpus 2`, Kubernetes and Slurm limit the time on all cores (the CPU quota of a control
+group), while the system still shows all of them.
 """
 
 import ctypes
@@ -12,12 +10,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-# of glibc's <malloc.h>
+# parameters in glibc's <malloc.h>
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
 
 
 def count_cores(system: Path = Path("/")) -> int:
-    """Cores for this process, at least one; a part of a core counts as one.
+    """Count the cores for this process, within its quota: at least one, parts rounded up.
 
     Args:
         system: Root of the file system in which control groups are looked up.
@@ -27,30 +25,28 @@ def count_cores(system: Path = Path("/")) -> int:
 
 
 def spare_libraries() -> None:
-    """Have numerical libraries, not imported yet, start no more threads than the quota pays for."""
+    """Limit the threads of numerical libraries, which are not imported yet, to the CPU quota."""
     if (cores := count_cores()) < len(os.sched_getaffinity(0)):
         os.environ.setdefault("OMP_NUM_THREADS", str(cores))
         os.environ.setdefault("OPENBLAS_NUM_THREADS", str(cores))
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep the memory that it frees, as long as it lives.
+    """Let this process keep the memory that it frees; nothing happens without glibc.
 
-    PyTorch has no cache for tensors on a CPU, and glibc gives large blocks back at once: each step
-    then has the kernel clear all its activations' pages anew. Kept, SqueezeNet 1.1 at 128 px trains
-    1.29 times as many images a second (`make bench BENCH="--part choices"`). The most that was ever
-    needed stays taken instead.
-    Does nothing where the C library is another one.
+    PyTorch has no cache for tensors on a CPU, and glibc returns large blocks at once, so that the
+    kernel has to clear the pages of all activations in each step. With the memory kept, SqueezeNet
+    1.1 at 128 px trains 1.29 times as many images a second (`make bench BENCH="--part choices"`).
     """
     with suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_MMAP_MAX, 0)  # large blocks come from the heap, too
+        mallopt(_MMAP_MAX, 0)  # large blocks come from the heap too
         mallopt(_TRIM_THRESHOLD, -1)  # which never shrinks
         mallopt(_TOP_PAD, 64 << 20)  # and grows by no less than 64 MiB
 
 
 def _quotas(system: Path) -> Iterator[float]:
-    """The quotas, in cores, of this process's control groups and of those that they are in."""
+    """Yield the quotas, in cores, of this process's control groups and of their parents."""
     for folder in _groups(system):
         try:
             if (folder / "cpu.max").exists():  # version 2
@@ -60,7 +56,7 @@ def _quotas(system: Path) -> Iterator[float]:
                 period = (folder / "cpu.cfs_period_us").read_text().strip()
             if quota not in ("max", "-1"):
                 yield int(quota) / int(period)
-        except (OSError, ValueError, ZeroDivisionError):  # none here
+        except (OSError, ValueError, ZeroDivisionError):  # no quota here
             continue
 
 

@@ -1,11 +1,11 @@
-"""A bar on the terminal over work that takes a while; nothing where there is no terminal."""
+"""A progress bar on the terminal."""
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 
 def progress_bar() -> Progress:
-    """To be entered; how many are done, of how many, and the time left, on stderr."""
+    """Make a bar on stderr with count and time left; it shows nothing if that is no terminal."""
     console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
@@ -14,5 +14,5 @@ def progress_bar() -> Progress:
         TimeRemainingColumn(),
         console=console,
         transient=True,
-        disable=not console.is_terminal,  # set later, its thread would stay for ever
+        disable=not console.is_terminal,  # if set later, its thread would never end
     )

@@ -1,4 +1,4 @@
-"""What a figure came from: code, versions and machine."""
+"""Provenance of a figure: code, versions and machine."""
 
 import os
 import platform
@@ -13,14 +13,14 @@ PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "pandas", "scikit-
 
 
 def describe_code_and_machine() -> dict[str, Any]:
-    """`commit` (with `+` where files differ from it), `versions` and `hardware`."""
+    """Return `commit` (with `+` if files differ from it), `versions` and `hardware`."""
     return {"commit": _commit(), "versions": _versions(), "hardware": _hardware()}
 
 
 def _commit() -> str | None:
-    """Commit of the repository that this file belongs to; None where it only lies in one.
+    """Return the commit of the repository that tracks this file; None if there is none.
 
-    A virtual environment often lies in somebody's repository, whose commit says nothing of ours.
+    A virtual environment may lie in a foreign repository, whose commit says nothing here.
     """
     here = Path(__file__).parent
 

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from ensemble.run.members import member_folder
-from ensemble.training.checkpoint import Member, open_member, save_member, write_member
+from ensemble.training.checkpoint import Member, open_member, write_member
 from ensemble.training.config import TrialConfig
 from ensemble.training.loop import Epoch
 
@@ -29,13 +29,20 @@ class BestEpochs:
     def take(self, model: nn.Module, epoch: Epoch, config: TrialConfig, **about: Any) -> None:
         """Keep the network as it is after `epoch` if that epoch is among the best so far.
 
-        Later epochs, which a cut run left, are removed. `about` goes to `save_member`.
+        Later epochs, which a cut run left, are removed. `about` goes to `write_member`.
         """
         kept = [member for member in self._ranked() if member.record.epoch < epoch.number]
         better = [member for member in kept if member.val_f1 >= epoch.val_metrics["f1"]]
         self._remove_all_but(kept)
         if len(better) <= len(self._numbers):
-            save_member(self._folder / f"{epoch.number:04}", model, epoch, config, **about)
+            write_member(
+                self._folder / f"{epoch.number:04}",
+                model,
+                epoch.val_margins,
+                config=config,
+                **epoch.describe_result(),
+                **about,
+            )
         self._remove_all_but(self._ranked()[: len(self._numbers) + 1])
 
     def make_members(self) -> list[Member]:
@@ -43,19 +50,8 @@ class BestEpochs:
         made = []
         for number, waiting in zip(self._numbers, self._ranked()[1:], strict=False):
             folder = member_folder(self._run, number)
-            record = waiting.record
-            write_member(
-                folder,
-                waiting.load_model(),
-                record.config,
-                epoch=record.epoch,
-                metrics=record.metrics,
-                val_margins=waiting.val_margins(),
-                precision=record.precision,
-                trial=number,
-                split_digest=record.split_digest,
-                initial_weights_digest=record.initial_weights_digest,
-            )
+            fields = waiting.record.describe_training(trial=number)
+            write_member(folder, waiting.load_model(), waiting.val_margins(), **fields)
             made.append(open_member(folder))
         return made
 

@@ -28,14 +28,13 @@ from ensemble.run.folder import (
 )
 from ensemble.run.members import member_folder, rank_members
 from ensemble.run.tables import RunTables
-from ensemble.training.checkpoint import Member, open_member
+from ensemble.training.checkpoint import Member, open_member, remove_state
 from ensemble.training.config import TrialConfig, flatten
 from ensemble.training.cost import print_layers, print_totals, summarise
 from ensemble.training.initial_weights import InitialState, digest_tensors
 from ensemble.training.loop import DivergedError, Epoch
 from ensemble.training.member import TrainingData, open_training_data, train_member
 from ensemble.training.metrics import check_both_classes
-from ensemble.training.state import remove_state
 from ensemble.training.weights_file import read_tensors
 
 

@@ -1,7 +1,7 @@
-"""A training run's figures → TensorBoard's event files; nothing in this project reads them.
+"""Figures of a training run → event files for TensorBoard; nothing in this project reads them.
 
-tensorboardX's `SummaryWriter` hands events to a thread and its flush does not wait for that, so the
-writer beneath it is used: what a finished epoch wrote outlives a process that is killed.
+tensorboardX's `SummaryWriter` hands events to a thread, and its flush does not wait for that. The
+writer beneath it does: the events of a finished epoch survive if the process is killed.
 """
 
 import time
@@ -15,20 +15,13 @@ from tensorboardX.summary import hparams
 
 from ensemble.base.files import make_folder
 from ensemble.training.config import TrialConfig, flatten
-from ensemble.training.loop import Epoch
+from ensemble.training.loop import Epoch, EpochFigures
 
-FIGURES = (  # of an epoch's row, beside those of the validation split
-    "train_loss",
-    "train_accuracy",
-    "learning_rate",
-    "best_val_f1",
-    "train_seconds",
-    "images_per_second",
-)
+FIGURES = {name for name, field in EpochFigures.model_fields.items() if field.annotation is float}
 
 
 def epoch_figures(row: dict[str, Any]) -> dict[str, float]:
-    """The numbers of an epoch's row, without whatever else it holds."""
+    """Return the figures of an epoch's row, without the other columns."""
     return {
         name: float(value)
         for name, value in row.items()
@@ -37,13 +30,13 @@ def epoch_figures(row: dict[str, Any]) -> dict[str, float]:
 
 
 def hyperparameters(config: dict[str, Any]) -> dict[str, float | str]:
-    """A `TrialConfig` as nested dictionaries → `section.name: value`; unset ones are left out."""
+    """Flatten a `TrialConfig` (nested dictionaries) to `section.name: value`, but for None."""
     settings = flatten(TrialConfig.model_validate(config))
     return {name: value for name, value in settings.items() if value is not None}
 
 
 class TrialEvents:
-    """Writes a trial's hyperparameters and, against the epoch, its figures.
+    """Writes a trial's hyperparameters, and its figures by epoch.
 
     Args:
         folder: Folder of the trial; made at its first epoch.
@@ -56,24 +49,23 @@ class TrialEvents:
         self._batches: EventsWriter | None = None
 
     def add_epoch(self, row: dict[str, Any]) -> None:
-        """Write the figures of an epoch, `epoch` being its number."""
+        """Write the figures in the row of an epoch."""
         if self._epochs is None:
             self._epochs = _open(self._folder, row["epoch"])
-            # without the list of all hyperparameters, which TensorBoard would believe of every
-            # trial
+            # not the list of all hyperparameters: TensorBoard would apply it to every trial
             _, start, _ = hparams(hyperparameters(self._config), {})
             _write(self._epochs, summary=start)
         _write_figures(self._epochs, row["epoch"], epoch_figures(row))
         self._epochs.flush()
 
     def add_batches(self, epoch: Epoch) -> None:
-        """Write the loss of each batch of an epoch against the number of batches so far.
+        """Write the loss of each batch of an epoch by the number of batches so far.
 
-        Batches have a folder of their own: what a cut run wrote is hidden by step, in a whole file.
+        They have a folder of their own, as TensorBoard hides the steps of a cut run file by file.
         """
         losses = epoch.batch_losses.tolist()
         if not losses:
-            return  # a cut run starts from this epoch, and wrote them before
+            return  # read from disk: the losses were written before
         first = (epoch.number - 1) * len(losses) + 1
         if self._batches is None:
             self._batches = _open(self._folder / "batches", first)
@@ -82,7 +74,7 @@ class TrialEvents:
         self._batches.flush()
 
     def close(self, *, finished: bool) -> None:
-        """End the files; a finished trial is shown as such."""
+        """End the files, and mark a finished trial as such."""
         if self._epochs is not None:
             if finished:
                 _write(self._epochs, summary=hparams({}, {})[2])
@@ -93,11 +85,11 @@ class TrialEvents:
 
 
 def _open(folder: Path, first_step: int) -> EventsWriter:
-    """A new event file in which `first_step` comes first."""
+    """Begin an event file whose first step is `first_step`."""
     make_folder(folder)
-    # named by the second otherwise, and one of the same name would be overwritten
+    # the default name has the second only, and a file of the same name would be overwritten
     writer = EventsWriter(str(folder / "events"), f".{time.time_ns()}")
-    # what an interrupted process wrote of this step and later ones is not shown any more
+    # hides what an interrupted process wrote for this step and later ones
     _write(writer, step=first_step, session_log=SessionLog(status=SessionLog.START))
     return writer
 

@@ -1,4 +1,4 @@
-"""A run's folder: what it is a run of, whether that is still the same, and who works in it."""
+"""The folder of a run: its name, its lock, its record, and whether a run may be continued."""
 
 import os
 import shlex
@@ -24,14 +24,14 @@ from ensemble.base.provenance import describe_code_and_machine
 from ensemble.data.pack import Pack, explain_difference
 from ensemble.training.initial_weights import InitialState, save_initial_state
 
-LONGEST_NAME = 200  # bytes: names beside the run's are longer, and a file's has 255 at most
+LONGEST_NAME = 200  # bytes; names of files beside the run are longer, and limited to 255
 
 
 def run_folder(name: str, *, under: Path) -> Path:
-    """The absolute folder of a run called `name`; it need not exist.
+    """Return the absolute folder of a run called `name`; it need not exist.
 
     Raises:
-        InputError: The name is none for a folder of a run.
+        InputError: A folder of a run cannot have this name.
     """
     if Path(name).name != name or name.startswith(".") or name == "packs":
         raise InputError(f"--name {name!r}: must be a plain name of a folder, and not 'packs'")
@@ -41,7 +41,7 @@ def run_folder(name: str, *, under: Path) -> Path:
             f"{len(os.fsencode(name))}"
         )
     folder = (under / name).resolve()
-    if not str(folder).isprintable():  # nor has a name that is not UTF-8 a character for each byte
+    if not str(folder).isprintable():  # also false for a name that is not UTF-8
         raise InputError(
             f"{str(folder)!a}: must be text in UTF-8 that can be printed; choose another --name or "
             "--out"
@@ -50,17 +50,17 @@ def run_folder(name: str, *, under: Path) -> Path:
 
 
 def display_path(path: Path) -> str:
-    """Relative to where the person is, where that is shorter, as a shell takes it."""
+    """Write a path for a shell, relative to the working directory if it lies below that."""
     here = Path.cwd()
     return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
 
 
 @contextmanager
 def run_lock(folder: Path, *, what: str) -> Iterator[None]:
-    """Keep other commands out of a folder; the kernel ends that with our process.
+    """Keep other commands out of a folder while the block runs.
 
     Args:
-        folder: Folder of a run, or one in it; it need not exist.
+        folder: Folder of a run, or a folder in it; it need not exist.
         what: Kind of command that is at work there, for the message.
 
     Raises:
@@ -82,24 +82,24 @@ def run_lock(folder: Path, *, what: str) -> Iterator[None]:
 
 
 def _refuse_links(folder: Path) -> None:
-    """Refuse a run in which a link lies: what it points to would be written and deleted."""
+    """Refuse a run that holds a link: its target would be written or deleted."""
     for place, folders, files in os.walk(folder):
         for name in sorted([*folders, *files]):
             path = Path(place) / name
             if path.is_symlink():
                 raise InputError(
-                    f"{path} is a link, which a run has none of: put there what it points to, or "
-                    "choose another --name"
+                    f"{path} is a link, and a run may hold none: replace it by what it points to, "
+                    "or choose another --name"
                 )
 
 
 def check_same_run(folder: Path, identity: dict[str, Any], packed: Pack) -> None:
-    """Refuse to continue a run of something else.
+    """Refuse to continue a run with other settings or tiles.
 
     Args:
         folder: Folder of the run; it need not exist.
-        identity: What it is to be a run of.
-        packed: Tiles of which it is to be a run.
+        identity: Entries of `run.json` that must be the same.
+        packed: Tiles that must be the same.
 
     Raises:
         InputError: `folder` holds another run, or no run.
@@ -111,7 +111,7 @@ def check_same_run(folder: Path, identity: dict[str, Any], packed: Pack) -> None
     known = read_object(folder / "run.json")
     for key, value in identity.items():
         if key == "data" or known.get(key) == value:
-            continue  # the same tiles may lie elsewhere today
+            continue  # the same tiles may have been moved
         name = {"image_size_px": "image size"}.get(key, key)
         what = f"with other {name}"
         if key == "split_digest":
@@ -129,12 +129,12 @@ def check_same_run(folder: Path, identity: dict[str, Any], packed: Pack) -> None
 
 
 def identify_data(packed: Pack) -> dict[str, Any]:
-    """What must be the same of the tiles for a run to be continued."""
+    """Return what must be the same of the tiles for a run to be continued."""
     return {"data": packed.record["source"], "split_digest": packed.record["split_digest"]}
 
 
 def identify_weights(states: dict[str, InitialState]) -> dict[str, Any]:
-    """Origin and digest of the state that each backbone starts from."""
+    """Return what must be the same of the initial weights for a run to be continued."""
     return {b: {"origin": s.origin, "digest": s.digest} for b, s in states.items()}
 
 
@@ -150,17 +150,17 @@ def begin_run(
 ) -> None:
     """Make the run's folder, complete or not at all.
 
-    One that is there learns where its pack is, and what is no longer as it was: `continued` of its
-    `run.json` has an entry for each time.
+    In the `run.json` of a run that is continued, the place of its pack is corrected, and changed
+    code, versions or settings become an entry of `continued`.
 
     Args:
         folder: Folder of the run.
-        identity: What it is a run of; its `weights` are those of `states`.
-        packed: The tiles.
-        states: What each backbone starts from.
-        asked: Name in the run's folder → the file that says what was asked, of which it keeps one.
-        settings: What may be another one when the run is continued, such as `keep`.
-        log: Takes a line for the person where something is.
+        identity: Entries of `run.json` that identify the run; `weights` describes `states`.
+        packed: Tiles of the run.
+        states: Backbone → its initial weights.
+        asked: Name in the run's folder → file that the command was given, copied to that name.
+        settings: Settings that may change when the run is continued, such as `keep`.
+        log: Takes a line for the person if they changed.
     """
     about_code = {**(settings or {}), **describe_code_and_machine()}
     if folder.exists():
@@ -196,7 +196,7 @@ def begin_run(
 def _continue_run(
     record: Path, packed: Pack, about_code: dict[str, Any], log: Callable[[str], None]
 ) -> None:
-    """Note in `run.json` where the pack is now, and what changed since the run was last at work."""
+    """Record in `run.json` where the pack is now, and what changed since the run last worked."""
     known = read_object(record)
     now = {**known, "pack_folder": str(packed.folder)}
     before = known.get("continued")
@@ -210,11 +210,11 @@ def _continue_run(
 
 
 def _list_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What differs of commit, versions and settings, each as "name old, now new"."""
+    """List what differs in commit, versions and settings, each as "name old, now new"."""
     changes = []
     for name, value in now.items():
         if name == "hardware" or name not in before:
-            continue  # it is told by the device, or an older version did not note it
+            continue  # the device is printed anyway; an older version did not record the name
         old = before[name]
         if isinstance(value, dict) and isinstance(old, dict):
             changes += _list_changes(old, value)

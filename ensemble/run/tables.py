@@ -1,4 +1,4 @@
-"""The run's tables: one row a trial and epoch, and one row a trial."""
+"""Tables of a run: `epochs.csv`, a row per epoch of a trial, and `trials.csv`, a row per trial."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,17 +13,17 @@ TEXT = ("name", "reason", "backbone", "state")
 
 
 class RunTables:
-    """Writes `epochs.csv` and `trials.csv` whole each time, from what is known so far.
+    """Writes `epochs.csv` and `trials.csv`, each time the whole file.
 
     Args:
-        folder: Folder of the run; the epochs that its table holds are known.
+        folder: Folder of the run; epochs in its table are read.
     """
 
     def __init__(self, folder: Path):
         self._folder = folder
         self._epochs: dict[int, list[dict[Any, Any]]] = {}  # by trial, in their order
         self._columns: dict[Any, None] = {}
-        self._texts: dict[int, str] = {}  # of the table, by trial: only one changes at a time
+        self._texts: dict[int, str] = {}  # lines by trial, kept as only one trial changes at a time
         path = folder / "epochs.csv"
         if path.exists():
             for row in read_table(path, columns=("trial", "epoch")).to_dict("records"):
@@ -31,7 +31,7 @@ class RunTables:
                 self._columns |= dict.fromkeys(row)
 
     def add_epoch(self, number: int, backbone: str, row: dict[str, Any]) -> None:
-        """Add an epoch; a trial that started again replaces what it had from there on."""
+        """Add an epoch; it replaces the epochs of an earlier attempt from its number on."""
         before = [old for old in self.epochs_of(number) if old["epoch"] < row["epoch"]]
         row = {"trial": number, "backbone": backbone, **row}
         self._epochs[number] = [*before, row]
@@ -42,7 +42,7 @@ class RunTables:
         self.write_epochs()
 
     def write_epochs(self) -> None:
-        """Replace `epochs.csv`, once there is an epoch."""
+        """Replace `epochs.csv`, if there is an epoch."""
         if not self._epochs:
             return
         head = pd.DataFrame(columns=list(self._columns)).to_csv(index=False)
@@ -50,25 +50,25 @@ class RunTables:
         write_text(self._folder / "epochs.csv", text)
 
     def _text_of(self, number: int) -> str:
-        """The lines of a trial in the table."""
+        """Return the lines of a trial in the table."""
         if number not in self._texts:
             rows = pd.DataFrame(self._epochs[number], columns=list(self._columns))
             self._texts[number] = rows.to_csv(index=False, header=False)
         return self._texts[number]
 
     def epochs_of(self, number: int) -> list[dict[Any, Any]]:
-        """The rows of a trial."""
+        """Return the rows of a trial."""
         return self._epochs.get(number, [])
 
     def backbone_of(self, number: int) -> str:
-        """The backbone of a trial that has an epoch; "" of another one."""
+        """Return the backbone of a trial, or "" if it has no epoch."""
         epochs = self.epochs_of(number)
         return str(epochs[0]["backbone"]) if epochs else ""
 
     def describe_trial(
         self, number: int, state: str, *, reason: str, settings: dict[str, Any]
     ) -> dict[str, Any]:
-        """The row of a trial: state, best F1, cost, why it failed if it did, and its settings."""
+        """Return the row of a trial: state, best F1, cost, reason of a failure, and settings."""
         epochs = self.epochs_of(number)
         best = max(epochs, key=lambda row: row["val_f1"], default=None)
         return {
@@ -88,7 +88,7 @@ class RunTables:
         write_table(self._folder / "trials.csv", pd.DataFrame(list(rows)))
 
     def read_trial_rows(self) -> list[dict[Any, Any]]:
-        """The rows of `trials.csv`; none where it is missing.
+        """Read the rows of `trials.csv`; none if it is missing.
 
         Raises:
             InputError: The table is damaged.

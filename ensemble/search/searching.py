@@ -45,8 +45,8 @@ from ensemble.search.tables import StudyTables
 from ensemble.search.task import StorageLayout, Task
 from ensemble.search.trainable import TrialTrainable, trial_resources, workers_resources
 from ensemble.search.watch import ATTEMPTS, Watch
+from ensemble.training.checkpoint import remove_state
 from ensemble.training.config import TrialConfig
-from ensemble.training.state import remove_state
 
 
 class Search:

@@ -69,14 +69,11 @@ def write_soup(
     write_member(
         folder,
         soup.model,
-        first.record.config,
-        epoch=first.record.epoch,
-        metrics={f"val_{name}": value for name, value in metrics.items()},
-        val_margins=soup.val_margins,
-        precision=soup.precision,
-        trial=first.trial,
-        split_digest=first.record.split_digest,
-        initial_weights_digest=first.record.initial_weights_digest,
+        soup.val_margins,
+        **first.record.describe_training(
+            metrics={f"val_{name}": value for name, value in metrics.items()},
+            precision=soup.precision,
+        ),
     )
     return open_member(folder), soup.ingredients
 

@@ -1,18 +1,18 @@
-"""The table of the networks that can be trained. A new one of torchvision's takes a line here.
+"""Table of the networks that can be trained: a further one of torchvision's takes a line here.
 
-The command line needs the names, so nothing is imported here that takes long.
+Nothing slow is imported, as the command line needs the names.
 """
 
 from typing import NamedTuple
 
 
 class Backbone(NamedTuple):
-    """What must be known of a network to train it and to see where it looks.
+    """Names of the parts of a network that training and explanation need.
 
     Attributes:
-        last_layer: Name of its last layer, in whose place the head comes; all else is the backbone.
+        last_layer: Name of the last layer, which the head replaces; all else is the backbone.
         last_map: Name of the module after which no layer looks at neighbouring places.
-        is_channels_last: Whether the output of that module is (B, H, W, C), not (B, C, H, W).
+        is_channels_last: Whether the output of `last_map` is (B, H, W, C), not (B, C, H, W).
         filters: Filters of each convolution of a `SmallCNN`; empty for a network of torchvision's.
     """
 

@@ -1,7 +1,7 @@
-"""A backbone of torchvision's (or a small network of stacked convolutions) with a dropout head.
+"""Networks: backbones of torchvision's, or of stacked convolutions, with a dropout head.
 
-Every network ends in dropout and two logits, index 1 = cracked. Which part of it is trained, and at
-which rate, is decided here too.
+Every network ends in dropout and two logits, index 1 = cracked. Which parts are trained, and at
+which learning rate, is decided here too.
 """
 
 from collections.abc import Iterator
@@ -14,13 +14,13 @@ from ensemble.base.errors import InputError
 from ensemble.training.backbone_table import BACKBONES
 from ensemble.training.config import ModelConfig, OptimisationConfig
 
-_MAX_POOLINGS = 4  # the smallest tiles, of 16 px, have one place left behind them
+_MAX_POOLINGS = 4  # after four, tiles of 16 px have one place left
 
 
 class SmallCNN(nn.Module):
     """Stacked convolutions, each with BatchNorm, ReLU and pooling, then a maximum over places.
 
-    A crack is a local thing: the maximum asks whether it is anywhere.
+    The maximum finds a crack wherever it lies in the tile.
 
     Args:
         filters: Filters of each convolution; only the first four are followed by a pooling.
@@ -82,25 +82,20 @@ def _replace_last_layer(model: nn.Module, name: str, dropout: float) -> None:
     setattr(owner, key, layer)
 
 
-def head_prefix(backbone: str) -> str:
-    """Name of the module whose parameters are the head's."""
-    return BACKBONES[backbone].last_layer
-
-
 def choose_trainable(model: nn.Module, config: ModelConfig, *, epoch: int) -> None:
-    """Set `requires_grad` and train/eval modes as `config.fine_tuning` wants them in `epoch`.
+    """Set `requires_grad` and train/eval modes for `epoch` as `config.fine_tuning` says.
 
     Frozen parts are in eval mode, so that their BatchNorm statistics stay.
 
     Args:
-        model: As built for `config.backbone`.
-        config: Of the model.
-        epoch: From 1.
+        model: Network that was built for `config.backbone`.
+        config: Settings of the model.
+        epoch: Number of the epoch, from 1.
 
     Raises:
         InputError: There is no module called `config.trainable_from` in the backbone.
     """
-    head = head_prefix(config.backbone)
+    head = BACKBONES[config.backbone].last_layer
     in_head = {id(p) for p in model.get_submodule(head).parameters()}
     frozen = config.fine_tuning == "frozen" or (
         config.fine_tuning == "unfreeze_later" and epoch <= config.frozen_epochs
@@ -131,11 +126,11 @@ def choose_trainable(model: nn.Module, config: ModelConfig, *, epoch: int) -> No
 def parameter_groups(
     model: nn.Module, config: ModelConfig, optimisation: OptimisationConfig
 ) -> Iterator[dict[str, object]]:
-    """Groups for a torch optimizer: head and backbone, with and without weight decay.
+    """Yield groups for a torch optimizer: head and backbone, with and without weight decay.
 
-    Biases and normalisation (tensors of one dimension) are not decayed.
+    Biases and normalisation (tensors of one dimension) get no weight decay.
     """
-    head = {id(p) for p in model.get_submodule(head_prefix(config.backbone)).parameters()}
+    head = {id(p) for p in model.get_submodule(BACKBONES[config.backbone].last_layer).parameters()}
     rate = optimisation.learning_rate
     for in_head, learning_rate in (
         (True, rate),

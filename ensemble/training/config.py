@@ -1,7 +1,7 @@
-"""Everything that one training run depends on: `TrialConfig`, frozen, unknown keys refused.
+"""Configuration of a training run: `TrialConfig`, frozen; unknown keys are refused.
 
-A configuration comes from a search space (or from a recipe), is stored with the member it trained
-and is validated again wherever it is read. Nothing is clipped or repaired: what is recorded ran.
+A configuration comes from a search space or a recipe, is stored with the member it trained and is
+validated again wherever it is read. Nothing is clipped or repaired: recorded settings were used.
 """
 
 import hashlib
@@ -30,18 +30,18 @@ class Section(BaseModel):
 
 
 class ModelConfig(Section):
-    """Which network, and which part of it is trained."""
+    """The network, and which part of it is trained."""
 
-    backbone: BackboneName = Field(description="torchvision's name, or a small_cnn of ours")
-    dropout: float = Field(0.2, ge=0, lt=1, description="before the last layer")
+    backbone: BackboneName = Field(description="name in `BACKBONES`")
+    dropout: float = Field(0.2, ge=0, lt=1, description="probability before the last layer")
     fine_tuning: Literal["full", "frozen", "unfreeze_later", "from_module"] = Field(
-        "full", description="what of the backbone is trained; the head always is"
+        "full", description="part of the backbone that is trained; the head always is"
     )
     frozen_epochs: int = Field(
-        1, ge=1, le=10_000, description="epochs with a frozen backbone, unfreeze_later"
+        1, ge=1, le=10_000, description="epochs with a frozen backbone (unfreeze_later)"
     )
     trainable_from: str | None = Field(
-        None, description="first trained module of the backbone by name, from_module"
+        None, description="name of the first trained module of the backbone (from_module)"
     )
     backbone_learning_rate_factor: float = Field(
         1.0, gt=0, le=10, description="learning rate of the backbone ÷ that of the head"
@@ -55,15 +55,15 @@ class ModelConfig(Section):
 
 
 class OptimisationConfig(Section):
-    """How the weights move."""
+    """Optimizer, learning-rate schedule, batches and duration."""
 
     optimizer: Literal["adam", "adamw", "sgd"] = Field("adamw")
-    learning_rate: float = Field(5e-4, gt=0, le=10, description="peak, of the head")
+    learning_rate: float = Field(5e-4, gt=0, le=10, description="peak learning rate of the head")
     weight_decay: float = Field(1e-2, ge=0, le=10, description="not on biases and normalisation")
-    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of sgd")
     schedule: Literal["cosine", "constant"] = Field("cosine", description="after the warm-up")
     warmup_epochs: float = Field(
-        0.5, ge=0, le=10_000, description="of linear rise from 0 to the peak"
+        0.5, ge=0, le=10_000, description="epochs of linear rise from 0 to the peak"
     )
     epochs: int = Field(8, ge=1, le=10_000)
     global_batch_size: int = Field(64, ge=2, le=65_536, description="over all workers of a trial")
@@ -71,20 +71,18 @@ class OptimisationConfig(Section):
         0,
         ge=0,
         le=10_000,
-        description="epochs without a better validation F1 before the end; 0 = never",
+        description="epochs without a better validation F1 before training stops; 0 = never",
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto",
-        description="auto: bfloat16 autocast on a GPU that has it, the quicker one on a CPU that "
-        "has it, float32 elsewhere",
+        "auto", description="auto: see `choose_precision`"
     )
 
 
 class LossConfig(Section):
-    """What is minimised."""
+    """The minimised loss."""
 
     kind: Literal["cross_entropy", "focal"] = Field("cross_entropy")
-    focal_gamma: float = Field(2.0, ge=0, le=10, description="of focal")
+    focal_gamma: float = Field(2.0, ge=0, le=10, description="exponent of the focal loss")
     crack_weight: float = Field(
         1.0, gt=0, le=1000, description="weight of a cracked tile ÷ that of an uncracked one"
     )
@@ -92,22 +90,22 @@ class LossConfig(Section):
 
 
 class DataConfig(Section):
-    """What the network sees."""
+    """Size and augmentation of the tiles."""
 
     image_size_px: int = Field(224, ge=16, le=1024, description="side of the square input")
     augmentation: float = Field(
-        0.5, ge=0, le=1, description="0 = none; strength of flips, turns, light and small affine"
+        0.5, ge=0, le=1, description="strength of flips, turns, light and affine maps; 0 = none"
     )
 
 
 class TrialConfig(Section):
-    """One training run."""
+    """All settings of one training run."""
 
     model: ModelConfig
     optimisation: OptimisationConfig = OptimisationConfig()
     loss: LossConfig = LossConfig()
     data: DataConfig = DataConfig()
-    seed: int = Field(0, ge=0, lt=2**63, description="of shuffling, augmentation and dropout")
+    seed: int = Field(0, ge=0, lt=2**63, description="seed of order, augmentation and dropout")
 
 
 def parse_config(values: dict[str, Any], *, where: str | Path) -> TrialConfig:
@@ -123,7 +121,7 @@ def parse_config(values: dict[str, Any], *, where: str | Path) -> TrialConfig:
 
 
 def explain_validation(error: ValidationError) -> str:
-    """Say in one line which field is wrong, what was expected and what came."""
+    """Say in one line which field is wrong, what was expected and what was given."""
     first = error.errors(include_url=False)[0]
     field = short_repr(".".join(str(part) for part in first["loc"]) or "configuration")
     if first["type"] == "extra_forbidden":
@@ -136,18 +134,16 @@ def explain_validation(error: ValidationError) -> str:
 
 
 def flatten(config: TrialConfig) -> dict[str, Any]:
-    """Settings by `section.field`, and `seed`."""
-    values: dict[str, Any] = {}
-    for section, content in config.model_dump().items():
-        if isinstance(content, dict):
-            values |= {f"{section}.{field}": value for field, value in content.items()}
-        else:
-            values[section] = content
-    return values
+    """Return a configuration as flat settings: `seed`, and the others by `section.field`."""
+    settings = config.model_dump()
+    seed = settings.pop("seed")
+    return {f"{s}.{f}": value for s, fields in settings.items() for f, value in fields.items()} | {
+        "seed": seed
+    }
 
 
 def unflatten(values: dict[str, Any]) -> dict[str, Any]:
-    """The inverse of `flatten`."""
+    """Return flat settings as nested ones: the inverse of `flatten`."""
     nested: dict[str, Any] = {}
     for name, value in values.items():
         section, _, field = name.partition(".")
@@ -159,6 +155,6 @@ def unflatten(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def derive_seed(seed: int, *purpose: object) -> int:
-    """A seed from 0 to 2**63 − 1 that depends on `seed` and `purpose` alone, on every machine."""
+    """Derive a seed from 0 to 2**63 − 1 that depends only on `seed` and `purpose`."""
     text = "/".join(map(str, (seed, *purpose)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

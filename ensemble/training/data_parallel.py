@@ -1,4 +1,4 @@
-"""What makes a training run data-parallel: who is among the workers, and what they share."""
+"""Workers of a data-parallel training run: ranks, gradients and BatchNorm statistics."""
 
 import inspect
 from typing import Any
@@ -10,32 +10,33 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 def rank_and_world_size() -> tuple[int, int]:
-    """Rank and number of workers; (0, 1) without a process group."""
+    """Return rank and number of workers; (0, 1) without a process group."""
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
 
 
 def wrap_model(model: nn.Module) -> DistributedDataParallel:
-    """DDP that leaves each worker its BatchNorm statistics; torch 2.15 renamed the argument."""
+    """Wrap a model in DDP that leaves each worker its BatchNorm statistics."""
     known = inspect.signature(DistributedDataParallel).parameters
+    # torch 2.15 renamed the argument
     name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     options: dict[str, Any] = {name: False}
     return DistributedDataParallel(model, **options)
 
 
 def share_statistics(model: nn.Module) -> None:
-    """Make the workers' BatchNorm statistics one, so that all validate the same network.
+    """Average the workers' BatchNorm statistics, so that all validate the same network.
 
-    The variance of all is the mean of the workers' variances and the variance between their means
-    (law of total variance). Frozen layers took no statistics and stay as they are, to the bit.
+    The variance over all tiles is the mean of the workers' variances plus the variance of their
+    means (law of total variance). Frozen layers are left as they are, to the bit.
     """
     num_workers = dist.get_world_size()
     for module in model.modules():
         if not isinstance(module, _BatchNorm) or not module.training:
             continue
         mean, variance = module.running_mean, module.running_var
-        assert mean is not None  # no network of ours is without statistics
+        assert mean is not None  # every network here tracks statistics
         assert variance is not None
         own_mean = mean.clone()
         dist.all_reduce(mean)

@@ -1,7 +1,7 @@
-"""What the trials of a backbone start from: ImageNet's weights, a file's, or random ones.
+"""Initial weights of a backbone: those of ImageNet or of a file, or random ones.
 
-It is made once a search, with a head drawn from the study's seed, and written to the run's folder:
-all trials of one backbone start from the same bits, and only the search needs network or files.
+They are made once per search, with a head drawn from the study's seed, and written to the run's
+folder: all trials of a backbone start from the same bits, and only the search reads them elsewhere.
 """
 
 import contextlib
@@ -20,20 +20,20 @@ from torch import Tensor
 from ensemble.base.errors import InputError, short_repr
 from ensemble.base.files import atomic_write
 from ensemble.training.backbone_table import BACKBONES
-from ensemble.training.backbones import build_model, head_prefix
+from ensemble.training.backbones import build_model
 from ensemble.training.config import derive_seed
-from ensemble.training.weights_file import FoundWeights, name_first, read_weights
+from ensemble.training.weights_file import name_first, read_weights
 
 
 @dataclass(frozen=True)
 class InitialState:
-    """What all trials of one backbone start from.
+    """Initial weights of all trials of a backbone.
 
     Attributes:
         tensors: Complete state of the network, head included.
-        origin: For people: where the weights come from.
+        origin: Source of the weights, for people.
         digest: SHA-256 of names, shapes and bytes.
-        note: For people: what of a file was seen through or left out; "" for nothing.
+        note: What was ignored in a file, for people; "" for nothing.
     """
 
     tensors: dict[str, Tensor]
@@ -42,16 +42,16 @@ class InitialState:
     note: str = ""
 
     def describe(self) -> str:
-        """Where the weights come from and what was seen through, for people."""
+        """Describe the source of the weights and what was ignored in it."""
         return f"{self.origin} ({self.note})" if self.note else self.origin
 
 
 def parse_weights(given: Sequence[str], defaults: Mapping[str, str]) -> dict[str, str | Path]:
-    """What `--weights` says of each backbone: `imagenet`, `none` or a file.
+    """Return what `--weights` says for each backbone: `imagenet`, `none` or a file.
 
     Args:
-        given: Each WHAT for all backbones, or BACKBONE=WHAT.
-        defaults: Backbone → what it starts from where nothing is given.
+        given: Words of the option: WHAT for all backbones, or BACKBONE=WHAT.
+        defaults: Backbone → its weights if none are given.
 
     Raises:
         InputError: A backbone is none of `defaults`, or a file is given for several.
@@ -65,21 +65,21 @@ def parse_weights(given: Sequence[str], defaults: Mapping[str, str]) -> dict[str
             raise InputError(f"--weights {text}: {backbone!r} is {known} (there is {names})")
         value: str | Path = what if what in ("imagenet", "none") else Path(what)
         if isinstance(value, Path) and not equals and len(weights) > 1:
-            raise InputError(f"--weights {text}: say for which backbone: --weights BACKBONE={what}")
+            raise InputError(f"--weights {text}: name the backbone: --weights BACKBONE={what}")
         for name in [backbone] if equals else list(weights):
             weights[name] = value
     return weights
 
 
 def make_initial_state(backbone: str, weights: str | Path, *, seed: int) -> InitialState:
-    """Make the state that trials of `backbone` start from.
+    """Make the initial weights of a backbone.
 
     Args:
-        backbone: Its name.
+        backbone: Name of the backbone.
         weights: `imagenet` (torchvision's own download), `none`, or a file of tensors in
             torchvision's names (.safetensors, or a state dict or checkpoint that `torch.load`
             reads with `weights_only=True`).
-        seed: Of the study; draws the head, and the rest where `weights` is `none`.
+        seed: Seed of the study; draws the head, and the rest if `weights` is `none`.
 
     Raises:
         InputError: There is no network, there are no such weights, or the file does not fit.
@@ -96,18 +96,10 @@ def make_initial_state(backbone: str, weights: str | Path, *, seed: int) -> Init
         _fit(tensors, _download(backbone), backbone, "torchvision's weights")
         origin = f"ImageNet weights ({torchvision.models.get_model_weights(backbone).DEFAULT})"
     else:
-        found = read_weights(Path(weights), _needed(tensors, backbone), backbone=backbone)
-        _fit(tensors, found.tensors, backbone, f"weights file {weights}")
-        origin, note = f"weights of {weights}", _describe_found(found)
+        loaded, note = read_weights(Path(weights), _needed(tensors, backbone), backbone=backbone)
+        _fit(tensors, loaded, backbone, f"weights file {weights}")
+        origin = f"weights of {weights}"
     return InitialState(tensors, origin, digest_tensors(tensors), note)
-
-
-def _describe_found(found: FoundWeights) -> str:
-    """What was seen through in a file of weights; "" of a plain one."""
-    told = [f"names without their {found.prefix!r}"] if found.prefix else []
-    if found.left_out:
-        told.append(f"left out: {name_first([short_repr(name) for name in found.left_out])}")
-    return "; ".join(told)
 
 
 def _download(backbone: str) -> Mapping[str, Tensor]:
@@ -127,8 +119,8 @@ def _download(backbone: str) -> Mapping[str, Tensor]:
 def _fit(
     tensors: dict[str, Tensor], loaded: Mapping[str, Tensor], backbone: str, where: str
 ) -> None:
-    """Put `loaded` into `tensors`; all of the backbone must be there, the head need not."""
-    head = head_prefix(backbone) + "."
+    """Put `loaded` into `tensors`; all of the backbone must be in it, the head need not."""
+    head = BACKBONES[backbone].last_layer + "."
     unknown = [name for name in loaded if name not in tensors and not name.startswith(head)]
     missing = [name for name in _needed(tensors, backbone) if name not in loaded]
     wrong = [
@@ -136,21 +128,19 @@ def _fit(
         for name, tensor in tensors.items()
         if name in loaded and not name.startswith(head) and loaded[name].shape != tensor.shape
     ]
-    lacks = [f"it has no {name_first([repr(name) for name in missing])}"] if missing else []
-    lacks += (
-        [f"it has the unknown {name_first([short_repr(name) for name in unknown])}"]
-        if unknown
-        else []
-    )
-    lacks += [name_first(wrong)] if wrong else []
-    if lacks:
+    faults = [
+        *([f"it has no {name_first([repr(name) for name in missing])}"] if missing else []),
+        *([f"it has the unknown {name_first(list(map(short_repr, unknown)))}"] if unknown else []),
+        *([name_first(wrong)] if wrong else []),
+    ]
+    if faults:
         raise InputError(
-            f"{where}: does not fit {backbone}: {'; '.join(lacks)}; give weights of {backbone} in "
+            f"{where}: does not fit {backbone}: {'; '.join(faults)}; give weights of {backbone} in "
             f"{'this project' if BACKBONES[backbone].filters else 'torchvision'}'s names"
         )
     for name, tensor in loaded.items():
         if name not in tensors or tensor.shape != tensors[name].shape:
-            continue  # of a head for other classes
+            continue  # part of a head for other classes
         try:
             if tensor.is_meta or tensor.is_complex() or tensor.layout != torch.strided:
                 raise TypeError
@@ -163,8 +153,8 @@ def _fit(
 
 
 def _needed(tensors: Iterable[str], backbone: str) -> list[str]:
-    """Names that a file must have: all of the backbone but counters that older files lack."""
-    head = head_prefix(backbone) + "."
+    """List the names that a file must have: the backbone's, but counters that older files lack."""
+    head = BACKBONES[backbone].last_layer + "."
     return [
         name
         for name in tensors
@@ -173,7 +163,7 @@ def _needed(tensors: Iterable[str], backbone: str) -> list[str]:
 
 
 def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, types, shapes and bytes, in the order of the names."""
+    """Return the SHA-256 over names, types, shapes and bytes, in the order of the names."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
@@ -183,6 +173,6 @@ def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
 
 
 def save_initial_state(state: InitialState, path: Path) -> None:
-    """Write the state that all trials of one backbone start from."""
+    """Write the initial weights of a backbone."""
     with atomic_write(path) as temporary:
         temporary.write_bytes(safetensors.torch.save(state.tensors))

@@ -1,20 +1,20 @@
-"""fit(): one training run, an epoch at a time, in plain PyTorch.
+"""One training run, an epoch at a time, in plain PyTorch.
 
-The caller holds the model and decides what to do after each epoch (store it, report it, stop). If a
-process group is up, the same code trains data-parallel: each worker takes its share of every global
-batch, validation batches are dealt out, and every worker gets the scores of all tiles, so that
-figures are computed from the whole, never averaged over workers.
+The caller holds the model and decides what to do after each epoch (store it, report it, stop). With
+a process group the same code trains data-parallel: each worker takes its share of every global
+batch and of the validation batches, and every worker gets the scores of all tiles, so that figures
+are computed from all tiles and never averaged over workers.
 """
 
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from ensemble.base.errors import InputError
@@ -30,7 +30,7 @@ from ensemble.training.optimiser import (
     name_tensors,
     restore_tensors,
 )
-from ensemble.training.precision import PRECISIONS, choose_precision, name_precision
+from ensemble.training.precision import PRECISIONS, autocast, choose_precision, name_precision
 
 EVALUATION_BATCH = 128
 
@@ -39,60 +39,73 @@ class DivergedError(RuntimeError):
     """The loss or the scores are no longer finite."""
 
 
-@dataclass(frozen=True)
-class Epoch:
-    """What one epoch did.
+class EpochFigures(BaseModel):
+    """The figures of one epoch: everything about it but its tensors.
 
     Attributes:
-        number: From 1.
-        train_loss: Mean of what was minimised, over the epoch's augmented tiles.
-        train_accuracy: At probability 0.5, over the same.
-        learning_rate: Of the head, at the epoch's end.
-        val_metrics: As `validation_metrics` names them.
-        val_margins: (N,) float32 logit differences of the validation tiles.
-        improved: Whether the validation F1 is the best so far (the first epoch's always is).
-        best_val_f1: The best so far.
-        epochs_since_best: 0 if it improved.
-        train_seconds: Of training.
-        val_seconds: Of validation.
-        images_per_second: Training images over training time, of all workers together.
+        number: Number of the epoch, from 1.
+        train_loss: Mean of the minimised loss over the epoch's augmented tiles.
+        train_accuracy: Accuracy on those tiles at probability 0.5.
+        learning_rate: Learning rate of the head at the epoch's end.
+        val_metrics: Figures of the validation split, named as in `validation_metrics`.
+        improved: Whether the validation F1 is the best so far (that of the first epoch always is).
+        best_val_f1: Best validation F1 so far.
+        epochs_since_best: Number of epochs since the best one; 0 if this is the best.
+        train_seconds: Duration of the training.
+        val_seconds: Duration of the validation.
+        images_per_second: Training images of all workers per second of training.
         last: Whether the run ends here.
-        precision: Of training and validation: float32 or bfloat16.
-        batch_losses: (steps,) float32, of this worker's share of each batch; none of an epoch that
-            a cut run starts from.
-        optimizer_state: Its tensors as `<what>.<parameter>`; they live on in the next epoch.
+        precision: Precision of training and validation.
     """
 
-    number: int
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    number: int = Field(ge=1)
     train_loss: float
     train_accuracy: float
     learning_rate: float
     val_metrics: dict[str, float]
-    val_margins: np.ndarray
     improved: bool
     best_val_f1: float
-    epochs_since_best: int
+    epochs_since_best: int = Field(ge=0)
     train_seconds: float
     val_seconds: float
     images_per_second: float
     last: bool
-    precision: str
-    batch_losses: np.ndarray = field(repr=False)
-    optimizer_state: dict[str, Tensor] = field(repr=False)
+    precision: Literal["float32", "bfloat16"]
 
     def row(self) -> dict[str, Any]:
-        """The epoch's figures as one flat row."""
-        return {
-            "epoch": self.number,
-            "train_loss": self.train_loss,
-            "train_accuracy": self.train_accuracy,
-            "learning_rate": self.learning_rate,
-            **{f"val_{name}": value for name, value in self.val_metrics.items()},
-            "best_val_f1": self.best_val_f1,
-            "train_seconds": self.train_seconds,
-            "val_seconds": self.val_seconds,
-            "images_per_second": self.images_per_second,
-        }
+        """Return the epoch's number and all figures that are floats as one flat row."""
+        row: dict[str, Any] = {"epoch": self.number}
+        for name in EpochFigures.model_fields:
+            value = getattr(self, name)
+            if isinstance(value, dict):
+                row |= {f"val_{key}": figure for key, figure in value.items()}
+            elif isinstance(value, float):
+                row[name] = value
+        return row
+
+
+class Epoch(EpochFigures):
+    """One epoch: its figures and its tensors.
+
+    Attributes:
+        val_margins: (N,) float32 logit differences of the validation tiles.
+        batch_losses: (steps,) float32 losses of this worker's share of each batch; empty for an
+            epoch that was read from disk.
+        optimizer_state: The optimizer's tensors as `<kind>.<parameter>`; the next epoch changes
+            them.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    val_margins: np.ndarray = Field(repr=False)
+    batch_losses: np.ndarray = Field(repr=False)
+    optimizer_state: dict[str, Tensor] = Field(repr=False)
+
+    def describe_result(self) -> dict[str, Any]:
+        """Return the fields of a `MemberRecord` that are known of an epoch."""
+        return {"epoch": self.number, "metrics": self.row(), "precision": self.precision}
 
 
 def fit(
@@ -104,125 +117,146 @@ def fit(
     start: Epoch | None = None,
     after_training: Callable[[int, dict[str, Tensor]], None] | None = None,
 ) -> Iterator[Epoch]:
-    """Train `model` in place and yield after each epoch.
-
-    A run that was cut after an epoch and goes on from it ends with the bits of one that was not.
+    """Train `model` in place and yield after each epoch; a continued run gives the same bits.
 
     Args:
         model: (B, 3, S, S) → (B, 2) on the tiles' device, as `build_model` makes it.
         config: All settings.
         train: Training tiles.
         val: Validation tiles, of both classes.
-        start: The epoch after which `model` stands: it is yielded again, then the next ones.
-        after_training: Called before an epoch's validation with its number and the optimizer's
-            tensors; they and the network stay as they are until after the epoch is yielded.
+        start: The epoch after which `model` stands; it is yielded again, then the next ones.
+        after_training: Called before each validation with the epoch's number and the optimizer's
+            tensors; these and the network stay as they are until the epoch was yielded.
 
     Raises:
         DivergedError: The loss or a score is not finite.
         InputError: There are more workers than tiles in a batch.
     """
-    rank, num_workers = rank_and_world_size()
-    optimisation = config.optimisation
-    batch = min(optimisation.global_batch_size, len(train))
-    if batch < num_workers:
-        raise InputError(
-            f"a global batch of {batch} tiles cannot be shared by {num_workers} workers"
-        )
-    steps = len(train) // batch
-    share = slice(rank * batch // num_workers, (rank + 1) * batch // num_workers)
-    model = model.to(memory_format=torch.channels_last)
-    optimizer = make_optimizer(model, config)
-    best_f1, epochs_since_best, done = -1.0, 0, 0
+    run = _Run(model, config, train, val, start)
     if start is not None:
-        restore_tensors(optimizer, model, start.optimizer_state)
-        best_f1, epochs_since_best, done = start.best_val_f1, start.epochs_since_best, start.number
         yield start
-        if start.last:
-            return
-    schedule = make_schedule(optimizer, optimisation, steps, done_steps=done * steps)
-    precision = PRECISIONS[start.precision] if start else _agree_on_precision(config, train.device)
-    weights = class_weights(config.loss, train.labels)
-    val_labels = val.labels.cpu().numpy()
-    check_both_classes(val_labels, what="the validation tiles")
-    for number in range(done + 1, optimisation.epochs + 1):
+    previous = start
+    while previous is None or not previous.last:
+        number = previous.number + 1 if previous else 1
         started = time.perf_counter()
-        torch.manual_seed(derive_seed(config.seed, "dropout", number, rank))
-        order = torch.randperm(len(train), generator=_generator(config.seed, "order", number))
-        augment = _generator(config.seed, "augmentation", number, rank)
-        choose_trainable(model, config.model, epoch=number)
-        # anew each epoch: DDP wants to know what it synchronises, and it sorts its buckets by the
-        # batches it has seen, which must not make an epoch's sums depend on the epochs before
-        module = wrap_model(model) if num_workers > 1 else model
-        losses = torch.zeros(steps, device=train.device)
-        sums = torch.zeros(3, dtype=torch.float64, device=train.device)  # loss, hits, tiles
-        for step in range(steps):
-            index = order[step * batch : (step + 1) * batch][share]
-            images, labels = make_batch(
-                train,
-                index,
-                image_size_px=config.data.image_size_px,
-                augmentation=config.data.augmentation,
-                generator=augment,
-            )
-            with torch.autocast(train.device.type, precision, enabled=precision != torch.float32):
-                logits = module(images)
-            loss = weighted_loss(logits.float(), labels, config.loss, weights)
-            # DDP averages gradients over workers; shares of one tile more or less stay exact
-            scale = len(index) * num_workers / batch
-            optimizer.zero_grad(set_to_none=True)
-            (loss * scale).backward()
-            optimizer.step()
-            schedule.step()
-            with torch.no_grad():
-                losses[step] = loss
-                hits = (logits.argmax(1) == labels).sum()
-                sums += torch.stack(
-                    [
-                        loss.double() * len(index),
-                        hits.double(),
-                        torch.full_like(sums[0], len(index)),
-                    ]
-                )
-        if num_workers > 1:
-            dist.all_reduce(sums)
-            share_statistics(model)
-        train_loss, hit_share = (sums[:2] / sums[2]).tolist()
+        train_loss, accuracy, batch_losses = _train_epoch(run, number)
         train_seconds = time.perf_counter() - started
-        if not math.isfinite(train_loss):
-            raise DivergedError(f"the training loss is {train_loss} in epoch {number}")
-        optimizer_state = name_tensors(optimizer, model)
+        optimizer_state = name_tensors(run.optimizer, model)
         if after_training is not None:
             after_training(number, optimizer_state)
-        margins = predict_margins(
-            model, val, image_size_px=config.data.image_size_px, precision=precision
-        )
-        if not np.isfinite(margins).all():
-            raise DivergedError(f"the network's outputs are not finite after epoch {number}")
-        metrics = validation_metrics(val_labels, margins)
-        improved = metrics["f1"] > best_f1
-        best_f1 = max(best_f1, metrics["f1"])
-        epochs_since_best = 0 if improved else epochs_since_best + 1
-        patience = optimisation.early_stopping_patience
-        yield Epoch(
+        metrics, margins = _validate(run, number)
+        best, since_best = metrics["f1"], 0
+        if previous is not None and previous.best_val_f1 >= best:
+            best, since_best = previous.best_val_f1, previous.epochs_since_best + 1
+        is_out_of_patience = 0 < config.optimisation.early_stopping_patience <= since_best
+        previous = Epoch(
             number=number,
             train_loss=train_loss,
-            train_accuracy=hit_share,
-            learning_rate=float(optimizer.param_groups[0]["lr"]),
+            train_accuracy=accuracy,
+            learning_rate=float(run.optimizer.param_groups[0]["lr"]),
             val_metrics=metrics,
             val_margins=margins,
-            improved=improved,
-            best_val_f1=best_f1,
-            epochs_since_best=epochs_since_best,
+            improved=since_best == 0,
+            best_val_f1=best,
+            epochs_since_best=since_best,
             train_seconds=train_seconds,
             val_seconds=time.perf_counter() - started - train_seconds,
-            images_per_second=steps * batch / train_seconds,
-            last=number == optimisation.epochs or 0 < patience <= epochs_since_best,
-            precision=name_precision(precision),
-            batch_losses=losses.cpu().numpy(),
+            images_per_second=run.steps * run.batch / train_seconds,
+            last=number == config.optimisation.epochs or is_out_of_patience,
+            precision=name_precision(run.precision),
+            batch_losses=batch_losses,
             optimizer_state=optimizer_state,
         )
-        if 0 < patience <= epochs_since_best:
-            return
+        yield previous
+
+
+class _Run:
+    """What stays the same over all epochs of a training run, and the optimizer."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        config: TrialConfig,
+        train: SplitTiles,
+        val: SplitTiles,
+        start: Epoch | None,
+    ):
+        self.rank, self.num_workers = rank_and_world_size()
+        self.batch = min(config.optimisation.global_batch_size, len(train))
+        if self.batch < self.num_workers:
+            raise InputError(
+                f"a global batch of {self.batch} tiles cannot be shared by {self.num_workers} "
+                "workers"
+            )
+        self.steps = len(train) // self.batch
+        self.config, self.train, self.val = config, train, val
+        self.val_labels = val.labels.cpu().numpy()
+        check_both_classes(self.val_labels, what="the validation tiles")
+        self.model = model.to(memory_format=torch.channels_last)
+        self.optimizer = make_optimizer(self.model, config)
+        if start is None:
+            self.precision = _agree_on_precision(config, train.device)
+        else:
+            restore_tensors(self.optimizer, self.model, start.optimizer_state)
+            self.precision = PRECISIONS[start.precision]
+        done_steps = start.number * self.steps if start else 0
+        self.schedule = make_schedule(
+            self.optimizer, config.optimisation, self.steps, done_steps=done_steps
+        )
+        self.class_weights = class_weights(config.loss, train.labels)
+
+
+def _train_epoch(run: _Run, number: int) -> tuple[float, float, np.ndarray]:
+    """Train for one epoch → mean loss, accuracy, and the losses of this worker's batches."""
+    config, tiles, rank, batch = run.config, run.train, run.rank, run.batch
+    torch.manual_seed(derive_seed(config.seed, "dropout", number, rank))
+    order = torch.randperm(len(tiles), generator=_generator(config.seed, "order", number))
+    augment = _generator(config.seed, "augmentation", number, rank)
+    choose_trainable(run.model, config.model, epoch=number)
+    # anew each epoch: DDP wants to know what it synchronises, and it sorts its buckets by the
+    # batches it has seen, which must not make an epoch's sums depend on the epochs before
+    module = wrap_model(run.model) if run.num_workers > 1 else run.model
+    share = slice(rank * batch // run.num_workers, (rank + 1) * batch // run.num_workers)
+    losses = torch.zeros(run.steps, device=tiles.device)
+    sums = torch.zeros(2, dtype=torch.float64, device=tiles.device)  # loss, hits
+    for step in range(run.steps):
+        index = order[step * batch : (step + 1) * batch][share]
+        images, labels = make_batch(
+            tiles,
+            index,
+            image_size_px=config.data.image_size_px,
+            augmentation=config.data.augmentation,
+            generator=augment,
+        )
+        with autocast(tiles.device, run.precision):
+            logits = module(images)
+        loss = weighted_loss(logits.float(), labels, config.loss, run.class_weights)
+        # DDP averages gradients over workers; shares of one tile more or less stay exact
+        scale = len(index) * run.num_workers / batch
+        run.optimizer.zero_grad(set_to_none=True)
+        (loss * scale).backward()
+        run.optimizer.step()
+        run.schedule.step()
+        with torch.no_grad():
+            losses[step] = loss
+            hits = (logits.argmax(1) == labels).sum()
+            sums += torch.stack([loss.double() * len(index), hits.double()])
+    if run.num_workers > 1:
+        dist.all_reduce(sums)
+        share_statistics(run.model)
+    train_loss, accuracy = (sums / (run.steps * batch)).tolist()
+    if not math.isfinite(train_loss):
+        raise DivergedError(f"the training loss is {train_loss} in epoch {number}")
+    return train_loss, accuracy, losses.cpu().numpy()
+
+
+def _validate(run: _Run, number: int) -> tuple[dict[str, float], np.ndarray]:
+    """Score the validation tiles → figures and margins (N,)."""
+    size = run.config.data.image_size_px
+    margins = predict_margins(run.model, run.val, image_size_px=size, precision=run.precision)
+    if not np.isfinite(margins).all():
+        raise DivergedError(f"the network's outputs are not finite after epoch {number}")
+    return validation_metrics(run.val_labels, margins), margins
 
 
 @torch.inference_mode()
@@ -234,9 +268,9 @@ def predict_margins(
     precision: torch.dtype = torch.float32,
     turn: int = 0,
 ) -> np.ndarray:
-    """Score every tile, without augmentation, in eval mode; turned alike by one symmetry.
+    """Score every tile in eval mode, without augmentation, all turned by the same symmetry.
 
-    The batches are the same whatever the number of workers, each made by one of them.
+    The batches do not depend on the number of workers; each is scored by one worker.
 
     Returns:
         (N,) float32: logit of "cracked" − logit of "uncracked", on every worker.
@@ -247,7 +281,7 @@ def predict_margins(
     batches = torch.arange(len(tiles)).split(EVALUATION_BATCH)
     for index in batches[rank::num_workers]:
         images, _ = make_batch(tiles, index, image_size_px=image_size_px, turn=turn)
-        with torch.autocast(tiles.device.type, precision, enabled=precision != torch.float32):
+        with autocast(tiles.device, precision):
             logits = model(images).float()
         margins[index.to(tiles.device)] = logits[:, 1] - logits[:, 0]
     if num_workers > 1:
@@ -256,7 +290,7 @@ def predict_margins(
 
 
 def _agree_on_precision(config: TrialConfig, device: torch.device) -> torch.dtype:
-    """One for all workers: where it is tried out, rank 0's."""
+    """Choose the precision of all workers: that of rank 0."""
     precision = choose_precision(config, device)
     if rank_and_world_size()[1] > 1:
         number = torch.tensor(list(PRECISIONS.values()).index(precision), device=device)

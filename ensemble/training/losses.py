@@ -1,4 +1,4 @@
-"""What is minimised: cross-entropy or focal loss, with class weights and label smoothing."""
+"""Cross-entropy or focal loss, with class weights and label smoothing."""
 
 import torch
 from torch import Tensor
@@ -8,10 +8,10 @@ from ensemble.training.config import LossConfig
 
 
 def class_weights(config: LossConfig, labels: Tensor) -> Tensor:
-    """Weights (2,) of uncracked and cracked, whose mean over the training tiles is 1.
+    """Return the weights (2,) of uncracked and cracked; their mean over the training tiles is 1.
 
-    So the learning rate means the same for every `crack_weight`, and a plain mean over a batch is
-    unbiased however the batch is divided among workers.
+    So the learning rate means the same for every `crack_weight`, and the mean over a batch is
+    unbiased however workers share the batch.
     """
     cracked = labels.double().mean()
     mean = 1 + cracked * (config.crack_weight - 1)
@@ -20,21 +20,21 @@ def class_weights(config: LossConfig, labels: Tensor) -> Tensor:
 
 
 def weighted_loss(logits: Tensor, labels: Tensor, config: LossConfig, weights: Tensor) -> Tensor:
-    """Mean loss of a batch.
+    """Compute the mean loss of a batch.
 
-    Cross-entropy with label smoothing, or the focal loss (Lin et al. 2017,
-    https://arxiv.org/abs/1708.02002), which multiplies each tile's by (1 − p of its class)^gamma.
+    The focal loss (Lin et al. 2017, https://arxiv.org/abs/1708.02002) multiplies the cross-entropy
+    of each tile by (1 − p of its class)^gamma.
 
     Args:
-        logits: (B, 2).
-        labels: (B,) int64.
-        config: Of the loss.
-        weights: (2,) of the classes.
+        logits: (B, 2) logits.
+        labels: (B,) int64 labels.
+        config: Settings of the loss.
+        weights: (2,) weights of the classes.
     """
     losses = functional.cross_entropy(
         logits, labels, reduction="none", label_smoothing=config.label_smoothing
     )
     if config.kind == "focal":
-        given = logits.softmax(1).gather(1, labels[:, None])[:, 0]
-        losses = losses * (1 - given).clamp_min(1e-6) ** config.focal_gamma
+        prob_true_class = logits.softmax(1).gather(1, labels[:, None])[:, 0]
+        losses = losses * (1 - prob_true_class).clamp_min(1e-6) ** config.focal_gamma
     return (losses * weights[labels]).mean()

@@ -1,7 +1,4 @@
-"""Train one member: fit, and keep the best epoch on disk, and what a cut run goes on from.
-
-The same for every kind of trial.
-"""
+"""Train one member; its best epoch and the state after the latest epoch are kept on disk."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
@@ -22,25 +19,28 @@ from ensemble.base.locks import file_lock
 from ensemble.data.batches import SplitTiles, place_tiles
 from ensemble.data.pack import open_pack
 from ensemble.training.backbones import build_model
-from ensemble.training.checkpoint import open_member, remove_leftovers, save_member, write_weights
+from ensemble.training.checkpoint import (
+    State,
+    identify_run,
+    load_state,
+    open_member,
+    remove_leftovers,
+    save_state,
+    write_member,
+    write_state_tensors,
+    write_tensors,
+)
 from ensemble.training.config import TrialConfig
 from ensemble.training.data_parallel import rank_and_world_size
 from ensemble.training.initial_weights import digest_tensors
 from ensemble.training.loop import Epoch, fit
-from ensemble.training.state import State, identify_run, load_state, save_state, write_tensors
 
 LOCK_WAIT_SECONDS = 60
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Training and validation tiles on a device; there is no way from here to the test split.
-
-    Attributes:
-        train: Training tiles.
-        val: Validation tiles.
-        split_digest: Of the split they come from.
-    """
+    """Training and validation tiles on a device, and the digest of the split they come from."""
 
     train: SplitTiles
     val: SplitTiles
@@ -48,7 +48,7 @@ class TrainingData:
 
 
 def open_training_data(pack_folder: Path, device: torch.device) -> TrainingData:
-    """Map the training and validation tiles of a pack and place them for `device`."""
+    """Map the training and validation tiles of a pack, never its test tiles, for `device`."""
     pack = open_pack(pack_folder, splits=("train", "val"))
     tiles = {}
     for split in ("train", "val"):
@@ -70,15 +70,15 @@ def train_member(
 ) -> Iterator[Epoch]:
     """Train from `initial_weights`; after each better epoch the member in `folder` is replaced.
 
-    A run that was killed goes on from the state it left in `folder`: its last epoch is yielded
-    again, since it may not have been heard of, and all ends as if nothing had happened.
+    A run that was killed is continued from the state it left in `folder` and ends with the same
+    bits. Its last epoch is yielded again, as the caller may not have received it.
 
     Args:
-        config: Of the training run.
-        data: Its tiles.
+        config: Configuration of the training run.
+        data: Tiles to train and validate on.
         trial: Number of the trial.
-        initial_weights: As `save_initial_state` wrote them.
-        folder: Of the member; made where it is missing.
+        initial_weights: File that `save_initial_state` wrote.
+        folder: Folder of the member; made if missing.
         is_writer: Whether this process writes (of several workers, rank 0 does).
         each_epoch: Called by the writer with the network as it stands after each epoch.
 
@@ -91,81 +91,86 @@ def train_member(
     """
     initial = safetensors.torch.load_file(initial_weights)
     about: dict[str, Any] = {
+        "config": config,
         "trial": trial,
         "split_digest": data.split_digest,
         "initial_weights_digest": digest_tensors(initial),
     }
-    identity = identify_run(config, **about, num_workers=rank_and_world_size()[1])
+    identity = identify_run(**about, num_workers=rank_and_world_size()[1])
     with _only_writer(folder) if is_writer else nullcontext():
         state = load_state(folder, identity=identity) if is_writer else None
-        if state and not state.epoch.improved and not _has_best(folder, state.epoch, config, about):
+        if state and not state.epoch.improved and not _has_best(folder, state.epoch, about):
             state = None
         state = _agree(state, folder, identity, data.train.device, is_writer=is_writer)
         model = build_model(config.model.backbone, dropout=config.model.dropout)
         model.load_state_dict(state.weights if state else initial)
         model.to(data.train.device)
         start = state.epoch if state else None
-        with _EpochFileWriter(folder, model) as files:
-            write = files.write if is_writer else None
+        with _EpochWriter(folder, model, about, identity) as writer:
+            begin = writer.begin if is_writer else None
             for epoch in fit(
-                model, config, data.train, data.val, start=start, after_training=write
+                model, config, data.train, data.val, start=start, after_training=begin
             ):
                 if is_writer:
-                    # the state first: a member never shows an epoch that a run going on may train
-                    # anew (and on a GPU with other bits), and the state can still make the member
-                    if epoch is not start:
-                        save_state(folder, epoch, files.tensors(), identity=identity)
-                    if epoch.improved:
-                        save_member(folder, model, epoch, config, **about, weights=files.weights())
-                    files.drop()
+                    writer.finish(epoch, has_state=epoch is start)
                     if each_epoch is not None:
                         each_epoch(model, epoch)
                 yield epoch
 
 
-class _EpochFileWriter:
-    """Writes the large files of an epoch while its validation tiles are scored.
+class _EpochWriter:
+    """Writes each epoch's state and member.
 
-    Nothing names them until the validation is over; then only small files are left to write.
+    The large files are written by a thread while the validation tiles are scored. No record names
+    them until the validation is over; then only small files are left to write.
     """
 
-    def __init__(self, folder: Path, model: nn.Module):
+    def __init__(self, folder: Path, model: nn.Module, about: dict[str, Any], identity: str):
         self._folder, self._model = folder, model
+        self._about, self._identity = about, identity
         self._thread = ThreadPoolExecutor(1)
-        self._tensors: Future[tuple[str, str]] | None = None
+        self._state: Future[tuple[str, str]] | None = None
         self._weights: Future[tuple[str, str]] | None = None
 
-    def write(self, number: int, optimizer_state: dict[str, Tensor]) -> None:
-        """Begin with those of an epoch."""
-        self._tensors = self._thread.submit(
-            write_tensors, self._folder, self._model, number, optimizer_state
+    def begin(self, number: int, optimizer_state: dict[str, Tensor]) -> None:
+        """Begin to write the tensors of epoch `number`."""
+        self._state = self._thread.submit(
+            write_state_tensors, self._folder, self._model, number, optimizer_state
         )
-        self._weights = self._thread.submit(write_weights, self._folder, self._model, number)
+        self._weights = self._thread.submit(
+            write_tensors, self._folder, f"epoch-{number}", self._model.state_dict()
+        )
 
-    def tensors(self) -> tuple[str, str]:
-        """Name and digest of the state's; raises what writing them did."""
-        assert self._tensors is not None
-        return self._tensors.result()
+    def finish(self, epoch: Epoch, *, has_state: bool) -> None:
+        """Write the records of an epoch; raises what writing its tensors raised.
 
-    def weights(self) -> tuple[str, str] | None:
-        """Those of the weights, which are then a member's; None if they were not written."""
-        weights, self._weights = self._weights, None
-        return weights.result() if weights else None
+        The state comes first: a member never shows an epoch that a continued run may train anew
+        (and on a GPU with other bits), and the state can still make the member.
+        """
+        if not has_state:
+            assert self._state is not None
+            save_state(self._folder, epoch, self._state.result(), identity=self._identity)
+        if epoch.improved:
+            future, self._weights = self._weights, None  # from here on the weights are a member's
+            weights = future.result() if future else None
+            fields = {**self._about, **epoch.describe_result()}
+            write_member(self._folder, self._model, epoch.val_margins, weights=weights, **fields)
+        self._drop_weights()
 
-    def drop(self) -> None:
-        """Remove weights that became no member's."""
+    def _drop_weights(self) -> None:
+        """Remove weights that belong to no member."""
         if self._weights is not None:
             with suppress(CannotWriteError):
                 remove_file(self._folder / self._weights.result()[0])
             self._weights = None
 
-    def __enter__(self) -> "_EpochFileWriter":
+    def __enter__(self) -> "_EpochWriter":
         return self
 
     def __exit__(self, *_: object) -> None:
         self._thread.shutdown(cancel_futures=True)
         with suppress(CancelledError):
-            self.drop()
+            self._drop_weights()
 
 
 @contextmanager
@@ -181,7 +186,7 @@ def _only_writer(folder: Path) -> Iterator[None]:
         yield
 
 
-def _has_best(folder: Path, epoch: Epoch, config: TrialConfig, about: dict[str, Any]) -> bool:
+def _has_best(folder: Path, epoch: Epoch, about: dict[str, Any]) -> bool:
     """Whether the member in `folder` is the best one of the run that stands after `epoch`."""
     try:
         member = open_member(folder)
@@ -189,19 +194,19 @@ def _has_best(folder: Path, epoch: Epoch, config: TrialConfig, about: dict[str, 
         member.load_model()
     except InputError:
         return False
-    expected = {**about, "config": config, "epoch": epoch.number - epoch.epochs_since_best}
-    found = {name: getattr(member.record, name) for name in expected}
-    return found == expected and member.val_f1 == epoch.best_val_f1
+    expected = {**about, "epoch": epoch.number - epoch.epochs_since_best}
+    recorded = {name: getattr(member.record, name) for name in expected}
+    return recorded == expected and member.val_f1 == epoch.best_val_f1
 
 
 def _agree(
     state: State | None, folder: Path, identity: str, device: torch.device, *, is_writer: bool
 ) -> State | None:
-    """The state that all workers go on from: rank 0's, if every other one reads the same."""
+    """Return the state that all workers continue from: rank 0's, if all others read the same."""
     if rank_and_world_size()[1] == 1:
         return state
     wanted = torch.tensor(_number(state), device=device)
-    dist.broadcast(wanted, src=0)  # and so the others read after rank 0 has the lock
+    dist.broadcast(wanted, src=0)  # the others wait here, and so read after rank 0 has the lock
     if not is_writer and wanted:
         state = load_state(folder, identity=identity)
     agreed = (wanted == _number(state)).int()

@@ -1,4 +1,4 @@
-"""The optimizer and its learning rates: from a configuration, to named tensors and back."""
+"""Optimizer and learning-rate schedule of a configuration; the optimizer's tensors by name."""
 
 import math
 from typing import Any
@@ -11,7 +11,7 @@ from ensemble.training.config import OptimisationConfig, TrialConfig
 
 
 def make_optimizer(model: nn.Module, config: TrialConfig) -> torch.optim.Optimizer:
-    """The configured optimizer over all parameters, frozen ones included."""
+    """Build the configured optimizer over all parameters, frozen ones included."""
     groups: Any = list(parameter_groups(model, config.model, config.optimisation))
     if config.optimisation.optimizer == "sgd":
         return torch.optim.SGD(groups, momentum=config.optimisation.momentum, fused=True)
@@ -26,13 +26,13 @@ def make_schedule(
     *,
     done_steps: int = 0,
 ) -> torch.optim.lr_scheduler.LambdaLR:
-    """A linear rise over the warm-up, then a half cosine to 0, or a constant; by step.
+    """Build the schedule: a linear rise over the warm-up, then a half cosine to 0, or a constant.
 
     Args:
-        optimizer: With the peak rates.
-        config: Of the schedule.
+        optimizer: Optimizer with the peak learning rates.
+        config: Settings of the schedule.
         steps_per_epoch: Calls of `step()` in an epoch.
-        done_steps: Calls before the run was cut.
+        done_steps: Calls of `step()` before the run was cut.
     """
     warmup = round(config.warmup_epochs * steps_per_epoch)
     total = config.epochs * steps_per_epoch
@@ -50,22 +50,22 @@ def make_schedule(
 
 
 def name_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
-    """The optimizer's own tensors as `<what>.<parameter>`; what was never trained has none."""
+    """Return the optimizer's tensors as `<kind>.<parameter>`; untrained parameters have none."""
     return {
-        f"{what}.{name}": tensor
+        f"{kind}.{name}": tensor
         for name, parameter in model.named_parameters()
-        for what, tensor in optimizer.state.get(parameter, {}).items()
+        for kind, tensor in optimizer.state.get(parameter, {}).items()
     }
 
 
 def restore_tensors(
     optimizer: torch.optim.Optimizer, model: nn.Module, tensors: dict[str, Tensor]
 ) -> None:
-    """Give a new optimizer copies of the tensors that `name_tensors` named."""
+    """Give a new optimizer copies of the tensors that `name_tensors` returned."""
     for key, tensor in tensors.items():
-        what, _, name = key.partition(".")
+        kind, _, name = key.partition(".")
         parameter = model.get_parameter(name)
-        # in the parameter's memory order: fused optimizers go through both as they lie
+        # in the parameter's memory order, as fused optimizers walk both in the order of memory
         like = parameter if tensor.shape == parameter.shape else tensor
         place = torch.empty_like(like, dtype=tensor.dtype, device=parameter.device)
-        optimizer.state[parameter][what] = place.copy_(tensor)
+        optimizer.state[parameter][kind] = place.copy_(tensor)

@@ -1,8 +1,8 @@
-"""In which precision a network is trained and scored.
+"""Precision in which a network is trained and scored.
 
-bfloat16 is not always quicker on a CPU that has it: with AVX512-BF16 it is 1.75 times as quick for
-SqueezeNet and takes 2.5 times as long for MobileNetV3-small. So `auto` tries both for a moment,
-once a process and kind of network, and the choice is recorded with every epoch and member.
+bfloat16 is not always faster on a CPU that has it: with AVX512-BF16, SqueezeNet is 1.75 times as
+fast and MobileNetV3-small takes 2.5 times as long. So `auto` times a few steps in both, once per
+process and kind of network; every epoch and member records the choice.
 """
 
 import time
@@ -17,19 +17,14 @@ from ensemble.training.config import ModelConfig, TrialConfig
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 TRIED_BATCH, TRIED_STEPS = 16, 3
-WORTH = 1.1  # bfloat16 must be so many times as quick, or noise decides
+LEAST_SPEEDUP = 1.1  # of bfloat16; below that, noise would decide
 
 
 def choose_precision(config: TrialConfig, device: torch.device) -> torch.dtype:
-    """What `config.optimisation.precision` means on `device`.
+    """Choose the precision that `config.optimisation.precision` means on `device`.
 
-    Args:
-        config: Of the training run.
-        device: Where it trains.
-
-    Returns:
-        As asked. `auto` is bfloat16 on a GPU that computes in it, the quicker one on a CPU that
-        does, and float32 elsewhere.
+    `auto` means bfloat16 on a GPU that computes in it, the faster one on a CPU that does, and
+    float32 elsewhere.
     """
     wanted = config.optimisation.precision
     if wanted != "auto":
@@ -38,23 +33,23 @@ def choose_precision(config: TrialConfig, device: torch.device) -> torch.dtype:
         return torch.float32
     if device.type != "cpu":
         return torch.bfloat16
-    return _quicker_on_cpu(config.model, config.data.image_size_px, torch.get_num_threads())
+    return _faster_on_cpu(config.model, config.data.image_size_px, torch.get_num_threads())
 
 
 def scoring_precision(recorded: str, device: torch.device) -> torch.dtype:
-    """That in which a member was scored, if `device` computes in it; else float32."""
+    """Return the precision in which a member was scored, or float32 if `device` lacks it."""
     return PRECISIONS[recorded] if has_bfloat16(device) else torch.float32
 
 
 def describe_scoring(recorded: Mapping[int, str], device: torch.device) -> str:
-    """A line where `device` scores members in another precision than their thresholds came from.
+    """Say that `device` scores members in another precision than they were validated in.
 
     Args:
         recorded: Trial → precision in which its member was validated.
-        device: Where it is scored now.
+        device: Device that scores the members.
 
     Returns:
-        The line, or "" where there is nothing to say.
+        A line, or "" if all precisions are the same.
     """
     others = [
         str(trial)
@@ -71,37 +66,42 @@ def describe_scoring(recorded: Mapping[int, str], device: torch.device) -> str:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether it computes in bfloat16, and does not only emulate it."""
+    """Whether a device computes in bfloat16 and does not only emulate it."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return bool(torch.cpu._is_avx512_bf16_supported())
 
 
 def name_precision(precision: torch.dtype) -> str:
-    """`float32` or `bfloat16`."""
+    """Return `float32` or `bfloat16`."""
     return str(precision).removeprefix("torch.")
 
 
+def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
+    """Return a context in which a network computes in `precision`; its weights stay float32."""
+    return torch.autocast(device.type, precision, enabled=precision != torch.float32)
+
+
 @cache
-def _quicker_on_cpu(model: ModelConfig, image_size_px: int, threads: int) -> torch.dtype:
-    """The quicker precision of a training step, by trying; remembered by what decides it."""
+def _faster_on_cpu(model: ModelConfig, image_size_px: int, threads: int) -> torch.dtype:
+    """Time training steps in both precisions and return the faster one."""
     with torch.random.fork_rng(devices=[]):
         network = build_model(model.backbone).to(memory_format=torch.channels_last)
     choose_trainable(network, model, epoch=model.frozen_epochs + 1)
     images = torch.ones(TRIED_BATCH, 3, image_size_px, image_size_px)
     images = images.contiguous(memory_format=torch.channels_last)
     seconds = {torch.float32: float("inf"), torch.bfloat16: float("inf")}
-    for _ in range(TRIED_STEPS):  # in turns: what else runs slows both down
+    for _ in range(TRIED_STEPS):  # by turns, so that other load slows both down
         for precision in seconds:
-            began = time.perf_counter()
+            started = time.perf_counter()
             _step(network, images, precision)
-            seconds[precision] = min(seconds[precision], time.perf_counter() - began)
-    is_worth = seconds[torch.float32] > WORTH * seconds[torch.bfloat16]
+            seconds[precision] = min(seconds[precision], time.perf_counter() - started)
+    is_worth = seconds[torch.float32] > LEAST_SPEEDUP * seconds[torch.bfloat16]
     return torch.bfloat16 if is_worth else torch.float32
 
 
 def _step(network: nn.Module, images: torch.Tensor, precision: torch.dtype) -> None:
-    with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+    with autocast(images.device, precision):
         logits = network(images)
     network.zero_grad(set_to_none=True)
     logits.float().square().sum().backward()

@@ -1,15 +1,14 @@
-"""A file of weights, as people save them → tensors in the names of a backbone.
+"""A file of weights as people save them → tensors in the names of a backbone.
 
 DataParallel and DDP put `module.` before every name, Lightning and other trainers a name of their
 own, torch.compile `_orig_mod.`; a checkpoint holds the tensors beside an epoch and an optimizer.
-All of that is seen through. Nothing but tensors, numbers and text is unpickled.
+All of these can be read. Nothing but tensors, numbers and text is unpickled.
 """
 
 import re
 import warnings
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,37 +21,28 @@ from ensemble.base.errors import InputError, short_repr
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")
 NUM_NAMED = 3
-MOST_WORDS = 8  # of a prefix: _orig_mod.module.model.backbone. and the like
+MOST_WORDS = 8  # of a prefix such as _orig_mod.module.model.backbone.
 SAVE = "torch.save(model.state_dict(), 'FILE')"
-# what to do with a file that holds more than tensors; its owner knows whether to trust it
+# for a file that holds more than tensors, if its owner trusts it
 CONVERT = (
     "import torch; x = torch.load({path}, map_location='cpu', weights_only=False); "
     "torch.save(x.get('state_dict', x) if isinstance(x, dict) else x.state_dict(), 'tensors.pth')"
 )
 
 
-@dataclass(frozen=True)
-class FoundWeights:
-    """Tensors of a file.
-
-    Attributes:
-        tensors: In the names that the backbone has; of its last layer whatever the file has.
-        prefix: What stood before each name.
-        left_out: Names of the file that do not begin with `prefix`.
-    """
-
-    tensors: dict[str, Tensor]
-    prefix: str
-    left_out: tuple[str, ...]
-
-
-def read_weights(path: Path, expected: Collection[str], *, backbone: str) -> FoundWeights:
+def read_weights(
+    path: Path, expected: Collection[str], *, backbone: str
+) -> tuple[dict[str, Tensor], str]:
     """Read the tensors of a network from a file, wherever they stand in it.
 
     Args:
         path: .safetensors, a state dict, or a checkpoint that holds one.
-        expected: Names that the network must find; they tell what stands before each name.
+        expected: Names of tensors that the network must get.
         backbone: Name of the network, for people.
+
+    Returns:
+        Tensors in the names of the backbone (those of its last layer as the file has them), and
+        what was ignored in the file, for people; "" for nothing.
 
     Raises:
         InputError: The file is missing, holds more than tensors, or two networks that both fit.
@@ -74,11 +64,13 @@ def read_weights(path: Path, expected: Collection[str], *, backbone: str) -> Fou
     (prefix, count), *_ = prefixes.most_common(1) or [("", 0)]
     if 2 * count < len(expected):
         prefix = ""  # another network, which has some of the names by chance
-    return FoundWeights(
-        {name.removeprefix(prefix): t for name, t in loaded.items() if name.startswith(prefix)},
-        prefix,
-        tuple(name for name in loaded if not name.startswith(prefix)),
-    )
+    ignored = [f"names without their {prefix!r}"] if prefix else []
+    if left_out := [short_repr(name) for name in loaded if not name.startswith(prefix)]:
+        ignored.append(f"left out: {name_first(left_out)}")
+    tensors = {
+        name.removeprefix(prefix): t for name, t in loaded.items() if name.startswith(prefix)
+    }
+    return tensors, "; ".join(ignored)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -91,13 +83,13 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _prefixes(name: str) -> list[str]:
-    """What may stand before a name of the network: nothing, or its first words."""
+    """List the possible prefixes of a name: nothing, or its first words."""
     words = name.split(".", MOST_WORDS)[:-1]
     return ["".join(f"{word}." for word in words[:count]) for count in range(len(words) + 1)]
 
 
 def name_first(names: Sequence[str]) -> str:
-    """The first three names, and how many more there are."""
+    """Name the first three, and say how many more there are."""
     more = len(names) - NUM_NAMED
     return ", ".join(names[:NUM_NAMED]) + (f" and {more} more" if more > 0 else "")
 
@@ -108,7 +100,7 @@ def _load(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
-        with warnings.catch_warnings():  # of what a strange file makes torch do
+        with warnings.catch_warnings():  # about strange files
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except (safetensors.SafetensorError, OSError) as error:
@@ -118,7 +110,7 @@ def _load(path: Path) -> Any:
 
 
 def _why_not(text: str, path: Path, error: Exception) -> str:
-    """Why torch could not read a file as tensors, and what to do."""
+    """Say why torch could not read a file as tensors, and what to do."""
     if "TorchScript" in text:
         return (
             "a TorchScript program, not a file of tensors; where you trust it, save its tensors: "
@@ -136,7 +128,7 @@ def _why_not(text: str, path: Path, error: Exception) -> str:
 
 
 def _unwrap(loaded: Any, path: Path) -> dict[str, Tensor]:
-    """The names and tensors in what was loaded, out of whatever holds them."""
+    """Find the names and tensors in a loaded file, and check that they are ones."""
     for _ in range(len(WRAPPERS)):
         if not isinstance(loaded, Mapping) or _is_state_dict(loaded):
             break

@@ -186,10 +186,10 @@ def _place_member(run: Path, number: int, result: dict[str, Any]) -> None:
     write_member(
         member_folder(run, number),
         build_model("small_cnn"),
-        config,
+        np.zeros(100, np.float32),
+        config=config,
         epoch=result["epoch"],
         metrics={"val_f1": result["best_val_f1"]},
-        val_margins=np.zeros(100, np.float32),
         precision="float32",
         trial=number,
         split_digest="split",

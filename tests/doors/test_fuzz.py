@@ -71,10 +71,15 @@ from ensemble.run.members import open_members
 from ensemble.search.space_file import load_space
 from ensemble.selection.choice import open_choice
 from ensemble.training.backbones import build_model
-from ensemble.training.checkpoint import Member, open_member
+from ensemble.training.checkpoint import (
+    Member,
+    load_state,
+    open_member,
+    save_state,
+    write_state_tensors,
+)
 from ensemble.training.initial_weights import make_initial_state
 from ensemble.training.loop import Epoch
-from ensemble.training.state import load_state, save_state, write_tensors
 from ensemble.training.weights_file import read_tensors
 
 SPACES = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.toml"))
@@ -336,7 +341,7 @@ def sent(
     sent = tmp_path_factory.mktemp("sent")
     (sent / "state").mkdir()
     momentum = {"step": torch.zeros(1)}
-    tensors = write_tensors(sent / "state", torch.nn.Linear(2, 2, bias=False), 1, momentum)
+    tensors = write_state_tensors(sent / "state", torch.nn.Linear(2, 2, bias=False), 1, momentum)
     save_state(sent / "state", make_epoch(margins=[0.5]), tensors, identity="this run")
     member = write_member(sent / "run" / "members" / "0000")
     choice = make_choice({0: str(member.record.weights_sha256)})

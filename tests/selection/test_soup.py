@@ -10,7 +10,7 @@ from torch import nn
 from ensemble.data.batches import SplitTiles
 from ensemble.selection.soup import estimate_batch_norm, make_soup, write_soup
 from ensemble.training.backbones import build_model
-from ensemble.training.checkpoint import Member, open_member, save_member
+from ensemble.training.checkpoint import Member, open_member, write_member
 from ensemble.training.config import TrialConfig
 from ensemble.training.loop import Epoch
 from ensemble.training.member import TrainingData
@@ -30,11 +30,13 @@ def make_members(
                 layer.running_mean.normal_()
         members = []
         for trial in range(2):
-            save_member(
+            epoch = make_epoch(margins=[0.0])
+            write_member(
                 tmp_path / str(trial),
                 model,
-                make_epoch(margins=[0.0]),
-                make_trial_config(
+                epoch.val_margins,
+                **epoch.describe_result(),
+                config=make_trial_config(
                     model={"backbone": "mobilenet_v3_small", "fine_tuning": fine_tuning}
                 ),
                 trial=trial,

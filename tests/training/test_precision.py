@@ -6,7 +6,7 @@ import torch
 from ensemble.training import precision as precision_module
 from ensemble.training.config import ModelConfig
 from ensemble.training.precision import (
-    _quicker_on_cpu,
+    _faster_on_cpu,
     choose_precision,
     describe_scoring,
     has_bfloat16,
@@ -45,21 +45,21 @@ def test_the_quicker_precision_is_chosen_and_remembered(monkeypatch, slow, expec
 
     monkeypatch.setattr(precision_module, "_step", step)
     monkeypatch.setattr(precision_module.time, "perf_counter", lambda: clock[0])
-    _quicker_on_cpu.cache_clear()
+    _faster_on_cpu.cache_clear()
     model = ModelConfig(backbone="small_cnn")
-    assert _quicker_on_cpu(model, 16, 1) == expected
+    assert _faster_on_cpu(model, 16, 1) == expected
     tried = len(steps)
-    assert _quicker_on_cpu(model, 16, 1) == expected
+    assert _faster_on_cpu(model, 16, 1) == expected
     assert len(steps) == tried
-    _quicker_on_cpu(model, 32, 1)
+    _faster_on_cpu(model, 32, 1)
     assert len(steps) == 2 * tried
-    _quicker_on_cpu.cache_clear()
+    _faster_on_cpu.cache_clear()
 
 
 def test_trying_computes_in_both_precisions_and_leaves_the_global_generator():
-    _quicker_on_cpu.cache_clear()
+    _faster_on_cpu.cache_clear()
     before = torch.get_rng_state()
-    assert _quicker_on_cpu(ModelConfig(backbone="small_cnn"), 16, 1) in (
+    assert _faster_on_cpu(ModelConfig(backbone="small_cnn"), 16, 1) in (
         torch.float32,
         torch.bfloat16,
     )

@@ -22,12 +22,17 @@ from torch import Tensor
 from ensemble.base.errors import InputError
 from ensemble.data.batches import SplitTiles
 from ensemble.training import member as member_module
-from ensemble.training.checkpoint import open_member
+from ensemble.training.checkpoint import (
+    load_state,
+    open_member,
+    remove_state,
+    save_state,
+    write_state_tensors,
+)
 from ensemble.training.config import TrialConfig
 from ensemble.training.initial_weights import digest_tensors, make_initial_state, save_initial_state
 from ensemble.training.loop import Epoch
 from ensemble.training.member import TrainingData, train_member
-from ensemble.training.state import load_state, remove_state, save_state, write_tensors
 
 MakeTiles = Callable[..., SplitTiles]
 MakeConfig = Callable[..., TrialConfig]
@@ -290,7 +295,7 @@ def test_state_that_cannot_be_written_leaves_the_one_before(
     monkeypatch.setattr(Path, "replace", fail)
 
     def save() -> None:
-        tensors = write_tensors(cut, torch.nn.Identity(), 3, epoch.optimizer_state)
+        tensors = write_state_tensors(cut, torch.nn.Identity(), 3, epoch.optimizer_state)
         save_state(cut, epoch, tensors, identity=identity)
 
     with pytest.raises(InputError, match="cut"):
