@@ -75,7 +75,7 @@ def _replace_last_layer(model: nn.Module, name: str, dropout: float) -> None:
         del owner[int(key) + 1]  # the ReLU behind it: a logit may be negative
     else:
         layer = nn.Linear(last.in_features, 2)
-    if isinstance(owner, nn.Sequential) and isinstance(owner[int(key) - 1], nn.Dropout):
+    if key.isdigit() and isinstance(owner[int(key) - 1], nn.Dropout):
         owner[int(key) - 1] = nn.Dropout(dropout)
     else:
         layer = nn.Sequential(nn.Dropout(dropout), layer)
