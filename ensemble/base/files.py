@@ -5,6 +5,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,21 +14,15 @@ from typing import Any
 
 import pandas as pd
 
-from ensemble.base.cells import protect, unprotect
 from ensemble.base.errors import InputError, short_repr, writing
 from ensemble.base.locks import lock
 
 MAX_COLUMNS = 1000  # pandas takes minutes for a hundred thousand
-MISSING = (
-    "",
-    "NaN",
-    "nan",
-    "NA",
-    "N/A",
-    "None",
-    "NULL",
-    "null",
-)  # a missing number, as others write it
+# a missing number, as other programs write it
+MISSING = ("", "NaN", "nan", "NA", "N/A", "None", "NULL", "null")
+# text that a spreadsheet would run as a formula, which a foreign .zip may hold as a name of a file
+# (https://owasp.org/www-community/attacks/CSV_Injection), and such text as it is written here
+_FORMULA, _WRITTEN_FORMULA = re.compile(r"'*[=+\-@\t\r]"), re.compile(r"'+[=+\-@\t\r]")
 MAX_TOML_BYTES = 32 * 1024  # parsing a dotted key takes time quadratic in its length
 
 
@@ -269,3 +264,17 @@ def read_table(
             raise InputError(f"{path} has no column {short_repr(name)}")
     texts = [name for name in text if name in table]
     return table.assign(**{name: table[name].map(unprotect) for name in texts})
+
+
+def protect(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with an apostrophe before text that a spreadsheet would run."""
+    return table.map(_protect_cell) if len(table) else table
+
+
+def unprotect(text: str) -> str:
+    """Return the text that `protect` wrote as `text`."""
+    return text[1:] if _WRITTEN_FORMULA.match(text) else text
+
+
+def _protect_cell(cell: Any) -> Any:
+    return f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) else cell

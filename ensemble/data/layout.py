@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ensemble.base.cells import unprotect
 from ensemble.base.errors import InputError, short_repr
+from ensemble.base.files import unprotect
 
 
 @dataclass(frozen=True)

@@ -7,19 +7,12 @@ from typing import NamedTuple
 
 
 class Backbone(NamedTuple):
-    """Names of the parts of a network that training and explanation need.
+    """Names of the parts of a network that training and explanation need."""
 
-    Attributes:
-        last_layer: Name of the last layer, which the head replaces; all else is the backbone.
-        last_map: Name of the module after which no layer looks at neighbouring places.
-        is_channels_last: Whether the output of `last_map` is (B, H, W, C), not (B, C, H, W).
-        filters: Filters of each convolution of a `SmallCNN`; empty for a network of torchvision's.
-    """
-
-    last_layer: str
-    last_map: str = "features"
-    is_channels_last: bool = False
-    filters: tuple[int, ...] = ()
+    last_layer: str  #: the layer that the head replaces; all else is the backbone
+    last_map: str = "features"  #: the module after which no layer looks at neighbouring places
+    is_channels_last: bool = False  #: whether its output is (B, H, W, C), not (B, C, H, W)
+    filters: tuple[int, ...] = ()  #: of each convolution of a `SmallCNN`; none of torchvision's
 
 
 BACKBONES = {

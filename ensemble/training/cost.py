@@ -4,7 +4,6 @@ The network is built on torch's meta device, which has shapes and no numbers.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -22,43 +21,27 @@ OPTIMIZER_TENSORS = {"adam": 2, "adamw": 2, "sgd": 1}  # per parameter, of its s
 
 
 class Layer(NamedTuple):
-    """A module that has parameters of its own, or no modules in it.
-
-    `shape` is that of its output for one image, without the batch; None if it is never called.
-    """
+    """A module that has parameters of its own, or no modules in it."""
 
     name: str
     kind: str
-    shape: tuple[int, ...] | None
+    shape: tuple[int, ...] | None  #: of its output for one image; None if it is never called
     num_parameters: int
     num_trainable: int
 
 
-@dataclass(frozen=True)
-class Summary:
-    """What a configuration costs.
+class Summary(NamedTuple):
+    """What a configuration costs."""
 
-    Attributes:
-        layers: Layers in the order of the network.
-        backbone_parameters: Number of parameters of the backbone.
-        head_parameters: Number of parameters of the head.
-        trainable_backbone: Parameters of the backbone that are trained in the last epoch.
-        trainable_head: Parameters of the head that are trained.
-        weight_bytes: Size of the network: parameters and BatchNorm statistics.
-        optimizer_bytes: Size of the gradients and of what the optimizer keeps.
-        activation_bytes: Size of what a forward pass keeps for the backward pass, in float32.
-        multiply_adds: Multiply-adds of the forward pass of one image.
-    """
-
-    layers: list[Layer]
+    layers: list[Layer]  #: in the order of the network
     backbone_parameters: int
     head_parameters: int
-    trainable_backbone: int
+    trainable_backbone: int  #: parameters that are trained in the last epoch
     trainable_head: int
-    weight_bytes: int
-    optimizer_bytes: int
-    activation_bytes: int
-    multiply_adds: int
+    weight_bytes: int  #: of parameters and BatchNorm statistics
+    optimizer_bytes: int  #: of gradients and of what the optimizer keeps
+    activation_bytes: int  #: of what a forward pass keeps for the backward pass, in float32
+    multiply_adds: int  #: of the forward pass of one image
 
 
 def summarise(config: TrialConfig) -> Summary:

@@ -27,19 +27,12 @@ from ensemble.training.weights_file import name_first, read_weights
 
 @dataclass(frozen=True)
 class InitialState:
-    """Initial weights of all trials of a backbone.
+    """Initial weights of all trials of a backbone."""
 
-    Attributes:
-        tensors: Complete state of the network, head included.
-        origin: Source of the weights, for people.
-        digest: SHA-256 of names, shapes and bytes.
-        note: What was ignored in a file, for people; "" for nothing.
-    """
-
-    tensors: dict[str, Tensor]
-    origin: str
-    digest: str
-    note: str = ""
+    tensors: dict[str, Tensor]  #: complete state of the network, head included
+    origin: str  #: source of the weights, for people
+    digest: str  #: SHA-256 of names, types, shapes and bytes
+    note: str = ""  #: what was ignored in a file, for people
 
     def describe(self) -> str:
         """Describe the source of the weights and what was ignored in it."""

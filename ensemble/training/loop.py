@@ -40,38 +40,22 @@ class DivergedError(RuntimeError):
 
 
 class EpochFigures(BaseModel):
-    """The figures of one epoch: everything about it but its tensors.
-
-    Attributes:
-        number: Number of the epoch, from 1.
-        train_loss: Mean of the minimised loss over the epoch's augmented tiles.
-        train_accuracy: Accuracy on those tiles at probability 0.5.
-        learning_rate: Learning rate of the head at the epoch's end.
-        val_metrics: Figures of the validation split, named as in `validation_metrics`.
-        improved: Whether the validation F1 is the best so far (that of the first epoch always is).
-        best_val_f1: Best validation F1 so far.
-        epochs_since_best: Number of epochs since the best one; 0 if this is the best.
-        train_seconds: Duration of the training.
-        val_seconds: Duration of the validation.
-        images_per_second: Training images of all workers per second of training.
-        last: Whether the run ends here.
-        precision: Precision of training and validation.
-    """
+    """The figures of one epoch: everything about it but its tensors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     number: int = Field(ge=1)
-    train_loss: float
-    train_accuracy: float
-    learning_rate: float
-    val_metrics: dict[str, float]
-    improved: bool
+    train_loss: float  #: mean of the minimised loss over the epoch's augmented tiles
+    train_accuracy: float  #: on those tiles, at probability 0.5
+    learning_rate: float  #: of the head, at the epoch's end
+    val_metrics: dict[str, float]  #: named as in `validation_metrics`
+    improved: bool  #: whether the validation F1 is the best so far
     best_val_f1: float
     epochs_since_best: int = Field(ge=0)
     train_seconds: float
     val_seconds: float
-    images_per_second: float
-    last: bool
+    images_per_second: float  #: training images of all workers, per second of training
+    last: bool  #: whether the run ends here
     precision: Literal["float32", "bfloat16"]
 
     def row(self) -> dict[str, Any]:
@@ -87,20 +71,14 @@ class EpochFigures(BaseModel):
 
 
 class Epoch(EpochFigures):
-    """One epoch: its figures and its tensors.
-
-    Attributes:
-        val_margins: (N,) float32 logit differences of the validation tiles.
-        batch_losses: (steps,) float32 losses of this worker's share of each batch; empty for an
-            epoch that was read from disk.
-        optimizer_state: The optimizer's tensors as `<kind>.<parameter>`; the next epoch changes
-            them.
-    """
+    """One epoch: its figures and its tensors."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
-    val_margins: np.ndarray = Field(repr=False)
+    val_margins: np.ndarray = Field(repr=False)  #: (N,) float32 logit differences
+    #: (steps,) float32 losses of this worker's batches; empty if the epoch was read from disk
     batch_losses: np.ndarray = Field(repr=False)
+    #: tensors as `<kind>.<parameter>`, which the next epoch changes
     optimizer_state: dict[str, Tensor] = Field(repr=False)
 
     def describe_result(self) -> dict[str, Any]:

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ensemble.base.cells import protect, unprotect
-from ensemble.base.files import read_table, write_table
+from ensemble.base.files import protect, read_table, unprotect, write_table
 from ensemble.evaluation.mistakes import correct_labels, read_labels
 
 NAMES = ["=1+1.jpg", "+1.jpg", "-1.jpg", "@SUM(A1).jpg", "\ta.jpg", "'=1.jpg", "''.jpg", "a=1", ""]
