@@ -28,7 +28,7 @@ def find_photographs(
         names: Paths of the tiles inside the data.
         classes: Classes of the tiles.
         surfaces: Surface of each tile: equal names on two surfaces are two photographs.
-        layout: What the person states.
+        layout: Layout of the data, as the person states it.
 
     Returns:
         Columns `photograph`, empty where it is not known, and those of `row_in_photograph`,
@@ -69,7 +69,7 @@ def check_photographs(tiles: pd.DataFrame, layout: Layout, max_bad_tiles: int) -
 
     Args:
         tiles: Table of `tile` and `photograph`, without copies; some have a photograph.
-        layout: What the person states, which must hold for every tile.
+        layout: Layout of the data, which must hold for every tile.
         max_bad_tiles: Number that may be left out where names tell the photograph.
 
     Raises:
@@ -97,7 +97,7 @@ def doubt_photographs(tiles: pd.DataFrame, layout: Layout) -> str | None:
 
     Args:
         tiles: Table of `tile`, `photograph` and `label`.
-        layout: What the person states, which leaves no doubt.
+        layout: Layout of the data; what a person states leaves no doubt.
     """
     named = tiles[tiles["photograph"] != ""]
     if is_stated(layout) or named.empty:

@@ -33,7 +33,7 @@ def prepare_data(
 
     Args:
         data: Path of a folder or a .zip, or `synthetic` or `synthetic:SEED`, which is drawn.
-        layout: What the person states about them.
+        layout: Layout of the data, as the person states it.
         split_seed: Seed of the split.
         leaky_split: Whether to split tiles rather than photographs, to show what leakage is worth.
         max_bad_tiles: Largest number of tiles to leave out before it is an error; see `pack`.

@@ -30,7 +30,7 @@ class Source:
 
     Attributes:
         path: Path of the folder or .zip.
-        layout: How it was read.
+        layout: Layout by which it was read.
         tiles: One row a tile, sorted by name: `tile` (path inside the source), `photograph` (empty
             where it is not known), `surface` (empty where there is one), `label` (1 = cracked),
             `folder_label` (before a list of corrections), `split_folder` (train, val, test or
@@ -65,7 +65,7 @@ def open_source(path: Path, layout: Layout = Layout()) -> Source:  # noqa: B008 
 
     Args:
         path: Path of a folder or a .zip.
-        layout: What the person states about it.
+        layout: Layout of the data, as the person states it.
 
     Raises:
         InputError: There are no tiles, the classes cannot be told apart, what the person states
