@@ -17,6 +17,7 @@ from ensemble.base.door import run_command
 from ensemble.base.errors import InputError
 from ensemble.base.files import read_object
 from ensemble.base.provenance import describe_code_and_machine
+from ensemble.base.wording import plural
 from ensemble.run.members import find_run, open_members, read_validation
 from ensemble.selection.cross_validation import cross_validate
 from ensemble.training.metrics import margins_to_probabilities
@@ -48,8 +49,9 @@ def main() -> None:
     )
     gains = {name: describe_gain(table, name) for name in FIGURES}
     for name, gain in gains.items():
+        sets = f"{plural(len(table), 'set')} of members"
         print(
-            f"{name}: corrected minus plain {gain['mean']:+.4f} over {len(table)} sets of members "
+            f"{name}: corrected minus plain {gain['mean']:+.4f} over {sets} "
             f"({gain['smallest']:+.4f} to {gain['largest']:+.4f}), {gain['of_all_members']:+.4f} "
             "for all members together"
         )
