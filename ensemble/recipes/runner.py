@@ -160,7 +160,7 @@ class RecipeRun:
     ) -> None:
         """Train to the end, and write and print each epoch."""
         number = origin["trial"]
-        events = TrialEvents(self.folder / "tensorboard" / f"{number:04}", config.model_dump())
+        events = TrialEvents(self.folder / "tensorboard" / f"{number:04}", config)
         has_ended = False
         try:
             for epoch in train_member(

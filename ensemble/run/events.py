@@ -29,10 +29,9 @@ def epoch_figures(row: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def hyperparameters(config: dict[str, Any]) -> dict[str, float | str]:
-    """Flatten a `TrialConfig` (nested dictionaries) to `section.name: value`, but for None."""
-    settings = flatten(TrialConfig.model_validate(config))
-    return {name: value for name, value in settings.items() if value is not None}
+def hyperparameters(config: TrialConfig) -> dict[str, float | str]:
+    """Flatten a configuration to `section.name: value`; unset settings are left out."""
+    return {name: value for name, value in flatten(config).items() if value is not None}
 
 
 class TrialEvents:
@@ -40,10 +39,10 @@ class TrialEvents:
 
     Args:
         folder: Folder of the trial; made at its first epoch.
-        config: A `TrialConfig` as nested dictionaries.
+        config: Configuration that is trained.
     """
 
-    def __init__(self, folder: Path, config: dict[str, Any]):
+    def __init__(self, folder: Path, config: TrialConfig):
         self._folder, self._config = folder, config
         self._epochs: EventsWriter | None = None
         self._batches: EventsWriter | None = None

@@ -162,7 +162,7 @@ def _search(
             request,
             pack_folder=packed.folder,
             storage=plan.storage,
-            shared=share_run(plan.storage, folder, packed) if plan.storage else None,
+            layout=share_run(plan.storage, folder, packed) if plan.storage else None,
             trackers=trackers,
             console=console,
         )

@@ -7,7 +7,7 @@ import optuna
 from ray.tune.schedulers import ASHAScheduler
 
 from ensemble.search.space import Space
-from ensemble.search.study import FINISHED_STATES
+from ensemble.search.study import finished_trials
 
 
 def make_early_stopping(space: Space, study: optuna.Study) -> ASHAScheduler:
@@ -21,7 +21,7 @@ def make_early_stopping(space: Space, study: optuna.Study) -> ASHAScheduler:
         grace_period=min(space.early_stopping.grace_epochs, epochs),
         reduction_factor=space.early_stopping.reduction_factor,
     )
-    for stored in study.get_trials(deepcopy=False, states=FINISHED_STATES):
+    for stored in finished_trials(study):
         trial: Any = SimpleNamespace(trial_id=f"stored-{stored.number}")
         scheduler.on_trial_add(None, trial)
         for epoch, best in sorted(stored.intermediate_values.items()):

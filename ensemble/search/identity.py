@@ -69,6 +69,6 @@ def share_run(storage: Storage, folder: Path, packed: Pack) -> StorageLayout:
     digest = hashlib.sha256(
         record.read_bytes() + packed.record["split_digest"].encode()
     ).hexdigest()
-    shared = StorageLayout(f"{folder.name}-{digest[:8]}", pack, sha256)
-    storage.push(folder / "initial", shared.initial)
-    return shared
+    layout = StorageLayout(run=f"{folder.name}-{digest[:8]}", pack=pack, pack_sha256=sha256)
+    storage.push(folder / "initial", layout.initial)
+    return layout

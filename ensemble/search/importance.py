@@ -15,7 +15,9 @@ from pathlib import Path
 import numpy as np
 import optuna
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
+
+from ensemble.search.study import finished_trials
 
 LEAST_TRIALS = 16  # four of them are the best quarter
 BEST_SHARE = 0.25
@@ -87,7 +89,7 @@ def _read_trials(study_file: Path) -> list[FrozenTrial]:
         storage = optuna.storages.RDBStorage(f"sqlite:///{folder}/study.db")
         try:
             study = optuna.load_study(study_name=None, storage=storage)
-            trials = study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
+            trials = finished_trials(study)
         finally:
             storage.engine.dispose()
     return [

@@ -16,6 +16,7 @@ from ensemble.run.events import epoch_figures
 from ensemble.search.forecast import Forecast
 from ensemble.search.stopping import Stopping
 from ensemble.search.tables import StudyTables
+from ensemble.search.task import Task
 
 NUM_BEST = 5
 LOOK_EVERY_SECONDS = 2.0
@@ -275,12 +276,9 @@ class Progress(tune.Callback):
 
 
 def _describe(trial: Any) -> RunningTrial:
-    config = trial.config["config"]
-    return RunningTrial(
-        number=trial.config["number"],
-        backbone=config["model"]["backbone"],
-        num_epochs=config["optimisation"]["epochs"],
-    )
+    task = Task.model_validate(trial.config)
+    config = task.config
+    return RunningTrial(task.number, config.model.backbone, config.optimisation.epochs)
 
 
 def _clock(seconds: float) -> str:

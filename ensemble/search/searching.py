@@ -4,7 +4,7 @@ Continuing is the normal way in: the study's file says what is done, and the sam
 from there. Tune's own state is written to a scratch folder, never read, and thrown away.
 """
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,9 +34,9 @@ from ensemble.search.stopping import (
     stop_on_signals,
 )
 from ensemble.search.study import (
-    FINISHED_STATES,
     count_finished,
     find_best,
+    finished_trials,
     let_running_wait,
     make_durable,
     open_study,
@@ -59,7 +59,7 @@ class Search:
         request: What else the search is asked to do.
         pack_folder: Of the tiles.
         storage: Storage through which they and the members travel to other nodes, if any.
-        shared: Where they lie on it.
+        layout: Where they lie on it.
         trackers: Callbacks that show the run in other tools.
         console: Of the person.
 
@@ -77,12 +77,12 @@ class Search:
         *,
         pack_folder: Path,
         storage: Storage | None,
-        shared: StorageLayout | None,
+        layout: StorageLayout | None,
         trackers: list[tune.Callback],
         console: Console,
     ):
         self._folder, self._space, self._budget = folder, space, budget
-        self._request, self._pack_folder, self._shared = request, pack_folder, shared
+        self._request, self._pack_folder, self._layout = request, pack_folder, layout
         self._trackers = trackers
         self._storage = storage
         log = partial(console.print, highlight=False, soft_wrap=True)
@@ -210,14 +210,14 @@ class Search:
                 best_val_f1=max(trial.intermediate_values.values()),
                 stopped_early=trial.state == TrialState.PRUNED,
             )
-            for trial in self._study.get_trials(deepcopy=False, states=FINISHED_STATES)
+            for trial in finished_trials(self._study)
         ]
 
     def _make_task(self, number: int, config: TrialConfig) -> dict[str, Any]:
         budget = self._budget
         task = Task(
             number=number,
-            config=config.model_dump(),
+            config=config,
             pack_folder=str(self._pack_folder),
             initial_folder=str(self._folder / "initial"),
             member_folder=str(member_folder(self._folder, number)),
@@ -225,14 +225,14 @@ class Search:
             cpus_per_worker=budget.cpus_per_worker,
             gpus_per_worker=budget.gpus_per_worker,
             threads_per_worker=budget.threads_per_worker,
-            shared=asdict(self._shared) if self._shared else None,
+            storage=self._layout,
         )
-        return asdict(task)
+        return task.model_dump()
 
     def _collect(self, number: int) -> None:
         """Bring a trial's member from the storage, before the study says that it ended."""
-        if self._storage is not None and self._shared is not None:
-            self._storage.fetch(self._shared.member(number), member_folder(self._folder, number))
+        if self._storage is not None and self._layout is not None:
+            self._storage.fetch(self._layout.member(number), member_folder(self._folder, number))
 
     def _end(self, number: int) -> None:
         """The study knows how a trial ended."""
@@ -245,14 +245,14 @@ class Search:
     def _forget(self, number: int) -> None:
         """Remove what only a trial that goes on would need."""
         remove_state(member_folder(self._folder, number))
-        if self._storage is not None and self._shared is not None:
-            self._storage.delete(self._shared.member(number))
+        if self._storage is not None and self._layout is not None:
+            self._storage.delete(self._layout.member(number))
 
     def _settle(self) -> None:
         """Bring weights and tables in line with the study."""
-        trials = self._study.get_trials(deepcopy=False)
+        failed = self._study.get_trials(deepcopy=False, states=[TrialState.FAIL])
         self._retention.keep_best(
-            finished=[trial.number for trial in trials if trial.state in FINISHED_STATES],
-            failed=[trial.number for trial in trials if trial.state == TrialState.FAIL],
+            finished=[trial.number for trial in finished_trials(self._study)],
+            failed=[trial.number for trial in failed],
         )
         self._tables.write_trials(self._study)

@@ -13,20 +13,21 @@ from optuna.distributions import (
     IntDistribution,
     distribution_to_json,
 )
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from ensemble.training.config import TrialConfig, derive_seed, flatten, parse_config, unflatten
+from ensemble.training.config import (
+    Section,
+    TrialConfig,
+    derive_seed,
+    flatten,
+    parse_config,
+    unflatten,
+)
 
 SettingValue = str | int | float | bool
 
 
-class Strict(BaseModel):
-    """Refuses unknown keys, converted types and numbers that are none."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class EarlyStopping(Strict):
+class EarlyStopping(Section):
     """ASHA's settings: after 1, 3, 9 … `grace_epochs` all but one in `reduction_factor` stop."""
 
     grace_epochs: int = Field(1, ge=1, le=10_000)

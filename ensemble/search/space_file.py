@@ -34,10 +34,10 @@ from ensemble.search.space import (
     Parameter,
     SettingValue,
     Space,
-    Strict,
     applies,
 )
 from ensemble.training.config import (
+    Section,
     TrialConfig,
     explain_validation,
     flatten,
@@ -46,7 +46,7 @@ from ensemble.training.config import (
 )
 
 
-class _Range(Strict):
+class _Range(Section):
     low: float
     high: float
     log: bool = False
@@ -61,12 +61,12 @@ class _Range(Strict):
         return self
 
 
-class _Choices(Strict):
+class _Choices(Section):
     choices: list[SettingValue] = Field(min_length=1)
     when: dict[str, list[SettingValue]] = Field(default_factory=dict)
 
 
-class _File(Strict):
+class _File(Section):
     question: str
     weights: Literal["imagenet", "none"] = "imagenet"
     workers_per_trial: int = Field(1, ge=1)

@@ -16,13 +16,13 @@ import sqlalchemy
 from optuna.trial import TrialState
 
 from ensemble.base.errors import InputError
+from ensemble.run.members import FINISHED_STATES
 from ensemble.search.database import connect
 from ensemble.search.request import Sampler
 from ensemble.search.space import Space
 from ensemble.training.config import derive_seed
 
 STUDY_NAME = "search"  # never the folder's: a run may be renamed, and its study is still its own
-FINISHED_STATES = (TrialState.COMPLETE, TrialState.PRUNED)
 # what Optuna and SQLAlchemy raise over a file whose bytes or rows are not as they wrote them
 DAMAGED = (
     sqlite3.Error,
@@ -101,7 +101,7 @@ def _open_study(
     num_asked = 0 if sampler == "qmc" else len(study.trials)  # QMC's sequence is one for all
     study.sampler = _make_sampler(sampler, derive_seed(seed, "sampler", num_asked) % 2**32)
     let_running_wait(study)
-    for trial in study.get_trials(deepcopy=False, states=FINISHED_STATES):
+    for trial in finished_trials(study):
         if not trial.intermediate_values:
             raise ValueError(f"trial {trial.number} is finished without a figure")
     for point in space.start_points():
@@ -159,9 +159,15 @@ def let_wait(study: optuna.Study, trial_id: int) -> None:
     study._storage.set_trial_state_values(trial_id, state=TrialState.WAITING)
 
 
+def finished_trials(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    """Trials that ended by themselves or by early stopping."""
+    states = [TrialState[name] for name in FINISHED_STATES]
+    return study.get_trials(deepcopy=False, states=states)
+
+
 def count_finished(study: optuna.Study) -> int:
     """Trials that ended by themselves or by early stopping."""
-    return len(study.get_trials(deepcopy=False, states=FINISHED_STATES))
+    return len(finished_trials(study))
 
 
 def find_best(study: optuna.Study) -> tuple[int, float]:
@@ -170,7 +176,8 @@ def find_best(study: optuna.Study) -> tuple[int, float]:
     Raises:
         ValueError: No trial is finished.
     """
-    finished = study.get_trials(deepcopy=False, states=FINISHED_STATES)
-    scores = {trial.number: max(trial.intermediate_values.values()) for trial in finished}
+    scores = {
+        trial.number: max(trial.intermediate_values.values()) for trial in finished_trials(study)
+    }
     number = max(scores, key=lambda number: (scores[number], -number))
     return number, scores[number]

@@ -7,7 +7,6 @@ after each epoch, so that any other node can go on from it.
 import os
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from ensemble.base.process import keep_freed_memory
 from ensemble.data.pack import PackError
 from ensemble.search.cluster.scratch import own, remove_abandoned
 from ensemble.search.cluster.storage import Storage, StorageError, local_pack
-from ensemble.training.config import TrialConfig
+from ensemble.training.config import Section, TrialConfig
 from ensemble.training.loop import DivergedError
 from ensemble.training.member import TrainingData, open_training_data, train_member
 
@@ -26,14 +25,13 @@ from ensemble.training.member import TrainingData, open_training_data, train_mem
 HINDRANCES = (CannotWriteError, PackError, StorageError, OSError)
 
 
-@dataclass(frozen=True)
-class StorageLayout:
-    """Where things lie on a storage; its URL, which may hold a password, is told otherwise.
+class StorageLayout(Section):
+    """Where things lie on a storage; its URL, which may hold a password, travels another way.
 
     Attributes:
         run: Folder of the run there; other weights to start from make it another folder.
         pack: Name of the pack there.
-        pack_sha256: SHA-256 of its `pack.json`.
+        pack_sha256: SHA-256 of the pack's `pack.json`.
     """
 
     run: str
@@ -50,25 +48,24 @@ class StorageLayout:
         return f"runs/{self.run}/members/{number:04}"
 
 
-@dataclass(frozen=True)
-class Task:
-    """One trial's task; plain values and absolute paths, so that it crosses process borders.
+class Task(Section):
+    """One trial's task; it crosses process borders as a dictionary and is validated behind them.
 
     Attributes:
-        number: Of the trial in the study.
-        config: A `TrialConfig` as nested dictionaries.
-        pack_folder: Of the tiles.
-        initial_folder: Of the states that backbones start from.
-        member_folder: Where the best epoch is kept.
-        workers_per_trial: Above 1, on Ray Train.
+        number: Number of the trial in the study.
+        config: Configuration that is trained.
+        pack_folder: Folder of the tiles.
+        initial_folder: Folder of the states that backbones start from.
+        member_folder: Folder in which the best epoch is kept.
+        workers_per_trial: Data-parallel workers; above 1 they run on Ray Train.
         cpus_per_worker: Cores that Ray gives to a worker.
-        gpus_per_worker: Likewise GPUs; 0 trains on the CPU.
-        threads_per_worker: Of torch.
-        shared: With a storage, as a dictionary; the three folders are then the driver's alone.
+        gpus_per_worker: GPUs that Ray gives to a worker; 0 trains on the CPU.
+        threads_per_worker: torch's threads in a worker.
+        storage: Layout of the storage, if there is one; the folders are then the driver's alone.
     """
 
     number: int
-    config: dict[str, Any]
+    config: TrialConfig
     pack_folder: str
     initial_folder: str
     member_folder: str
@@ -76,7 +73,7 @@ class Task:
     cpus_per_worker: float
     gpus_per_worker: float
     threads_per_worker: int
-    shared: dict[str, str] | None = None
+    storage: StorageLayout | None = None
 
 
 def open_task_data(task: Task, device: torch.device, storage_url: str | None) -> TrainingData:
@@ -86,11 +83,9 @@ def open_task_data(task: Task, device: torch.device, storage_url: str | None) ->
     if device.type == "cuda":
         torch.cuda.set_device(device)
     folder = Path(task.pack_folder)
-    if task.shared is not None and storage_url is not None:
-        shared = StorageLayout(**task.shared)
-        folder = local_pack(
-            Storage(storage_url), shared.pack, node_cache() / "packs", sha256=shared.pack_sha256
-        )
+    if task.storage is not None and storage_url is not None:
+        pack, sha256 = task.storage.pack, task.storage.pack_sha256
+        folder = local_pack(Storage(storage_url), pack, node_cache() / "packs", sha256=sha256)
     return open_training_data(folder, device)
 
 
@@ -98,16 +93,15 @@ def run_task(
     task: Task, data: TrainingData, storage_url: str | None, *, rank: int = 0
 ) -> Iterator[dict[str, Any]]:
     """Train the member of a task and yield a row an epoch, when its files are safe."""
-    config = TrialConfig.model_validate(task.config)
     place = None
-    if task.shared is not None and storage_url is not None:
-        place = _NodeFolder(task, StorageLayout(**task.shared), Storage(storage_url), rank)
+    if task.storage is not None and storage_url is not None:
+        place = _NodeFolder(task, task.storage, Storage(storage_url), rank)
+    initial_folder = place.initial if place else Path(task.initial_folder)
     epochs = train_member(
-        config,
+        task.config,
         data,
         trial=task.number,
-        initial_weights=(place.initial if place else Path(task.initial_folder))
-        / f"{config.model.backbone}.safetensors",
+        initial_weights=initial_folder / f"{task.config.model.backbone}.safetensors",
         folder=place.member if place else Path(task.member_folder),
         is_writer=rank == 0,
     )
@@ -124,18 +118,18 @@ def run_task(
 class _NodeFolder:
     """This process's own copy of what a trial reads and writes on the storage."""
 
-    def __init__(self, task: Task, shared: StorageLayout, storage: Storage, rank: int):
+    def __init__(self, task: Task, layout: StorageLayout, storage: Storage, rank: int):
         self._storage = storage
-        self._name = shared.member(task.number)
-        folder = node_cache() / "runs" / shared.run
+        self._name = layout.member(task.number)
+        folder = node_cache() / "runs" / layout.run
         self.initial = folder / "initial"
         self.member = folder / f"{task.number:04}-{secrets.token_hex(4)}"
         if rank == 0:  # other nodes may share this folder: only what nobody owns goes
             remove_abandoned(folder.glob("[0-9]*-*"))  # also of trials that are over
         self.member.mkdir(parents=True)
         self._lock = own(self.member)
-        if not (self.initial / f"{task.config['model']['backbone']}.safetensors").exists():
-            self._storage.fetch(shared.initial, self.initial)
+        if not (self.initial / f"{task.config.model.backbone}.safetensors").exists():
+            self._storage.fetch(layout.initial, self.initial)
         self._storage.fetch(self._name, self.member)
 
     def leave(self) -> None:

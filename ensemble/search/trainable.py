@@ -73,7 +73,7 @@ class TrialTrainable(tune.Trainable):
             self._workers.close()
 
     def _begin(self, task: dict[str, Any]) -> None:
-        self._task = Task(**task)
+        self._task = Task.model_validate(task)
         self._epochs = self._train()
 
     def _train(self) -> Generator[dict[str, Any], None, None]:
@@ -95,7 +95,7 @@ class TrialTrainable(tune.Trainable):
         return {**self._about(), kind: reason, "done": True}
 
     def _about(self) -> dict[str, Any]:
-        return {"number": self._task.number, "backbone": self._task.config["model"]["backbone"]}
+        return {"number": self._task.number, "backbone": self._task.config.model.backbone}
 
     def _result(self, row: dict[str, Any]) -> dict[str, Any]:
         if row["last"]:

@@ -14,7 +14,6 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict
 from typing import Any
 
 import ray
@@ -73,7 +72,7 @@ class WorkerGroup:
                 _Trainer(
                     _serve,
                     train_loop_config={
-                        "task": asdict(task),
+                        "task": task.model_dump(),
                         "mailbox": self._mailbox,
                         "storage_url": self._storage_url,
                     },
@@ -107,7 +106,7 @@ class WorkerGroup:
             WorkersLostError: One of the group's processes died.
         """
         self._next_message()  # ready
-        self._mailbox.answer.remote(asdict(task))
+        self._mailbox.answer.remote(task.model_dump())
         is_last = False
         while not is_last:
             row = self._next_message()
@@ -159,7 +158,7 @@ def _serve(config: dict[str, Any]) -> None:
     """Runs on each worker, inside the process group that Ray Train made."""
     device = get_device()
     storage_url = ray.get(config["storage_url"])
-    data = open_task_data(Task(**config["task"]), device, storage_url)
+    data = open_task_data(Task.model_validate(config["task"]), device, storage_url)
     rank = train.get_context().get_world_rank()
 
     def ask(message: dict[str, Any]) -> Any:
@@ -169,7 +168,7 @@ def _serve(config: dict[str, Any]) -> None:
 
     while (task := ask(READY)) is not None:
         try:
-            for row in run_task(Task(**task), data, storage_url, rank=rank):
+            for row in run_task(Task.model_validate(task), data, storage_url, rank=rank):
                 if not ask(row):
                     break
         except DivergedError as error:  # on all ranks alike: they stay together

@@ -23,7 +23,7 @@ from ensemble.search.retention import Retention
 from ensemble.search.searcher import StudySearcher
 from ensemble.search.space_file import load_space
 from ensemble.search.stopping import Stopping
-from ensemble.search.study import FINISHED_STATES, open_study
+from ensemble.search.study import finished_trials, open_study
 from ensemble.search.tables import StudyTables
 from ensemble.training.backbones import build_model
 from ensemble.training.checkpoint import write_member
@@ -145,10 +145,7 @@ class _Search:
 
     def _settle(self) -> None:
         """What the search does when a trial has ended."""
-        trials = self._study.get_trials(deepcopy=False)
-        self._retention.keep_best(
-            finished=[trial.number for trial in trials if trial.state in FINISHED_STATES]
-        )
+        self._retention.keep_best([trial.number for trial in finished_trials(self._study)])
         self._tables.write_trials(self._study)
 
 

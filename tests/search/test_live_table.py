@@ -31,14 +31,17 @@ def make_progress(tmp_path):
     return make
 
 
-def trial(number, epochs=4):
-    config = {"model": {"backbone": "small_cnn"}, "optimisation": {"epochs": epochs}}
-    return SimpleNamespace(
-        status="PENDING",
-        trial_id=f"id{number}",
-        config={"number": number, "config": config},
-        last_result=None,
-    )
+@pytest.fixture
+def trial(make_task):
+    def make(number, epochs=4):
+        return SimpleNamespace(
+            status="PENDING",
+            trial_id=f"id{number}",
+            config=make_task(number, optimisation={"epochs": epochs}).model_dump(),
+            last_result=None,
+        )
+
+    return make
 
 
 def report(progress, one, epoch, f1, best):
@@ -67,7 +70,7 @@ def shown(progress, console):
     return captured.get()
 
 
-def test_a_running_trial_has_its_epoch_speed_figures_and_time_left(make_progress):
+def test_a_running_trial_has_its_epoch_speed_figures_and_time_left(make_progress, trial):
     progress, console = make_progress(max_seconds=3600)
     one = trial(7)
     progress.on_trial_start(0, [], one)
@@ -82,7 +85,9 @@ def test_a_running_trial_has_its_epoch_speed_figures_and_time_left(make_progress
     assert any("0:00:00 of 1:00:00" in line for line in lines)
 
 
-def test_ended_trials_are_counted_by_how_they_ended_and_the_best_five_are_named(make_progress):
+def test_ended_trials_are_counted_by_how_they_ended_and_the_best_five_are_named(
+    make_progress, trial
+):
     progress, console = make_progress()
     for number, f1 in enumerate((0.5, 0.9, 0.7, 0.6, 0.8, 0.4)):
         one = trial(number, epochs=1 if number % 2 else 4)
@@ -110,7 +115,7 @@ def test_a_continued_search_begins_with_what_was_finished_before(make_progress):
     assert "best val F1: 0.500 (trial 1, resnet18)  0.400 (trial 2" in text
 
 
-def test_a_log_file_has_a_plain_line_an_epoch_and_the_time_left(make_progress):
+def test_a_log_file_has_a_plain_line_an_epoch_and_the_time_left(make_progress, trial):
     progress, console = make_progress(terminal=False)
     one = trial(3)
     progress.on_trial_start(0, [], one)
@@ -124,7 +129,7 @@ def test_a_log_file_has_a_plain_line_an_epoch_and_the_time_left(make_progress):
     assert "\x1b" not in console.file.getvalue()
 
 
-def test_a_trial_whose_process_starts_is_told_from_one_that_has_no_place(make_progress):
+def test_a_trial_whose_process_starts_is_told_from_one_that_has_no_place(make_progress, trial):
     progress, console = make_progress(places=1)
     progress.on_step_end(0, [trial(0), trial(1), trial(2)])
     lines = shown(progress, console).splitlines()
@@ -134,7 +139,7 @@ def test_a_trial_whose_process_starts_is_told_from_one_that_has_no_place(make_pr
     assert "process starting" not in shown(progress, console)
 
 
-def test_a_log_says_once_that_a_process_is_starting(make_progress):
+def test_a_log_says_once_that_a_process_is_starting(make_progress, trial):
     progress, console = make_progress(terminal=False, places=1)
     for _ in range(3):
         progress.on_step_end(0, [trial(0), trial(1)])
@@ -142,7 +147,7 @@ def test_a_log_says_once_that_a_process_is_starting(make_progress):
     assert line.endswith("trial 0's process is starting")
 
 
-def test_who_stops_a_search_is_told_how_long_the_running_epochs_take(make_progress):
+def test_who_stops_a_search_is_told_how_long_the_running_epochs_take(make_progress, trial):
     said = []
     progress, console = make_progress(said=said)
     one = trial(0)

@@ -1,36 +1,22 @@
 """What a trial's process keeps on its node while a storage stands between the nodes."""
 
-from dataclasses import asdict, replace
-
 import pytest
 
 from ensemble.base.files import write_json
 from ensemble.search.cluster.storage import Storage
-from ensemble.search.task import StorageLayout, Task, _NodeFolder
+from ensemble.search.task import StorageLayout, _NodeFolder
 
 
 @pytest.fixture
-def task_and_storage(tmp_path, monkeypatch, make_trial_config):
+def task_and_storage(tmp_path, monkeypatch, make_task):
     monkeypatch.setenv("CRACK_ENSEMBLE_CACHE", str(tmp_path / "cache"))
     storage = Storage.parse(str(tmp_path / "storage"))
-    shared = StorageLayout("run", "pack", "0" * 64)
+    layout = StorageLayout(run="run", pack="pack", pack_sha256="0" * 64)
     (tmp_path / "initial").mkdir()
     write_json(tmp_path / "initial" / "states.json", {})
     (tmp_path / "initial" / "small_cnn.safetensors").touch()
-    storage.push(tmp_path / "initial", shared.initial)
-    task = Task(
-        number=3,
-        config=make_trial_config().model_dump(),
-        pack_folder="",
-        initial_folder="",
-        member_folder="",
-        workers_per_trial=2,
-        cpus_per_worker=1,
-        gpus_per_worker=0,
-        threads_per_worker=1,
-        shared=asdict(shared),
-    )
-    return task, shared, storage
+    storage.push(tmp_path / "initial", layout.initial)
+    return make_task(storage=layout), layout, storage
 
 
 def test_processes_that_share_a_cache_never_remove_each_others_folder(task_and_storage):
@@ -48,7 +34,9 @@ def test_the_folder_of_a_trial_that_is_over_goes_with_the_next_one(task_and_stor
     one = _NodeFolder(*task_and_storage, rank=0)
     assert one.member.is_dir()
     one.leave()
-    other = _NodeFolder(replace(task_and_storage[0], number=4), *task_and_storage[1:], rank=0)
+    other = _NodeFolder(
+        task_and_storage[0].model_copy(update={"number": 4}), *task_and_storage[1:], rank=0
+    )
     assert not one.member.exists()
     assert other.initial.is_dir()
     other.leave()

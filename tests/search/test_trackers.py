@@ -26,21 +26,11 @@ from ensemble.search.trackers.tensorboard import TensorBoardEvents, make_tracker
 pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")
 
 
-@pytest.fixture
-def make_task(make_trial_config):
-    def make(number=3, **sections):
-        folders = {"pack_folder": "/secret/pack", "member_folder": "/secret/member"}
-        config = make_trial_config(**sections).model_dump()
-        return {"number": number, "config": config, **folders, "workers_per_trial": 1}
-
-    return make
-
-
 class Trial:
     """What callbacks look at of Tune's trials."""
 
     def __init__(self, task, trial_id="a", **last_result):
-        self.trial_id, self.config, self.last_result = trial_id, task, last_result
+        self.trial_id, self.config, self.last_result = trial_id, task.model_dump(), last_result
 
 
 def as_result(epoch, val_f1):
@@ -98,7 +88,7 @@ def test_finished_epoch_is_on_the_disk_while_the_trial_runs(tmp_path, make_task)
         "TensorBoardEvents(Path(sys.argv[1])).on_trial_result(0, [], trial, result)\n"
         "os.kill(os.getpid(), 9)\n"
     )
-    message = json.dumps([make_task(), as_result(1, 0.5)])
+    message = json.dumps([make_task().model_dump(), as_result(1, 0.5)])
     command = [sys.executable, "-c", code, str(tmp_path), message]
     assert subprocess.run(command, cwd=Path(__file__).parents[2]).returncode == -9
     assert read_points(tmp_path / "tensorboard" / "0003", "val_f1") == [(1, 0.5)]
@@ -121,7 +111,7 @@ def test_hyperparameters_are_the_trials_and_no_folder_is_among_them(tmp_path, ma
     events.on_trial_complete(0, [], trial)
     folder = tmp_path / "tensorboard" / "0003"
     shown = read_hparams(folder)
-    assert shown == hyperparameters(task["config"])
+    assert shown == hyperparameters(task.config)
     assert shown["optimisation.learning_rate"] == 0.0125
     assert shown["model.backbone"] == "small_cnn"
     assert metadata.SESSION_END_INFO_TAG in read_events(folder).PluginTagToContent("hparams")
@@ -203,7 +193,9 @@ def test_search_of_tune_lands_in_mlflow_and_tensorboard(tmp_path, make_task):
         tmp_path / "decks",
         Path(__file__).parents[2],
     )
-    message = json.dumps([make_task(), [as_result(epoch, epoch / 10) for epoch in (1, 2, 3)]])
+    message = json.dumps(
+        [make_task().model_dump(), [as_result(epoch, epoch / 10) for epoch in (1, 2, 3)]]
+    )
     command = [sys.executable, "-c", TUNE_RUN, str(folder), uri, message]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -214,7 +206,7 @@ def test_search_of_tune_lands_in_mlflow_and_tensorboard(tmp_path, make_task):
         assert history(uri, run, "val_f1") == [(1, 0.1), (2, 0.2), (3, 0.3)]
         assert set(run.data.metrics) == set(epoch_figures(as_result(1, 0.1)))
         assert run.data.params == {
-            name: str(value) for name, value in hyperparameters(make_task()["config"]).items()
+            name: str(value) for name, value in hyperparameters(make_task().config).items()
         }
         points = read_points(folder / "tensorboard" / run.info.run_name, "val_f1")
         assert points == [(1, 0.1), (2, 0.2), (3, 0.3)]

@@ -21,6 +21,7 @@ from ray.air.integrations.mlflow import MLflowLoggerCallback
 
 from ensemble.base.errors import InputError, one_line
 from ensemble.run.events import epoch_figures, hyperparameters
+from ensemble.search.task import Task
 
 # Read at each request; settings of the person's own stay.
 ENVIRONMENT = {
@@ -80,19 +81,19 @@ class MLflowRuns(MLflowLoggerCallback):
         self._unless_lost(super().log_trial_end, trial, failed)
 
     def _start(self, trial: Any) -> None:
-        client, number = self.mlflow_util._get_client(), trial.config["number"]
-        runs = client.search_runs([self.mlflow_util.experiment_id], f"tags.trial = '{number}'")
+        client, task = self.mlflow_util._get_client(), Task.model_validate(trial.config)
+        runs = client.search_runs([self.mlflow_util.experiment_id], f"tags.trial = '{task.number}'")
         run = next((run for run in runs if run.data.tags.get("run_folder") == self._place), None)
         self._steps[trial] = set()
         if run is None:
-            tags = {"trial": str(number), "run_folder": self._place}
-            run = self.mlflow_util.start_run(run_name=f"{number:04}", tags=tags)
+            tags = {"trial": str(task.number), "run_folder": self._place}
+            run = self.mlflow_util.start_run(run_name=f"{task.number:04}", tags=tags)
         else:
             client.update_run(run.info.run_id, status="RUNNING")
             history = client.get_metric_history(run.info.run_id, "val_f1")
             self._steps[trial] = {metric.step for metric in history}
         self._trial_runs[trial] = run.info.run_id
-        values = hyperparameters(trial.config["config"])
+        values = hyperparameters(task.config)
         params = [Param(name, str(value)) for name, value in values.items()]
         client.log_batch(run.info.run_id, params=params)
 

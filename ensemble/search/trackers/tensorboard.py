@@ -11,6 +11,7 @@ from ray import tune
 
 from ensemble.base.errors import InputError
 from ensemble.run.events import TrialEvents
+from ensemble.search.task import Task
 
 
 def make_trackers(run_folder: Path, mlflow_uri: str | None) -> list[tune.Callback]:
@@ -59,8 +60,9 @@ class TensorBoardEvents(tune.Callback):
         if "epoch" not in result:
             return
         if trial.trial_id not in self._events:
-            folder = self._folder / f"{trial.config['number']:04}"
-            self._events[trial.trial_id] = TrialEvents(folder, trial.config["config"])
+            task = Task.model_validate(trial.config)
+            folder = self._folder / f"{task.number:04}"
+            self._events[trial.trial_id] = TrialEvents(folder, task.config)
         self._events[trial.trial_id].add_epoch(result)
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
