@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,7 +29,7 @@ from scipy.special import expit, logit  # type: ignore[import-untyped]
 
 from ensemble.training.metrics import METRICS, Counts
 
-SCALES: dict[str, tuple[Callable, Callable, Callable]] = {  # there, inverse derivative, back
+SCALES: dict[str, tuple[Callable[..., Any], ...]] = {  # there, inverse derivative, back
     "logit": (logit, lambda x: x * (1 - x), expit),
     "log": (np.log, lambda x: x, np.exp),
     "square root": (np.sqrt, lambda x: 2 * np.sqrt(x), lambda x: max(x, 0) ** 2),

@@ -158,7 +158,7 @@ def parameter_columns(trials: pd.DataFrame) -> list[str]:
     return [name for name in trials.columns if "." in str(name) and trials[name].nunique() > 1]
 
 
-def _place(values: pd.Series, parameter: dict[str, Any]) -> tuple[np.ndarray, list]:
+def _place(values: pd.Series, parameter: dict[str, Any]) -> tuple[np.ndarray, list[Any]]:
     """Places from 0 to 1 of a parameter's values, and what to write where."""
     distribution = parameter.get("distribution", {}).get("attributes", {})
     numbers = pd.to_numeric(values, errors="coerce")

@@ -17,7 +17,14 @@ from ensemble.base.wording import plural
 from ensemble.data.layout import layout_of
 from ensemble.data.pack import Pack
 from ensemble.data.prepare import prepare_data
-from ensemble.run.folder import begin_run, check_same_run, display_path, run_lock
+from ensemble.run.folder import (
+    begin_run,
+    check_same_run,
+    display_path,
+    identify_data,
+    identify_weights,
+    run_lock,
+)
 from ensemble.search.cluster.connection import (
     Head,
     check_wait,
@@ -27,9 +34,11 @@ from ensemble.search.cluster.connection import (
     start_local_ray,
 )
 from ensemble.search.cluster.ray_log import log_ray_to
-from ensemble.search.identity import check_disk, identify_search, share_run
 from ensemble.search.plan import SearchPlan, find_budget, plan_search, this_machine
 from ensemble.search.request import SearchOutcome, SearchRequest
+from ensemble.search.retention import check_disk
+from ensemble.search.space import Space
+from ensemble.search.task import share_run
 from ensemble.training.initial_weights import InitialState, make_initial_state
 
 
@@ -93,7 +102,7 @@ def run_search(request: SearchRequest, console: Console | None = None) -> Search
             packs=request.out.resolve() / "packs",
             log=console.print,
         )
-        identity = identify_search(plan.space, packed, request.seed, request.sampler, states)
+        identity = _identify_search(plan.space, packed, request.seed, request.sampler, states)
         with run_lock(plan.folder, what="search"):
             check_same_run(plan.folder, identity, packed)
             outcome = _search(request, head, plan, packed, states, identity, console)
@@ -168,3 +177,18 @@ def _search(
         )
         with log_ray_to(folder / "ray.log"):
             return search.run()
+
+
+def _identify_search(
+    space: Space, packed: Pack, seed: int, sampler: str, states: dict[str, InitialState]
+) -> dict[str, Any]:
+    """What must be the same for a run to be continued, in the order a person would look."""
+    return {
+        **identify_data(packed),
+        "seed": seed,
+        "sampler": sampler,
+        "epochs": space.default.optimisation.epochs,
+        "image_size_px": space.default.data.image_size_px,
+        "weights": identify_weights(states),
+        "space": space.describe(),
+    }

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ray import tune
+from ray.tune.experiment import Trial
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -15,7 +16,7 @@ from ensemble.base.wording import format_number, plural
 from ensemble.run.events import epoch_figures
 from ensemble.search.forecast import Forecast
 from ensemble.search.stopping import Stopping
-from ensemble.search.tables import StudyTables
+from ensemble.search.study import StudyTables
 from ensemble.search.task import Task
 
 NUM_BEST = 5
@@ -127,7 +128,9 @@ class Progress(tune.Callback):
         """Nothing: Tune pickles its callbacks into a file that is never read."""
         return {}
 
-    def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+    def on_trial_start(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
         """A trial was given a process."""
         running = _describe(trial)
         self._running[trial.trial_id] = running
@@ -135,10 +138,10 @@ class Progress(tune.Callback):
         self._forecast.start(trial.trial_id, num_epochs=running.num_epochs)
         self._log(f"trial {running.number} starts: {running.backbone}")
 
-    def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """See which trials wait for a process: torch is imported there, which takes a while."""
         now = time.monotonic()
-        pending = {t.trial_id: t for t in trials if t.status == tune.experiment.Trial.PENDING}
+        pending = {t.trial_id: t for t in trials if t.status == Trial.PENDING}
         for trial_id in self._starting.keys() - pending.keys():
             del self._starting[trial_id]
         if not pending or now - self._last_look < LOOK_EVERY_SECONDS:
@@ -156,7 +159,7 @@ class Progress(tune.Callback):
                 one.said_at = now
 
     def on_trial_result(
-        self, iteration: int, trials: list, trial: Any, result: dict[str, Any], **info: Any
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         """An epoch ended."""
         if "epoch" not in result:
@@ -177,7 +180,9 @@ class Progress(tune.Callback):
             f"{running.images_per_second:.0f} images/s"
         )
 
-    def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+    def on_trial_complete(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
         """A trial ended by itself, by early stopping, or with a failure it could name."""
         result = trial.last_result or {}
         if result.get("failure"):
@@ -189,7 +194,9 @@ class Progress(tune.Callback):
         else:
             self._end(trial, "stopped early", "stopped")
 
-    def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+    def on_trial_error(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
         """A trial's processes died too often, or could not be started."""
         self._running.setdefault(trial.trial_id, _describe(trial))
         reason = self._explain_death(trial.trial_id)
@@ -198,12 +205,14 @@ class Progress(tune.Callback):
         else:
             self._end(trial, "failed", f"failed: {reason}")
 
-    def on_trial_recover(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+    def on_trial_recover(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
         """A trial's process died and another is asked for."""
         self._running.pop(trial.trial_id, None)
         self._forecast.end(trial.trial_id, counts=False)
 
-    def _end(self, trial: Any, kind: str, words: str) -> None:
+    def _end(self, trial: Trial, kind: str, words: str) -> None:
         running = self._running.pop(trial.trial_id, None)
         if running is None:
             return
@@ -275,7 +284,7 @@ class Progress(tune.Callback):
         return lines
 
 
-def _describe(trial: Any) -> RunningTrial:
+def _describe(trial: Trial) -> RunningTrial:
     task = Task.model_validate(trial.config)
     config = task.config
     return RunningTrial(task.number, config.model.backbone, config.optimisation.epochs)

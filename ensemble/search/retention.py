@@ -5,11 +5,15 @@ which an ensemble uses five. All records and validation scores stay; the weights
 `keep` members, in the order in which an ensemble is chosen, and of those an ensemble is made of.
 """
 
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from ensemble.base.errors import InputError
+from ensemble.data.pack import Pack
 from ensemble.run.members import member_folder, rank_members
+from ensemble.search.budget import Budget
+from ensemble.search.space import Space
 from ensemble.selection.choice import read_choice
 from ensemble.training.checkpoint import Member, drop_weights, open_member, remove_member
 
@@ -131,3 +135,34 @@ def forecast_disk(
         + num_trials * (BYTES_PER_TRIAL + epochs * BYTES_PER_EPOCH)
         + BYTES_PER_RUN
     )
+
+
+def check_disk(
+    folder: Path, space: Space, packed: Pack, budget: Budget, keep: int, num_trials: int
+) -> str:
+    """What the run's folder will grow to, in words.
+
+    Raises:
+        InputError: There is not so much room.
+    """
+    sizes = {file.stem: file.stat().st_size for file in (folder / "initial").glob("*.safetensors")}
+    needed = forecast_disk(
+        sizes,
+        keep=keep,
+        num_trials=num_trials,
+        epochs=space.default.optimisation.epochs,
+        max_concurrent_trials=budget.max_concurrent_trials,
+        num_val_tiles=packed.record["num_tiles"]["val"],
+    )
+    there = sum(file.stat().st_size for file in (folder / "members").rglob("epoch-*"))
+    free = shutil.disk_usage(folder).free
+    if needed - there > free:
+        raise InputError(
+            f"{folder} may need {_gigabytes(needed - there)} more, {_gigabytes(free)} are free: "
+            f"make room, choose another --out, or keep fewer members than --keep {keep}"
+        )
+    return f"disk: at most {_gigabytes(needed)} for the run, {_gigabytes(free)} are free"
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count > 1e9 else f"{count / 1e6:.0f} MB"

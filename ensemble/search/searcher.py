@@ -1,20 +1,24 @@
-"""An Optuna study behind Tune's Searcher: it asks for trials, reports epochs and tells their ends.
+"""An Optuna study behind Tune's searcher and scheduler.
 
-Nothing that is raised in here reaches Tune, which would take it for the death of a trial's process:
-it asks the search to stop, and what the study was not told of waits in it.
+The searcher asks the study for trials and tells it their epochs and ends; the scheduler ends trials
+early by asynchronous successive halving, across interruptions of the search. Nothing that is raised
+in the searcher reaches Tune, which would take it for the death of a trial's process: the search is
+asked to stop, and trials whose end the study was not told of wait in it.
 """
 
 from collections import Counter
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
 from optuna.trial import TrialState
+from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import Searcher
 
 from ensemble.search.space import Space
 from ensemble.search.stopping import Stopping
-from ensemble.search.study import count_finished, let_wait
+from ensemble.search.study import count_finished, finished_trials, let_wait
 from ensemble.training.config import TrialConfig
 
 
@@ -22,18 +26,19 @@ class StudySearcher(Searcher):
     """Gives Tune one trial after another until the study has as many finished ones as wanted.
 
     Args:
-        study: Of Optuna.
-        space: What is asked.
-        seed: Of the study.
-        num_trials: Finished trials (COMPLETE or PRUNED) the study is to have.
+        study: Optuna's study.
+        space: Search space.
+        seed: Seed of the study.
+        num_trials: Finished trials (COMPLETE or PRUNED) that the study is to have.
         max_concurrent_trials: Trials at a time.
         max_failures: Failed trials that are replaced before the search gives up.
-        stopping: Once it is asked, no new trial starts and running ones shall wait.
-        make_task: Number and configuration of a trial → what its process is told.
-        explain_death: Tune's trial id → why its processes died; None if Tune gave up too early.
-        max_attempts: Times that a trial may be lost in that way before it is FAILED.
+        stopping: Request to stop; once there is one, no trial starts and running ones wait.
+        make_task: Makes a trial's task from its number and its configuration.
+        explain_death: Says why the processes of a trial (Tune's id) died; None where Tune gave up
+            too early.
+        max_attempts: Number of times that Tune may give up a trial before it counts as failed.
         before_end: Called with a trial's number before its end is written to the study.
-        after_end: Called afterwards.
+        after_end: Called with a trial's number when its end is written.
     """
 
     def __init__(
@@ -74,8 +79,8 @@ class StudySearcher(Searcher):
         """Whether more trials failed than may be replaced."""
         return self.num_failures > self._max_failures
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next trial's task, None while all slots are taken, or that the search is over."""
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
+        """Return the next trial's task, None while all slots are taken, or FINISHED."""
         wanted = self._num_trials - self._num_finished - len(self._running)
         if wanted <= 0 or self._stopping.request is not None or self.gave_up:
             return None if self._running else Searcher.FINISHED
@@ -96,7 +101,7 @@ class StudySearcher(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Tell the study how the trial ended; Tune brings the result that stopped it only here."""
+        """Tell the study how the trial ended; the result that stopped it comes only here."""
         trial = self._running.pop(trial_id)
         with self._stopping.nothing_escapes():
             self._report(trial, result or {})
@@ -137,8 +142,28 @@ class StudySearcher(Searcher):
         self._after_end(trial.number)
 
     def save_to_dir(self, *_: Any, **__: Any) -> None:
-        """Nothing: the study's file is the state, and Tune's pickles are never read."""
+        """Save nothing: the study's file is the state, and Tune's pickles are never read."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing, for the same reason."""
+        """Pickle nothing."""
         return {}
+
+
+def make_early_stopping(space: Space, study: optuna.Study) -> ASHAScheduler:
+    """Make asynchronous successive halving that knows the trials a study holds already."""
+    epochs = space.default.optimisation.epochs
+    scheduler = ASHAScheduler(
+        time_attr="epoch",
+        metric="best_val_f1",
+        mode="max",
+        max_t=epochs,
+        grace_period=min(space.early_stopping.grace_epochs, epochs),
+        reduction_factor=space.early_stopping.reduction_factor,
+    )
+    untyped: Any = scheduler  # without Tune's controller, which it needs for trials of today alone
+    for stored in finished_trials(study):
+        trial = SimpleNamespace(trial_id=f"stored-{stored.number}")
+        untyped.on_trial_add(None, trial)
+        for epoch, best in sorted(stored.intermediate_values.items()):
+            untyped.on_trial_result(None, trial, {"epoch": epoch, "best_val_f1": best})
+    return scheduler

@@ -21,11 +21,10 @@ from ensemble.search.cluster.lifeline import Lifeline, RayLostError, look_after_
 from ensemble.search.cluster.reservations import count_places
 from ensemble.search.cluster.scratch import scratch_folder
 from ensemble.search.cluster.storage import Storage
-from ensemble.search.early_stopping import make_early_stopping
 from ensemble.search.live_table import Finished, Progress
 from ensemble.search.request import SearchOutcome, SearchRequest
 from ensemble.search.retention import Retention
-from ensemble.search.searcher import StudySearcher
+from ensemble.search.searcher import StudySearcher, make_early_stopping
 from ensemble.search.space import Space
 from ensemble.search.stopping import (
     StopByErrors,
@@ -34,6 +33,7 @@ from ensemble.search.stopping import (
     stop_on_signals,
 )
 from ensemble.search.study import (
+    StudyTables,
     count_finished,
     find_best,
     finished_trials,
@@ -41,7 +41,6 @@ from ensemble.search.study import (
     make_durable,
     open_study,
 )
-from ensemble.search.tables import StudyTables
 from ensemble.search.task import StorageLayout, Task
 from ensemble.search.trainable import TrialTrainable, trial_resources, workers_resources
 from ensemble.search.watch import ATTEMPTS, Watch

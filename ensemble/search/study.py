@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import optuna
 import sqlalchemy
@@ -17,6 +18,7 @@ from optuna.trial import TrialState
 
 from ensemble.base.errors import InputError
 from ensemble.run.members import FINISHED_STATES
+from ensemble.run.tables import RunTables
 from ensemble.search.database import connect
 from ensemble.search.request import Sampler
 from ensemble.search.space import Space
@@ -181,3 +183,29 @@ def find_best(study: optuna.Study) -> tuple[int, float]:
     }
     number = max(scores, key=lambda number: (scores[number], -number))
     return number, scores[number]
+
+
+class StudyTables(RunTables):
+    """Writes `epochs.csv`, and `trials.csv` from a study."""
+
+    def write_trials(self, study: optuna.Study) -> None:
+        """One row a trial of the study: state, reason, best F1, cost and parameters."""
+        self.write_trial_rows(self._describe(study))
+
+    def _describe(self, study: optuna.Study) -> Iterator[dict[str, Any]]:
+        for trial in study.get_trials(deepcopy=False):
+            if not trial.params:
+                continue  # a start point that waits for its turn
+            row = self.describe_trial(
+                trial.number,
+                trial.state.name,
+                reason=trial.user_attrs.get("reason", ""),
+                settings=trial.params,
+            )
+            best = trial.intermediate_values  # so far, after each epoch that the study was told of
+            if len(best) > row["epochs"]:  # epochs.csv was lost: what it cost is not known any more
+                row["val_f1"] = max(best.values())
+                row["best_epoch"] = min(epoch for epoch in best if best[epoch] == row["val_f1"])
+                row |= {"epochs": len(best), "seconds": None}
+                row["backbone"] = row["backbone"] or trial.params.get("model.backbone")
+            yield row

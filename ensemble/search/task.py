@@ -4,6 +4,7 @@ Where a storage stands between the nodes, a trial works in a folder of its node 
 after each epoch, so that any other node can go on from it.
 """
 
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -14,9 +15,9 @@ import torch
 
 from ensemble.base.errors import CannotWriteError, InputError
 from ensemble.base.process import keep_freed_memory
-from ensemble.data.pack import PackError
+from ensemble.data.pack import Pack, PackError
 from ensemble.search.cluster.scratch import own, remove_abandoned
-from ensemble.search.cluster.storage import Storage, StorageError, local_pack
+from ensemble.search.cluster.storage import Storage, StorageError, local_pack, push_pack
 from ensemble.training.config import Section, TrialConfig
 from ensemble.training.loop import DivergedError
 from ensemble.training.member import TrainingData, open_training_data, train_member
@@ -74,6 +75,18 @@ class Task(Section):
     gpus_per_worker: float
     threads_per_worker: int
     storage: StorageLayout | None = None
+
+
+def share_run(storage: Storage, folder: Path, packed: Pack) -> StorageLayout:
+    """Send the tiles and the states to start from to where all nodes can fetch them."""
+    pack, sha256 = push_pack(storage, packed)
+    record = folder / "initial" / "states.json"
+    digest = hashlib.sha256(
+        record.read_bytes() + packed.record["split_digest"].encode()
+    ).hexdigest()
+    layout = StorageLayout(run=f"{folder.name}-{digest[:8]}", pack=pack, pack_sha256=sha256)
+    storage.push(folder / "initial", layout.initial)
+    return layout
 
 
 def open_task_data(task: Task, device: torch.device, storage_url: str | None) -> TrainingData:

@@ -10,6 +10,7 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.tune.experiment import Trial
 
 from ensemble.base.wording import plural
 from ensemble.search.cluster.reservations import ask_ray, count_places, release_orphans
@@ -53,7 +54,7 @@ class Watch(tune.Callback):
         self._timeout, self._max_seconds = trial_timeout_seconds, max_seconds
         self._workers_need, self._lacks_nodes = workers_need, False
         self._check_data, self._clock = check_data, clock
-        self._trials: dict[str, Any] = {}  # Tune's, also of those that ended
+        self._trials: dict[str, Trial] = {}  # Tune's, also of those that ended
         self._last_news: dict[str, float] = {}  # of those that have a process
         self._silent: set[str] = set()
         self._started = self._last_step = self._last_look = clock()
@@ -67,18 +68,22 @@ class Watch(tune.Callback):
         """Whether no trial has a process."""
         return not self._last_news
 
-    def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+    def on_trial_start(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
         """A trial was given a process."""
         self._trials[trial.trial_id] = trial
         self._last_news[trial.trial_id] = self._clock()
 
     def on_trial_result(
-        self, iteration: int, trials: list, trial: Any, result: dict[str, Any], **info: Any
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         """An epoch ended."""
         self._last_news[trial.trial_id] = self._clock()
 
-    def on_trial_recover(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+    def on_trial_recover(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
         """A process died and another is asked for."""
         self._last_news.pop(trial.trial_id, None)
         self._check_data()
@@ -87,15 +92,19 @@ class Watch(tune.Callback):
             f"epoch (attempt {trial.num_failures + 1} of {ATTEMPTS})"
         )
 
-    def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+    def on_trial_complete(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
         """A trial ended."""
         self._last_news.pop(trial.trial_id, None)
 
-    def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+    def on_trial_error(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
         """A trial's processes died too often, or it was ended here."""
         self._last_news.pop(trial.trial_id, None)
 
-    def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """Look around."""
         now = self._clock()
         absent = now - self._last_step
@@ -149,7 +158,7 @@ class Watch(tune.Callback):
             ray.kill(trial.temporary_state.ray_actor)
 
 
-def _why_it_died(trial: Any) -> str:
+def _why_it_died(trial: Trial) -> str:
     """In a few words, out of the text (never the pickle) that Tune keeps of the last error."""
     path = Path(trial.error_file) if trial.error_file else None
     text = path.read_text(errors="replace") if path and path.exists() else ""

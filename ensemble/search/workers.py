@@ -56,7 +56,7 @@ class WorkerGroup:
 
     def __init__(self, task: Task, storage_url: str | None):
         self._storage_url = ray.put(storage_url)  # a reference in what Train may write down
-        self._mailbox = ray.remote(num_cpus=0, max_restarts=0)(Mailbox).remote()
+        self._mailbox: Any = ray.remote(num_cpus=0, max_restarts=0)(Mailbox).remote()
         self._errors: list[BaseException] = []
         self._thread = threading.Thread(target=self._run, args=(task,), daemon=True)
         self._thread.start()
@@ -85,8 +85,9 @@ class WorkerGroup:
                     run_config=train.RunConfig(
                         name="workers",
                         storage_path=str(scratch),
-                        failure_config=train.FailureConfig(
-                            max_failures=0, controller_failure_limit=0
+                        failure_config=train.FailureConfig(  # mypy sees an older Train's
+                            max_failures=0,
+                            controller_failure_limit=0,  # type: ignore[call-arg]
                         ),
                         logging_config=train.LoggingConfig(log_level="ERROR"),
                     ),
@@ -122,7 +123,7 @@ class WorkerGroup:
 
     def _next_message(self) -> dict[str, Any]:
         try:
-            message = ray.get(self._mailbox.next_message.remote())
+            message: dict[str, Any] | None = ray.get(self._mailbox.next_message.remote())
         except RayActorError:
             raise WorkersLostError("the process between the workers and their trial died") from None
         if message is None:
@@ -150,7 +151,7 @@ class _Trainer(TorchTrainer):
     """
 
     def _create_default_callbacks(self) -> list[Any]:
-        callbacks = super()._create_default_callbacks()
+        callbacks = super()._create_default_callbacks()  # type: ignore[misc]
         return [each for each in callbacks if "PlacementGroupCleaner" not in type(each).__name__]
 
 
@@ -181,9 +182,10 @@ def explain_train_error(error: BaseException | None) -> Exception:
     When one worker dies the others report a broken connection: an exception of our own, or else the
     death, is the better reason.
     """
-    failures = getattr(error, "worker_failures", None)  # of ray.train.WorkerGroupError
+    # attributes of ray.train.WorkerGroupError and ray.train.ControllerError
+    failures: dict[int, Exception] = getattr(error, "worker_failures", {})
     if not failures:
-        inner = getattr(error, "controller_failure", None) or error  # of ray.train.ControllerError
+        inner = getattr(error, "controller_failure", None) or error
         if inner is None or isinstance(inner, RayError):
             return WorkersLostError("the process that leads the workers died")
         return TrainingFailedError(explain_failure(inner))

@@ -23,8 +23,7 @@ from ensemble.search.retention import Retention
 from ensemble.search.searcher import StudySearcher
 from ensemble.search.space_file import load_space
 from ensemble.search.stopping import Stopping
-from ensemble.search.study import finished_trials, open_study
-from ensemble.search.tables import StudyTables
+from ensemble.search.study import StudyTables, finished_trials, open_study
 from ensemble.training.backbones import build_model
 from ensemble.training.checkpoint import write_member
 from ensemble.training.config import TrialConfig, parse_config

@@ -40,7 +40,9 @@ def measure_speeds(plan: Plan, config: TrialConfig, *, slots: int | None = None)
     context = multiprocessing.get_context("spawn")
     barrier, answers = context.Barrier(slots), context.SimpleQueue()
     arguments = (plan, config.model_dump(mode="json"), barrier, answers)
-    multiprocessing.spawn(_measure_slot, args=arguments, nprocs=slots)
+    multiprocessing.spawn(  # type: ignore[attr-defined]
+        _measure_slot, args=arguments, nprocs=slots
+    )
     found = [answers.get() for _ in range(slots)]
     # round 0 warms up
     floors = [sum(f[0][i] for f in found) for i in range(1, len(found[0][0]))]

@@ -16,10 +16,11 @@ from ensemble import train
 from ensemble.base.door import run_command
 from ensemble.base.errors import InputError
 from ensemble.base.files import read_object, read_table, write_json, write_text
+from ensemble.base.options import RECIPES
 from ensemble.cli import parse
 from ensemble.evaluation.figures import flat_row
 from ensemble.evaluation.protocol import evaluate_run
-from ensemble.recipes.recipe import RECIPES, Recipe, load_recipe
+from ensemble.recipes.recipe import Recipe, load_recipe
 from ensemble.run.members import open_members
 from ensemble.training.cost import summarise
 from record import describe_origin

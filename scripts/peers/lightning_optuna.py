@@ -40,7 +40,7 @@ from same import (
 PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed"}
 
 
-class CrackClassifier(L.LightningModule):
+class CrackClassifier(L.LightningModule):  # type: ignore[misc]
     """The network, what it minimises and what is logged."""
 
     def __init__(self, config: dict[str, float], options: argparse.Namespace):

@@ -107,7 +107,7 @@ def main() -> None:
             run_config=ray.train.RunConfig(
                 name=f"train-trial_id={ray.tune.get_context().get_trial_id()}",
                 storage_path=storage,
-                callbacks=[TuneReportCallback()],
+                callbacks=[TuneReportCallback()],  # type: ignore[list-item]
                 checkpoint_config=ray.train.CheckpointConfig(
                     num_to_keep=1, checkpoint_score_attribute="val_f1"
                 ),
@@ -133,7 +133,7 @@ def main() -> None:
         ray.shutdown()
         if results.errors:
             raise SystemExit(f"error: {results.num_errors} trials failed: {results.errors[0]}")
-        trials = [read_trial(result) for result in results]
+        trials = [read_trial(result) for result in results]  # type: ignore[attr-defined]
     write_result(options, trials, search_seconds, started=STARTED, packages=["optuna", "ray"])
 
 

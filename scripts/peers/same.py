@@ -73,7 +73,9 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def make_loaders(options: argparse.Namespace, *, num_trials: int) -> tuple[DataLoader, DataLoader]:
+def make_loaders(
+    options: argparse.Namespace, *, num_trials: int
+) -> tuple[DataLoader[Any], DataLoader[Any]]:
     """Loaders of the training and of the validation tiles.
 
     Args:
@@ -154,7 +156,7 @@ def make_optimizer(
 
 @torch.no_grad()
 def validate(
-    model: nn.Module, loader: DataLoader, device: torch.device, autocast: torch.autocast
+    model: nn.Module, loader: DataLoader[Any], device: torch.device, autocast: torch.autocast
 ) -> dict[str, float]:
     """F1 of the larger logit, and average precision, of the cracked tiles."""
     model.eval()

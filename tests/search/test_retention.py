@@ -25,8 +25,7 @@ from ensemble.data.prepare import prepare_data
 from ensemble.data.synthetic import draw_dataset
 from ensemble.run.members import member_folder
 from ensemble.search.budget import Node, plan_budget
-from ensemble.search.identity import check_disk
-from ensemble.search.retention import BYTES_PER_RUN, Retention, forecast_disk
+from ensemble.search.retention import BYTES_PER_RUN, Retention, check_disk, forecast_disk
 from ensemble.search.space_file import load_space
 from ensemble.selection.choice import (
     Calibration,

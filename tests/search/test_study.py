@@ -18,18 +18,17 @@ from ray.tune.search import Searcher
 
 from ensemble.base.errors import CannotWriteError, InputError
 from ensemble.search import database
-from ensemble.search.early_stopping import make_early_stopping
-from ensemble.search.searcher import StudySearcher
+from ensemble.search.searcher import StudySearcher, make_early_stopping
 from ensemble.search.space_file import load_space
 from ensemble.search.stopping import StopByErrors, Stopping
 from ensemble.search.study import (
+    StudyTables,
     count_finished,
     find_best,
     let_running_wait,
     make_durable,
     open_study,
 )
-from ensemble.search.tables import StudyTables
 
 SPACE = """
 question = "?"

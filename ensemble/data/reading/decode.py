@@ -8,7 +8,7 @@ import zlib
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from ensemble.base.errors import escape
 from ensemble.data.reading.blank import fill_blank, mark_blank
@@ -169,6 +169,6 @@ def _to_8_bits(image: Image.Image, num_bits: int) -> Image.Image:
 
 def explain_unreadable(error: BaseException) -> str:
     """Why a picture cannot be read, in a few words."""
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         return "not a picture"
     return escape(" ".join(str(error).split()))[:200] or type(error).__name__

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from ensemble.base.errors import InputError
 from ensemble.data.reading.archive import Archive
@@ -143,7 +143,7 @@ def read_picture(
 def _open(file: BinaryIO) -> ImageFile.ImageFile:
     try:
         return open_checked(file)
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise ValueError("no JPEG, PNG, BMP, TIFF, WebP, GIF or JPEG 2000") from None
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.tune.experiment import Trial
 
 OWN = {"raylet": "Ray's raylet", "gcs_server": "Ray's control store (GCS)"}
 LOOK_EVERY_SECONDS = 0.5
@@ -64,7 +65,7 @@ class Lifeline(tune.Callback):
         """Nothing: Tune pickles its callbacks into a file that is never read."""
         return {}
 
-    def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """A good moment to end: the study and the tables are as they should be."""
         if self._lost:
             self._raise()

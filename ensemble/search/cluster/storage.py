@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 import fsspec
@@ -27,6 +27,7 @@ from ensemble.base.files import atomic_write
 from ensemble.base.locks import file_lock
 from ensemble.data.pack import Pack, open_pack
 
+T = TypeVar("T")
 PAUSES_SECONDS = (0.5, 2.0)  # before the second and the third attempt
 CONTENT_NAMED = re.compile(r"-([0-9a-f]{8})\.[a-z]+$")  # part of the SHA-256: it never changes
 STAY = {"test.npy", "test.csv"}  # files of a pack that only its evaluation opens
@@ -129,7 +130,7 @@ class Storage:
         root = _open(self.url)
         return _Folder(root.files, f"{root.path}/{name}")
 
-    def _try(self, action: Callable[[], Any]) -> Any:
+    def _try(self, action: Callable[[], T]) -> T:
         for pause in PAUSES_SECONDS:
             with suppress(OSError, ArrowException, CannotWriteError):
                 return action()

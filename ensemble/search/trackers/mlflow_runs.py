@@ -58,7 +58,7 @@ class MLflowRuns(MLflowLoggerCallback):
         self._steps: dict[Any, set[int]] = {}
         self._is_lost = False
         try:
-            self.setup()
+            self.setup()  # type: ignore[no-untyped-call]
         except ERRORS as error:
             raise InputError(f"--mlflow {uri}: MLflow cannot be used there ({error})") from None
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.tune.experiment import Trial
 
 from ensemble.base.errors import InputError
 from ensemble.run.events import TrialEvents
@@ -54,7 +55,7 @@ class TensorBoardEvents(tune.Callback):
         return {}
 
     def on_trial_result(
-        self, iteration: int, trials: list, trial: Any, result: dict[str, Any], **info: Any
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         """An epoch ended."""
         if "epoch" not in result:
@@ -65,12 +66,16 @@ class TensorBoardEvents(tune.Callback):
             self._events[trial.trial_id] = TrialEvents(folder, task.config)
         self._events[trial.trial_id].add_epoch(result)
 
-    def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+    def on_trial_complete(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
         """A trial ended by itself, by early stopping, or with a failure it could name."""
         failed = (trial.last_result or {}).get("failure") is not None
         self._close(trial.trial_id, finished=not failed)
 
-    def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+    def on_trial_error(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
         """A trial's process died."""
         self._close(trial.trial_id, finished=False)
 
