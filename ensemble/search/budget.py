@@ -1,6 +1,6 @@
-"""How many trials run at a time, and what each worker may ask of Ray.
+"""How many trials run at a time, and what each worker asks of Ray.
 
-A worker runs on one node, so it is not the sum over a cluster that counts but what fits on each.
+A worker runs on one node, so workers are placed node by node: the sum over a cluster says too much.
 """
 
 import time
@@ -18,9 +18,9 @@ class Node:
     """A machine that trains.
 
     Attributes:
-        name: Its address.
-        num_cpus: Cores that Ray may give away.
-        num_gpus: Likewise, GPUs.
+        name: Address of the node.
+        num_cpus: Cores that Ray may give to workers.
+        num_gpus: GPUs that Ray may give to workers.
     """
 
     name: str
@@ -35,10 +35,10 @@ class Budget:
     Attributes:
         num_gpus: GPUs in all; 0 trains on CPUs.
         num_slots: Workers at a time.
-        workers_per_trial: Above 1 each trial runs on Ray Train workers.
-        max_concurrent_trials: Slots ÷ workers of a trial.
-        cpus_per_worker: What a worker asks of Ray, in cores.
-        gpus_per_worker: Likewise, in GPUs.
+        workers_per_trial: Workers of a trial; above 1 they run on Ray Train.
+        max_concurrent_trials: Trials at a time: slots ÷ workers of a trial.
+        cpus_per_worker: Cores that a worker asks of Ray.
+        gpus_per_worker: GPUs that a worker asks of Ray.
         threads_per_worker: torch's threads in each worker.
     """
 
@@ -64,12 +64,12 @@ class Budget:
 
 
 class TooLittleError(InputError):
-    """What is asked does not fit on the nodes there are; with more nodes it would.
+    """The nodes have no room for what is asked; more nodes would.
 
     Args:
-        message: For the person.
-        bundle: What each worker needs, for a cluster that can grow.
-        num_bundles: How many of them there must be.
+        message: Line for the person.
+        bundle: Resources that each worker needs, for a cluster that can grow.
+        num_bundles: Number of such workers.
     """
 
     def __init__(self, message: str, bundle: dict[str, float], num_bundles: int):
@@ -93,7 +93,7 @@ def plan_budget(
         cpus: Slots where no GPU is used; None takes one a core.
         workers_per_trial: Data-parallel workers of each trial.
         trials_per_gpu: Trials that share a GPU.
-        nodes: What there is.
+        nodes: Machines that train.
         is_cluster: Whether nodes may come later.
 
     Raises:
@@ -146,7 +146,7 @@ def _count_slots(
     *,
     is_cluster: bool,
 ) -> int:
-    """Workers at a time, at least one trial's, or the refusal."""
+    """Count the workers at a time; fewer than one trial needs are refused."""
     has = "the cluster has" if is_cluster else "this machine has"
     wait = ", or --wait 30 to wait for more nodes" if is_cluster else ""
     per_node = [node.num_gpus if num_gpus else node.num_cpus for node in nodes]
@@ -159,14 +159,14 @@ def _count_slots(
         bundle = {"CPU": 1}
     if num_gpus > there:
         raise TooLittleError(
-            f"--gpus {num_gpus}: {has} {_shown(nodes, per_node)}; ask for fewer, or --gpus 0 to "
+            f"--gpus {num_gpus}: {has} {_shares(nodes, per_node)}; ask for fewer, or --gpus 0 to "
             f"use the CPU{wait}",
             bundle,
             num_gpus,
         )
     if num_slots > there and not num_gpus:
         raise TooLittleError(
-            f"--cpus {num_slots}: {has} {_shown(nodes, per_node)} cores; ask for fewer{wait}",
+            f"--cpus {num_slots}: {has} {_shares(nodes, per_node)} cores; ask for fewer{wait}",
             bundle,
             num_slots,
         )
@@ -188,7 +188,7 @@ def _count_slots(
 
 
 def _fitting(nodes: Sequence[Node], slots: list[int], units: int) -> list[int]:
-    """How many workers of `units` fit on each node."""
+    """Count the workers of `units` that fit on each node."""
     return [
         min(count, node.num_cpus * UNIT // units) if units else count
         for node, count in zip(nodes, slots, strict=True)
@@ -196,7 +196,7 @@ def _fitting(nodes: Sequence[Node], slots: list[int], units: int) -> list[int]:
 
 
 def _units_per_worker(nodes: Sequence[Node], slots: list[int], num_slots: int) -> int:
-    """The largest part of a core, at most one, with which `num_slots` workers fit."""
+    """Find the largest part of a core, at most one, with which `num_slots` workers fit."""
     parts = {
         node.num_cpus * UNIT // count
         for node, most in zip(nodes, slots, strict=True)
@@ -210,8 +210,8 @@ def _units_per_worker(nodes: Sequence[Node], slots: list[int], num_slots: int) -
     return next(fitting)
 
 
-def _shown(nodes: Sequence[Node], counts: list[int]) -> str:
-    """The sum, and each node's share where there are several."""
+def _shares(nodes: Sequence[Node], counts: list[int]) -> str:
+    """Write the sum, and each node's share where there are several."""
     total = str(sum(counts) or "none")
     if len(nodes) < 2:
         return total
@@ -232,11 +232,11 @@ def wait_for_room(
     """Plan on a cluster once what is asked can be placed.
 
     Args:
-        plan: Nodes → budget.
-        look: The nodes there are now.
+        plan: Works out the budget on given nodes.
+        look: Returns the nodes that there are now.
         ask: Asks the cluster to grow; called with nothing when the wait is over.
-        wait_minutes: How long to wait for more nodes; None does not.
-        log: Told once a minute what is missing.
+        wait_minutes: Minutes to wait for more nodes; None does not wait.
+        log: Takes a line once a minute about what is missing.
 
     Raises:
         InputError: It cannot be placed, or not in time.

@@ -1,7 +1,7 @@
-"""A study's SQLite file: connections that wait for other programs and say for whom they wait.
+"""Connections to a study's SQLite file that wait for other programs and name them.
 
-SQLite gives up after a few seconds and tells no more than a code. A backup, a browser of databases
-or a slow network disk may hold a file for minutes, and an epoch of all trials is not worth less.
+SQLite gives up after a few seconds with no more than a code, but a backup, a database browser or a
+slow network disk may lock a file for minutes, and an epoch of all trials would be lost.
 """
 
 import os
@@ -28,14 +28,14 @@ DAMAGED = (sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_CORRUPTFS)
 
 
 def connect(path: Path, log: Callable[[str], None]) -> sqlite3.Connection:
-    """Open a file for one writer: quicker than SQLite's defaults, and safe against a crash of it.
+    """Open a file for one writer, more quickly than by default and safely if the writer crashes.
 
     Args:
         path: Path of the file; it need not exist.
-        log: Takes a line for the person where another program holds the file.
+        log: Takes a line for the person where another program locks the file.
 
     Raises:
-        CannotWriteError: The disk refuses it, or another program holds it for ten minutes.
+        CannotWriteError: The disk refuses it, or another program locks it for ten minutes.
         sqlite3.Error: The file is damaged.
     """
     patience = _Patience(path, log)
@@ -55,7 +55,7 @@ def connect(path: Path, log: Callable[[str], None]) -> sqlite3.Connection:
 
 
 class _Patience:
-    """Does again what another program's lock prevented, until it is given up."""
+    """Repeats what another program's lock prevents, until its patience ends."""
 
     def __init__(self, path: Path, log: Callable[[str], None]):
         self._path, self._log = path, log
@@ -119,20 +119,20 @@ class _Connection(sqlite3.Connection):
 
 
 def _find_lockers(path: Path) -> str:
-    """The programs that hold a lock on the file or its log's index, as far as the kernel tells."""
+    """Name the programs that lock the file or its log's index, as far as the kernel knows them."""
     files = set()
     for part in (path, path.with_name(f"{path.name}-shm")):
         if part.exists():
-            about = part.stat()
-            device = f"{os.major(about.st_dev):02x}:{os.minor(about.st_dev):02x}"
-            files.add(f"{device}:{about.st_ino}")
-    found = {}
+            info = part.stat()
+            device = f"{os.major(info.st_dev):02x}:{os.minor(info.st_dev):02x}"
+            files.add(f"{device}:{info.st_ino}")
+    lockers = {}
     try:
         for line in Path("/proc/locks").read_text().splitlines():
             words = line.split()
             if words[3] == "WRITE" and words[5] in files and int(words[4]) != os.getpid():
                 name = Path(f"/proc/{words[4]}/comm").read_text().strip()
-                found[int(words[4])] = f"{name} (process {words[4]})"
+                lockers[int(words[4])] = f"{name} (process {words[4]})"
     except (OSError, ValueError, IndexError):
         pass  # another system, or it has just ended
-    return " and ".join(found[pid] for pid in sorted(found)) or "another program"
+    return " and ".join(lockers[pid] for pid in sorted(lockers)) or "another program"

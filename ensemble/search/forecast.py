@@ -1,4 +1,4 @@
-"""How long a search will still take, from the epochs seen so far."""
+"""Forecast of how long a search will still take, from the epochs that ended."""
 
 import time
 from collections.abc import Callable
@@ -7,15 +7,15 @@ from collections.abc import Callable
 class Forecast:
     """Counts epochs and their seconds.
 
-    Trials are taken to last as long as those that ended did, in epochs, and an epoch as long as
-    the mean of those seen; so the forecast is rough at first, and wrong where backbones differ a
-    lot and the slow ones come last.
+    A trial is assumed to have as many epochs as the mean of the ended ones, and an epoch to take
+    the mean time of those that ended. The forecast is therefore rough at first, and wrong where
+    backbones differ a lot and the slow ones come last.
 
     Args:
         num_trials: Finished trials that the search is to have.
-        num_finished: Those it has already.
+        num_finished: Finished trials that it has already.
         max_concurrent_trials: Trials at a time.
-        clock: Seconds, from any zero.
+        clock: Returns seconds since any moment.
     """
 
     def __init__(
@@ -34,12 +34,12 @@ class Forecast:
         self._seconds = 0.0
 
     def start(self, trial: str, *, num_epochs: int) -> None:
-        """A trial was given a process."""
+        """Note that a trial was given a process."""
         self._last_news[trial] = self._clock()
         self._epochs[trial] = 0, num_epochs
 
     def report(self, trial: str, epoch: int) -> None:
-        """An epoch of it ended."""
+        """Note that an epoch of a trial ended."""
         now = self._clock()
         self._seconds += now - self._last_news[trial]
         self._num_epochs += 1
@@ -47,7 +47,7 @@ class Forecast:
         self._epochs[trial] = epoch, self._epochs[trial][1]
 
     def end(self, trial: str, *, counts: bool) -> None:
-        """It ended; `counts` if it is one of the wanted."""
+        """Note that a trial ended; `counts` says whether it is one of the wanted ones."""
         self._last_news.pop(trial, None)
         epochs, _ = self._epochs.pop(trial, (0, 0))
         if counts:
@@ -56,9 +56,9 @@ class Forecast:
             self._ended_epochs += epochs
 
     def seconds_left(self) -> float | None:
-        """Until the last trial ends; None before the first epoch did.
+        """Seconds until the last trial ends; None before the first epoch ended.
 
-        It falls while an epoch runs, but by no more than that epoch is expected to take.
+        They fall while an epoch runs, but by no more than that epoch is expected to take.
         """
         if not self._num_epochs:
             return None
@@ -74,7 +74,7 @@ class Forecast:
         return (running + num_waiting * usual * epoch_seconds) / at_a_time
 
     def seconds_until_stop(self) -> float | None:
-        """Until all running trials have ended their epochs; None if nobody can tell yet."""
+        """Seconds until all running trials have ended their epochs; None before the first one."""
         if not self._num_epochs:
             return None
         now, epoch_seconds = self._clock(), self._seconds / self._num_epochs

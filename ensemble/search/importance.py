@@ -1,9 +1,9 @@
-"""Which parameters mattered: a run's `study.db` → importances by PED-ANOVA, with what chance gives.
+"""Importance of each parameter, from a run's `study.db`, and the importance that chance gives.
 
-Watanabe, Bansal and Hutter 2023, https://arxiv.org/abs/2304.10255: how differently a parameter is
-distributed among the best trials and among all. Trials that early stopping ended count with their
-best score: without them the bad regions would be missing. A shuffle of the scores among the trials
-says how large an importance no effect at all would have.
+PED-ANOVA (Watanabe, Bansal and Hutter 2023, https://arxiv.org/abs/2304.10255) compares how a
+parameter is distributed among the best trials and among all. Trials that early stopping ended count
+with their best score, as the bad regions would be missing without them. Scores shuffled among the
+trials show which importance a parameter without any effect would have.
 """
 
 import shutil
@@ -26,23 +26,30 @@ NUM_SHUFFLES = 40
 
 @dataclass(frozen=True)
 class Importance:
-    """Shares that sum to 1, the largest first; or none, and why."""
+    """Importance of each parameter.
+
+    Attributes:
+        shares: Shares that sum to 1, the largest first; empty where `reason` says why.
+        by_chance: Share below which 95 % of shuffles stay.
+        num_trials: Finished trials of the study.
+        reason: Why there are no shares; "" where there are.
+    """
 
     shares: dict[str, float] = field(default_factory=dict)
-    by_chance: dict[str, float] = field(default_factory=dict)  # 95 % of shuffles stay below
+    by_chance: dict[str, float] = field(default_factory=dict)
     num_trials: int = 0
     reason: str = ""
 
 
 def find_importance(study_file: Path, *, seed: int = 0) -> Importance:
-    """Importance of every parameter of a study for being among the best quarter of its trials.
+    """Find how much each parameter decides whether a trial is among the best quarter.
 
-    A copy of the file is opened, so that nothing is written beside it. It never raises: where there
-    is nothing to say, `reason` says why.
+    A copy of the file is opened, so that nothing is written beside it. Nothing is raised: where
+    there is no importance, `reason` says why.
 
     Args:
-        study_file: The run's `study.db`.
-        seed: Of the shuffles.
+        study_file: Path of the run's `study.db`.
+        seed: Seed of the shuffles.
     """
     if not study_file.is_file():
         return Importance(reason="the run has no study.db")
@@ -80,7 +87,7 @@ def find_importance(study_file: Path, *, seed: int = 0) -> Importance:
 
 
 def _read_trials(study_file: Path) -> list[FrozenTrial]:
-    """The finished trials, each as a complete one with its best score."""
+    """Read the finished trials, each as a complete one with its best score."""
     with tempfile.TemporaryDirectory(prefix="crack-ensemble-study-") as folder:
         for suffix in ("", "-wal"):
             part = study_file.with_name(study_file.name + suffix)

@@ -1,4 +1,4 @@
-"""What the person at the terminal sees: a live table, or a plain line an epoch in a log file."""
+"""A live table of the trials on a terminal, or a plain line an epoch in a log file."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -39,7 +39,7 @@ class RunningTrial:
     best_val_f1: float | None = None
 
     def seconds_left(self, now: float) -> float | None:
-        """Until its last epoch ends, if all take as long as the last one did."""
+        """Seconds until the last epoch ends, if all take as long as the last one did."""
         if not self.epoch:
             return None
         whole = self.epoch_seconds * (self.num_epochs - self.epoch)
@@ -48,7 +48,7 @@ class RunningTrial:
 
 @dataclass
 class StartingTrial:
-    """A trial without a process: one is starting for it, or there is no place for one."""
+    """A trial without a process: it is starting, or there is no place for it."""
 
     number: int
     since: float
@@ -70,15 +70,15 @@ class Progress(tune.Callback):
     """Shows and records what Tune's trials report.
 
     Args:
-        tables: Take every epoch.
-        console: Of the person.
-        stopping: Once it is asked, trials that end will go on another time.
-        explain_death: Tune's trial id → why its processes died; None if it is tried again.
-        count_places: Tells for how many trials Ray has a place.
+        tables: Tables that every epoch is written to.
+        console: Terminal or log of the person.
+        stopping: Request to stop; once there is one, trials that end go on another time.
+        explain_death: Says why the processes of a trial (Tune's id) died; None if it goes on.
+        count_places: Counts the trials for which Ray has a place.
         num_trials: Finished trials that the run is to have.
-        stored: Those it has already.
+        stored: Finished trials that it has already.
         max_concurrent_trials: Trials at a time.
-        max_seconds: That the search may take, if there is a limit.
+        max_seconds: Seconds that the search may take; None is no limit.
     """
 
     def __init__(
@@ -124,10 +124,6 @@ class Progress(tune.Callback):
         if self._console.is_terminal:
             self._live.stop()
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles its callbacks into a file that is never read."""
-        return {}
-
     def on_trial_start(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
@@ -139,7 +135,7 @@ class Progress(tune.Callback):
         self._log(f"trial {running.number} starts: {running.backbone}")
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        """See which trials wait for a process: torch is imported there, which takes a while."""
+        """Note which trials wait for a process, which imports torch at first and takes a while."""
         now = time.monotonic()
         pending = {t.trial_id: t for t in trials if t.status == Trial.PENDING}
         for trial_id in self._starting.keys() - pending.keys():
@@ -273,7 +269,7 @@ class Progress(tune.Callback):
         return Group(table, *(Text(line) for line in lines))
 
     def _describe_starting(self) -> list[str]:
-        """Which trials are without a process, and for how long."""
+        """Name the trials without a process, and how long they have waited."""
         lines = []
         for has_place, what in ((True, "process starting"), (False, "no place yet")):
             waiting = [one for one in list(self._starting.values()) if one.has_place == has_place]

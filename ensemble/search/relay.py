@@ -1,6 +1,6 @@
-"""What stands between rank 0 of a trial's workers and their trial: a process of its own.
+"""The process between rank 0 of a trial's workers and their trial.
 
-It imports nothing that takes time, as it must be there before the workers start.
+It imports nothing that takes time, as it must run before the workers start.
 """
 
 import asyncio
@@ -15,18 +15,18 @@ class Mailbox:
         self._answers: asyncio.Queue[Any] = asyncio.Queue()
 
     async def report(self, message: dict[str, Any]) -> Any:
-        """Rank 0: hand over a message, wait for its answer."""
+        """Hand over a message of rank 0 and wait for its answer."""
         await self._messages.put(message)
         return await self._answers.get()
 
     async def next_message(self) -> dict[str, Any] | None:
-        """The owner: the next message, None when the group has ended."""
+        """Return the next message to the owner; None when the group has ended."""
         return await self._messages.get()
 
     async def answer(self, answer: Any) -> None:
-        """The owner: answer the last message."""
+        """Answer the last message, as the owner."""
         await self._answers.put(answer)
 
     async def end(self) -> None:
-        """No further message will come."""
+        """Say that no further message comes."""
         await self._messages.put(None)

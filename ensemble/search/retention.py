@@ -1,8 +1,9 @@
-"""What of a run stays on disk: the best members' weights; and how much disk a search will need.
+"""Which members keep their weights, and how much disk a search needs.
 
-Each trial leaves its best epoch, so a search of two hundred would keep two hundred networks of
-which an ensemble uses five. All records and validation scores stay; the weights stay of the best
-`keep` members, in the order in which an ensemble is chosen, and of those an ensemble is made of.
+Each trial leaves its best epoch, so a search of two hundred trials would keep two hundred networks,
+of which an ensemble uses five. All records and validation scores are kept. The best `keep` members,
+by the order in which an ensemble is chosen, and the members of a chosen ensemble keep their
+weights.
 """
 
 import shutil
@@ -24,12 +25,12 @@ BYTES_PER_RUN = 6 * 1024**2  # the study (0.1 MB) with its journal (4.1 MB), pic
 
 
 class Retention:
-    """Drops the weights that a run no longer needs; called whenever a trial has ended.
+    """Drops the weights that a run no longer needs, whenever a trial has ended.
 
-    It remembers the records it has read, so that a call costs a look at each file's date.
+    Records that were read are remembered, so that a call only looks at each file's date.
 
     Args:
-        run: A run's folder.
+        run: Folder of the run.
         keep: Members that keep their weights, at least one.
         log: Takes a line for the person.
     """
@@ -44,16 +45,17 @@ class Retention:
         """Drop the weights of all but the best finished trials, and the members of failed ones.
 
         The members that `ensemble.json` names keep their weights too, so that a chosen ensemble
-        works on when its search is extended. Where `keep` was raised in between, what is gone stays
-        gone and the best of the rest are kept. A trial in neither list may be training: it is not
-        touched. A finished trial whose member is missing or damaged is left as it is, and said.
+        still works when its search is extended. Where `keep` was raised in between, dropped weights
+        stay dropped and the best of the rest are kept. A trial in neither list may be training and
+        is not touched. A finished trial whose member is missing or damaged is named and left as it
+        is.
 
         Args:
             finished: Numbers of the trials that ended by themselves or by early stopping.
-            failed: Numbers of those that failed; they are never candidates.
+            failed: Numbers of the trials that failed.
 
         Returns:
-            The numbers of trials that lost weights, in order.
+            Numbers of the trials that lost weights, in order.
 
         Raises:
             InputError: The chosen ensemble is damaged.
@@ -109,19 +111,18 @@ def forecast_disk(
     max_concurrent_trials: int,
     num_val_tiles: int,
 ) -> int:
-    """Bytes that the folder of a run grows by at most, from an empty one to its end.
+    """Forecast the most bytes that the folder of a run grows by, from an empty one to its end.
 
-    Counted are, every network as large as the largest backbone: the weights of the best `keep`
-    trials; for each running trial its member and its training state, which are both there twice
-    while new ones are written; the validation scores of all trials; study, records and tables. Not
-    counted: `initial/`, the packed tiles, what a chosen ensemble keeps beyond `keep`, evaluation
-    and report.
+    Each network counts as the largest backbone. Counted are the weights of the best `keep` trials;
+    the member and the training state of each running trial, both twice while new ones are written;
+    the validation scores of all trials; study, records and tables. Not counted are `initial/`, the
+    packed tiles, members that a chosen ensemble keeps beyond `keep`, evaluation and report.
 
     Args:
-        sizes: Backbone → bytes of its weights, as in `initial/`.
+        sizes: Bytes of the weights of each backbone.
         keep: Members that keep their weights.
-        num_trials: Of the search.
-        epochs: Of a trial, at most.
+        num_trials: Trials of the search.
+        epochs: Epochs of a trial, at most.
         max_concurrent_trials: Trials at a time.
         num_val_tiles: Tiles of the validation split.
     """
@@ -140,10 +141,10 @@ def forecast_disk(
 def check_disk(
     folder: Path, space: Space, packed: Pack, budget: Budget, keep: int, num_trials: int
 ) -> str:
-    """What the run's folder will grow to, in words.
+    """Say how large the run's folder becomes.
 
     Raises:
-        InputError: There is not so much room.
+        InputError: The disk has less room.
     """
     sizes = {file.stem: file.stat().st_size for file in (folder / "initial").glob("*.safetensors")}
     needed = forecast_disk(

@@ -52,18 +52,18 @@ class Search:
     """A search in its folder, on the Ray cluster we are connected to; continues what is there.
 
     Args:
-        folder: Of the run; holds `initial/` already.
-        space: What is searched.
+        folder: Folder of the run, which holds `initial/` already.
+        space: Search space.
         budget: Trials at a time and what each may use.
-        request: What else the search is asked to do.
-        pack_folder: Of the tiles.
-        storage: Storage through which they and the members travel to other nodes, if any.
-        layout: Where they lie on it.
+        request: Request, for all other settings.
+        pack_folder: Folder of the tiles.
+        storage: Storage through which tiles and members travel between nodes, if any.
+        layout: Layout of that storage.
         trackers: Callbacks that show the run in other tools.
-        console: Of the person.
+        console: Terminal or log of the person.
 
     Raises:
-        InputError: What is there is damaged.
+        InputError: The run is damaged.
         CannotWriteError: The disk refuses the run's files.
     """
 
@@ -234,7 +234,7 @@ class Search:
             self._storage.fetch(self._layout.member(number), member_folder(self._folder, number))
 
     def _end(self, number: int) -> None:
-        """The study knows how a trial ended."""
+        """Tidy up after a trial whose end the study knows."""
         make_durable(
             self._folder / "study.db", self._log
         )  # before what it could go on from is removed
@@ -242,7 +242,7 @@ class Search:
         self._settle()
 
     def _forget(self, number: int) -> None:
-        """Remove what only a trial that goes on would need."""
+        """Remove the files that only a trial that goes on needs."""
         remove_state(member_folder(self._folder, number))
         if self._storage is not None and self._layout is not None:
             self._storage.delete(self._layout.member(number))

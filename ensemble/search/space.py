@@ -1,4 +1,4 @@
-"""What a search asks: a default configuration, distributions, conditions and starting points."""
+"""A search space: a default configuration, distributions, conditions and starting points."""
 
 import json
 from dataclasses import dataclass, field, replace
@@ -28,7 +28,7 @@ SettingValue = str | int | float | bool
 
 
 class EarlyStopping(Section):
-    """ASHA's settings: after 1, 3, 9 … `grace_epochs` all but one in `reduction_factor` stop."""
+    """Settings of ASHA: after 1, 3, 9 … `grace_epochs` all but one in `reduction_factor` stop."""
 
     grace_epochs: int = Field(1, ge=1, le=10_000)
     reduction_factor: int = Field(3, ge=2, le=10_000)
@@ -40,8 +40,8 @@ class Parameter:
 
     Attributes:
         name: `section.field` of `TrialConfig`.
-        distribution: Where its values come from.
-        when: It is asked for only where each of these settings has one of these values.
+        distribution: Distribution of its values.
+        when: Condition: each of these settings has one of these values.
     """
 
     name: str
@@ -49,14 +49,14 @@ class Parameter:
     when: dict[str, tuple[SettingValue, ...]]
 
     def ends(self) -> list[Any]:
-        """All choices, or both ends of a range."""
+        """Return all choices, or both ends of a range."""
         if isinstance(self.distribution, CategoricalDistribution):
             return list(self.distribution.choices)
         assert isinstance(self.distribution, FloatDistribution | IntDistribution)
         return [self.distribution.low, self.distribution.high]
 
     def contains(self, value: Any) -> bool:
-        """Whether the search can come to `value`."""
+        """Say whether the search can reach `value`."""
         if isinstance(self.distribution, CategoricalDistribution):
             return value in self.distribution.choices
         low, high = self.ends()
@@ -84,7 +84,7 @@ class Space:
 
     @property
     def backbones(self) -> list[str]:
-        """Every backbone that the search can reach."""
+        """Backbones that the search can reach."""
         for parameter in self.parameters:
             if parameter.name == "model.backbone":
                 assert isinstance(parameter.distribution, CategoricalDistribution)
@@ -92,7 +92,7 @@ class Space:
         return [self.default.model.backbone]
 
     def describe(self) -> dict[str, Any]:
-        """All that decides what is asked, as plain JSON."""
+        """All that decides which trials come, as plain JSON."""
         return {
             "default": self.default.model_dump(mode="json"),
             "parameters": {
@@ -118,8 +118,8 @@ class Space:
         """Have Optuna suggest the parameters of `trial`, in the file's order.
 
         Args:
-            trial: Of Optuna.
-            seed: Of the study; the trial's own is derived from it.
+            trial: Optuna's trial.
+            seed: Seed of the study, from which the trial's is derived.
         """
         values = flatten(self.default)
         for parameter in self.parameters:
@@ -157,5 +157,5 @@ def _suggest(trial: optuna.trial.BaseTrial, parameter: Parameter) -> SettingValu
 
 
 def applies(parameter: Parameter, values: dict[str, Any]) -> bool:
-    """Whether `parameter` is asked for beside these settings."""
+    """Say whether `parameter` is searched beside these settings."""
     return all(values[key] in allowed for key, allowed in parameter.when.items())

@@ -29,8 +29,8 @@ def start(space: Space, given: str, *, under: Path) -> tuple[Space, Recipe | Non
     """Start a search from what a person names: a recipe, or a run by its path or name.
 
     Args:
-        space: To search.
-        given: What `--start-from` says.
+        space: Search space.
+        given: Value of `--start-from`.
         under: Folder of the runs.
 
     Returns:
@@ -55,8 +55,8 @@ def start_from(space: Space, recipe: Recipe) -> tuple[Space, str]:
     longer searched, as the module is that network's.
 
     Args:
-        space: To search.
-        recipe: To start from.
+        space: Search space.
+        recipe: Recipe whose base becomes trial 0.
 
     Returns:
         The space, and in one line what was changed of it.
@@ -77,7 +77,7 @@ def start_from_run(space: Space, run: Path) -> tuple[Space, str]:
     """Make the best configurations of a run the first trials of a search.
 
     Args:
-        space: To search; it is widened to hold the best one.
+        space: Search space, which is widened to hold the best one.
         run: Folder of a run with finished trials.
 
     Returns:

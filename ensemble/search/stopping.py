@@ -1,6 +1,6 @@
-"""Ending a search before it has all its trials: who asked, what is said, how the command exits.
+"""Requests to end a search before it has all its trials, and the exit code of the command.
 
-Running trials are told at their next epoch and end by themselves; nothing is killed.
+Running trials end by themselves at their next epoch; nothing is killed.
 """
 
 import signal
@@ -22,8 +22,8 @@ class StopRequest:
     """Why the search ends.
 
     Attributes:
-        words: For the person.
-        exit_code: Of the command.
+        words: Reason, for the person.
+        exit_code: Exit code of the command.
     """
 
     words: str
@@ -45,7 +45,7 @@ class Stopping:
         self.error: Exception | None = None  # a fault of the program, with its traceback
 
     def ask(self, words: str, *, exit_code: int, hint: str = "") -> None:
-        """Let the search end, because of `words`; a hint is said beside them, and not kept."""
+        """Ask the search to end because of `words`; a hint is printed with them and not kept."""
         with self._lock:
             if self.request is None:
                 self.request = StopRequest(words, exit_code)
@@ -54,13 +54,13 @@ class Stopping:
                 self._log(f"stopping: {words}; {when}{'; ' if hint else ''}{hint}")
 
     def note(self, words: str) -> None:
-        """Keep why the search has ended already; what failed on the way there was its outcome."""
+        """Keep the reason why the search has ended; it replaces errors that followed from it."""
         with self._lock:
             if self.request is None or self.request.exit_code == 2:
                 self.request, self.error = StopRequest(words, 2), None
 
     def fail(self, words: str) -> None:
-        """Let the search end with exit code 2, even if it is asked to end already."""
+        """Ask the search to end with exit code 2, even if it is ending already."""
         with self._lock:
             if self.request is not None and self.request.exit_code != 2:
                 self._log(words)
@@ -69,7 +69,7 @@ class Stopping:
 
     @contextmanager
     def nothing_escapes(self) -> Iterator[None]:
-        """Let what is raised within end the search in order, instead of reaching Tune.
+        """Within, an exception asks the search to end, instead of reaching Tune.
 
         Tune takes whatever its callbacks raise for the death of a trial's process.
         """
@@ -83,18 +83,18 @@ class Stopping:
 
 
 class StopByErrors(tune.Callback):
-    """Hands on to a callback what Tune tells; what that raises ends the search in order.
+    """Passes Tune's calls to a callback, whose exceptions end the search in order.
 
     Args:
-        callback: Is told everything.
-        stopping: Is asked.
+        callback: Callback that takes every call.
+        stopping: Takes the request to stop.
     """
 
     def __init__(self, callback: tune.Callback, stopping: Stopping):
         self._callback, self._stopping = callback, stopping
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles its callbacks into a file that is never read."""
+        """Pickle nothing: Tune writes its callbacks into a file that is never read."""
         return {}
 
 
@@ -111,22 +111,22 @@ for _hook in [name for name in dir(tune.Callback) if name.startswith("on_")]:
 
 
 class StopTrials(tune.Stopper):
-    """Ends each trial at its next result once that was asked, and those without a process at once.
+    """Ends each trial at its next result once there is a request to stop.
 
     Args:
         stopping: Holds the request.
-        is_idle: Whether no trial has a process.
+        is_idle: Says whether no trial has a process; then the search ends at once.
     """
 
     def __init__(self, stopping: Stopping | None, is_idle: Callable[[], bool]):
         self._stopping, self._is_idle = stopping, is_idle
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Whether the trial that brings this result is to end."""
+        """Say whether the trial with this result is to end."""
         return self._stopping is not None and self._stopping.request is not None
 
     def stop_all(self) -> bool:
-        """Whether nothing is left to wait for."""
+        """Say whether the search has nothing left to wait for."""
         return self._stopping is not None and self._stopping.request is not None and self._is_idle()
 
     def __reduce__(self) -> tuple[Any, ...]:  # Tune pickles it into a file that is never read
@@ -135,7 +135,7 @@ class StopTrials(tune.Stopper):
 
 @contextmanager
 def stop_on_signals(stopping: Stopping) -> Iterator[None]:
-    """Within, the first signal asks to stop; the second ends the command there and then."""
+    """Within, the first signal asks to stop and the second ends the command at once."""
     asking: threading.Thread | None = None
 
     def handle(number: int, frame: FrameType | None) -> None:

@@ -1,8 +1,8 @@
 """Optuna's study of a run: one SQLite file that optuna-dashboard opens.
 
-A trial that early stopping ended is PRUNED, its intermediate values being the best F1 so far; one
-that failed is FAIL with its `reason`; one that was interrupted waits, and is taken up again with
-the same parameters under the same number.
+A trial's intermediate values are its best F1 so far. A trial that early stopping ended is PRUNED; a
+failed one is FAIL with its `reason`; an interrupted one waits and is continued with the same
+parameters under the same number.
 """
 
 import sqlite3
@@ -25,7 +25,7 @@ from ensemble.search.space import Space
 from ensemble.training.config import derive_seed
 
 STUDY_NAME = "search"  # never the folder's: a run may be renamed, and its study is still its own
-# what Optuna and SQLAlchemy raise over a file whose bytes or rows are not as they wrote them
+# what Optuna and SQLAlchemy raise where bytes or rows of a file are not as they wrote them
 DAMAGED = (
     sqlite3.Error,
     sqlalchemy.exc.SQLAlchemyError,
@@ -40,7 +40,7 @@ DAMAGED = (
 
 
 @contextmanager
-def _damage_is_said(path: Path) -> Iterator[None]:
+def _damage_as_input_error(path: Path) -> Iterator[None]:
     try:
         yield
     except DAMAGED as error:
@@ -59,13 +59,13 @@ def open_study(
     seed: int,
     log: Callable[[str], None] = print,
 ) -> optuna.Study:
-    """Open or create the study; interrupted trials wait again, start points are there once.
+    """Open or create the study, with its interrupted trials waiting and each start point once.
 
     Args:
         path: Path of the study's file.
-        space: Gives the start points.
-        sampler: Which of Optuna's samplers asks.
-        seed: Seed of the study; a continued one goes on with another seed derived from it.
+        space: Search space, which has the start points.
+        sampler: Name of Optuna's sampler.
+        seed: Seed of the study; a continued study uses another seed, derived from it.
         log: Takes a line for the person where another program has locked the file.
 
     Raises:
@@ -73,7 +73,7 @@ def open_study(
         CannotWriteError: The disk refuses the file, or another program does not let go of it.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    with _damage_is_said(path):
+    with _damage_as_input_error(path):
         study = _open_study(path, space, sampler, seed, log)
     make_durable(path, log)
     return study
@@ -112,7 +112,7 @@ def _open_study(
 
 
 def _find_name(storage: optuna.storages.RDBStorage, path: Path) -> str:
-    """The name of the one study in the file; earlier versions named it after the run's folder."""
+    """Find the name of the file's one study; earlier versions named it after the run's folder."""
     names = optuna.get_all_study_names(storage)
     if len(names) > 1:
         raise InputError(
@@ -124,7 +124,7 @@ def _find_name(storage: optuna.storages.RDBStorage, path: Path) -> str:
 
 @contextmanager
 def _experimental() -> Iterator[None]:
-    """Without Optuna's warning that something may change in a later version."""
+    """Within, Optuna does not warn that something may change in a later version."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         yield
@@ -145,19 +145,19 @@ def _make_sampler(sampler: Sampler, seed: int) -> optuna.samplers.BaseSampler:
 
 
 def make_durable(path: Path, log: Callable[[str], None] = print) -> None:
-    """Make what a study's file says survive a power cut; until then a crash of ours only."""
+    """Make the study's file survive a power cut; before, it survives a crash of ours only."""
     with closing(connect(path, log)) as connection:
         connection.execute("PRAGMA wal_checkpoint(FULL)").fetchall()
 
 
 def let_running_wait(study: optuna.Study) -> None:
-    """Let trials that nobody trains any more be taken up again."""
+    """Make trials that nobody trains any more wait to be continued."""
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         let_wait(study, trial._trial_id)
 
 
 def let_wait(study: optuna.Study, trial_id: int) -> None:
-    """Let a trial be taken up again; `trial_id` is the one inside its file."""
+    """Make a trial wait to be continued; `trial_id` is the one inside the study's file."""
     study._storage.set_trial_state_values(trial_id, state=TrialState.WAITING)
 
 
@@ -168,12 +168,12 @@ def finished_trials(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
 
 
 def count_finished(study: optuna.Study) -> int:
-    """Trials that ended by themselves or by early stopping."""
+    """Count the trials that ended by themselves or by early stopping."""
     return len(finished_trials(study))
 
 
 def find_best(study: optuna.Study) -> tuple[int, float]:
-    """Number and F1 of the best trial, those that were stopped early included.
+    """Find the number and F1 of the best trial, those that were stopped early included.
 
     Raises:
         ValueError: No trial is finished.

@@ -1,7 +1,7 @@
-"""What a trial's processes are told, and what each of them does with it.
+"""A trial's task, and how a process trains it.
 
-Where a storage stands between the nodes, a trial works in a folder of its node and sends it there
-after each epoch, so that any other node can go on from it.
+With a storage between the nodes, a trial works in a folder of its node and sends it to the storage
+after each epoch, so that any other node can go on from there.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from ensemble.training.config import Section, TrialConfig
 from ensemble.training.loop import DivergedError
 from ensemble.training.member import TrainingData, open_training_data, train_member
 
-# of the machine and not of the trial's configuration: these end the search and fail no trial
+# faults of the machine, not of the trial's configuration: they end the search and fail no trial
 HINDRANCES = (CannotWriteError, PackError, StorageError, OSError)
 
 
@@ -78,7 +78,7 @@ class Task(Section):
 
 
 def share_run(storage: Storage, folder: Path, packed: Pack) -> StorageLayout:
-    """Send the tiles and the states to start from to where all nodes can fetch them."""
+    """Send the tiles and the initial states to the storage, for all nodes to fetch."""
     pack, sha256 = push_pack(storage, packed)
     record = folder / "initial" / "states.json"
     digest = hashlib.sha256(
@@ -105,7 +105,7 @@ def open_task_data(task: Task, device: torch.device, storage_url: str | None) ->
 def run_task(
     task: Task, data: TrainingData, storage_url: str | None, *, rank: int = 0
 ) -> Iterator[dict[str, Any]]:
-    """Train the member of a task and yield a row an epoch, when its files are safe."""
+    """Train the member of a task and yield a row an epoch, once its files are safe."""
     place = None
     if task.storage is not None and storage_url is not None:
         place = _NodeFolder(task, task.storage, Storage(storage_url), rank)
@@ -146,7 +146,7 @@ class _NodeFolder:
         self._storage.fetch(self._name, self.member)
 
     def leave(self) -> None:
-        """Leave the folder to the next trial of the node, which removes it."""
+        """Leave the folder to the node's next trial, which removes it."""
         if self._lock is not None:
             self._lock.close()
 
@@ -163,14 +163,13 @@ def is_hindrance(error: BaseException) -> bool:
 
 
 def node_cache() -> Path:
-    """Where a node keeps copies: CRACK_ENSEMBLE_CACHE, or a folder of the user's cache."""
-    given = os.environ.get("CRACK_ENSEMBLE_CACHE")
+    """The folder of a node's copies: CRACK_ENSEMBLE_CACHE, or one in the user's cache."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(given) if given else Path(base) / "crack-ensemble"
+    return Path(os.environ.get("CRACK_ENSEMBLE_CACHE") or Path(base) / "crack-ensemble")
 
 
 def explain_failure(error: BaseException) -> str:
-    """One line: why a trial failed, or what hinders it."""
+    """Say in one line why a trial failed, or what hinders it."""
     if isinstance(error, InputError | DivergedError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:

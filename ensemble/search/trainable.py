@@ -1,9 +1,9 @@
 """One trial, as Ray Tune sees it: step() is an epoch.
 
-A trial with one worker trains inside Tune's actor, which is used again for the next trial: torch is
-imported, the tiles are placed and the CUDA context is made once a slot. A trial with several
-workers runs on Ray Train. Both are a generator of epochs; a trial that is to end has its generator
-closed, and nothing is killed.
+A trial with one worker trains inside Tune's actor, which then trains the next trial, so that torch
+is imported, the tiles are placed and the CUDA context is made once a slot. A trial with several
+workers runs on Ray Train. Both are a generator of epochs; closing it ends the trial, and nothing is
+killed.
 """
 
 import traceback
@@ -24,20 +24,20 @@ from ensemble.training.member import TrainingData
 
 
 class TrialTrainable(tune.Trainable):
-    """Trains what its task says.
+    """Trains one task after another.
 
-    A failure of the training is a last result with its reason, and so is what hinders every trial,
-    such as a disk that takes nothing more. Only the death of a process is an exception: Tune then
-    starts another, which goes on from the last saved epoch.
+    A training that fails ends with a last result that has its reason, and so does whatever hinders
+    every trial, such as a full disk. Only the death of a process is an exception: Tune then starts
+    another one, which goes on from the last saved epoch.
     """
 
     def setup(self, config: dict[str, Any], storage_url: str | None = None) -> None:
         """Prepare the process for the first task.
 
         Args:
-            config: A task.
-            storage_url: URL of the storage, if there is one; not in the task, as Tune writes that
-                into files.
+            config: First task, as a dictionary.
+            storage_url: URL of the storage, if there is one; it is not in the task, which Tune
+                writes into files.
         """
         self._storage_url = storage_url
         self._data: TrainingData | None = None
@@ -45,7 +45,7 @@ class TrialTrainable(tune.Trainable):
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take the next task; where early stopping ended the last one, this is the first news."""
+        """Take the next task, and end the last one, which early stopping may have stopped."""
         self._epochs.close()
         self._begin(new_config)
         return True
@@ -92,21 +92,21 @@ class TrialTrainable(tune.Trainable):
             self._workers = None
         is_told = isinstance(error, TrainingFailedError)  # by a worker, in its own words
         reason = str(error) if is_told else explain_failure(error)
-        return {**self._about(), kind: reason, "done": True}
+        return {**self._describe_task(), kind: reason, "done": True}
 
-    def _about(self) -> dict[str, Any]:
+    def _describe_task(self) -> dict[str, Any]:
         return {"number": self._task.number, "backbone": self._task.config.model.backbone}
 
     def _result(self, row: dict[str, Any]) -> dict[str, Any]:
         if row["last"]:
             self._epochs.close()
-        return {**self._about(), **row, "done": row["last"]}
+        return {**self._describe_task(), **row, "done": row["last"]}
 
 
 def trial_resources(budget: Budget) -> dict[str, float]:
-    """What Tune asks Ray for on behalf of one trial.
+    """Resources that Tune asks of Ray for one trial.
 
-    A trial on Ray Train workers asks for them itself; its own process only waits.
+    A trial on Ray Train workers asks for theirs itself; its own process only waits.
     """
     if budget.workers_per_trial > 1:
         return {"memory": 1}  # a byte: Ray refuses a request for nothing
@@ -114,7 +114,7 @@ def trial_resources(budget: Budget) -> dict[str, float]:
 
 
 def workers_resources(budget: Budget) -> dict[str, float]:
-    """What all workers of one trial ask of Ray together."""
+    """Resources that all workers of one trial ask of Ray together."""
     resources = {"CPU": budget.workers_per_trial * budget.cpus_per_worker}
     if budget.gpus_per_worker:
         resources["GPU"] = budget.workers_per_trial * budget.gpus_per_worker

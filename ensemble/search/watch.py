@@ -1,6 +1,6 @@
-"""The search's own eyes on its trials: silence, time, reservations of the dead, and why they died.
+"""Watches over the trials: silent ones, the time limit, orphaned reservations, causes of death.
 
-Nothing here waits for a trial: Tune calls it many times a second, whatever the trials do.
+Tune calls it many times a second, whatever the trials do, so nothing here waits for one.
 """
 
 import time
@@ -25,18 +25,18 @@ ABSENT_AFTER_SECONDS = 5.0  # Tune lets us look ten times a second, unless we st
 
 
 class Watch(tune.Callback):
-    """Ends what is silent or out of time.
+    """Ends trials that are silent, and the search when its time is up.
 
     Args:
-        stopping: Told when the time is up.
+        stopping: Takes the request to stop when the time is up.
         log: Takes a line for the person.
-        trial_timeout_seconds: A trial that reports nothing for so long is ended.
-        max_seconds: No trial starts after so long, running ones stop; None is without limit.
-        workers_need: Resources that the Ray Train workers of a trial need together; nothing where
-            trials have none.
-        check_data: Called when a process died; raises what is wrong with the tiles, which kill
-            every process that maps them.
-        clock: Seconds since any moment, as `time.monotonic` counts them.
+        trial_timeout_seconds: Seconds without a report after which a trial is ended.
+        max_seconds: Seconds after which no trial starts and running ones stop; None is no limit.
+        workers_need: Resources that the Ray Train workers of a trial need together; empty where
+            trials have no such workers.
+        check_data: Raises what is wrong with the tiles; called when a process died, as damaged
+            tiles kill every process that maps them.
+        clock: Returns seconds since any moment, as `time.monotonic` does.
     """
 
     def __init__(
@@ -59,10 +59,6 @@ class Watch(tune.Callback):
         self._silent: set[str] = set()
         self._started = self._last_step = self._last_look = clock()
         self._last_busy = self._started
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles its callbacks into a file that is never read."""
-        return {}
 
     def is_idle(self) -> bool:
         """Whether no trial has a process."""
@@ -105,7 +101,7 @@ class Watch(tune.Callback):
         self._last_news.pop(trial.trial_id, None)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        """Look around."""
+        """Look for silent trials, the end of the time, and what Ray holds."""
         now = self._clock()
         absent = now - self._last_step
         self._last_step = now
@@ -132,10 +128,10 @@ class Watch(tune.Callback):
                 self._log(f"waiting for a place for a trial; Ray has {_describe_resources()}")
 
     def explain(self, trial_id: str) -> str | None:
-        """Why a trial whose processes died is given up; None if it should not be.
+        """Say why a trial whose processes died is given up; None if it should be tried again.
 
-        Tune gives up at once where a process that is to be used again dies before it has begun with
-        the trial, as on a node that was just lost.
+        Tune gives up too early where a process that is used again dies before it begins with the
+        trial, as on a node that was just lost.
         """
         if trial_id in self._silent:
             return f"no report for {self._timeout / 60:g} minutes (--trial-timeout); it was ended"
@@ -159,7 +155,7 @@ class Watch(tune.Callback):
 
 
 def _why_it_died(trial: Trial) -> str:
-    """In a few words, out of the text (never the pickle) that Tune keeps of the last error."""
+    """Name the cause, from the text (never the pickle) that Tune keeps of the last error."""
     path = Path(trial.error_file) if trial.error_file else None
     text = path.read_text(errors="replace") if path and path.exists() else ""
     last = text.rpartition("Failure # ")[2]

@@ -1,13 +1,13 @@
 """Data-parallel trials: a group of Ray Train workers, and one generator that speaks for them.
 
 Rank 0 hands each message (ready for a trial, or the row of an epoch) to a mailbox and waits for the
-answer: a task, go on, stop this trial, or go home. The answer is broadcast, all ranks act alike,
-and at the end `TorchTrainer.fit()` returns by itself. Nothing is killed, so nothing waits for Ray
-to notice a death (ray-project/ray issue 54305). The group serves one trial after another, because
-starting it costs many times what a short trial does.
+answer: a task, go on, stop this trial, or end. The answer is broadcast, so that all ranks do the
+same, and in the end `TorchTrainer.fit()` returns by itself. Nothing is killed, so nothing waits for
+Ray to notice a death (ray-project/ray issue 54305). A group trains one trial after another, because
+starting it takes many times as long as a short trial.
 
-Where something else kills one of its processes, the group is of no further use; what it had
-reserved is given back by `reservations`, from the search's own process.
+A group of which something else kills a process is replaced; `reservations` gives back what it had
+reserved, from the search's own process.
 """
 
 import os
@@ -50,7 +50,7 @@ class WorkerGroup:
     """Ray Train workers that train one task after another.
 
     Args:
-        task: The first one; later ones ask for the same workers.
+        task: First task; later ones ask for the same workers.
         storage_url: URL of the storage, if there is one.
     """
 
@@ -99,10 +99,10 @@ class WorkerGroup:
                 ray.get(self._mailbox.end.remote())
 
     def train(self, task: Task) -> Iterator[dict[str, Any]]:
-        """Train a task; yields rows like `run_task`.
+        """Train a task and yield the rows of `run_task`.
 
         Raises:
-            CannotWriteError, StorageError or OSError: A worker is hindered.
+            CannotWriteError, StorageError or OSError: Something hinders a worker.
             TrainingFailedError: A worker failed.
             WorkersLostError: One of the group's processes died.
         """
@@ -137,17 +137,17 @@ class WorkerGroup:
         return not self._thread.is_alive()
 
     def close(self) -> None:
-        """Send the workers home and wait until they are gone; no task may be in training."""
+        """End the workers and wait until they are gone; no task may be in training."""
         self._mailbox.answer.remote(None)
         self._thread.join()
         ray.kill(self._mailbox)
 
 
 class _Trainer(TorchTrainer):
-    """Without the process that watches over Train's reservation through Ray's state API.
+    """A trainer without the process that watches over Train's reservation through Ray's state API.
 
-    That one waits for ever without a dashboard or beside a second Ray; what it is for is done by
-    `reservations`.
+    That process waits for ever without a dashboard or beside a second Ray; `reservations` does its
+    work.
     """
 
     def _create_default_callbacks(self) -> list[Any]:
@@ -156,7 +156,7 @@ class _Trainer(TorchTrainer):
 
 
 def _serve(config: dict[str, Any]) -> None:
-    """Runs on each worker, inside the process group that Ray Train made."""
+    """Train one task after another on one worker, within the process group of Ray Train."""
     device = get_device()
     storage_url = ray.get(config["storage_url"])
     data = open_task_data(Task.model_validate(config["task"]), device, storage_url)
@@ -177,10 +177,10 @@ def _serve(config: dict[str, Any]) -> None:
 
 
 def explain_train_error(error: BaseException | None) -> Exception:
-    """What went wrong on the workers, out of what Ray wraps around it.
+    """Find what went wrong on the workers in what Ray wraps around it.
 
-    When one worker dies the others report a broken connection: an exception of our own, or else the
-    death, is the better reason.
+    When one worker dies the others report a broken connection: an exception of this project, or
+    else the death, is the better reason.
     """
     # attributes of ray.train.WorkerGroupError and ray.train.ControllerError
     failures: dict[int, Exception] = getattr(error, "worker_failures", {})

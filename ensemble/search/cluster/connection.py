@@ -1,8 +1,8 @@
-"""Ray, as this project wants it: quiet, on this host unless told otherwise, ended when we end.
+"""The connection to Ray: one of our own on this host, or a running cluster.
 
-A Ray of our own listens on the loopback only and asks for a token that nobody else knows. A cluster
-is looked at before it is joined: Ray itself would try for a minute, or end the process, where the
-address, the token or a node on this machine is missing.
+A Ray of our own listens on the loopback only, asks for a token that nobody else knows, and ends
+with the search. A cluster is checked before it is joined: where the address, the token or a node on
+this machine is missing, Ray itself would try for a minute or end the process.
 """
 
 import importlib
@@ -33,7 +33,7 @@ ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the run's tables are ours
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a failure is a result without figures
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is handled in run.py
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # `stopping` handles Ctrl-C
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # Tune's pickled state is never read
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_WARN_THRESHOLD_S": "1000",
@@ -52,7 +52,7 @@ class Head:
 
     Attributes:
         address: HOST:PORT, or "auto": the cluster that this host started last.
-        origin: Who said so: --address or RAY_ADDRESS.
+        origin: Source of the address: --address or RAY_ADDRESS.
     """
 
     address: str
@@ -63,7 +63,7 @@ class Head:
 
 
 def find_head(given: str | None) -> Head | None:
-    """The cluster to join: `--address`, else RAY_ADDRESS; None is Ray on this machine alone.
+    """Find the cluster to join, by `--address` or RAY_ADDRESS; None is this machine alone.
 
     Raises:
         InputError: It is no address that a search can join.
@@ -88,22 +88,20 @@ def find_head(given: str | None) -> Head | None:
 
 
 def check_wait(minutes: float | None, head: Head | None) -> None:
-    """Whether it makes sense to wait so long for nodes.
+    """Refuse to wait for nodes where there is no cluster.
 
     Raises:
-        InputError: It does not.
+        InputError: There is none.
     """
-    if minutes is None:
-        return
-    if head is None:
+    if minutes is not None and head is None:
         raise InputError(f"--wait {minutes:g}: there is nothing to wait for without --address")
 
 
 def prepare_environment(head: Head | None) -> None:
-    """Set what Ray reads when it is imported; settings of the person's own stay.
+    """Set the variables that Ray reads when it is imported; the person's own settings stay.
 
-    A cluster whose hosts hold a token wants it from its drivers, too, but they do not send it
-    unless told.
+    A cluster whose hosts hold a token asks its drivers for it, which send it only if a variable
+    says so.
 
     Raises:
         InputError: The environment asks for a token that is not there.
@@ -135,11 +133,11 @@ def prepare_environment(head: Head | None) -> None:
 
 @contextmanager
 def start_local_ray(*, num_cpus: int, num_gpus: int) -> Iterator[None]:
-    """Be connected to a Ray of our own on this machine.
+    """Within, be connected to a Ray of our own on this machine.
 
     Args:
-        num_cpus: Its cores.
-        num_gpus: Its GPUs.
+        num_cpus: Cores of that Ray.
+        num_gpus: GPUs of that Ray.
     """
     base = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
     with (
@@ -158,9 +156,10 @@ def start_local_ray(*, num_cpus: int, num_gpus: int) -> Iterator[None]:
 
 @contextmanager
 def join_cluster(head: Head) -> Iterator[None]:
-    """Be connected to the cluster at `head`.
+    """Within, be connected to the cluster at `head`.
 
-    Once a process: when the driver of a submitted job leaves, Ray removes its working directory.
+    A process can do so once: when the driver of a submitted job leaves, Ray removes its working
+    directory.
 
     Raises:
         InputError: There is no cluster, or it does not let us in.
@@ -188,7 +187,7 @@ def _initialised(**settings: Any) -> Iterator[None]:
 
 
 def _resolve(head: Head) -> str:
-    """HOST:PORT as Ray would understand it."""
+    """Return HOST:PORT as Ray understands it."""
     services: Any = importlib.import_module("ray._private.services")
     try:
         address: str = services.canonicalize_bootstrap_address(head.address)
@@ -213,7 +212,7 @@ def _check_reachable(head: Head, address: str) -> None:
 
 
 def _check_admitted(head: Head, address: str) -> None:
-    """Whether the head answers us, and a node of its cluster runs here, as Ray's drivers need."""
+    """Refuse a head that does not answer, or of whose cluster no node runs here."""
     raylet: Any = importlib.import_module("ray._raylet")
     errors: Any = importlib.import_module("ray.exceptions")
     services: Any = importlib.import_module("ray._private.services")
@@ -237,7 +236,7 @@ def _check_admitted(head: Head, address: str) -> None:
 
 @contextmanager
 def _silenced() -> Iterator[None]:
-    """Without stderr, that of libraries in C++ included."""
+    """Within, nothing is written to stderr, not even by libraries in C++."""
     sys.stderr.flush()
     kept = os.dup(2)
     with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
@@ -250,7 +249,7 @@ def _silenced() -> Iterator[None]:
 
 
 def _runtime_env() -> dict[str, Any]:
-    """The package travels to the other nodes, unless a job brings modules of its own.
+    """Send the package to the other nodes, unless a job brings modules of its own.
 
     Ray refuses to merge a job's `py_modules` with a driver's (`ray job submit`).
     """
@@ -261,7 +260,7 @@ def _runtime_env() -> dict[str, Any]:
 
 
 def alive_nodes() -> list[Node]:
-    """The nodes of the cluster we are connected to."""
+    """List the nodes of the cluster that we are connected to."""
     ray: Any = importlib.import_module("ray")
     return sorted(
         (
@@ -278,6 +277,6 @@ def alive_nodes() -> list[Node]:
 
 
 def ask_for_nodes(bundles: list[dict[str, float]]) -> None:
-    """Ask a cluster that can grow for room for all of these; it holds until the next call."""
+    """Ask a cluster that can grow for room for these bundles, until the next call."""
     sdk: Any = importlib.import_module("ray.autoscaler.sdk")
     sdk.request_resources(bundles=bundles)

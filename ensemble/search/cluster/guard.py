@@ -1,9 +1,9 @@
-"""Ends what a search's own Ray leaves behind; the search starts it as a process beside itself.
+"""A process beside a search that ends what the search's own Ray leaves behind.
 
-Ray's processes end with their driver in most cases; killed at a bad moment, its agents and single
-workers stay for minutes. This process reads its standard input, which only the search holds: it
-ends with the search, however that ended. Then what still writes into the folder of that search's
-Ray is killed, and the folders that nobody owns any more are removed.
+Ray's processes mostly end with their driver; where it is killed at a bad moment, agents and single
+workers stay for minutes. The guard reads its standard input, which only the search holds open, so
+it notices the end of the search, however that ended. Then it kills the processes that still write
+into the folder of that Ray, and removes the folders that nobody owns any more.
 """
 
 import os
@@ -26,14 +26,14 @@ MOST_SOCKET_BYTES = 107  # of Linux
 
 
 def place_for_sockets(base: str) -> Path:
-    """Where Ray's session goes: `base`, or /tmp if the paths of sockets there would be too long."""
+    """The folder for Ray's session: `base`, or /tmp where the paths of its sockets are too long."""
     longest = f"{base}/{PREFIX}12345678/{RAY}{LONGEST_SOCKET}"
     return Path(base if len(os.fsencode(longest)) <= MOST_SOCKET_BYTES else "/tmp")
 
 
 @contextmanager
 def ray_guard(folder: Path) -> Iterator[None]:
-    """Have the Ray that this process starts within the block ended with this process.
+    """Within, a guard makes sure that the Ray of this process ends with it.
 
     Args:
         folder: Scratch folder of this process in which that Ray keeps its session.
@@ -52,18 +52,18 @@ def ray_guard(folder: Path) -> Iterator[None]:
 
 
 def processes_of(folder: Path) -> set[int]:
-    """The processes that have files below a folder open for writing."""
-    found = set()
+    """Find the processes that have files below a folder open for writing."""
+    pids = set()
     for link in Path("/proc").glob("[0-9]*/fd/*"):
         with suppress(OSError):  # it is gone, or of somebody else
             file = os.readlink(link)  # noqa: PTH115
             if file.startswith(f"{folder}/") and _is_for_writing(link):
-                found.add(int(link.parts[2]))
-    return found
+                pids.add(int(link.parts[2]))
+    return pids
 
 
 def _is_for_writing(link: Path) -> bool:
-    """Whether a file is open for that; a person may be reading a log."""
+    """Say whether a file is open for writing; a person may be reading a log."""
     info = (link.parents[1] / "fdinfo" / link.name).read_text()
     flags = re.search(r"flags:\s*([0-7]+)", info)
     return flags is not None and int(flags[1], 8) & os.O_ACCMODE != os.O_RDONLY

@@ -1,6 +1,6 @@
-"""Whether Ray itself is still there: a search that has lost it ends in order, within seconds.
+"""Notices that Ray itself has died, so that the search ends in order within seconds.
 
-Ray's library does not say so: without its raylet it waits for ever, and without the cluster's
+Ray's library does not report it: without its raylet it waits for ever, and without the cluster's
 control store (GCS) it is silent for a minute and then ends the process from within C++.
 """
 
@@ -28,14 +28,14 @@ WAKE = signal.SIGURG  # nothing else uses it, and by itself it does nothing
 
 
 class RayLostError(BaseException):
-    """Ray is gone; like Ctrl-C, it passes through all that handles errors. Says what died."""
+    """Ray is gone; like Ctrl-C, this passes through all that handles errors. Names what died."""
 
 
 class Lifeline(tune.Callback):
     """Raises `RayLostError` in the main thread, within the block, once Ray is gone.
 
     Args:
-        look: What died, in words for the person; None while all is well.
+        look: Names what died, for the person; None while all is well.
     """
 
     def __init__(self, look: Callable[[], str | None]):
@@ -62,11 +62,11 @@ class Lifeline(tune.Callback):
             raise RayLostError(lost) from None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles its callbacks into a file that is never read."""
+        """Pickle nothing: Tune writes its callbacks into a file that is never read."""
         return {}
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        """A good moment to end: the study and the tables are as they should be."""
+        """End here if Ray is gone: the study and the tables are whole between two steps."""
         if self._lost:
             self._raise()
 
@@ -92,7 +92,7 @@ class Lifeline(tune.Callback):
 
 
 def look_after_ray() -> Callable[[], str | None]:
-    """What tells whether the Ray that we are connected to is still there."""
+    """Return a function that names what died of the Ray that we are connected to."""
     node = ray._private.worker._global_node
     assert node is not None
     if node.is_head():
@@ -106,7 +106,7 @@ def _dead_among(node: Any) -> str | None:
 
 
 class _Head:
-    """Whether a cluster's head still answers."""
+    """Checks whether a cluster's head still answers."""
 
     def __init__(self, address: str):
         self._address, self._last_call = address, time.monotonic()

@@ -1,9 +1,8 @@
-"""What Ray says during a search: kept in the run's `ray.log`, and off the person's terminal.
+"""Keeps what Ray prints during a search in the run's `ray.log`, and off the person's terminal.
 
-Two things meet in the logger "ray": what Ray, Tune and Train log in the search's own process, and
-what the processes of trials print on whichever node, which Ray's log monitors bring here. For the
-second Ray offers no hook: all of it, and the deaths of workers, goes through one function that
-prints, and that one is replaced.
+The logger "ray" takes two kinds of lines: those that Ray, Tune and Train log in the search's own
+process, and those that the trials' processes print on any node, which Ray's log monitors bring
+here. Ray has no hook for the second kind: one function prints all of it, and it is replaced.
 """
 
 import importlib
@@ -54,12 +53,12 @@ def _log_worker_lines(data: dict[str, Any], ignore_prefix: bool) -> None:
 
 @contextmanager
 def log_ray_to(path: Path) -> Iterator[None]:
-    """Add to `path` what Ray says during the block; at most twice `FILE_BYTES` are kept.
+    """Within, add Ray's lines to a file, of which at most twice `FILE_BYTES` are kept.
 
-    A disk that is full, or gone, costs lines of it and nothing else.
+    A disk that is full or gone loses lines of it and nothing else.
 
     Args:
-        path: Of the file, in a folder that exists; a continued search goes on in it.
+        path: Path of the file; a continued search appends to it.
     """
     logger = logging.getLogger("ray")
     file = _File(
@@ -94,8 +93,8 @@ def log_ray_to(path: Path) -> Iterator[None]:
 
 class _File(RotatingFileHandler):
     def format(self, record: logging.LogRecord) -> str:
-        """One record, without the passwords that a storage's URL may hold."""
+        """Format a record without the passwords that a storage's URL may hold."""
         return hide_passwords(super().format(record))
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Nothing: the search is worth more than its log."""
+        """Lose the line: the search goes on without it."""

@@ -1,9 +1,9 @@
-"""What Ray holds for the trials: how many have a place, and what belongs to nobody any more.
+"""Ray's reservations for trials: how many trials have a place, and which nobody owns any more.
 
 A Train controller reserves a placement group and removes it when it ends by itself. If it is
 killed, Ray keeps the reservation until the whole job ends, and the next trial would wait for ever.
-Train's remedy asks the state API, which needs the dashboard and exactly one Ray on the host
-(ray-project/ray issues 54305, 65443); these tables come from the cluster's control store.
+Train's own remedy asks the state API, which needs the dashboard and exactly one Ray on the host
+(ray-project/ray issues 54305, 65443); here the cluster's control store is asked.
 """
 
 import threading
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 def release_orphans() -> int:
-    """Remove the placement groups of this job whose creating actor is dead; returns how many."""
+    """Remove the placement groups of this job whose creating actor is dead, and count them."""
     released = 0
     for table in _groups():
         by_actor = not ray.ActorID(table.creator_actor_id).is_nil()
@@ -32,7 +32,7 @@ def release_orphans() -> int:
 
 
 def count_places() -> int:
-    """Trials for which Tune, in the search's own process, has a place, whatever runs there yet."""
+    """Count the trials for which Tune has a place, whether or not a process runs there yet."""
     return sum(
         table.state == gcs_pb2.PlacementGroupTableData.CREATED
         and ray.ActorID(table.creator_actor_id).is_nil()
@@ -41,13 +41,13 @@ def count_places() -> int:
 
 
 def ask_ray(call: Callable[[], T], otherwise: T) -> T:
-    """What a call into Ray returns, made so that a signal can end the wait for it.
+    """Call into Ray so that a signal can end the wait.
 
     Ray itself waits within C++ where its control store is gone, and no Ctrl-C gets through.
 
     Args:
-        call: Asks Ray's control store for something.
-        otherwise: What is returned if that fails.
+        call: Call of Ray's control store.
+        otherwise: Answer if the call fails.
     """
     answers: list[T] = []
 

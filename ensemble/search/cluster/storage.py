@@ -1,9 +1,10 @@
 """`--storage`: the place through which tiles and members travel between the nodes of a cluster.
 
-A shared folder, or a URL of an object store (s3, gs) or of anything else that fsspec knows. Each
-name is a folder in it, of files and of the records (`*.json`) that name them, which are sent last:
-a reader finds the old record with its files or the new one with its own. On a shared folder a file
-is written beside its place and moved; an object appears when it is complete.
+It is a shared folder, or a URL of an object store (s3, gs) or of any other protocol that fsspec
+knows. Each name in it is a folder of files and of the records (`*.json`) that name them. Records
+are sent last, so a reader finds either the old record with its files or the new one with its files.
+On a shared folder a file is written beside its place and moved; an object appears when it is
+complete.
 """
 
 import hashlib
@@ -34,7 +35,7 @@ STAY = {"test.npy", "test.csv"}  # files of a pack that only its evaluation open
 
 
 class StorageError(InputError):
-    """The storage does not do what it is asked: one line without secrets."""
+    """The storage cannot be used; the message is one line without secrets."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -44,15 +45,15 @@ class Storage:
     What fails is tried three times, then `push`, `fetch` and `delete` raise `StorageError`.
 
     Attributes:
-        url: An absolute path or a URL. It may hold a password: show `str(storage)` instead, and
-            write the URL to no file.
+        url: Absolute path or URL. It may hold a password: print `str(storage)` instead, and write
+            the URL to no file.
     """
 
     url: str
 
     @classmethod
     def parse(cls, text: str) -> "Storage":
-        """Read what a person typed; nothing is connected to.
+        """Read what a person typed; no connection is made.
 
         Args:
             text: A folder (also `file://…`), `gs://…`, a URL of another protocol that fsspec knows,
@@ -75,7 +76,7 @@ class Storage:
         return storage
 
     def __str__(self) -> str:
-        """Protocol and place, without user, password and query."""
+        """Return protocol and place, without user, password and query."""
         protocol, separator, rest = self.url.partition("://")
         place = rest.rpartition("@")[2].partition("?")[0]
         return f"{protocol}://{place}" if separator else self.url
@@ -86,7 +87,7 @@ class Storage:
         """Write, read back and delete a small file.
 
         Raises:
-            StorageError: That failed; an unreachable address is given up within 20 s.
+            StorageError: It cannot; an unreachable address is given up within 20 s.
         """
         name, data = f".check-{uuid.uuid4().hex}", b"written by the check of --storage"
         try:

@@ -1,8 +1,8 @@
 """A run of MLflow for each trial, by Tune's own callback; imported only where MLflow is wanted.
 
-Ray's callback logs a figure a request (50 ms an epoch, even on SQLite) and all of a trial's task,
-our folders included. Here it is a request an epoch, with hyperparameters and figures alone; a trial
-that is continued stays the same run, and an MLflow that goes away does not take the search with it.
+Ray's callback sends a request a figure (50 ms an epoch, even on SQLite) and all of a trial's task,
+folders included. Here there is one request an epoch, with hyperparameters and figures alone; a
+continued trial stays the same run, and the search goes on if MLflow goes away.
 """
 
 import logging
@@ -36,8 +36,8 @@ class MLflowRuns(MLflowLoggerCallback):
     """Logs each trial to the experiment that has the name of our run.
 
     Args:
-        run_folder: Of our run.
-        uri: Of MLflow: http://HOST:PORT, or sqlite:///FILE.
+        run_folder: Folder of our run.
+        uri: URI of MLflow: http://HOST:PORT, or sqlite:///FILE.
 
     Raises:
         InputError: There is no MLflow, or it does not answer.
@@ -63,7 +63,7 @@ class MLflowRuns(MLflowLoggerCallback):
             raise InputError(f"--mlflow {uri}: MLflow cannot be used there ({error})") from None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles its callbacks into a file that is never read."""
+        """Pickle nothing: Tune writes its callbacks into a file that is never read."""
         return {}
 
     def log_trial_start(self, trial: Any) -> None:
@@ -104,7 +104,7 @@ class MLflowRuns(MLflowLoggerCallback):
         self._steps[trial].add(epoch)
 
     def _unless_lost(self, log: Callable[..., None], *args: Any) -> None:
-        """The search goes on without MLflow: all it is told stands in the run's tables."""
+        """Log, unless MLflow is lost; the search goes on, and the run's tables have everything."""
         if self._is_lost:
             return
         try:

@@ -1,7 +1,6 @@
-"""What other tools show of a run while it goes on: TensorBoard's event files, MLflow's runs.
+"""Callbacks of Tune that hand each epoch's figures to TensorBoard and MLflow.
 
-Both are callbacks of Tune that take each epoch's figures. Neither is ever read by this project: the
-run's own tables are what counts.
+This project never reads them back: its own tables count.
 """
 
 from pathlib import Path
@@ -16,11 +15,11 @@ from ensemble.search.task import Task
 
 
 def make_trackers(run_folder: Path, mlflow_uri: str | None) -> list[tune.Callback]:
-    """The callbacks of a run; writes nothing into its folder yet.
+    """Make the callbacks of a run; nothing is written into its folder yet.
 
     Args:
-        run_folder: Of the run.
-        mlflow_uri: Of MLflow's server or database, or None.
+        run_folder: Folder of the run.
+        mlflow_uri: URI of MLflow's server or database, or None.
 
     Raises:
         InputError: MLflow is not installed, or cannot be reached.
@@ -43,7 +42,7 @@ class TensorBoardEvents(tune.Callback):
     """Writes `tensorboard/<trial>/`: hyperparameters, and each figure against the epoch.
 
     Args:
-        run_folder: Of the run.
+        run_folder: Folder of the run.
     """
 
     def __init__(self, run_folder: Path):
@@ -51,7 +50,7 @@ class TensorBoardEvents(tune.Callback):
         self._events: dict[str, TrialEvents] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles its callbacks into a file that is never read."""
+        """Pickle nothing: Tune writes its callbacks into a file that is never read."""
         return {}
 
     def on_trial_result(
