@@ -1,7 +1,7 @@
 """A search as a person asks for it: the command line and Python ask in the same words."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -13,7 +13,7 @@ Sampler = Literal["tpe", "random", "gp", "qmc"]
 
 @dataclass(frozen=True, kw_only=True)
 class SearchRequest:
-    """What a search is asked to do; its fields and defaults are those of the command line.
+    """What a search is asked to do; its fields are the options of the command line.
 
     Attributes:
         data: Folder or .zip of tiles in class folders, or `synthetic`: drawn concrete.
@@ -24,8 +24,8 @@ class SearchRequest:
         space: Search space: a TOML file or the name of a shipped one.
         start_from: Recipe or run whose configurations are the first trials.
         trials: Trials in all, finished or stopped early.
-        epochs: Epochs of a trial; by default the space's.
-        image_size: Side of the square input in pixels; by default the space's.
+        epochs: Epochs of a trial; None takes the space's.
+        image_size: Side of the square input in pixels; None takes the space's.
         weights: What backbones start from, each `WHAT` or `BACKBONE=WHAT`.
         seed: Seed of the study.
         sampler: Optuna's sampler that chooses the next trial.
@@ -34,44 +34,44 @@ class SearchRequest:
         max_failures: Failed trials that are replaced before the search gives up.
         gpus: GPUs in all; 0 trains on the CPU, None takes all there are.
         cpus: Workers at a time where no GPU is used; None takes one a core.
-        workers_per_trial: Data-parallel workers of each trial; by default the space's.
+        workers_per_trial: Data-parallel workers of each trial; None takes the space's.
         trials_per_gpu: Trials that share a GPU.
         address: HOST:PORT of a running Ray cluster; None starts Ray on this machine.
         wait: Minutes to wait for nodes of a cluster.
         storage: Folder or URL through which tiles and members travel between nodes.
         keep: Best members that keep their weights.
         mlflow: URI of an MLflow server or file that is told of each trial.
-        name: Name of the run; by default the space's name and the time.
+        name: Name of the run; None makes one of the space's name and the time.
         out: Folder in which the run's folder and the packed tiles are made.
     """
 
     data: str
-    layout: Layout = field(default_factory=Layout)
-    split_seed: int = 0
-    leaky_split: bool = False
-    max_bad_tiles: int = 10
-    space: str = "sdnet2018"
-    start_from: str | None = None
-    trials: int = 20
-    epochs: int | None = None
-    image_size: int | None = None
-    weights: Sequence[str] = ()
-    seed: int = 0
-    sampler: Sampler = "tpe"
-    max_hours: float | None = None
-    trial_timeout: float = 60.0
-    max_failures: int = 10
-    gpus: int | None = None
-    cpus: int | None = None
-    workers_per_trial: int | None = None
-    trials_per_gpu: int = 1
-    address: str | None = None
-    wait: float | None = None
-    storage: str | None = None
-    keep: int = 20
-    mlflow: str | None = None
-    name: str | None = None
-    out: Path = Path("results")
+    layout: Layout
+    split_seed: int
+    leaky_split: bool
+    max_bad_tiles: int
+    space: str
+    start_from: str | None
+    trials: int
+    epochs: int | None
+    image_size: int | None
+    weights: Sequence[str]
+    seed: int
+    sampler: Sampler
+    max_hours: float | None
+    trial_timeout: float
+    max_failures: int
+    gpus: int | None
+    cpus: int | None
+    workers_per_trial: int | None
+    trials_per_gpu: int
+    address: str | None
+    wait: float | None
+    storage: str | None
+    keep: int
+    mlflow: str | None
+    name: str | None
+    out: Path
 
     def named(self) -> "SearchRequest":
         """The request with a name for its run."""

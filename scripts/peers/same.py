@@ -209,7 +209,7 @@ def search_with_optuna(
 
 def train_epoch(
     model: nn.Module,
-    loader: DataLoader,
+    loader: DataLoader[Any],
     criterion: nn.Module,
     optimizer: torch.optim.Optimizer,
     device: torch.device,
