@@ -65,7 +65,7 @@ def train_fn_per_worker(config: dict[str, Any]) -> None:
             ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
 
-def read_trial(result: ray.tune.Result) -> dict[str, float]:
+def read_trial(result: Any) -> dict[str, float]:
     """Figures of a trial at its best epoch, and what it cost."""
     table = result.metrics_dataframe
     best = table.iloc[int(table["val_f1"].argmax())]
