@@ -12,7 +12,7 @@ TESTS = ROOT / "tests"
 
 def imports(path: Path) -> set[str]:
     """Every module that a file imports, anywhere in it."""
-    return _names(ast.walk(_parse(path)))
+    return _names(ast.walk(parse(path)))
 
 
 def is_pure(path: Path) -> bool:
@@ -26,7 +26,7 @@ def _packages_needed(path: Path, folders: tuple[Path, ...]) -> set[str]:
     """Packages that a file imports, and the modules in `folders` that it imports."""
     packages, files, new = set(), {path}, {path}
     while new:
-        names = {name for each in new for name in _names(_statements(_parse(each)))}
+        names = {name for each in new for name in _names(_statements(parse(each)))}
         found = {name: _find_module(name, folders) for name in names}
         packages |= {name.partition(".")[0] for name, file in found.items() if file is None}
         new = {file for file in found.values() if file} - files
@@ -54,7 +54,8 @@ def _statements(node: ast.AST) -> Iterator[ast.AST]:
 
 
 @cache
-def _parse(path: Path) -> ast.Module:
+def parse(path: Path) -> ast.Module:
+    """The syntax tree of a file."""
     return ast.parse(path.read_text(encoding="utf-8"))
 
 

@@ -5,11 +5,13 @@ import re
 import sys
 import tomllib
 from importlib.metadata import packages_distributions
+from pathlib import Path
 
 import pytest
-from source_files import ROOT, imports, is_pure
+from source_files import ROOT, imports, is_pure, parse
 
 MODULES = sorted((ROOT / "ensemble").rglob("*.py"))
+PYTHON = [*MODULES, *sorted((ROOT / "scripts").rglob("*.py"))]
 
 # A room may import itself and those before it; the doors, at the top of the package, all of them.
 ROOMS = [
@@ -38,7 +40,7 @@ def test_only_the_evaluation_reads_the_test_split():
     readers = [
         path.relative_to(ROOT).as_posix()
         for path in MODULES
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in ast.walk(parse(path))
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute)
         and node.func.attr in ("pixels", "table")
@@ -50,7 +52,7 @@ def test_only_the_evaluation_reads_the_test_split():
 def test_nothing_is_unpickled():
     for path in MODULES:
         assert not imports(path) & {"pickle", "cloudpickle", "joblib", "dill"}, path
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(parse(path)):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
                 assert "weights_only=True" in ast.unparse(node), path
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "np.load":
@@ -61,6 +63,33 @@ def test_no_module_is_called_like_one_of_the_standard_library_or_like_a_drawer()
     drawers = {"utils", "common", "helpers", "misc"}
     for path in MODULES:
         assert path.stem not in {*sys.stdlib_module_names, *drawers}, path
+
+
+def functions(path: Path) -> dict[str, int]:
+    """Number of lines of every function of a file, from `def` to its end, by place and name."""
+    return {
+        f"{path.relative_to(ROOT)}: {node.name}": (node.end_lineno or 0) - node.lineno + 1
+        for node in ast.walk(parse(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+
+
+def test_a_function_fits_on_a_screen():
+    lines = {name: count for path in PYTHON for name, count in functions(path).items()}
+    assert {name: count for name, count in lines.items() if count > 60} == {}
+
+
+def test_no_description_in_a_docstring_leans_on_the_line_above_it():
+    """As in "folder: Of the run."; a description is a phrase that can be read alone."""
+    leaning = re.compile(r"(?:^|\n\s+[`*\w]+: )(?:Of|That|Where|Whose|Likewise)[ ,]")
+    kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    docstrings = [
+        (path, ast.get_docstring(node, clean=False) or "")
+        for path in [*PYTHON, *(ROOT / "tests").rglob("*.py")]
+        for node in ast.walk(parse(path))
+        if isinstance(node, kinds)
+    ]
+    assert [(path, text) for path, text in docstrings if leaning.search(text)] == []
 
 
 def leaves_finally(node: ast.AST, *, in_loop: bool = False) -> bool:
@@ -81,9 +110,8 @@ def test_a_jump_out_of_finally_is_found(jump):
 
 def test_no_finally_is_left_by_a_jump():
     """It swallows exceptions, and Python 3.14 warns of it (PEP 765)."""
-    python = [*MODULES, *(ROOT / "scripts").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]
-    for path in python:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for path in [*PYTHON, *(ROOT / "tests").rglob("*.py")]:
+        for node in ast.walk(parse(path)):
             for statement in _finally(node):
                 assert not leaves_finally(statement), f"{path}:{statement.lineno}"
 

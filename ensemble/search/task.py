@@ -27,7 +27,7 @@ HINDRANCES = (CannotWriteError, PackError, StorageError, OSError)
 
 
 class StorageLayout(Section):
-    """Where things lie on a storage; its URL, which may hold a password, travels another way.
+    """Places of things on a storage; its URL, which may hold a password, travels another way.
 
     Attributes:
         run: Folder of the run there; other weights to start from make it another folder.

@@ -48,7 +48,7 @@ ENVIRONMENT_ALONE = {
 
 @dataclass(frozen=True)
 class Head:
-    """Where a cluster's head listens.
+    """Address of the head of a cluster, and who named it.
 
     Attributes:
         address: HOST:PORT, or "auto": the cluster that this host started last.
