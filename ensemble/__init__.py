@@ -8,7 +8,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ensemble.api import InputError, load_ensemble, open_run, run_search
+    from ensemble.api import load_ensemble, open_run, run_search
+    from ensemble.base.errors import InputError
 
 __version__ = "0.2.0"
 __all__ = ["InputError", "__version__", "load_ensemble", "open_run", "run_search"]
@@ -17,5 +18,6 @@ __all__ = ["InputError", "__version__", "load_ensemble", "open_run", "run_search
 def __getattr__(name: str) -> Any:
     """Import the Python interface when it is first asked for: it takes seconds."""
     if name in __all__:
-        return getattr(importlib.import_module("ensemble.api"), name)
+        module = "ensemble.base.errors" if name == "InputError" else "ensemble.api"
+        return getattr(importlib.import_module(module), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

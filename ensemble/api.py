@@ -20,22 +20,11 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from ensemble.base.errors import InputError
 from ensemble.base.files import read_table
 from ensemble.cli import COMMANDS, parse
 from ensemble.prediction.verdicts import predict_pictures
 from ensemble.run.members import choose_device, find_run
 from ensemble.selection import ensemble as selection
-
-__all__ = [
-    "Evaluation",
-    "InputError",
-    "PictureEnsemble",
-    "Run",
-    "load_ensemble",
-    "open_run",
-    "run_search",
-]
 
 PathLike = Path | str
 TABLE_TEXT = ("name", "reason", "backbone", "state", "tile", "photograph", "surface")
