@@ -17,18 +17,18 @@ from ray.tune.experiment.trial import _TemporaryTrialState
 NAMES = {
     "ray._private.worker": ["_global_node", "print_to_stdstream"],  # lifeline.py, ray_log.py
     "ray._private.node": ["Node.dead_processes", "Node.is_head"],  # lifeline.py
-    "ray._private.services": ["canonicalize_bootstrap_address", "find_node_ids"],  # cluster.py
-    "ray._raylet": ["GcsClient", "InnerGcsClient.get_all_node_info"],  # cluster.py
+    "ray._private.services": ["canonicalize_bootstrap_address", "find_node_ids"],  # connection.py
+    "ray._raylet": ["GcsClient", "InnerGcsClient.get_all_node_info"],  # connection.py
     "ray._private.state": [  # reservations.py
         "state._connect_and_get_accessor",
         "GlobalStateAccessor.get_placement_group_table",
     ],
     "ray.train.torch": ["TorchTrainer._create_default_callbacks"],  # workers.py
-    "ray.tune.experiment": ["Trial.should_recover", "Trial.PENDING"],  # watch.py, progress.py
+    "ray.tune.experiment": ["Trial.should_recover", "Trial.PENDING"],  # watch.py, live_table.py
     "ray.tune": ["Callback.on_trial_recover"],  # watch.py
     "torch.cpu": ["_is_avx512_bf16_supported"],  # training/precision.py
     "torch.nn.modules.batchnorm": ["_BatchNorm"],  # training/data_parallel.py
-    "torch": ["UntypedStorage._cdata", "Tensor._version"],  # training/summary.py, feature_maps.py
+    "torch": ["UntypedStorage._cdata", "Tensor._version"],  # training/cost.py, feature_maps.py
     "optuna.storages": ["RDBStorage.set_trial_state_values"],  # study.py
 }
 
