@@ -5,17 +5,24 @@ are pages of the site too: the file named here takes the place of its stub in `d
 reference is made from the docstrings, a page a room. A broken link or reference fails the build.
 """
 
+import importlib
 import os
+import pkgutil
 import re
 from pathlib import Path
 
 from sphinx.application import Sphinx
 
-from ensemble import __version__
+import ensemble
 
 ROOT = Path(__file__).parents[1]
+# Imported here, as autodoc imports with TYPE_CHECKING set, where pydantic refuses models of ours.
+for module in pkgutil.walk_packages(ensemble.__path__, "ensemble."):
+    if not module.name.endswith(("__main__", "mlflow_runs")):
+        importlib.import_module(module.name)
+
 project = "crack-ensemble"
-release = version = __version__
+release = version = ensemble.__version__
 copyright = "the authors of crack-ensemble; Apache-2.0"
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.apidoc"]
