@@ -19,6 +19,7 @@ from ensemble.base.options import (
     METHODS,
     NUM_CONVOLUTIONS,
     RECIPES,
+    SAMPLERS,
     SEED,
     Parser,
     add_option,
@@ -72,7 +73,7 @@ def _add_search(group: Group) -> None:
         "--sampler",
         None,
         "what chooses the next trial: TPE, chance, a Gaussian process or a quasi-random sequence",
-        choices=["tpe", "random", "gp", "qmc"],
+        choices=SAMPLERS,
         default="tpe",
         otherwise="tpe; random with the same --trials shows what the search is worth",
     )

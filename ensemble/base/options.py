@@ -22,6 +22,12 @@ METHODS = {  # ways of choosing an ensemble, and how an ensemble of theirs is de
     "weighted": "weighted mean of {count} members",
     "soup": "one network whose weights are the mean of {count}",
 }
+SAMPLERS: dict[str, tuple[str, dict[str, bool]]] = {  # classes of optuna.samplers, and settings
+    "tpe": ("TPESampler", {"multivariate": True, "group": True}),  # group: conditional parameters
+    "random": ("RandomSampler", {}),
+    "gp": ("GPSampler", {}),
+    "qmc": ("QMCSampler", {"scramble": True, "warn_independent_sampling": False}),
+}
 NUM_CONVOLUTIONS = 12  # that `look` draws, unless --all
 MOST_EPOCHS = 10_000
 LEAST_IMAGE_PX, MOST_IMAGE_PX = 16, 1024

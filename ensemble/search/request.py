@@ -4,11 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
 
 from ensemble.data.layout import Layout
-
-Sampler = Literal["tpe", "random", "gp", "qmc"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +25,7 @@ class SearchRequest:
         image_size: Side of the square input in pixels; None takes the space's.
         weights: What backbones start from, each `WHAT` or `BACKBONE=WHAT`.
         seed: Seed of the study.
-        sampler: Optuna's sampler that chooses the next trial.
+        sampler: Name of the sampler that chooses the next trial; see `SAMPLERS`.
         max_hours: Hours after which no trial starts and running ones stop; None is no limit.
         trial_timeout: Minutes after which a trial that reports nothing is ended.
         max_failures: Failed trials that are replaced before the search gives up.
@@ -57,7 +54,7 @@ class SearchRequest:
     image_size: int | None
     weights: Sequence[str]
     seed: int
-    sampler: Sampler
+    sampler: str
     max_hours: float | None
     trial_timeout: float
     max_failures: int

@@ -17,10 +17,10 @@ import sqlalchemy
 from optuna.trial import TrialState
 
 from ensemble.base.errors import InputError
+from ensemble.base.options import SAMPLERS
 from ensemble.run.members import FINISHED_STATES
 from ensemble.run.tables import RunTables
 from ensemble.search.database import connect
-from ensemble.search.request import Sampler
 from ensemble.search.space import Space
 from ensemble.training.config import derive_seed
 
@@ -55,7 +55,7 @@ def open_study(
     path: Path,
     space: Space,
     *,
-    sampler: Sampler,
+    sampler: str,
     seed: int,
     log: Callable[[str], None] = print,
 ) -> optuna.Study:
@@ -80,7 +80,7 @@ def open_study(
 
 
 def _open_study(
-    path: Path, space: Space, sampler: Sampler, seed: int, log: Callable[[str], None]
+    path: Path, space: Space, sampler: str, seed: int, log: Callable[[str], None]
 ) -> optuna.Study:
     if path.exists():
         with closing(connect(path, log)) as connection:
@@ -130,18 +130,11 @@ def _experimental() -> Iterator[None]:
         yield
 
 
-def _make_sampler(sampler: Sampler, seed: int) -> optuna.samplers.BaseSampler:
+def _make_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
+    kind, settings = SAMPLERS[name]
     with _experimental():  # `group`, GP and QMC are
-        if sampler == "random":
-            return optuna.samplers.RandomSampler(seed=seed)
-        if sampler == "gp":
-            return optuna.samplers.GPSampler(seed=seed)
-        if sampler == "qmc":
-            return optuna.samplers.QMCSampler(
-                scramble=True, seed=seed, warn_independent_sampling=False
-            )
-        # `group` is for conditional parameters
-        return optuna.samplers.TPESampler(multivariate=True, group=True, seed=seed)
+        sampler: optuna.samplers.BaseSampler = getattr(optuna.samplers, kind)(seed=seed, **settings)
+    return sampler
 
 
 def make_durable(path: Path, log: Callable[[str], None] = print) -> None:
