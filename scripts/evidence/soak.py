@@ -8,6 +8,7 @@ their rows; rows of tests that are gone go, too.
 """
 
 import argparse
+import math
 import os
 import subprocess
 import sys
@@ -135,7 +136,7 @@ def soak(
         )
         cases = list(ElementTree.parse(report).iter("testcase")) if report.exists() else []
     rows = [{**_row(case), "commit": about["commit"]} for case in cases]
-    wall_seconds = round(time.monotonic() - started)
+    wall_seconds = math.ceil(time.monotonic() - started)
     if not rows:
         raise InputError(f"pytest ran no test (exit code {done.returncode}); see its output above")
     if earlier is not None:

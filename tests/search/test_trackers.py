@@ -131,7 +131,7 @@ def test_trial_that_failed_before_its_first_epoch_leaves_no_events(tmp_path, mak
 TUNE_RUN = """
 import json, sys
 from pathlib import Path
-from ensemble.search.cluster.connection import prepare_environment, started
+from ensemble.search.cluster.connection import prepare_environment, start_local_ray
 
 prepare_environment(None)
 from ray import tune
@@ -152,7 +152,7 @@ class Rows(tune.Trainable):  # three epochs as a trial of ours reports them, wit
         return {**row, "number": self.number, "done": row["epoch"] == 3}
 
 trackers = make_trackers(folder, uri)
-with started(num_cpus=1, num_gpus=0):
+with start_local_ray(num_cpus=1, num_gpus=0):
     results = tune.Tuner(
         tune.with_resources(Rows, {"CPU": 1}),
         param_space={**task, "number": tune.grid_search([0, 1])},
