@@ -143,7 +143,7 @@ class PictureEnsemble(selection.Ensemble):
 
     def predict(
         self,
-        paths: Sequence[PathLike],
+        paths: PathLike | Sequence[PathLike],
         *,
         csv: PathLike | None = None,
         overlays: PathLike | None = None,
@@ -152,7 +152,7 @@ class PictureEnsemble(selection.Ensemble):
         """Look for cracks in pictures.
 
         Args:
-            paths: Pictures, and folders and .zip files of pictures.
+            paths: One or several pictures, folders and .zip files of pictures.
             csv: File for the rows; None writes none.
             overlays: Folder for pictures with what was found; None draws none.
             quiet: Whether nothing is said of pictures that cannot be read.
@@ -166,7 +166,7 @@ class PictureEnsemble(selection.Ensemble):
         """
         return predict_pictures(
             self,
-            paths,
+            [paths] if isinstance(paths, str | Path) else paths,
             csv=None if csv is None else Path(csv),
             overlays=None if overlays is None else Path(overlays),
             log=(lambda line: None) if quiet else print,

@@ -29,6 +29,7 @@ def main(options: argparse.Namespace) -> dict[str, Any]:
         rule = f"recall={options.min_recall}"
     keep_freed_memory()
     run = find_run(options.run, under=options.out)
+    print(f"run: {display_path(run)}")
     names = read_names(run)
     metrics = evaluate_run(
         run,

@@ -27,6 +27,7 @@ from ensemble.base.process import keep_freed_memory
 from ensemble.base.wording import plural
 from ensemble.prediction.overlays import NOT_JUDGED
 from ensemble.prediction.verdicts import predict_pictures
+from ensemble.run.folder import display_path
 from ensemble.run.members import find_run
 from ensemble.selection.ensemble import load_ensemble
 
@@ -46,11 +47,14 @@ def main(options: argparse.Namespace) -> dict[str, Any]:
     keep_freed_memory()
     run = find_run(options.run, under=options.out)
     ensemble = load_ensemble(run)
+    console = Console(highlight=False, soft_wrap=True)
+    turned = ", each tile in its eight flips and turns" if ensemble.tta else ""
+    members = plural(len(ensemble.members), "member")
+    console.print(f"run: {display_path(run)}, {members}{turned}", markup=False)
     lines: list[str] = []
     tiles = predict_pictures(
         ensemble, options.paths, csv=options.csv, overlays=overlays, log=lines.append
     )
-    console = Console(highlight=False, soft_wrap=True)
     with printing_result():
         print_summary(tiles, console)
     for line in lines:

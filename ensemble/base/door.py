@@ -60,7 +60,7 @@ def run_module(
 def _run_main(main: Callable[[argparse.Namespace], Any], options: argparse.Namespace) -> None:
     """Run a `main` and print what --quiet and --json ask for."""
     if options.json:
-        with redirect_stdout(sys.stderr):
+        with redirect_stdout(io.StringIO() if options.quiet else sys.stderr):
             result = main(options)
         print(json.dumps(result, indent=2, default=str, ensure_ascii=False))
     elif options.quiet:

@@ -38,7 +38,7 @@ class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line that begins with the option, as those of all commands."""
 
     def __init__(self, prog: str, description: str, epilog: str | None = None) -> None:
-        super().__init__(prog=prog, description=description, epilog=epilog)
+        super().__init__(prog=prog, description=description, epilog=epilog, allow_abbrev=False)
         add = self.add_argument
         version = f"crack-ensemble {ensemble.__version__}"
         add("--version", action="version", version=version, help="print the version, and end")
@@ -53,7 +53,7 @@ class Parser(argparse.ArgumentParser):
             InputError: Always.
         """
         message = re.sub(r"^argument (\S+): (?=.*: must be )", r"\1 ", message)  # of a number
-        raise InputError(f"{message.removeprefix('argument ')}; see {self.prog} --help")
+        raise InputError(f"{message.removeprefix('argument ')}; see {self.prog} --help") from None
 
 
 def add_option(

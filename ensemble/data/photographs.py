@@ -41,6 +41,9 @@ def find_photographs(
         table = _by_pattern(names, layout.photograph_pattern, other=layout.photographs)
     elif layout.photographs == FOLDERS and not Path(FOLDERS).is_file():
         table = _one_column("/".join(folders.others()) for folders in classes.folders)
+        if not table["photograph"].any():
+            problem, way_out = _explain_source(layout)
+            raise InputError(f"{problem}, such as {short_repr(names[0])}; {way_out}")
     elif layout.photographs == NONE and not Path(NONE).is_file():
         table = _one_column("" for _ in names)
     elif layout.photographs is not None:
@@ -93,17 +96,26 @@ def check_photographs(tiles: pd.DataFrame, layout: Layout, max_bad_tiles: int) -
 
 
 def doubt_photographs(tiles: pd.DataFrame, layout: Layout) -> str | None:
-    """Explain why numbers in names may be no photographs; None without a doubt.
+    """Explain why what tells photographs apart may not do so; None without a doubt.
 
     Args:
         tiles: Table of `tile`, `photograph` and `label`.
-        layout: Layout of the data; what a person states leaves no doubt.
+        layout: Layout of the data; what a person states is doubted only where every photograph
+            has one tile.
     """
     named = tiles[tiles["photograph"] != ""]
-    if is_stated(layout) or named.empty:
+    if named.empty:
         return None
     sizes = named.groupby("photograph").size()
     counted = plural(len(sizes), "photograph")
+    if is_stated(layout):
+        if sizes.max() > 1:
+            return None
+        option = "--photographs" if layout.photograph_pattern is None else "--photograph-pattern"
+        return (
+            f"by {option} each of the {counted} has one tile: if some tiles are parts of one "
+            f"photograph, test figures are too good; mend {option}"
+        )
     shown = named["photograph"].iloc[0]
     if sizes.max() > MOST_TILES:
         shown = sizes.idxmax()

@@ -106,15 +106,16 @@ def describe_pack(record: dict[str, Any]) -> Iterator[str]:
     if record["num_relabelled"]:
         yield f"  {plural(record['num_relabelled'], 'label')} corrected as --labels says"
     for key, title in (
-        ("duplicates", "copies counted once"),
-        ("contradictory_tiles", "tiles left out because equal bytes carry both labels"),
-        ("bad_tiles", "unreadable tiles left out"),
-        ("odd_tiles", "tiles without a photograph left out"),
+        ("duplicates", "counted once, as copies of others"),
+        ("contradictory_tiles", "left out, as equal bytes carry both labels"),
+        ("bad_tiles", "left out, as unreadable"),
+        ("odd_tiles", "left out, for want of a photograph"),
     ):
         if left_out := record[key]:
             reasons = left_out if isinstance(left_out, dict) else dict.fromkeys(left_out, "")
             named = ", ".join(f"{tile} ({why})" if why else tile for tile, why in reasons.items())
-            yield f"  {len(left_out)} {title}: {textwrap.shorten(named, 200, placeholder=' …')}"
+            shortened = textwrap.shorten(named, 200, placeholder=" …")
+            yield f"  {plural(len(left_out), 'tile')} {title}: {shortened}"
     if record["resized_tiles"]:
         size = f"{record['width_px']} × {record['height_px']} px"
         yield f"  {plural(record['resized_tiles'], 'tile')} of another size resized to {size}"

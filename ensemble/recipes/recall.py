@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from ensemble.base.door import spell_command
 from ensemble.base.errors import InputError, short_repr
 from ensemble.base.files import read_object, write_table
 from ensemble.recipes.comparison import for_tables
@@ -49,9 +50,7 @@ def train_recall_remedies(run: Path, device: torch.device, console: Console) -> 
         recipe_run = RecipeRun(run, data, console.print)
         members = dict(zip([BASE], recipe_run.finished_among(range(1)), strict=False))
         if not members or members[BASE].record.config != base:
-            raise InputError(
-                f"{run}: its base is not finished; run its scripts/train.py command to the end"
-            )
+            raise InputError(f"{run}: its base is not finished; run its train command to the end")
         weight = round(float((labels == 0).sum() / (labels == 1).sum()), 3)
         for number, (name, changes) in enumerate(_remedies(base, weight).items(), first_number):
             config = parse_config(unflatten(flatten(base) | changes), where=name)
@@ -68,7 +67,8 @@ def _read_recipe(run: Path, about: dict[str, Any]) -> tuple[TrialConfig, int]:
     """The configuration of base, and the first trial number after those of the recipe."""
     recipe = about.get("recipe")
     if not isinstance(recipe, dict):
-        raise InputError(f"{run} is no run of a recipe; train one with scripts/train.py --recipe")
+        train = spell_command("train")
+        raise InputError(f"{run} is no run of a recipe; train one with {train} --recipe NAME")
     try:
         config, number = recipe["variants"][BASE]["config"], recipe["num_trials"]
     except (KeyError, TypeError):

@@ -5,7 +5,7 @@ class, and its numbers come from `ensemble.json`, so that all of them give one t
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -35,7 +35,7 @@ class Ensemble:
         tta: Whether a score is the mean over the eight flips and quarter turns of a tile.
     """
 
-    members: Sequence[Member]
+    members: Sequence[Member] = field(repr=False)
     weights: np.ndarray
     threshold: float
     tile_size_px: tuple[int, int]

@@ -93,7 +93,7 @@ def test_tiles_without_a_photograph_among_others_are_left_out_and_named(tmp_path
     assert after.record["split_digest"] == before.record["split_digest"]
     lines = list(describe_pack(after.record))
     assert (
-        "  2 tiles without a photograph left out: Sound/cover0.png (its name carries no "
+        "  2 tiles left out, for want of a photograph: Sound/cover0.png (its name carries no "
         "photograph), Sound/cover1.png (its name carries no photograph)"
     ) in lines
 
@@ -150,6 +150,22 @@ def test_one_tile_a_photograph_is_doubted(tmp_path: Path) -> None:
     assert "each of the 24 photographs would have one tile" in doubt(folder)
     lines = list(describe_pack(pack_it(folder).record))
     assert any(line.startswith("  DOUBTFUL: names such as Cracked/0-1.png look") for line in lines)
+
+
+def test_a_stated_pattern_that_gives_each_tile_its_own_photograph_is_doubted(
+    tmp_path: Path,
+) -> None:
+    folder = draw(tmp_path / "tiles", lambda p, t: f"{CLASSES[t % 2]}/IMG{p}_t{t}.png")
+    whole_name = Layout(photograph_pattern=r"(?P<photograph>IMG\d+_t\d+)")
+    assert "each of the 24 photographs has one tile" in str(open_source(folder, whole_name).doubt)
+    right = Layout(photograph_pattern=r"(?P<photograph>IMG\d+)_")
+    assert open_source(folder, right).doubt is None
+
+
+def test_photographs_by_folders_are_refused_where_there_are_none(tmp_path: Path) -> None:
+    folder = draw(tmp_path / "tiles", lambda p, t: f"{CLASSES[t % 2]}/IMG{p}_t{t}.png")
+    with pytest.raises(InputError, match="--photographs folders: beside the class folder there is"):
+        open_source(folder, Layout(photographs="folders"))
 
 
 def test_one_tile_beside_whole_photographs_is_doubted(tmp_path: Path) -> None:
