@@ -65,7 +65,7 @@ def test_the_last_words_of_a_trial_that_crashed_are_in_ray_log_and_not_on_the_co
         said = search.finish()
     assert not re.search(CHATTER, said), said
     log = (folder / "results" / "crash" / "ray.log").read_text()
-    assert re.search(r"\(Trial pid=\d+\) .*SIGSEGV", log), log
+    assert re.search(r"\(TrialTrainable pid=\d+\) .*SIGSEGV", log), log
     assert "(raylet) A worker died or was killed" in log
 
 
