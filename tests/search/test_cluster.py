@@ -147,6 +147,7 @@ def test_a_refusal_takes_no_longer_than_a_second_once_ray_is_there(two_nodes, tm
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     ) as process:  # fmt: skip
+        assert "is loading" in process.stdout.readline()
         assert "joined" in process.stdout.readline()
         joined, spent = time.monotonic(), psutil.Process(process.pid).cpu_times
         spent_before = sum(spent()[:2])
