@@ -25,10 +25,10 @@ demo: .venv/.installed  ## draw concrete, search six trials, test the ensemble: 
 check: .venv/.installed lint  ## before each commit: format, style, types and the tests without torch: under a minute
 	$(RUN) -m pytest $(SHARED) -q --pure -m "not slow and not long"
 
-test: .venv/.installed lint  ## all tests but the long ones: under 6 minutes on two idle cores
+test: .venv/.installed lint  ## all tests but the long ones: about 8 minutes on two idle cores
 	$(RUN) -m pytest $(SHARED) -m "not long"
 
-test-all: .venv/.installed lint  ## all tests, as CI runs them, with kills, full disks and clusters: half an hour
+test-all: .venv/.installed lint  ## all tests, as CI runs them, with kills, full disks and clusters: 45 minutes
 	$(RUN) -m pytest $(SHARED) -m "not long" --junit-xml $(OUTCOMES)-fast.xml
 	$(RUN) -m pytest -n 2 --dist worksteal -m long --junit-xml $(OUTCOMES)-long.xml
 
