@@ -1,7 +1,6 @@
 """scripts/search.py: from what is asked to a run's folder; bad input is refused first."""
 
 import argparse
-import shlex
 import sys
 from contextlib import nullcontext
 from dataclasses import fields
@@ -45,11 +44,11 @@ from ensemble.training.initial_weights import InitialState, make_initial_state
 def main(options: argparse.Namespace) -> dict[str, Any]:
     """Search as the command line says, and return the run's folder and its table of trials."""
     request = read_request(options).named()
-    with resumable(_describe_way_on(request), print):
+    with resumable(request.describe_way_on(), print):
         outcome = run_search(request)
     if outcome.stopped:
         with printing_result():
-            print(f"stopped ({outcome.stopped}): {_describe_way_on(request, outcome)}")
+            print(f"stopped ({outcome.stopped}): {request.describe_way_on(outcome.num_finished)}")
         sys.exit(outcome.exit_code)
     print(f"next: {spell_command('evaluate')} {display_path(outcome.folder)}")
     trials = table_rows(read_table(outcome.folder / "trials.csv"))
@@ -61,14 +60,6 @@ def read_request(options: argparse.Namespace) -> SearchRequest:
     names = {field.name for field in fields(SearchRequest)} - {"layout"}
     values: dict[str, Any] = {name: getattr(options, name) for name in names}
     return SearchRequest(layout=layout_of(options), **values)
-
-
-def _describe_way_on(request: SearchRequest, outcome: SearchOutcome | None = None) -> str:
-    command = f"the same command with --name {shlex.quote(request.name or '')} goes on"
-    if outcome is None:
-        return command
-    trials = plural(request.trials, "trial")
-    return f"{outcome.num_finished} of {trials} are finished; {command}"
 
 
 def run_search(request: SearchRequest, console: Console | None = None) -> SearchOutcome:
@@ -112,7 +103,7 @@ def run_search(request: SearchRequest, console: Console | None = None) -> Search
             console.print(f"best: trial {outcome.best_trial}, validation F1 {f1}")
         console.print(f"run: {outcome.folder}")
     if outcome.exit_code == 2:
-        raise InputError(f"{outcome.stopped}; {_describe_way_on(request, outcome)}")
+        raise InputError(f"{outcome.stopped}; {request.describe_way_on(outcome.num_finished)}")
     return outcome
 
 

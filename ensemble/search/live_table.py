@@ -115,6 +115,11 @@ class Progress(tune.Callback):
         self._started = time.monotonic()
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=2)
 
+    @property
+    def num_finished(self) -> int:
+        """Trials that are finished or were stopped early."""
+        return sum(self._counts.get(kind, 0) for kind in ("finished", "stopped early"))
+
     def __enter__(self) -> "Progress":
         if self._console.is_terminal:
             self._live.start()
@@ -219,7 +224,7 @@ class Progress(tune.Callback):
             self._best = sorted([*self._best, best])[:NUM_BEST]
         after = f" after epoch {running.epoch}" if running.epoch else ""
         best_f1 = f", best val F1 {running.best_val_f1:.3f}" if running.best_val_f1 else ""
-        done = self._counts["finished"] + self._counts.get("stopped early", 0)
+        done = self.num_finished
         left = self._left()
         self._log(
             f"trial {running.number} {words}{after}{best_f1} "

@@ -1,10 +1,12 @@
 """A search as a person asks for it: the command line and Python ask in the same words."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
+from ensemble.base.wording import plural
 from ensemble.data.layout import Layout
 
 
@@ -75,6 +77,14 @@ class SearchRequest:
         leaky = "-leaky" * self.leaky_split
         default = f"{Path(self.space).stem}{leaky}-{datetime.now():%Y%m%d-%H%M%S}"
         return replace(self, name=self.name or default)
+
+    def describe_way_on(self, num_finished: int | None = None) -> str:
+        """How the search goes on, after the number of its finished trials where that is known."""
+        command = f"the same command with --name {shlex.quote(self.name or '')} goes on"
+        if num_finished is None:
+            return command
+        are = "is" if self.trials == 1 else "are"
+        return f"{num_finished} of {plural(self.trials, 'trial')} {are} finished; {command}"
 
 
 @dataclass(frozen=True)

@@ -142,7 +142,10 @@ class Search:
             if trial.state.is_finished():
                 self._forget(trial.number)
         self._settle()
-        lifeline = Lifeline(look_after_ray())
+        lifeline = Lifeline(
+            look_after_ray(),
+            lambda: self._request.describe_way_on(self._progress.num_finished),
+        )
         with scratch_folder() as scratch:
             tuner = self._make_tuner(scratch, lifeline)
             try:

@@ -36,10 +36,12 @@ class Lifeline(tune.Callback):
 
     Args:
         look: Names what died, for the person; None while all is well.
+        describe_way_on: Says how the search goes on; called in another thread where the main one
+            does not come back from a call into Ray, and the process is ended from there.
     """
 
-    def __init__(self, look: Callable[[], str | None]):
-        self._look, self._lost = look, ""
+    def __init__(self, look: Callable[[], str | None], describe_way_on: Callable[[], str]):
+        self._look, self._describe_way_on, self._lost = look, describe_way_on, ""
         self._is_raised = False
         self._last_seconds = LAST_SECONDS
         self._is_over, self._is_left = threading.Event(), threading.Event()
@@ -78,7 +80,7 @@ class Lifeline(tune.Callback):
         if not self._is_over.wait(GRACE_SECONDS):
             signal.pthread_kill(threading.main_thread().ident or 0, WAKE)
         if self._lost and not self._is_left.wait(self._last_seconds):  # the call returns to nobody
-            print(f"error: {self._lost}; the same command goes on", file=sys.stderr, flush=True)
+            print(f"error: {self._lost}; {self._describe_way_on()}", file=sys.stderr, flush=True)
             os._exit(2)  # as after a kill, nothing that is finished is lost
 
     def _wake(self, number: int, _: FrameType | None) -> None:
