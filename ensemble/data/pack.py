@@ -25,10 +25,11 @@ import pandas as pd
 from ensemble.base.errors import InputError
 from ensemble.base.files import read_json, read_object, write_json
 from ensemble.base.wording import plural
+from ensemble.data.grid import PLACE
 from ensemble.data.split import SPLITS
 
-FORMAT = 4  # since 3 labels are part of the split's digest, and files have digests
-TEXT = ("tile", "photograph", "surface", "content")
+FORMAT = 5  # since 5 tables have each tile's place in its photograph, as integers
+TEXT = ("tile", "photograph", "surface", "content", "tile_in_photograph")
 VERIFIED = ".verified.json"  # size and time of change of each array whose digest was right
 NUM_NAMED = 3  # tiles in a message
 
@@ -51,11 +52,10 @@ class Pack:
 
     def table(self, split: str) -> pd.DataFrame:
         """Tiles of a split in order: `row` in the array, `tile`, `photograph`, `surface`, …"""
-        places = (f"{place}_in_photograph" for place in ("row", "column", "tile"))
-        text = dict.fromkeys((*TEXT, *places), str)
+        types = dict.fromkeys(TEXT, "str") | dict.fromkeys(PLACE, "int64")
         path = self.folder / f"{split}.csv"
         try:
-            return pd.read_csv(path, dtype=text, keep_default_na=False)
+            return pd.read_csv(path, dtype=types, keep_default_na=False)
         except (OSError, ValueError) as error:
             raise damage_error(path, str(error)) from None
 

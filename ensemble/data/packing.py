@@ -20,6 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ensemble.base.errors import InputError, writing
 from ensemble.base.files import sync_file, write_json
 from ensemble.base.locks import file_lock
+from ensemble.data.grid import find_grid
 from ensemble.data.pack import FORMAT, Pack, digest_rows, open_pack, record_files
 from ensemble.data.photographs import check_photographs
 from ensemble.data.reading.listing import Reader
@@ -47,7 +48,7 @@ SAMPLES_PER_CLASS = 6
 SAMPLE_PX = 128
 MARGIN_PX = 8
 TITLE_PX = 26
-MEASURED = ("size", "pixels_sum")  # columns that no table of a pack has
+MEASURED = ("size", "pixels_sum", "borders")  # columns that no table of a pack has
 
 
 def pack(
@@ -130,6 +131,7 @@ def _write_files(
             ),
             where=source.path,
         )
+    tiles, grid = find_grid(tiles)
     _draw_samples(
         tiles[tiles["split"] == "train"],
         np.load(folder / "train.npy", mmap_mode="r"),
@@ -152,6 +154,7 @@ def _write_files(
         "split_by": "photograph" if by_photograph else "folders" if keeps_split else "content",
         "keeps_split": keeps_split,
         "photograph_doubt": source.doubt,
+        "grid": grid,
         "leaky_split": plan["leaky"],
         "split_seed": plan["seed"],
         "fractions": None if keeps_split else plan["fractions"]._asdict(),

@@ -1,17 +1,22 @@
-"""The photograph that each tile was cut from: by its name, as a person states, or not known."""
+"""The photograph of each tile, and the place in it: by its name, as a person states, or unknown."""
 
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 import pandas as pd
 
 from ensemble.base.errors import InputError, short_repr
 from ensemble.base.wording import plural
 from ensemble.data.classes import Classes
+from ensemble.data.grid import PLACE, UNKNOWN, number_of, start_at_zero
 from ensemble.data.layout import Layout, read_tile_list
 
-SDNET_TILE = re.compile(r"(\d+)-\d+(_\d+)?")
+SDNET_TILE = re.compile(r"(?P<photograph>\d+)-(?P<tile>\d+)(_\d+)?")
+GRID_TILE = re.compile(
+    r"((?P<photograph>.+)[-_])?r(?P<row>\d+)[-_]?c(?P<column>\d+)(_\d+)?", re.IGNORECASE
+)
 FOLDERS, NONE = "folders", "none"
 PLACES = ("row", "column", "tile")  # of a tile in its photograph
 MOST_TILES = 1000  # in one photograph; SDNET2018 has 260 at the most
@@ -31,8 +36,9 @@ def find_photographs(
         layout: Layout of the data, as the person states it.
 
     Returns:
-        Columns `photograph`, empty where it is not known, and those of `row_in_photograph`,
-        `column_in_photograph` and `tile_in_photograph` that are known.
+        Columns `photograph`, empty where it is not known; `row_in_photograph` and
+        `column_in_photograph`, int64 from 0, or -1; `tile_in_photograph`, the text that tells
+        tiles of one photograph apart, or empty.
 
     Raises:
         InputError: What the person states cannot be used.
@@ -49,17 +55,45 @@ def find_photographs(
     elif layout.photographs is not None:
         table = _by_list(names, Path(layout.photographs))
     else:
-        matches = (SDNET_TILE.fullmatch(PurePosixPath(name).stem) for name in names)
-        table = _one_column(match[1] if match else "" for match in matches)
+        table = _by_name(names)
     surface = pd.Series(surfaces, index=table.index, dtype=object)
     ids = table["photograph"]
     is_twice = surface.groupby(ids).transform("nunique").gt(1) & (ids != "")
     table["photograph"] = ids.mask(is_twice, surface + "/" + ids)
-    return table
+    if "tile_in_photograph" not in table:
+        table["tile_in_photograph"] = ""
+    return table.assign(**_find_places(table, names, layout))
 
 
 def _one_column(photographs: Iterable[str]) -> pd.DataFrame:
     return pd.DataFrame({"photograph": list(photographs)})
+
+
+def _find_places(
+    table: pd.DataFrame, names: Sequence[str], layout: Layout
+) -> dict[str, np.ndarray]:
+    """Row and column of each tile from 0, or -1: as a person states, else by names.
+
+    Raises:
+        InputError: A person states something else than a whole number.
+    """
+    if not set(PLACE) <= set(table.columns):
+        matches = [GRID_TILE.fullmatch(PurePosixPath(name).stem) for name in names]
+        return {
+            column: start_at_zero([number_of(match[group]) if match else -1 for match in matches])
+            for column, group in zip(PLACE, PLACES, strict=False)
+        }
+    places = {}
+    for column, group in zip(PLACE, PLACES, strict=False):
+        numbers = [number_of(text) for text in table[column]]
+        for name, text, number in zip(names, table[column], numbers, strict=True):
+            if text and number == UNKNOWN:
+                raise InputError(
+                    f"{_name_option(layout)}: the {group} of {short_repr(name)} is "
+                    f"{short_repr(text)}, not a whole number from 0 to 999999; mend it"
+                )
+        places[column] = start_at_zero(numbers)
+    return places
 
 
 def is_stated(layout: Layout) -> bool:
@@ -137,17 +171,37 @@ def doubt_photographs(tiles: pd.DataFrame, layout: Layout) -> str | None:
     )
 
 
+def _name_option(layout: Layout) -> str:
+    """The option by which a person states the photographs."""
+    if layout.photograph_pattern is not None:
+        return f"--photograph-pattern {layout.photograph_pattern}"
+    return f"--photographs {layout.photographs}"
+
+
 def _explain_source(layout: Layout) -> tuple[str, str]:
     """What the layout does not cover, as the start of a sentence, and a way out."""
+    option = _name_option(layout)
     if layout.photograph_pattern is not None:
-        option = f"--photograph-pattern {layout.photograph_pattern}"
         return f"{option} does not match the names", "mend it, or --exclude their folder"
     if layout.photographs == FOLDERS:
         return (
-            "--photographs folders: beside the class folder there is no folder in the names",
+            f"{option}: beside the class folder there is no folder in the names",
             "give each photograph a folder, or --exclude theirs",
         )
-    return f"--photographs {layout.photographs} has no row", "add them, or --exclude their folder"
+    return f"{option} has no row", "add them, or --exclude their folder"
+
+
+def _by_name(names: Sequence[str]) -> pd.DataFrame:
+    """Photograph and number of tiles called as SDNET2018's, or the photograph before the row."""
+    rows = []
+    for name in names:
+        stem = PurePosixPath(name).stem
+        if match := SDNET_TILE.fullmatch(stem):
+            rows.append((match["photograph"], match["tile"]))
+        else:
+            match = GRID_TILE.fullmatch(stem)
+            rows.append(((match["photograph"] or "") if match else "", ""))
+    return pd.DataFrame(rows, columns=["photograph", "tile_in_photograph"])
 
 
 def _by_pattern(names: Sequence[str], pattern: str, *, other: str | None) -> pd.DataFrame:

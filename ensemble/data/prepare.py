@@ -103,6 +103,7 @@ def describe_pack(record: dict[str, Any]) -> Iterator[str]:
         )
     if record["photograph_doubt"]:
         yield f"  DOUBTFUL: {record['photograph_doubt']}"
+    yield f"  {record['grid']['sentence']}"
     if record["num_relabelled"]:
         yield f"  {plural(record['num_relabelled'], 'label')} corrected as --labels says"
     for key, title in (

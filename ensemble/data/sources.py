@@ -34,8 +34,8 @@ class Source:
         tiles: One row a tile, sorted by name: `tile` (path inside the source), `photograph` (empty
             where it is not known), `surface` (empty where there is one), `label` (1 = cracked),
             `folder_label` (before a list of corrections), `split_folder` (train, val, test or
-            empty), `copy_key` (equal for tiles whose bytes may be equal), and, if known, the place
-            in the photograph.
+            empty), `copy_key` (equal for tiles whose bytes may be equal), and the place in the
+            photograph as `find_photographs` returns it.
         cracked_folders: Folders taken for the crack class.
         uncracked_folders: Folders taken for the other class.
         num_relabelled: Number of tiles whose label a list of corrections changed.

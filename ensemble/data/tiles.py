@@ -24,6 +24,7 @@ from ensemble.base.errors import InputError, writing
 from ensemble.base.process import count_cores
 from ensemble.base.progress_bar import progress_bar
 from ensemble.base.wording import plural
+from ensemble.data.grid import read_borders
 from ensemble.data.reading.decode import UNREADABLE, decode_picture, explain_unreadable, open_image
 from ensemble.data.reading.listing import Reader
 
@@ -45,10 +46,15 @@ class _Unreadable(NamedTuple):
 
 
 class _Decoded(NamedTuple):
-    """A tile whose pixels are written; `content` is BLAKE2b of its file, `pixels_sum` a CRC-32."""
+    """A tile whose pixels are written.
+
+    `content` is BLAKE2b of its file, `borders` as `read_borders` returns them, and `pixels_sum` the
+    CRC-32 of its row.
+    """
 
     content: str
     size: Size
+    borders: bytes
     pixels_sum: int
 
 
@@ -134,8 +140,8 @@ def decode_tiles(
         max_bad_tiles: Largest number of them.
 
     Returns:
-        The tiles that were decoded, with their `content`, BLAKE2b of the bytes, the `size` that
-        they had, and `pixels_sum`, CRC-32 of their row.
+        The tiles that were decoded, with their `content`, BLAKE2b of the bytes, the `size` and
+        the `borders` that they had, and `pixels_sum`, CRC-32 of their row.
 
     Raises:
         InputError: More tiles are bad, or the disk has no room.
@@ -147,6 +153,7 @@ def decode_tiles(
         data = reader.read(tile)
         picture = decode_picture(data)
         own_size = (picture.height, picture.width)
+        borders = read_borders(picture)
         if own_size != size:
             picture = picture.resize((width, height), Image.Resampling.BILINEAR)
         pixels = picture.tobytes()
@@ -154,7 +161,7 @@ def decode_tiles(
         file, start = arrays[split]
         with writing(folder / f"{split}.npy"):  # its errors are not the tile's
             _write_at(file, start + row * len(pixels), pixels)
-        return _Decoded(_digest(data), own_size, zlib.crc32(pixels))
+        return _Decoded(_digest(data), own_size, borders, zlib.crc32(pixels))
 
     places = dict(zip(tiles["tile"], zip(tiles["split"], tiles["row"], strict=True), strict=True))
     with _new_arrays(folder, Counter(tiles["split"]), size) as arrays:
@@ -163,6 +170,7 @@ def decode_tiles(
     return tiles[tiles["tile"].isin(decoded)].assign(
         content=[one.content for one in decoded.values()],
         size=pd.Series([one.size for one in decoded.values()], dtype=object).to_numpy(),
+        borders=[one.borders for one in decoded.values()],
         pixels_sum=[one.pixels_sum for one in decoded.values()],
     )
 

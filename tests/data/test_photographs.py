@@ -118,7 +118,8 @@ def test_the_limit_holds_for_a_pack_that_is_there(tmp_path: Path) -> None:
 
 
 def test_where_no_name_carries_a_photograph_tiles_are_split_by_content(tmp_path: Path) -> None:
-    packed = pack_it(draw(tmp_path / "tiles", drawn_by_camera))
+    folder = draw(tmp_path / "tiles", lambda p, t: f"{CLASSES[t % 2]}/IMG{p}_t{t}.png")
+    packed = pack_it(folder)
     assert packed.record["split_by"] == "content"
     assert set(packed.record["num_photographs"].values()) == {None}
     assert any("leakage cannot be ruled out" in line for line in describe_pack(packed.record))
@@ -203,7 +204,7 @@ def test_a_pattern_tells_photograph_row_and_column(tmp_path: Path) -> None:
     packed = pack_it(folder, Layout(photograph_pattern=pattern))
     assert whole(packed)["Cracked/IMG_0003_r1_c0.png"] == "IMG_0003"
     table = everything(packed).set_index("tile").loc["Cracked/IMG_0003_r1_c0.png"]
-    assert (table["row_in_photograph"], table["column_in_photograph"]) == ("1", "0")
+    assert (table["row_in_photograph"], table["column_in_photograph"]) == (1, 0)
 
 
 @pytest.mark.parametrize(
@@ -299,14 +300,14 @@ def test_without_a_folder_for_each_photograph_that_is_refused(tmp_path: Path) ->
 def test_what_a_person_says_makes_it_another_pack(tmp_path: Path) -> None:
     folder = draw(tmp_path / "tiles", drawn_by_camera)
     layouts = [
-        Layout(),
+        Layout(photographs="none"),
         Layout(photograph_pattern=r"(?P<photograph>IMG_\d+)"),
-        Layout(photograph_pattern=r"(?P<photograph>IMG_\d+)_r(?P<row>\d)"),
+        Layout(photograph_pattern=r"(?P<photograph>IMG_\d+)_r(?P<tile>\d)"),
         write_list(folder, listed(folder)),
     ]
     packs = [pack_it(folder, layout) for layout in layouts]
     assert len({packed.folder for packed in packs}) == len(layouts)
-    assert len({packed.record["split_digest"] for packed in packs}) == 3  # rows decide nothing
+    assert len({packed.record["split_digest"] for packed in packs}) == 3  # places decide nothing
 
 
 # A person's own split
