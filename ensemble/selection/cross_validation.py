@@ -30,7 +30,7 @@ def cross_validate(
     labels: np.ndarray,
     photographs: np.ndarray,
     *,
-    rule: str = "f1",
+    rule: str | float = "f1",
     num_folds: int = 5,
     seed: int = 0,
 ) -> list[MethodScore]:
@@ -54,7 +54,7 @@ def cross_validate(
         InputError: Fewer than two photographs have cracked tiles.
     """
     check_scores(probabilities, labels)
-    folds = _draw_folds(labels, photographs, num_folds, seed)  # (N,)
+    folds = draw_folds(labels, photographs, num_folds, seed)  # (N,)
     scores = []
     for name, choose in methods.items():
         inner: list[np.ndarray] = []
@@ -79,17 +79,26 @@ def cross_validate(
     return scores
 
 
-def _score_beyond(labels: np.ndarray, beyond: np.ndarray, rule: str) -> float:
+def _score_beyond(labels: np.ndarray, beyond: np.ndarray, rule: str | float) -> float:
     """What `rule` asks for, of tiles that are called cracked where `beyond` is at least 0."""
     return rule_score(choose_threshold(labels, beyond, rule if is_recall(rule) else 0.0), rule)
 
 
-def _draw_folds(
-    labels: np.ndarray, photographs: np.ndarray, num_folds: int, seed: int
+def draw_folds(
+    labels: np.ndarray, photographs: np.ndarray, num_folds: int = 5, seed: int = 0
 ) -> np.ndarray:
     """A fold for every tile: (N,). Cracked tiles are spread over as many folds as they can be.
 
     Photographs are ordered by their cracked tiles; each run of neighbours is dealt to all folds.
+
+    Args:
+        labels: (N,) of 0 and 1.
+        photographs: (N,) ids; all empty where tiles have none, then each tile stands for itself.
+        num_folds: At least 2; where there are fewer photographs, one is left out at a time.
+        seed: Seed of the draw.
+
+    Raises:
+        InputError: Fewer than two photographs have cracked tiles.
     """
     groups, num_cracked = group_tiles(labels, photographs)
     if num_folds < 2:

@@ -68,6 +68,11 @@ def is_recall(rule: str | float) -> bool:
     return isinstance(rule, str) and rule.startswith("recall=")
 
 
+def is_number(rule: str | float) -> bool:
+    """Whether a rule is the threshold itself."""
+    return rule not in ("f1", "f2") and not is_recall(rule)
+
+
 def _parse_share(rule: str | float, text: str | float) -> float:
     try:
         share = float(text)

@@ -189,10 +189,17 @@ def confusion_counts(
 def threshold_metrics(
     labels: np.ndarray,
     probabilities: np.ndarray,
-    threshold: float,
+    threshold: float | np.ndarray,
     names: tuple[str, ...] = ("accuracy", "precision", "recall", "f1"),
 ) -> dict[str, float]:
-    """Ratios of counts at a threshold, by their names in `METRICS`; 0 where nothing is counted."""
+    """Ratios of counts at a threshold, by their names in `METRICS`; 0 where nothing is counted.
+
+    Args:
+        labels: (N,) of 0 and 1.
+        probabilities: (N,) of "cracked".
+        threshold: Lowest probability that is called cracked, for all tiles or for each (N,).
+        names: Names of ratios of counts.
+    """
     cracked, called = labels == 1, probabilities >= threshold
     counts = Counts(len(labels), cracked.sum(), called.sum(), (cracked & called).sum())
     figures = {}
