@@ -21,7 +21,7 @@ from PIL import Image
 
 from ensemble.base.wording import plural
 
-BORDER_POINTS = 32  # of each border: its mean grey in as many pieces of equal length
+BORDER_POINTS = 32  # of each border, at equal distances
 TOP, BOTTOM, LEFT, RIGHT = range(4)
 PLACE = ["row_in_photograph", "column_in_photograph"]
 UNKNOWN = -1
@@ -55,22 +55,19 @@ class _Sums(NamedTuple):
 
 
 def read_borders(picture: Image.Image) -> bytes:
-    """Grey values of the top, bottom, left and right border of a tile: (4, BORDER_POINTS) uint8.
+    """Green values of the top, bottom, left and right border of a tile: (4, BORDER_POINTS) uint8.
 
     They are read at the tile's own size: in SDNET2018 reduced to a quarter borders no longer tell.
+    Points are picked, not averaged, which would take three times as long and tell little more.
     """
     width, height = picture.size
-    boxes = (
-        (0, 0, width, 1),
-        (0, height - 1, width, height),
-        (0, 0, 1, height),
-        (width - 1, 0, width, height),
-    )
-    sizes = [(BORDER_POINTS, 1)] * 2 + [(1, BORDER_POINTS)] * 2
-    return b"".join(
-        picture.resize(size, Image.Resampling.BOX, box).convert("L").tobytes()
-        for size, box in zip(sizes, boxes, strict=True)
-    )
+    points, kind = BORDER_POINTS, Image.Transform.AFFINE
+    # output pixels are mapped to the centres of pixels in the first and the last line
+    first_y, first_x = 1 - height / 2, 1 - width / 2
+    rows = picture.transform((points, 2), kind, (width / points, 0, 0, 0, height - 1, first_y))
+    columns = picture.transform((2, points), kind, (width - 1, 0, first_x, 0, height / points, 0))
+    top_and_bottom, left_and_right = rows.tobytes()[1::3], columns.tobytes()[1::3]
+    return top_and_bottom + left_and_right[::2] + left_and_right[1::2]
 
 
 def number_of(text: str) -> int:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from ensemble.base.errors import InputError
-from ensemble.data.grid import PLACE, find_grid, read_borders, start_at_zero
+from ensemble.data.grid import BORDER_POINTS, PLACE, find_grid, read_borders, start_at_zero
 from ensemble.data.layout import Layout
 from ensemble.data.packing import pack
 from ensemble.data.prepare import describe_pack
@@ -58,6 +58,24 @@ def assert_places(tiles: pd.DataFrame) -> None:
 
 
 DRAWN = [draw_photograph(seed) for seed in range(4)]
+
+
+# Borders
+
+
+@pytest.mark.parametrize("size", [(256, 256), (227, 227), (96, 64), (16, 16), (1, 1)])
+def test_borders_are_the_outermost_pixels_of_a_tile(size: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
+    top, bottom, left, right = np.frombuffer(
+        read_borders(Image.fromarray(pixels)), dtype=np.uint8
+    ).reshape(4, BORDER_POINTS)
+    x, y = ((np.arange(BORDER_POINTS) + 0.5) * side / BORDER_POINTS for side in size)
+    columns, rows = x.astype(int), y.astype(int)
+    green = pixels[:, :, 1]
+    assert (top == green[0, columns]).all()
+    assert (bottom == green[-1, columns]).all()
+    assert (left == green[rows, 0]).all()
+    assert (right == green[rows, -1]).all()
 
 
 # The number of columns
