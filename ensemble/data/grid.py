@@ -151,6 +151,11 @@ def _clear_doubles(tiles: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     )
 
 
+def keep_first(tiles: pd.DataFrame, places: list[str]) -> pd.DataFrame:
+    """Keep of the tiles at one place of a photograph the first by name, sorted by place."""
+    return _by_name(tiles, places).drop_duplicates(["photograph", *places])
+
+
 def _by_name(tiles: pd.DataFrame, places: list[str]) -> pd.DataFrame:
     """Sort tiles by photograph, place and name, that of the file before that of its folders."""
     stems = [splitext(name.rpartition("/")[2])[0] for name in tiles["tile"]]
@@ -159,8 +164,7 @@ def _by_name(tiles: pd.DataFrame, places: list[str]) -> pd.DataFrame:
 
 def _photographs(tiles: pd.DataFrame, places: list[str]) -> list[_Photograph]:
     """Gather the tiles whose place is known by photograph, the first by name of each place."""
-    table = _by_name(tiles[tiles[places[0]] >= 0], places)
-    table = table.drop_duplicates(["photograph", *places])
+    table = keep_first(tiles[tiles[places[0]] >= 0], places)
     photographs = []
     for name, group in table.groupby("photograph"):
         some = group.head(MOST_TILES)
@@ -282,8 +286,7 @@ def _check_places(tiles: pd.DataFrame, columns: int) -> str:
     lie two tiles apart.
     """
     named = f"{columns} columns in each photograph's grid by the names of tiles"
-    table = _by_name(tiles[tiles[PLACE[0]] >= 0], PLACE)
-    table = table.drop_duplicates(["photograph", *PLACE])
+    table = keep_first(tiles[tiles[PLACE[0]] >= 0], PLACE)
     parts = [
         _touch(table, PLACE[1], PLACE[0], (BOTTOM, TOP)),
         _touch(table, PLACE[0], PLACE[1], (RIGHT, LEFT)),

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageDraw, ImageFont
 
 from ensemble.base.errors import InputError, writing
 from ensemble.base.files import sync_file, write_json
@@ -24,6 +23,7 @@ from ensemble.data.grid import find_grid
 from ensemble.data.pack import FORMAT, Pack, digest_rows, open_pack, record_files
 from ensemble.data.photographs import check_photographs
 from ensemble.data.reading.listing import Reader
+from ensemble.data.samples import draw_samples
 from ensemble.data.sources import Source
 from ensemble.data.split import (
     DEFAULT_FRACTIONS,
@@ -44,10 +44,6 @@ from ensemble.data.tiles import (
     most_common_size,
 )
 
-SAMPLES_PER_CLASS = 6
-SAMPLE_PX = 128
-MARGIN_PX = 8
-TITLE_PX = 26
 MEASURED = ("size", "pixels_sum", "borders")  # columns that no table of a pack has
 
 
@@ -132,7 +128,7 @@ def _write_files(
             where=source.path,
         )
     tiles, grid = find_grid(tiles)
-    _draw_samples(
+    draw_samples(
         tiles[tiles["split"] == "train"],
         np.load(folder / "train.npy", mmap_mode="r"),
         folder / "samples.png",
@@ -246,42 +242,3 @@ def _digest_arrays(tables: dict[str, pd.DataFrame], folder: Path) -> dict[str, s
         row_sums |= dict(zip(table["row"], table["pixels_sum"], strict=True))
         digests[path.name] = digest_rows(shape, row_sums.values())
     return digests
-
-
-def _draw_samples(tiles: pd.DataFrame, pixels: np.ndarray, path: Path) -> None:
-    """Draw two rows a surface, cracked above uncracked, each tile of another photograph if it can.
-
-    Args:
-        tiles: Training tiles: `row` (in `pixels`), `tile`, `photograph`, `surface`, `label`.
-        pixels: (N, H, W, 3) uint8.
-        path: Path of the .png to write.
-    """
-    groups: list[Any] = sorted(
-        tiles.groupby(["surface", "label"]), key=lambda group: (group[0][0], -group[0][1])
-    )
-    step = SAMPLE_PX + MARGIN_PX
-    width = SAMPLES_PER_CLASS * step + MARGIN_PX
-    sheet = Image.new("RGB", (width, len(groups) * (step + TITLE_PX) + MARGIN_PX), "white")
-    draw = ImageDraw.Draw(sheet)
-    title_font, name_font = ImageFont.load_default(15), ImageFont.load_default(10)
-    for line, ((surface, label), group) in enumerate(groups):
-        top = MARGIN_PX + line * (step + TITLE_PX)
-        name = f"surface {surface}, " if surface else ""
-        title = f"{name}{'cracked' if label else 'uncracked'}: {len(group):,} training tiles"
-        draw.text((MARGIN_PX, top), title, "black", title_font)
-        for number, (_, tile) in enumerate(_sample(group).iterrows()):
-            x, y = MARGIN_PX + number * step, top + TITLE_PX
-            picture = Image.fromarray(np.asarray(pixels[tile["row"]]))
-            sheet.paste(picture.resize((SAMPLE_PX,) * 2, Image.Resampling.BILINEAR), (x, y))
-            stem, place = Path(tile["tile"]).stem, (x + 2, y + SAMPLE_PX - 14)
-            draw.rectangle(draw.textbbox(place, stem, name_font), "white")
-            draw.text(place, stem, "black", name_font)
-    sheet.save(path)
-
-
-def _sample(group: pd.DataFrame) -> pd.DataFrame:
-    """The same few tiles every time, first one of each photograph."""
-    lots = group["tile"].map(lambda tile: hashlib.sha256(tile.encode()).hexdigest())
-    shuffled = group.assign(lot=lots).sort_values("lot")
-    turn = shuffled.groupby("photograph").cumcount()
-    return shuffled.assign(turn=turn).sort_values(["turn", "lot"]).head(SAMPLES_PER_CLASS)

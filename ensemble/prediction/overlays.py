@@ -18,12 +18,12 @@ from ensemble.base.files import atomic_write, make_folder, write_json
 from ensemble.data.reading.decode import UNREADABLE, explain_unreadable
 from ensemble.data.reading.listing import OVERLAYS_FILE
 from ensemble.data.reading.pictures import Picture, read_picture
+from ensemble.data.samples import DARK, LIGHT, outline_tile
 from ensemble.selection.ensemble import Ensemble
 
 NOT_JUDGED = "not judged"  # verdict on a tile that shows nothing
 OVERLAY_PX = 2000  # long side
 LEGEND_PX = (560, 110)  # width and height of the strip under the picture
-DARK, LIGHT = (0, 0, 0), (255, 225, 0)  # lines side by side: one of them shows on any concrete
 GRID_STEP = 30  # by which the grid is lighter than dark concrete and darker than bright
 LEAST_TEXT_PX, TEXT_PX = 9, 17
 MARGIN_PX, SAMPLE_PX = 12, 60
@@ -124,21 +124,15 @@ def draw_overlay(picture: Image.Image, tiles: pd.DataFrame, *, threshold: float)
 
 
 def _mark(draw: ImageDraw.ImageDraw, box: list[int], text: str) -> None:
-    """Outline a tile, dark outside and light inside, and write its probability in a corner."""
+    """Outline a tile and write its probability in a corner."""
     x1, y1, x2, y2 = box
+    inset = outline_tile(draw, (x1, y1, x2, y2))
     side = min(x2 - x1, y2 - y1)
-    line = max(1, round(side / 64))
-    if side <= 4 * line:
-        draw.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), fill=LIGHT)
-        return
-    draw.rectangle((x1, y1, x2 - 1, y2 - 1), outline=DARK, width=line)
-    inner = x1 + line, y1 + line, x2 - 1 - line, y2 - 1 - line
-    draw.rectangle(inner, outline=LIGHT, width=line)
     size = min(TEXT_PX, side // 4)
     if size < LEAST_TEXT_PX:
         return
     font = ImageFont.load_default(size)
-    left, top = x1 + 2 * line, y1 + 2 * line
+    left, top = x1 + inset, y1 + inset
     length = math.ceil(draw.textlength(text, font))
     draw.rectangle((left, top, left + length + 4, top + size + 3), fill=DARK)
     draw.text((left + 2, top + 1 + size // 2), text, LIGHT, font, anchor="lm")

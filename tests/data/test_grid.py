@@ -13,6 +13,7 @@ from ensemble.data.grid import BORDER_POINTS, PLACE, find_grid, read_borders, st
 from ensemble.data.layout import Layout
 from ensemble.data.packing import pack
 from ensemble.data.prepare import describe_pack
+from ensemble.data.samples import LIGHT, draw_samples
 from ensemble.data.sources import open_source
 from ensemble.data.split import SPLITS
 from ensemble.data.synthetic import value_noise
@@ -262,6 +263,39 @@ def test_a_pack_of_numbered_tiles_has_places_by_their_borders(tmp_path: Path) ->
     assert (6 * table[PLACE[0]] + table[PLACE[1]] == numbers).all()
     assert (table[PLACE].dtypes == np.int64).all()
     assert "  6 columns in each photograph's grid: borders of neighbours differ by" in said
+
+
+# samples.png
+
+
+def test_samples_show_a_whole_photograph_with_cracked_tiles_outlined(tmp_path: Path) -> None:
+    folder = save(tmp_path / "tiles", lambda p, r, c: f"{p}-{6 * r + c}.png")
+    packed = pack(open_source(folder), under=tmp_path / "packs", log=str)
+    with Image.open(packed.folder / "samples.png") as image:
+        assert image.size == (6 * 136 + 8, 2 * (136 + 26) + 8 + 8 + 26 + 5 * 128 + 8)
+        shown = np.asarray(image)[-8 - 5 * 128 : -8, 8 : 8 + 6 * 128].astype(int)
+    wholes = [
+        draw_photograph(seed, 5, 6).resize((768, 640), Image.Resampling.BOX)
+        for seed in (0, 1, 2, 3)
+    ]
+    inside = np.zeros((5 * 128, 6 * 128), dtype=bool)
+    for y, x in np.ndindex(5, 6):
+        inside[128 * y + 4 : 128 * y + 124, 128 * x + 4 : 128 * x + 124] = True
+    assert any((shown[inside] == np.asarray(whole)[inside]).all() for whole in wholes)
+    light = (shown == LIGHT).all(2)
+    for y, x in np.ndindex(5, 6):
+        assert light[128 * y : 128 * y + 128, 128 * x : 128 * x + 128].any() == (x % 2 == 1)
+
+
+def test_of_a_photograph_too_large_for_the_sheet_a_part_is_shown(tmp_path: Path) -> None:
+    places = 40 * np.arange(100)
+    tiles = pd.DataFrame(
+        {"row": 0, "tile": [f"7-{place}.png" for place in places], "photograph": "7",
+         "surface": "", "label": 1, PLACE[0]: places, PLACE[1]: places}
+    )  # fmt: skip
+    draw_samples(tiles, np.zeros((1, 32, 32, 3), dtype=np.uint8), tmp_path / "samples.png")
+    with Image.open(tmp_path / "samples.png") as image:
+        assert (image.width, image.height < 2000) == (6 * 136 + 8, True)
 
 
 # What a person states
