@@ -1,21 +1,30 @@
-"""Batches on a device: gather rows, reduce to the input size, augment each sample, normalise.
+"""Batches on a device: cut windows, reduce to the input size, augment each sample, normalise.
 
 Pixels stay uint8 until the batch is made. On a GPU with room the whole split lies in its memory; on
-a CPU the rows come from the mapped pack. All random numbers come from a generator on the CPU, so
-that one seed gives one augmentation on every device, up to rounding.
+a CPU they come from the mapped pack. All random numbers come from a generator on the CPU, so that
+one seed gives one augmentation on every device, up to rounding.
 """
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ensemble.data.windows import CENTRE, PLACES, Bricks, cut_windows, fill_gaps, hide_neighbours
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 GPU_SHARE = 0.4  # of the free memory, which the pixels of one split may take
+MOST_DEGREES, MOST_ZOOM, MOST_SHIFT = (
+    15,
+    0.10,
+    0.06,
+)  # at full strength; the shift of the tile's side
 
 
 @dataclass(frozen=True)
@@ -24,22 +33,51 @@ class SplitTiles:
 
     Attributes:
         pixels: (R, H, W, 3) uint8, on the device where they fit, else on the host.
-        rows: (N,) int64 on the pixels' device: row of each tile in `pixels`.
+        rows: (N,) int64 on the CPU: row of each tile in `pixels`.
+        neighbours: (N, 9) int64 on the CPU: rows of the tiles around and under each tile in its
+            photograph, −1 where there is none; see `ensemble.data.windows.PLACES`.
         labels: (N,) int64 on `device`, 1 = cracked.
         device: Device on which batches are made.
+        tile_size_px: (height, width) of a tile's own pixels, of which H and W may be reduced ones.
     """
 
     pixels: Tensor
     rows: Tensor
+    neighbours: Tensor
     labels: Tensor
     device: torch.device
+    tile_size_px: tuple[int, int]
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    @cached_property
+    def bricks(self) -> Bricks:
+        """What the window of each tile is made of."""
+        return fill_gaps(self.neighbours.numpy())
+
+    @cached_property
+    def has_neighbours(self) -> np.ndarray:
+        """Whether any neighbour of each tile is known: (N,) bool."""
+        return (self.neighbours >= 0).sum(1).numpy() > 1
+
+    def input_side_px(self, *, image_size_px: int, context_px: int) -> int:
+        """Side of a network's input; see `make_batch`."""
+        return image_size_px + 2 * self._margin_px(image_size_px, context_px)
+
+    def _margin_px(self, image_size_px: int, context_px: int) -> int:
+        """Pixels of the input beyond each side of the tile."""
+        return round(context_px * image_size_px / min(self.tile_size_px))
+
 
 def place_tiles(
-    pixels: np.ndarray, rows: np.ndarray, labels: np.ndarray, device: torch.device
+    pixels: np.ndarray,
+    rows: np.ndarray,
+    labels: np.ndarray,
+    device: torch.device,
+    *,
+    neighbours: np.ndarray | None = None,
+    tile_size_px: tuple[int, int] | None = None,
 ) -> SplitTiles:
     """Put a split where batches are made from, wholly on the GPU if it leaves room for training.
 
@@ -48,15 +86,25 @@ def place_tiles(
         rows: (N,) rows of the tiles in `pixels`.
         labels: (N,) 1 = cracked.
         device: Device of the batches.
+        neighbours: (N, 9) rows of the tiles around each; None where no photograph's grid is known.
+        tile_size_px: (height, width) of the tiles as they were; None where `pixels` are not
+            reduced.
     """
     tensor = torch.from_numpy(pixels)
     if device.type == "cuda" and tensor.numel() <= GPU_SHARE * torch.cuda.mem_get_info(device)[0]:
         tensor = tensor.to(device)
+    own = torch.tensor(rows, dtype=torch.int64)
+    if neighbours is None:
+        neighbours = np.full((len(own), len(PLACES)), -1)
+        neighbours[:, CENTRE] = rows
+    height, width = pixels.shape[1:3]
     return SplitTiles(
         pixels=tensor,
-        rows=torch.tensor(rows, dtype=torch.int64, device=tensor.device),
+        rows=own,
+        neighbours=torch.tensor(neighbours, dtype=torch.int64),
         labels=torch.tensor(labels, dtype=torch.int64, device=device),
         device=device,
+        tile_size_px=tile_size_px or (height, width),
     )
 
 
@@ -65,8 +113,11 @@ def make_batch(
     index: Tensor,
     *,
     image_size_px: int,
+    context_px: int = 0,
+    alone: bool = False,
     turn: int = 0,
     augmentation: float = 0.0,
+    context_dropout: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Make one batch.
@@ -74,29 +125,51 @@ def make_batch(
     Args:
         tiles: Tiles of one split.
         index: (B,) int64 on the CPU: numbers of the tiles.
-        image_size_px: Side S of the square input.
+        image_size_px: Side S of what the network sees of the tile itself.
+        context_px: Margin of the photograph around the tile, in the tile's own pixels (where it is
+            not square, of its shorter side); at the scale of the tile it adds M pixels of input on
+            each side.
+        alone: Whether the margin is the mirrored tile instead of its neighbours.
         turn: One of the square's eight symmetries, applied to all images; 0 leaves them.
-        augmentation: Strength from 0 (none, no random number drawn) to 1.
-        generator: Generator on the CPU; needed where `augmentation` is above 0.
+        augmentation: Strength from 0 (none, no random number drawn) to 1; shifts and rotations
+            bring in what lies around the tile.
+        context_dropout: Share of images whose neighbours are hidden, as by `alone`.
+        generator: Generator on the CPU; needed where `augmentation` or `context_dropout` is above
+            0.
 
     Returns:
-        Images (B, 3, S, S) float32, normalised with ImageNet's mean and standard deviation, in
-        channels-last memory, and labels (B,) int64.
+        Images (B, 3, S + 2 M, S + 2 M) float32, normalised with ImageNet's mean and standard
+        deviation, in channels-last memory, and labels (B,) int64.
     """
-    rows = tiles.rows[index.to(tiles.rows.device)]
-    pixels = _gather(tiles.pixels, rows).to(tiles.device, non_blocking=True)  # (B, H, W, 3)
+    batch, bricks = len(index), tiles.bricks.take(index)
+    if generator is None and (augmentation > 0 or context_dropout > 0):
+        raise ValueError("augmentation needs a generator")
+    if context_px > 0 and context_dropout > 0:
+        hidden = torch.rand(batch, generator=generator) < context_dropout
+        bricks = hide_neighbours(bricks, hidden)
+    elif alone:
+        bricks = hide_neighbours(bricks, torch.ones(batch, dtype=torch.bool))
+    side = tiles.input_side_px(image_size_px=image_size_px, context_px=context_px)
+    contrast, brightness = torch.ones(batch), torch.zeros(batch)
+    if generator is None or augmentation == 0:
+        images = _see(tiles, bricks, side, image_size_px)
+        images = _turn(images, turn) if turn else images
+    else:
+        turns = torch.randint(8, (batch,), generator=generator)
+        contrast = 1 + 0.3 * augmentation * _symmetric(batch, generator)
+        brightness = 255 * 0.15 * augmentation * _symmetric(batch, generator)
+        moves = _draw_moves(batch, augmentation, image_size_px / side, generator)
+        images = _apply_symmetries(_see_moved(tiles, bricks, side, image_size_px, moves), turns)
     labels = tiles.labels[index.to(tiles.device)]
-    images = _reduce(pixels.permute(0, 3, 1, 2), image_size_px)  # (B, 3, S, S) 0–255
-    images = _turn(images, turn) if turn else images
-    contrast, brightness = torch.ones(len(index)), torch.zeros(len(index))
-    if augmentation > 0:
-        if generator is None:
-            raise ValueError("augmentation needs a generator")
-        images = _apply_symmetries(images, torch.randint(8, (len(index),), generator=generator))
-        contrast = 1 + 0.3 * augmentation * _symmetric(len(index), generator)
-        brightness = 255 * 0.15 * augmentation * _symmetric(len(index), generator)
-        images = _shift_and_rotate(images, augmentation, generator)
     return _normalise(images, contrast, brightness), labels
+
+
+def _see(tiles: SplitTiles, bricks: Bricks, side: int, tile_side: int) -> Tensor:
+    """Windows of which the tile has `tile_side` pixels: (B, 3, side, side) from 0 to 255."""
+    margin = (side - tile_side) / 2
+    down, right = (round(margin * n / tile_side) for n in tiles.pixels.shape[1:3])
+    pixels = cut_windows(tiles.pixels, bricks, (down, right)).to(tiles.device, non_blocking=True)
+    return _reduce(pixels.permute(0, 3, 1, 2), side)
 
 
 def _normalise(images: Tensor, contrast: Tensor, brightness: Tensor) -> Tensor:
@@ -110,13 +183,6 @@ def _normalise(images: Tensor, contrast: Tensor, brightness: Tensor) -> Tensor:
     scale = (contrast.view(-1, 1, 1, 1) / std).to(images.device)  # (B, 3, 1, 1)
     shift = ((middle.view(-1, 1, 1, 1) - mean) / std).to(images.device)
     return torch.addcmul(shift, images.float(), scale)
-
-
-def _gather(pixels: Tensor, rows: Tensor) -> Tensor:
-    """Take rows of (R, H, W, 3); on a CPU, copying whole rows is ten times quicker."""
-    if pixels.device.type == "cpu":
-        return torch.stack([pixels[row] for row in rows.tolist()])
-    return pixels[rows]
 
 
 def _reduce(images: Tensor, size: int) -> Tensor:
@@ -147,54 +213,99 @@ def _apply_symmetries(images: Tensor, turns: Tensor) -> Tensor:
     return result
 
 
-def _shift_and_rotate(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """Map half of the images by up to ± 15°, ± 10 % in scale and ± 6 % in place."""
-    batch = len(images)
+class _Moves(NamedTuple):
+    """Affine maps of some images of a batch.
+
+    Attributes:
+        chosen: (C,) int64 numbers of the images.
+        matrices: (C, 2, 3) for `affine_grid`, from the result to the image.
+        reach: Part of the image's side by which a map may look beyond each side.
+    """
+
+    chosen: Tensor
+    matrices: Tensor
+    reach: float
+
+
+def _draw_moves(
+    batch: int, strength: float, tile_part: float, generator: torch.Generator
+) -> _Moves:
+    """Map half of the images by up to ± 15°, ± 10 % in scale and ± 6 % of the tile in place.
+
+    `tile_part` is the side of the tile, as a part of the image's.
+    """
     chosen = (torch.rand(batch, generator=generator) < 0.5).nonzero().flatten()
     angle = math.radians(15) * strength * _symmetric(batch, generator)[chosen]
     zoom = 1 + 0.10 * strength * _symmetric(batch, generator)[chosen]
-    shift = 0.12 * strength * _symmetric(batch * 2, generator).view(batch, 2)[chosen]
-    if len(chosen) == 0:
-        return images
+    most_shift = 0.12 * strength * tile_part  # an image is 2 long, from −1 to 1
+    shift = most_shift * _symmetric(batch * 2, generator).view(batch, 2)[chosen]
     cos, sin = zoom * torch.cos(angle), zoom * torch.sin(angle)
-    matrix = torch.stack(
+    matrices = torch.stack(
         [torch.stack([cos, -sin, shift[:, 0]], 1), torch.stack([sin, cos, shift[:, 1]], 1)], 1
     )
-    warp = _warp_on_cpu if images.device.type == "cpu" else _warp_on_gpu
-    return warp(images, chosen, matrix)
+    most_angle = math.radians(15) * strength
+    corner = (1 + 0.10 * strength) * (math.cos(most_angle) + math.sin(most_angle)) + most_shift
+    return _Moves(chosen, matrices, (corner - 1) / 2)
 
 
-def _warp_on_gpu(images: Tensor, chosen: Tensor, matrices: Tensor) -> Tensor:
-    """Map the `chosen` (C,) of (B, 3, S, S) by `matrices` (C, 2, 3) for `affine_grid`; float32."""
-    chosen, matrices = chosen.to(images.device), matrices.to(images.device)
-    images = images.float()
-    part = images[chosen]
-    grid = functional.affine_grid(matrices, list(part.shape), align_corners=False)
-    images[chosen] = functional.grid_sample(
-        part, grid, mode="bilinear", padding_mode="reflection", align_corners=False
-    )
+def _see_moved(
+    tiles: SplitTiles, bricks: Bricks, side: int, tile_side: int, moves: _Moves
+) -> Tensor:
+    """Windows as `_see` returns them, some of them moved over what lies around them."""
+    is_moved = torch.zeros(len(bricks.rows), dtype=torch.bool)
+    is_moved[moves.chosen] = True
+    others = (~is_moved).nonzero().flatten()
+    # a window goes no further than the tile's neighbours
+    wider = side + 2 * min(math.ceil(moves.reach * side), tile_side - (side - tile_side) // 2)
+    images = torch.empty(
+        (len(is_moved), side, side, 3),
+        dtype=torch.uint8 if tiles.device.type == "cpu" else torch.float32,
+        device=tiles.device,
+    ).permute(0, 3, 1, 2)
+    if len(others):
+        images[others.to(tiles.device)] = _see(tiles, bricks.take(others), side, tile_side).to(
+            images.dtype
+        )
+    if len(moves.chosen):
+        seen = _see(tiles, bricks.take(moves.chosen), wider, tile_side)
+        warp = _warp_on_cpu if tiles.device.type == "cpu" else _warp_on_gpu
+        warp(seen, moves.matrices * (side / wider), images, moves.chosen)
     return images
 
 
-def _warp_on_cpu(images: Tensor, chosen: Tensor, matrices: Tensor) -> Tensor:
-    """Map uint8 images as `_warp_on_gpu`, in place; OpenCV takes a quarter of the time."""
+def _warp_on_gpu(seen: Tensor, matrices: Tensor, images: Tensor, chosen: Tensor) -> None:
+    """Write (C, 3, R, R), mapped by (C, 2, 3), to the `chosen` of (B, 3, S, S) float32."""
+    size = [len(seen), 3, *images.shape[-2:]]
+    grid = functional.affine_grid(matrices.to(seen.device), size, align_corners=False)
+    images[chosen.to(images.device)] = functional.grid_sample(
+        seen.float(), grid, mode="bilinear", padding_mode="reflection", align_corners=False
+    )
+
+
+def _warp_on_cpu(seen: Tensor, matrices: Tensor, images: Tensor, chosen: Tensor) -> None:
+    """Do with uint8 images what `_warp_on_gpu` does; OpenCV takes a quarter of the time."""
     import cv2  # not needed where batches are made on a GPU
 
     cv2.setNumThreads(1)  # the other cores have slots of their own
-    size = images.shape[-1]
-    view = images.permute(0, 2, 3, 1).numpy()  # (B, S, S, 3)
-    # from pixels to affine_grid's −1 … 1 and back
-    to_pixels = np.array([[size / 2, 0, (size - 1) / 2], [0, size / 2, (size - 1) / 2], [0, 0, 1]])
-    to_unit = np.linalg.inv(to_pixels)
-    for place, matrix in zip(chosen.tolist(), matrices.double().numpy(), strict=True):
-        view[place] = cv2.warpAffine(
-            np.ascontiguousarray(view[place]),
+    side = images.shape[-1]
+    source = seen.permute(0, 2, 3, 1).numpy()  # (C, R, R, 3)
+    target = images.permute(0, 2, 3, 1).numpy()
+    to_pixels, to_unit = _unit_to_pixels(seen.shape[-1]), np.linalg.inv(_unit_to_pixels(side))
+    for image, place, matrix in zip(
+        source, chosen.tolist(), matrices.double().numpy(), strict=True
+    ):
+        target[place] = cv2.warpAffine(
+            np.ascontiguousarray(image),
             (to_pixels @ np.vstack([matrix, (0, 0, 1)]) @ to_unit)[:2],
-            (size, size),
+            (side, side),
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
             borderMode=cv2.BORDER_REFLECT,
         )
-    return images
+
+
+def _unit_to_pixels(size: int) -> np.ndarray:
+    """The (3, 3) map from −1 … 1, as `affine_grid` has it, to pixels."""
+    return np.array([[size / 2, 0, (size - 1) / 2], [0, size / 2, (size - 1) / 2], [0, 0, 1]])
 
 
 def _symmetric(count: int, generator: torch.Generator) -> Tensor:

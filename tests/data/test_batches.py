@@ -1,5 +1,7 @@
 """Facts about batches: equal to torchvision's, drawn by one generator, labels untouched."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -17,6 +19,7 @@ from ensemble.data.batches import (
     make_batch,
     place_tiles,
 )
+from ensemble.data.windows import find_neighbours
 
 CPU = torch.device("cpu")
 
@@ -224,8 +227,108 @@ def test_the_affine_map_of_a_cpu_is_that_of_a_gpu():
     matrices = torch.tensor([[0.98, -0.2, 0.1], [0.2, 0.98, -0.12]]).repeat(8, 1, 1)
     matrices += 0.1 * (torch.rand(8, 2, 3, generator=generator) - 0.5)
     chosen = torch.tensor([1, 2, 6])
-    expected = _warp_on_gpu(images, chosen, matrices[chosen])
-    mapped = _warp_on_cpu(images.clone(), chosen, matrices[chosen])
-    assert (mapped[chosen] - expected[chosen]).abs().max() < 1.5  # of 255
-    others = [0, 3, 4, 5, 7]
-    assert torch.equal(mapped[others], images[others])
+    blank = torch.zeros(8, 30, 30, 3).permute(0, 3, 1, 2)  # what is seen is larger
+    expected, mapped = blank.clone(), blank.byte()
+    _warp_on_gpu(images[chosen], matrices[chosen], expected, chosen)
+    _warp_on_cpu(images[chosen], matrices[chosen], mapped, chosen)
+    assert (mapped - expected).abs().max() < 1.5  # of 255
+    assert mapped[chosen].float().mean() > 50
+    assert not mapped[[0, 3, 4, 5, 7]].any()
+
+
+# Context
+
+
+def photograph_tiles(
+    rows: int = 3, columns: int = 4, side: int = 16, missing: tuple[int, ...] = ()
+) -> tuple[np.ndarray, SplitTiles]:
+    """A photograph of noise (H, W, 3) and its tiles, row by row, without the missing ones."""
+    photograph = np.random.default_rng(0).integers(
+        0, 256, (rows * side, columns * side, 3), dtype=np.uint8
+    )
+    numbers = np.array([n for n in range(rows * columns) if n not in missing])
+    down, right = numbers // columns, numbers % columns
+    pixels = np.stack(
+        [
+            photograph[y * side : (y + 1) * side, x * side : (x + 1) * side]
+            for y, x in zip(down, right, strict=True)
+        ]
+    )
+    row = np.arange(len(numbers))
+    neighbours = find_neighbours(row, np.full(len(row), "one"), down, right)
+    return photograph, place_tiles(pixels, row, row % 2, CPU, neighbours=neighbours)
+
+
+@pytest.mark.parametrize(("context_px", "size_px", "side"), [(4, 16, 24), (4, 8, 12), (3, 8, 12)])
+def test_context_adds_a_margin_at_the_scale_of_the_tile(context_px, size_px, side):
+    _, tiles = photograph_tiles()
+    images, _ = make_batch(tiles, torch.arange(5), image_size_px=size_px, context_px=context_px)
+    assert images.shape == (5, 3, side, side)
+    assert tiles.input_side_px(image_size_px=size_px, context_px=context_px) == side
+
+
+def test_margin_shows_the_photograph_and_alone_the_mirrored_tile() -> None:
+    photograph, tiles = photograph_tiles()
+    middle = torch.tensor([5])  # row 1, column 1
+    images, _ = make_batch(tiles, middle, image_size_px=16, context_px=6)
+    expected = torch.from_numpy(photograph[16 - 6 : 32 + 6, 16 - 6 : 32 + 6]).permute(2, 0, 1)[None]
+    torch.testing.assert_close(images, normalised(expected))
+    images, _ = make_batch(tiles, middle, image_size_px=16, context_px=6, alone=True)
+    tile = np.pad(photograph[16:32, 16:32], ((6, 6), (6, 6), (0, 0)), mode="symmetric")
+    torch.testing.assert_close(images, normalised(torch.from_numpy(tile).permute(2, 0, 1)[None]))
+
+
+def test_size_of_stored_pixels_does_not_change_the_margin() -> None:
+    """Context is measured in the tile's own pixels, of which a pack may hold fewer."""
+    _, tiles = photograph_tiles()
+    doubled = replace(tiles, tile_size_px=(32, 32))
+    assert doubled.input_side_px(image_size_px=16, context_px=8) == 24
+    seen = [
+        make_batch(each, torch.arange(3), image_size_px=16, context_px=context_px)[0]
+        for each, context_px in ((tiles, 4), (doubled, 8))
+    ]
+    assert torch.equal(*seen)
+
+
+def test_shifts_bring_in_what_lies_around_the_tile_and_not_its_mirror_image() -> None:
+    """A black tile in a white photograph: at the rim of moved images there is white."""
+    pixels = np.full((9, 16, 16, 3), 255, np.uint8)
+    pixels[4] = 0
+    row = np.arange(9)
+    neighbours = find_neighbours(row, np.full(9, "one"), row // 3, row % 3)
+    for around, brightest in ((neighbours, 255), (None, 0)):
+        tiles = place_tiles(pixels, row, row % 2, CPU, neighbours=around)
+        images, _ = make_batch(
+            tiles,
+            torch.full((32,), 4),
+            image_size_px=16,
+            augmentation=0.5,
+            generator=torch.Generator().manual_seed(0),
+        )
+        spread = undo(images).amax((1, 2, 3)) - undo(images).amin((1, 2, 3))
+        assert (spread.max() > 100) == (brightest == 255)
+
+
+def test_context_dropout_hides_the_neighbours_of_its_share() -> None:
+    _, tiles = photograph_tiles(rows=10, columns=10)
+    index = torch.arange(100)
+    with_context, _ = make_batch(tiles, index, image_size_px=16, context_px=4)
+    alone, _ = make_batch(tiles, index, image_size_px=16, context_px=4, alone=True)
+    images, _ = make_batch(
+        tiles,
+        index,
+        image_size_px=16,
+        context_px=4,
+        context_dropout=0.3,
+        generator=torch.Generator().manual_seed(0),
+    )
+    is_alone = (images == alone).flatten(1).all(1)
+    is_whole = (images == with_context).flatten(1).all(1)
+    assert (is_alone | is_whole).all()
+    assert 15 <= int(is_alone.sum()) <= 45
+
+
+def test_tiles_without_a_grid_have_no_neighbours() -> None:
+    _, tiles = photograph_tiles()
+    assert tiles.has_neighbours.all()
+    assert not tiles_of().has_neighbours.any()
