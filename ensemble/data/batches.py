@@ -11,11 +11,21 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ensemble.data.windows import CENTRE, PLACES, Bricks, cut_windows, fill_gaps, hide_neighbours
+from ensemble.data.pack import Pack
+from ensemble.data.windows import (
+    CENTRE,
+    PLACES,
+    Bricks,
+    cut_windows,
+    fill_gaps,
+    find_neighbours,
+    hide_neighbours,
+)
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -106,6 +116,31 @@ def place_tiles(
         device=device,
         tile_size_px=tile_size_px or (height, width),
     )
+
+
+def place_split(pack: Pack, split: str, device: torch.device) -> tuple[SplitTiles, pd.DataFrame]:
+    """Put a split of a pack where batches are made from.
+
+    Returns:
+        The tiles, and their table in the same order.
+    """
+    table = pack.table(split)
+    rows = table["row"].to_numpy(np.int64)
+    neighbours = find_neighbours(
+        rows,
+        table["photograph"].to_numpy(),
+        table["row_in_photograph"].to_numpy(),
+        table["column_in_photograph"].to_numpy(),
+    )
+    tiles = place_tiles(
+        pack.pixels(split),
+        rows,
+        table["label"].to_numpy(np.int64),
+        device,
+        neighbours=neighbours,
+        tile_size_px=pack.tile_size_px,
+    )
+    return tiles, table
 
 
 def make_batch(

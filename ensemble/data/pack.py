@@ -1,9 +1,10 @@
 """A pack: the tiles of each split, decoded once, as one uint8 array and one table.
 
-A pack is a folder: `train.npy`, `val.npy`, `test.npy` of shape (N, H, W, 3), their tables
-`train.csv` …, `samples.png` and `pack.json` (counts, what was left out, the split's digest, size
-and digest of each file). Every process of a node maps the same file, so the pixels are in memory
-once. The test split is a file of its own: only `ensemble.evaluate` opens it.
+A pack is a folder: `train.npy`, `val.npy`, `test.npy` of shape (N, H, W, 3), at the largest size
+that was asked for and no larger than the tiles came; their tables `train.csv` …, `samples.png` and
+`pack.json` (counts, what was left out, the split's digest, size and digest of each file). Every
+process of a node maps the same file, so the pixels are in memory once. The test split is a file of
+its own: only `ensemble.evaluate` opens it.
 
 Tables and other small files are read and compared with their digests whenever a pack is opened.
 Pixels are read only where size or time of change differ from what `.verified.json` noted at the
@@ -49,6 +50,11 @@ class Pack:
 
     folder: Path
     record: dict[str, Any]
+
+    @property
+    def tile_size_px(self) -> tuple[int, int]:
+        """(height, width) of the tiles as they came."""
+        return self.record["height_px"], self.record["width_px"]
 
     def table(self, split: str) -> pd.DataFrame:
         """Tiles of a split in order: `row` in the array, `tile`, `photograph`, `surface`, …"""

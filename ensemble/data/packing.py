@@ -42,6 +42,7 @@ from ensemble.data.tiles import (
     explain_classes_by_size,
     find_common_size,
     most_common_size,
+    stored_size,
 )
 
 MEASURED = ("size", "pixels_sum", "borders")  # columns that no table of a pack has
@@ -54,6 +55,7 @@ def pack(
     split_seed: int = 0,
     leaky_split: bool = False,
     max_bad_tiles: int = 10,
+    side_px: int | None = None,
     log: Callable[[str], None] = print,
 ) -> Pack:
     """Split and decode `source` into a folder under `under`, or reuse the one that is there.
@@ -65,6 +67,8 @@ def pack(
         leaky_split: Whether to split tiles rather than photographs, to show what leakage is worth.
         max_bad_tiles: Largest number of tiles to leave out before it is an error: unreadable ones,
             and those without a photograph among others with one.
+        side_px: Largest side of a tile that anybody will ask for; pixels are stored no larger.
+            None stores them as they are.
         log: Receives lines for the person.
 
     Raises:
@@ -73,7 +77,7 @@ def pack(
     if leaky_split and source.layout.keeps_split:
         raise InputError("--leaky-split and --split folders exclude each other; give one")
     plan = {"seed": split_seed, "fractions": DEFAULT_FRACTIONS, "leaky": leaky_split}
-    key = _key(source, plan)
+    key = _key(source, plan, side_px)
     folder = under / f"{source.path.stem}-{key[:12]}"
     under.mkdir(parents=True, exist_ok=True)
     with file_lock(
@@ -90,7 +94,7 @@ def pack(
             partial.mkdir()
             try:
                 with writing(folder):
-                    record = _write_files(source, partial, plan, max_bad_tiles)
+                    record = _write_files(source, partial, plan, max_bad_tiles, side_px)
                     for path in partial.iterdir():
                         sync_file(path)
                 write_json(partial / "pack.json", {"format": FORMAT, "key": key, **record})
@@ -102,15 +106,19 @@ def pack(
     return packed
 
 
-def _key(source: Source, plan: dict[str, Any]) -> str:
+def _key(source: Source, plan: dict[str, Any], side_px: int | None) -> str:
     table_digest = digest_columns(source.tiles, *source.tiles.columns)
-    options = (source.layout.keeps_split, source.doubt, sorted(plan.items()))
+    options = (source.layout.keeps_split, source.doubt, sorted(plan.items()), side_px)
     parts = (FORMAT, source.fingerprint, source.cracked_folders, table_digest, options)
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 def _write_files(
-    source: Source, folder: Path, plan: dict[str, Any], max_bad_tiles: int
+    source: Source,
+    folder: Path,
+    plan: dict[str, Any],
+    max_bad_tiles: int,
+    side_px: int | None,
 ) -> dict[str, Any]:
     """Write the files of a pack but its `pack.json`, and return the content of that."""
     by_photograph = source.has_photographs and not plan["leaky"]
@@ -123,7 +131,12 @@ def _write_files(
             size,
             split=lambda tiles: _split(tiles, source, plan),
             decode=lambda tiles, size: decode_tiles(
-                tiles, reader, folder, size, bad, max_bad_tiles=max_bad_tiles
+                tiles,
+                reader,
+                folder,
+                stored_size(size, side_px),
+                bad,
+                max_bad_tiles=max_bad_tiles,
             ),
             where=source.path,
         )
@@ -145,6 +158,7 @@ def _write_files(
         "uncracked_folders": source.uncracked_folders,
         "height_px": size[0],
         "width_px": size[1],
+        "stored_size_px": list(stored_size(size, side_px)),
         "resized_tiles": sum(own_size != size for own_size in tiles["size"]),
         "classes_by_size": explain_classes_by_size(tiles),
         "split_by": "photograph" if by_photograph else "folders" if keeps_split else "content",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ensemble.base.errors import writing
+from ensemble.base.errors import InputError, writing
 from ensemble.base.files import make_folder
 from ensemble.base.wording import plural
 from ensemble.data.layout import Layout
@@ -26,6 +26,8 @@ def prepare_data(
     split_seed: int,
     leaky_split: bool,
     max_bad_tiles: int,
+    side_px: int | None = None,
+    context_px: int = 0,
     packs: Path,
     log: Callable[[str], None],
 ) -> Pack:
@@ -37,6 +39,8 @@ def prepare_data(
         split_seed: Seed of the split.
         leaky_split: Whether to split tiles rather than photographs, to show what leakage is worth.
         max_bad_tiles: Largest number of tiles to leave out before it is an error; see `pack`.
+        side_px: Largest side of a tile that anybody will ask for; see `pack`.
+        context_px: Largest margin around a tile, in its own pixels, that anybody will ask for.
         packs: Folder of packs.
         log: Receives lines for the person.
 
@@ -69,12 +73,29 @@ def prepare_data(
         split_seed=split_seed,
         leaky_split=leaky_split,
         max_bad_tiles=max_bad_tiles,
+        side_px=side_px,
         log=log,
     )
     for line in describe_pack(packed.record):
         log(line)
     log(f"packed tiles and samples.png: {packed.folder}")
+    _check_context(packed, context_px, log)
     return packed
+
+
+def _check_context(packed: Pack, context_px: int, log: Callable[[str], None]) -> None:
+    """Refuse a margin beyond the next tile, and say where there is nothing to see in it."""
+    side = min(packed.tile_size_px)
+    if context_px > side:
+        raise InputError(
+            f"context_px = {context_px} is more than the side of a tile ({side} px), and no more "
+            f"than the next tile can be seen; choose from 0 to {side}"
+        )
+    if context_px and not packed.record["grid"]["columns"]:
+        log(
+            f"  context_px = {context_px} shows nothing: nobody knows which tiles lie side by "
+            "side, so that each is surrounded by its own mirror image"
+        )
 
 
 def is_synthetic(data: str) -> bool:
@@ -120,6 +141,9 @@ def describe_pack(record: dict[str, Any]) -> Iterator[str]:
     if record["resized_tiles"]:
         size = f"{record['width_px']} × {record['height_px']} px"
         yield f"  {plural(record['resized_tiles'], 'tile')} of another size resized to {size}"
+    if record["stored_size_px"] != [record["height_px"], record["width_px"]]:
+        height, width = record["stored_size_px"]
+        yield f"  pixels are stored at {width} × {height} px, as no network is to see more of them"
     if record["classes_by_size"]:
         yield f"  DOUBTFUL: {record['classes_by_size']}"
 

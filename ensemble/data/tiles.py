@@ -135,7 +135,7 @@ def decode_tiles(
         tiles: Table of `tile`, `split` and `row`, which counts from 0 in each split.
         reader: Reader of their bytes.
         folder: Folder with room for (rows, height, width, 3) uint8 of each split.
-        size: (height, width); tiles of another one are resized.
+        size: (height, width) of the rows; tiles of another one are resized.
         bad: Receives the tiles that cannot be decoded, with the reason.
         max_bad_tiles: Largest number of them.
 
@@ -147,16 +147,13 @@ def decode_tiles(
         InputError: More tiles are bad, or the disk has no room.
         CannotWriteError: The disk does not take the pixels.
     """
-    height, width = size
 
     def decode(tile: str) -> _Decoded:
         data = reader.read(tile)
         picture = decode_picture(data)
         own_size = (picture.height, picture.width)
         borders = read_borders(picture)
-        if own_size != size:
-            picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-        pixels = picture.tobytes()
+        pixels = resize_picture(picture, size).tobytes()
         split, row = places[tile]
         file, start = arrays[split]
         with writing(folder / f"{split}.npy"):  # its errors are not the tile's
@@ -173,6 +170,20 @@ def decode_tiles(
         borders=[one.borders for one in decoded.values()],
         pixels_sum=[one.pixels_sum for one in decoded.values()],
     )
+
+
+def stored_size(tile_size: Size, side_px: int | None) -> Size:
+    """The size at which tiles are stored, where their longest use has sides of `side_px`."""
+    height, width = tile_size
+    return (height, width) if side_px is None else (min(height, side_px), min(width, side_px))
+
+
+def resize_picture(picture: Image.Image, size: Size) -> Image.Image:
+    """A picture of this (height, width); antialiased where it becomes smaller."""
+    height, width = size
+    if picture.size == (width, height):
+        return picture
+    return picture.resize((width, height), Image.Resampling.BILINEAR)
 
 
 def check_bad_tiles(bad: dict[str, str], max_bad_tiles: int, *, so_far: bool = False) -> None:

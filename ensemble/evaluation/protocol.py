@@ -16,7 +16,7 @@ import pandas as pd
 
 from ensemble.base.files import append_line, make_folder, write_json, write_table
 from ensemble.base.provenance import describe_code_and_machine
-from ensemble.data.batches import SplitTiles, place_tiles
+from ensemble.data.batches import SplitTiles, place_split
 from ensemble.data.pack import Pack, open_pack
 from ensemble.evaluation.figures import (
     compute_figures,
@@ -85,9 +85,9 @@ def evaluate_run(
         ensemble = load_ensemble(run, record=record)
         singles = open_chosen(run, record.shown)
         num_openings = _note_opening(run, record)
-        table = pack.table("test")
+        tiles, table = place_split(pack, "test", ensemble.device)
         labels = None if corrected is None else correct_labels(table, corrected)
-        predictions, tiles = _predict(pack, table, ensemble, singles)
+        predictions = _predict(tiles, table, ensemble, singles)
         metrics = {
             **_describe_test(predictions, record, singles),
             **_describe_data(pack, predictions),
@@ -132,11 +132,9 @@ def _note_opening(run: Path, record: EnsembleRecord) -> int:
 
 
 def _predict(
-    pack: Pack, table: pd.DataFrame, ensemble: Ensemble, singles: Sequence[Member]
-) -> tuple[pd.DataFrame, SplitTiles]:
+    tiles: SplitTiles, table: pd.DataFrame, ensemble: Ensemble, singles: Sequence[Member]
+) -> pd.DataFrame:
     """Score the test tiles; a row a tile with the probabilities of `singles` and the ensemble."""
-    rows, labels = table["row"].to_numpy(), table["label"].to_numpy()
-    tiles = place_tiles(pack.pixels("test"), rows, labels, ensemble.device)
     scores = ensemble.score(tiles)  # (M, N)
     by_folder = {member.folder: row for member, row in zip(ensemble.members, scores, strict=True)}
     others = [member for member in singles if member.folder not in by_folder]
@@ -144,12 +142,11 @@ def _predict(
         rows_of_others = score_tiles(others, tiles, tta=ensemble.tta)
         by_folder |= {m.folder: row for m, row in zip(others, rows_of_others, strict=True)}
     mean = ensemble.weigh(scores)
-    predictions = table[ABOUT_A_TILE].assign(
+    return table[ABOUT_A_TILE].assign(
         **{f"trial_{member.trial}": by_folder[member.folder] for member in singles},
         ensemble=mean,
         calibrated=ensemble.calibrate(mean),
     )
-    return predictions, tiles
 
 
 def _describe_relabelled(

@@ -86,14 +86,18 @@ def average_maps(
     backbones: Sequence[str],
     images: Tensor | Sequence[Tensor],
     weights: Sequence[float] | np.ndarray,
+    *,
+    tile_sides: Sequence[int] | None = None,
 ) -> np.ndarray:
-    """The ensemble's map: the weighted mean of its members' maps.
+    """The ensemble's map of the tiles: the weighted mean of its members' maps.
 
     Args:
         models: M networks.
         backbones: (M,) names of their backbones.
         images: (B, 3, S, S) for all members, or M such batches where members differ in S.
         weights: (M,) weights on any positive scale.
+        tile_sides: (M,) sides of the tile in the middle of each image; None where there is nothing
+            around it.
 
     Returns:
         (B, MAP_PX, MAP_PX) float32 from 0 to 1; near 1 only where all members agree.
@@ -101,12 +105,30 @@ def average_maps(
     batches = [images] * len(backbones) if isinstance(images, Tensor) else images
     shares = np.asarray(weights, dtype=np.float64)
     total: np.ndarray = np.zeros(())
-    members = zip(models, backbones, batches, shares / shares.sum(), strict=True)
-    for model, backbone, batch, share in members:
-        maps = torch.from_numpy(class_activation_map(model, backbone, batch))[:, None]
-        larger = functional.interpolate(maps, (MAP_PX, MAP_PX), mode="bilinear")[:, 0]
-        total = total + share * larger.numpy()  # (B, MAP_PX, MAP_PX)
+    sides = tile_sides or [batch.shape[-1] for batch in batches]
+    members = zip(models, backbones, batches, sides, shares / shares.sum(), strict=True)
+    for model, backbone, batch, side, share in members:
+        maps = class_activation_map(model, backbone, batch)
+        total = total + share * crop_to_tile(maps, side / batch.shape[-1])
     return np.clip(total, 0, 1).astype(np.float32)
+
+
+def crop_to_tile(maps: np.ndarray, part: float) -> np.ndarray:
+    """What lies over the tile in maps of a window around it.
+
+    Args:
+        maps: (B, h, w) maps of the window.
+        part: Part of the window's side that the tile takes, in its middle.
+
+    Returns:
+        (B, MAP_PX, MAP_PX), interpolated.
+    """
+    whole = round(MAP_PX / part)
+    larger = functional.interpolate(
+        torch.from_numpy(maps)[:, None], (whole, whole), mode="bilinear"
+    )
+    rim = (whole - MAP_PX) // 2
+    return larger[:, 0, rim : rim + MAP_PX, rim : rim + MAP_PX].numpy()
 
 
 class Group(NamedTuple):

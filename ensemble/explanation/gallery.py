@@ -54,7 +54,14 @@ def draw_worst(
     probability = predictions["probability"]
     threshold, _ = best_threshold(predictions["label"].to_numpy(), probability.to_numpy())
     height, width = tiles.pixels.shape[1:3]
-    alone = Ensemble([member], np.ones(1), threshold, (height, width), tiles.device)
+    alone = Ensemble(
+        members=[member],
+        weights=np.ones(1),
+        threshold=threshold,
+        tile_size_px=tiles.tile_size_px,
+        stored_size_px=(height, width),
+        device=tiles.device,
+    )
     errors = find_errors(
         predictions.assign(ensemble=probability, calibrated=probability), threshold
     )
@@ -97,7 +104,17 @@ def _gather(
     maps = np.zeros((0, 1, 1), dtype=np.float32)
     if len(index):
         configs = [member.record.config for member in ensemble.members]
-        images = [make_batch(tiles, index, image_size_px=c.data.image_size_px)[0] for c in configs]
+        sizes = [(config.data.image_size_px, config.data.context_px) for config in configs]
+        images = [
+            make_batch(tiles, index, image_size_px=size, context_px=context)[0]
+            for size, context in sizes
+        ]
         backbones = [config.model.backbone for config in configs]
-        maps = average_maps(ensemble.models, backbones, images, ensemble.weights)
+        maps = average_maps(
+            ensemble.models,
+            backbones,
+            images,
+            ensemble.weights,
+            tile_sides=[size for size, _ in sizes],
+        )
     return Group(heading, tiles.pixels[rows].cpu().numpy(), maps, captions)

@@ -20,7 +20,7 @@ from ensemble.data.reading.archive import Archive
 from ensemble.data.reading.decode import UNREADABLE, explain_unreadable
 from ensemble.data.reading.listing import MAX_TILE_BYTES
 from ensemble.data.reading.pictures import Picture, read_picture
-from ensemble.explanation.activation import class_activation_map
+from ensemble.explanation.activation import class_activation_map, crop_to_tile
 from ensemble.explanation.feature_maps import draw_sheet, find_feature_maps
 from ensemble.prediction.tiling import cut_tile, lay_grid
 from ensemble.run.members import score_tiles
@@ -139,9 +139,13 @@ def draw_look(
     """
     config, model = member.record.config, member.load_model()
     tiles = place_tiles(tile.pixels[None], np.zeros(1), np.zeros(1), torch.device("cpu"))
-    size_px = config.data.image_size_px
-    image, _ = make_batch(tiles, torch.zeros(1, dtype=torch.int64), image_size_px=size_px)
-    (evidence,) = class_activation_map(model, config.model.backbone, image)
+    size_px, context_px = config.data.image_size_px, config.data.context_px
+    image, _ = make_batch(
+        tiles, torch.zeros(1, dtype=torch.int64), image_size_px=size_px, context_px=context_px
+    )
+    evidence = class_activation_map(model, config.model.backbone, image)
+    if context_px:
+        evidence = crop_to_tile(evidence, size_px / image.shape[-1])
     convolutions = find_feature_maps(model, image)
     shown = list(convolutions.items())
     if not draws_all and len(shown) > NUM_CONVOLUTIONS:
@@ -156,4 +160,4 @@ def draw_look(
         f"trial {member.trial} of {run_name}, epoch {member.record.epoch}",
         f"{config.model.backbone} at {size_px} × {size_px} px; {what}",
     )
-    draw_sheet(path, title, tile.pixels, evidence, dict(shown))
+    draw_sheet(path, title, tile.pixels, evidence[0], dict(shown))

@@ -5,6 +5,7 @@ augmentation and dropout, so that the difference between the two is overfitting 
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -147,11 +148,11 @@ def sample_tiles(tiles: SplitTiles, count: int) -> SplitTiles:
     """All tiles, or `count` of them, drawn evenly and always the same."""
     order = torch.randperm(len(tiles), generator=torch.Generator().manual_seed(0))
     index = order[:count].sort().values
-    return SplitTiles(
-        pixels=tiles.pixels,
-        rows=tiles.rows[index.to(tiles.rows.device)],
+    return replace(
+        tiles,
+        rows=tiles.rows[index],
+        neighbours=tiles.neighbours[index],
         labels=tiles.labels[index.to(tiles.device)],
-        device=tiles.device,
     )
 
 

@@ -183,7 +183,8 @@ def begin_run(
             "pack_folder": str(packed.folder),
             "leaky_split": packed.record["leaky_split"],
             "data_summary": packed.record,
-            "tile_size_px": [packed.record["height_px"], packed.record["width_px"]],
+            "tile_size_px": [*packed.tile_size_px],
+            "stored_size_px": packed.record["stored_size_px"],
             **identity,
             **about_code,
         }

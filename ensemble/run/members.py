@@ -82,14 +82,28 @@ def read_tile_size(run: Path) -> tuple[int, int]:
     Raises:
         InputError: `run.json` does not say.
     """
-    size = read_object(run / "run.json").get("tile_size_px")
+    return _read_size(run, "tile_size_px")
+
+
+def read_stored_size(run: Path) -> tuple[int, int]:
+    """(height, width) at which the pixels of a run's tiles are stored: their own, or smaller.
+
+    Raises:
+        InputError: `run.json` does not say.
+    """
+    is_said = "stored_size_px" in read_object(run / "run.json")  # once all were as they came
+    return _read_size(run, "stored_size_px" if is_said else "tile_size_px")
+
+
+def _read_size(run: Path, name: str) -> tuple[int, int]:
+    size = read_object(run / "run.json").get(name)
     if (
         not isinstance(size, list)
         or len(size) != 2
         or not all(type(n) is int and n > 0 for n in size)
     ):
         raise InputError(
-            f"{run / 'run.json'}: no 'tile_size_px': [height, width] of the tiles trained on "
+            f"{run / 'run.json'}: no '{name}': [height, width] of the tiles trained on "
             f"(got {size!r}), so pictures cannot be cut; add it, or search again"
         )
     return size[0], size[1]
@@ -161,13 +175,22 @@ def rank_members(members: Sequence[Member]) -> list[Member]:
     return sorted(members, key=lambda member: (-member.val_f1, member.trial))
 
 
-def score_tiles(members: Sequence[Member], tiles: SplitTiles, *, tta: bool = False) -> np.ndarray:
+def score_tiles(
+    members: Sequence[Member], tiles: SplitTiles, *, tta: bool = False, alone: bool = False
+) -> np.ndarray:
     """Members' probabilities of "cracked": (M, N) float64; each is loaded, used and let go."""
-    return np.stack([score_with(member, member.load_model(), tiles, tta=tta) for member in members])
+    return np.stack(
+        [score_with(member, member.load_model(), tiles, tta=tta, alone=alone) for member in members]
+    )
 
 
 def score_with(
-    member: Member, model: nn.Module, tiles: SplitTiles, *, tta: bool = False
+    member: Member,
+    model: nn.Module,
+    tiles: SplitTiles,
+    *,
+    tta: bool = False,
+    alone: bool = False,
 ) -> np.ndarray:
     """One member's probabilities of "cracked" of every tile: (N,) float64.
 
@@ -176,15 +199,17 @@ def score_with(
         model: Network that `member.load_model` returned.
         tiles: Tiles to score.
         tta: Whether to average over the eight flips and quarter turns of each tile.
+        alone: Whether each tile is judged without its neighbours.
     """
     model = model.to(tiles.device).to(memory_format=torch.channels_last)
     margins = [
         predict_margins(
             model,
             tiles,
-            image_size_px=member.record.config.data.image_size_px,
+            member.record.config.data,
             precision=scoring_precision(member.record.precision, tiles.device),
             turn=turn,
+            alone=alone,
         )
         for turn in (range(8) if tta else range(1))
     ]

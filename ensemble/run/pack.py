@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 from ensemble.base.errors import InputError
 from ensemble.base.files import read_object, write_json
@@ -18,10 +19,10 @@ def find_pack(run: Path) -> Path:
     """
     about = read_object(run / "run.json", split_digest=str, pack_folder=str)
     recorded, packs = Path(about["pack_folder"]), run.parent / "packs"
-    if _has_split(recorded, about["split_digest"]):
+    if _is_pack_of(about, recorded):
         return recorded
     for folder in (packs / recorded.name, *sorted(packs.glob("[!.]*"))):
-        if _has_split(folder, about["split_digest"]):
+        if _is_pack_of(about, folder):
             _record_pack(run, folder)
             return folder
     if (recorded / "pack.json").exists():
@@ -35,11 +36,15 @@ def find_pack(run: Path) -> Path:
     )
 
 
-def _has_split(folder: Path, split_digest: str) -> bool:
+def _is_pack_of(about_run: dict[str, Any], folder: Path) -> bool:
+    """Whether a folder holds the tiles of a run, at the size that its networks saw."""
     try:
-        return read_object(folder / "pack.json").get("split_digest") == split_digest
+        record = read_object(folder / "pack.json")
     except InputError:
         return False
+    return all(
+        record.get(name) == about_run.get(name) for name in ("split_digest", "stored_size_px")
+    )
 
 
 def _record_pack(run: Path, folder: Path) -> None:

@@ -90,6 +90,8 @@ def run_search(request: SearchRequest, console: Console | None = None) -> Search
             split_seed=request.split_seed,
             leaky_split=request.leaky_split,
             max_bad_tiles=request.max_bad_tiles,
+            side_px=int(plan.space.largest("data.image_size_px")),
+            context_px=int(plan.space.largest("data.context_px")),
             packs=request.out.resolve() / "packs",
             log=console.print,
         )

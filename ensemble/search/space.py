@@ -128,6 +128,18 @@ class Space:
         values["seed"] = derive_seed(seed, "trial", trial.number)
         return parse_config(unflatten(values), where=f"{self.path}, trial {trial.number}")
 
+    def largest(self, name: str) -> float:
+        """The largest value that a numeric setting takes in any trial."""
+        values = [flatten(self.default)[name], *(s[name] for s in self.starts if name in s)]
+        for parameter in self.parameters:
+            if parameter.name == name:
+                distribution = parameter.distribution
+                if isinstance(distribution, CategoricalDistribution):
+                    values += distribution.choices
+                elif isinstance(distribution, IntDistribution | FloatDistribution):
+                    values.append(distribution.high)
+        return float(max(values))
+
     def changed(self, *, epochs: int | None, image_size_px: int | None) -> "Space":
         """The space with settings from the command line, which are then no longer searched."""
         changes: dict[str, Any] = {}

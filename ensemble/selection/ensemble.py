@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from ensemble.data.batches import SplitTiles
-from ensemble.run.members import choose_device, read_tile_size, score_with
+from ensemble.run.members import choose_device, read_stored_size, read_tile_size, score_with
 from ensemble.selection.calibration import apply_temperature
 from ensemble.selection.choice import EnsembleRecord, open_choice, open_chosen
 from ensemble.training.checkpoint import Member
@@ -30,6 +30,7 @@ class Ensemble:
         weights: (M,) weights, which sum to 1.
         threshold: Lowest mean probability that is called cracked.
         tile_size_px: (height, width) of the tiles that the members were trained on.
+        stored_size_px: (height, width) to which tiles are reduced before a member sees them.
         device: Device that tiles are scored on.
         temperature: Divisor of the mean's logit, which calibrates it.
         tta: Whether a score is the mean over the eight flips and quarter turns of a tile.
@@ -39,6 +40,7 @@ class Ensemble:
     weights: np.ndarray
     threshold: float
     tile_size_px: tuple[int, int]
+    stored_size_px: tuple[int, int]
     device: torch.device
     temperature: float = 1.0
     tta: bool = False
@@ -111,6 +113,7 @@ def load_ensemble(
         weights=record.weights,
         threshold=record.threshold,
         tile_size_px=read_tile_size(run),
+        stored_size_px=read_stored_size(run),
         device=device or choose_device(),
         temperature=record.temperature,
         tta=record.tta,

@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ensemble.data.batches import SplitTiles, make_batch
 from ensemble.training.backbones import choose_trainable
 from ensemble.training.checkpoint import Member, open_member, write_member
+from ensemble.training.config import DataConfig
 from ensemble.training.loop import predict_margins
 from ensemble.training.member import TrainingData
 from ensemble.training.metrics import best_threshold, margins_to_probabilities, validation_metrics
@@ -78,10 +79,11 @@ def write_soup(
     return open_member(folder), soup.ingredients
 
 
-def _kind(member: Member) -> tuple[str, int, str]:
+def _kind(member: Member) -> tuple[str, tuple[int, int], str]:
     record = member.record
     config = record.config
-    return config.model.backbone, config.data.image_size_px, record.initial_weights_digest
+    size = config.data.image_size_px, config.data.context_px
+    return config.model.backbone, size, record.initial_weights_digest
 
 
 def _average_members(ingredients: list[Member], train: SplitTiles, val: SplitTiles) -> Soup:
@@ -92,10 +94,11 @@ def _average_members(ingredients: list[Member], train: SplitTiles, val: SplitTil
     config = ingredients[0].record.config
     precision = scoring_precision(ingredients[0].record.precision, val.device)
     model = model.to(val.device).to(memory_format=torch.channels_last)
-    size = config.data.image_size_px
     if len(ingredients) > 1:
-        estimate_batch_norm(model, _trained_batch_norm(model, ingredients), _images(train, size))
-    margins = predict_margins(model.eval(), val, image_size_px=size, precision=precision)
+        estimate_batch_norm(
+            model, _trained_batch_norm(model, ingredients), _images(train, config.data)
+        )
+    margins = predict_margins(model.eval(), val, config.data, precision=precision)
     _, f1 = best_threshold(val.labels.cpu().numpy(), margins_to_probabilities(margins))
     return Soup(model, ingredients, margins, f1, name_precision(precision))
 
@@ -146,8 +149,10 @@ def average_states(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     }
 
 
-def _images(tiles: SplitTiles, image_size_px: int) -> Iterator[Tensor]:
+def _images(tiles: SplitTiles, config: DataConfig) -> Iterator[Tensor]:
     """Batches spread evenly over the tiles, without augmentation."""
     step = max(1, len(tiles) // NUM_BATCH_NORM_TILES)
     for index in torch.arange(0, len(tiles), step).split(BATCH):
-        yield make_batch(tiles, index, image_size_px=image_size_px)[0]
+        yield make_batch(
+            tiles, index, image_size_px=config.image_size_px, context_px=config.context_px
+        )[0]

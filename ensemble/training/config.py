@@ -90,9 +90,25 @@ class LossConfig(Section):
 
 
 class DataConfig(Section):
-    """Size and augmentation of the tiles."""
+    """Size of the tiles, what is seen around them, and their augmentation."""
 
-    image_size_px: int = Field(224, ge=16, le=1024, description="side of the square input")
+    image_size_px: int = Field(
+        224, ge=16, le=1024, description="side of the tile, as the network sees it"
+    )
+    context_px: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="margin of the photograph that is seen around the tile, in its own pixels; it "
+        "makes the input larger, and the tile in it stays of image_size_px",
+    )
+    context_dropout: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="share of training tiles whose neighbours are hidden, so that lone tiles can "
+        "be judged",
+    )
     augmentation: float = Field(
         0.5, ge=0, le=1, description="strength of flips, turns, light and affine maps; 0 = none"
     )

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ensemble.base.errors import InputError
 from ensemble.data.batches import SplitTiles, make_batch
 from ensemble.training.backbones import choose_trainable
-from ensemble.training.config import TrialConfig, derive_seed
+from ensemble.training.config import DataConfig, TrialConfig, derive_seed
 from ensemble.training.data_parallel import rank_and_world_size, share_statistics, wrap_model
 from ensemble.training.losses import class_weights, weighted_loss
 from ensemble.training.metrics import check_both_classes, validation_metrics
@@ -98,7 +98,8 @@ def fit(
     """Train `model` in place and yield after each epoch; a continued run gives the same bits.
 
     Args:
-        model: (B, 3, S, S) → (B, 2) on the tiles' device, as `build_model` makes it.
+        model: (B, 3, S, S) → (B, 2) on the tiles' device, as `build_model` makes it; S is the
+            side of the tile and its context.
         config: All settings.
         train: Training tiles.
         val: Validation tiles, of both classes.
@@ -173,7 +174,7 @@ class _Run:
         self.model = model.to(memory_format=torch.channels_last)
         self.optimizer = make_optimizer(self.model, config)
         if start is None:
-            self.precision = _agree_on_precision(config, train.device)
+            self.precision = _agree_on_precision(config, train)
         else:
             restore_tensors(self.optimizer, self.model, start.optimizer_state)
             self.precision = PRECISIONS[start.precision]
@@ -203,7 +204,9 @@ def _train_epoch(run: _Run, number: int) -> tuple[float, float, np.ndarray]:
             tiles,
             index,
             image_size_px=config.data.image_size_px,
+            context_px=config.data.context_px,
             augmentation=config.data.augmentation,
+            context_dropout=config.data.context_dropout,
             generator=augment,
         )
         with autocast(tiles.device, run.precision):
@@ -230,8 +233,7 @@ def _train_epoch(run: _Run, number: int) -> tuple[float, float, np.ndarray]:
 
 def _validate(run: _Run, number: int) -> tuple[dict[str, float], np.ndarray]:
     """Score the validation tiles → figures and margins (N,)."""
-    size = run.config.data.image_size_px
-    margins = predict_margins(run.model, run.val, image_size_px=size, precision=run.precision)
+    margins = predict_margins(run.model, run.val, run.config.data, precision=run.precision)
     if not np.isfinite(margins).all():
         raise DivergedError(f"the network's outputs are not finite after epoch {number}")
     return validation_metrics(run.val_labels, margins), margins
@@ -241,14 +243,23 @@ def _validate(run: _Run, number: int) -> tuple[dict[str, float], np.ndarray]:
 def predict_margins(
     model: nn.Module,
     tiles: SplitTiles,
+    config: DataConfig,
     *,
-    image_size_px: int,
     precision: torch.dtype = torch.float32,
     turn: int = 0,
+    alone: bool = False,
 ) -> np.ndarray:
     """Score every tile in eval mode, without augmentation, all turned by the same symmetry.
 
     The batches do not depend on the number of workers; each is scored by one worker.
+
+    Args:
+        model: Network that was trained with these settings.
+        tiles: N tiles to score.
+        config: Size and context of the network's input.
+        precision: Precision of the network.
+        turn: One of the square's eight symmetries.
+        alone: Whether each tile is judged without its neighbours.
 
     Returns:
         (N,) float32: logit of "cracked" − logit of "uncracked", on every worker.
@@ -258,7 +269,14 @@ def predict_margins(
     margins = torch.zeros(len(tiles), device=tiles.device)
     batches = torch.arange(len(tiles)).split(EVALUATION_BATCH)
     for index in batches[rank::num_workers]:
-        images, _ = make_batch(tiles, index, image_size_px=image_size_px, turn=turn)
+        images, _ = make_batch(
+            tiles,
+            index,
+            image_size_px=config.image_size_px,
+            context_px=config.context_px,
+            alone=alone,
+            turn=turn,
+        )
         with autocast(tiles.device, precision):
             logits = model(images).float()
         margins[index.to(tiles.device)] = logits[:, 1] - logits[:, 0]
@@ -267,9 +285,11 @@ def predict_margins(
     return margins.cpu().numpy()
 
 
-def _agree_on_precision(config: TrialConfig, device: torch.device) -> torch.dtype:
+def _agree_on_precision(config: TrialConfig, tiles: SplitTiles) -> torch.dtype:
     """Choose the precision of all workers: that of rank 0."""
-    precision = choose_precision(config, device)
+    device, data = tiles.device, config.data
+    side = tiles.input_side_px(image_size_px=data.image_size_px, context_px=data.context_px)
+    precision = choose_precision(config, device, side)
     if rank_and_world_size()[1] > 1:
         number = torch.tensor(list(PRECISIONS.values()).index(precision), device=device)
         dist.broadcast(number, src=0)

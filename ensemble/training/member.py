@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import safetensors.torch
 import torch
 import torch.distributed as dist
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from ensemble.base.errors import CannotWriteError, InputError
 from ensemble.base.files import make_folder, remove_file
 from ensemble.base.locks import file_lock
-from ensemble.data.batches import SplitTiles, place_tiles
+from ensemble.data.batches import SplitTiles, place_split
 from ensemble.data.pack import open_pack
 from ensemble.training.backbones import build_model
 from ensemble.training.checkpoint import (
@@ -52,9 +51,7 @@ def open_training_data(pack_folder: Path, device: torch.device) -> TrainingData:
     pack = open_pack(pack_folder, splits=("train", "val"))
     tiles = {}
     for split in ("train", "val"):
-        table = pack.table(split)
-        rows, labels = table["row"].to_numpy(np.int64), table["label"].to_numpy(np.int64)
-        tiles[split] = place_tiles(pack.pixels(split), rows, labels, device)
+        tiles[split], _ = place_split(pack, split, device)
     return TrainingData(tiles["train"], tiles["val"], pack.record["split_digest"])
 
 

@@ -20,7 +20,7 @@ TRIED_BATCH, TRIED_STEPS = 16, 3
 LEAST_SPEEDUP = 1.1  # of bfloat16; below that, noise would decide
 
 
-def choose_precision(config: TrialConfig, device: torch.device) -> torch.dtype:
+def choose_precision(config: TrialConfig, device: torch.device, input_side_px: int) -> torch.dtype:
     """Choose the precision that `config.optimisation.precision` means on `device`.
 
     `auto` means bfloat16 on a GPU that computes in it, the faster one on a CPU that does, and
@@ -33,7 +33,7 @@ def choose_precision(config: TrialConfig, device: torch.device) -> torch.dtype:
         return torch.float32
     if device.type != "cpu":
         return torch.bfloat16
-    return _faster_on_cpu(config.model, config.data.image_size_px, torch.get_num_threads())
+    return _faster_on_cpu(config.model, input_side_px, torch.get_num_threads())
 
 
 def scoring_precision(recorded: str, device: torch.device) -> torch.dtype:
@@ -83,12 +83,12 @@ def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
 
 
 @cache
-def _faster_on_cpu(model: ModelConfig, image_size_px: int, threads: int) -> torch.dtype:
+def _faster_on_cpu(model: ModelConfig, input_side_px: int, threads: int) -> torch.dtype:
     """Time training steps in both precisions and return the faster one."""
     with torch.random.fork_rng(devices=[]):
         network = build_model(model.backbone).to(memory_format=torch.channels_last)
     choose_trainable(network, model, epoch=model.frozen_epochs + 1)
-    images = torch.ones(TRIED_BATCH, 3, image_size_px, image_size_px)
+    images = torch.ones(TRIED_BATCH, 3, input_side_px, input_side_px)
     images = images.contiguous(memory_format=torch.channels_last)
     seconds = {torch.float32: float("inf"), torch.bfloat16: float("inf")}
     for _ in range(TRIED_STEPS):  # by turns, so that other load slows both down

@@ -59,7 +59,7 @@ def run_steps(
         group["fused"] = fused
     images = torch.randn(batch, 3, size, size, device=device).to(memory_format=layout)
     labels = torch.arange(batch, device=device) % 2
-    precision = choose_precision(config, device)
+    precision = choose_precision(config, device, size)
     module = torch.compile(model) if compiled else model
     weights = torch.ones(2, device=device)
     began = 0.0
@@ -130,7 +130,7 @@ def main() -> None:
     torch.set_num_threads(task["threads"])
     config, device = TrialConfig.model_validate(task["config"]), torch.device(task["device"])
     if task.get("other_precision"):
-        chosen = choose_precision(config, device)
+        chosen = choose_precision(config, device, config.data.image_size_px)
         other = "float32" if chosen == torch.bfloat16 else "bfloat16"
         config = config.model_copy(
             update={"optimisation": config.optimisation.model_copy(update={"precision": other})}

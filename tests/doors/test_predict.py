@@ -38,7 +38,7 @@ from ensemble.selection.choice import (
 )
 from ensemble.training.backbones import build_model
 from ensemble.training.checkpoint import Member
-from ensemble.training.config import TrialConfig
+from ensemble.training.config import DataConfig, TrialConfig
 from ensemble.training.loop import fit, predict_margins
 from ensemble.training.metrics import margins_to_probabilities
 
@@ -212,7 +212,7 @@ def test_one_tile_gets_the_probabilities_of_predict_margins(run: Path):
     found = predict(run, "tiles")
     tiles = place_tiles(pixels, np.arange(4), np.zeros(4), torch.device("cpu"))
     for member in open_choice(run)[1]:
-        margins = predict_margins(member.load_model(), tiles, image_size_px=16)
+        margins = predict_margins(member.load_model(), tiles, DataConfig(image_size_px=16))
         expected = margins_to_probabilities(margins)
         np.testing.assert_allclose(found[f"trial_{member.trial}"], expected, rtol=1e-5)
     assert found["tile"].tolist() == [""] * 4

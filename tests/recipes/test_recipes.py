@@ -36,6 +36,7 @@ from ensemble.report.page import main as report
 from ensemble.run.members import member_folder, open_members, read_validation, score_tiles
 from ensemble.training.backbone_table import BACKBONES
 from ensemble.training.checkpoint import open_member
+from ensemble.training.config import DataConfig
 from ensemble.training.loop import predict_margins
 from ensemble.training.member import TrainingData, open_training_data
 from ensemble.training.metrics import margins_to_probabilities
@@ -516,7 +517,9 @@ def test_the_exported_model_gives_the_same_probabilities_without_this_project(au
     best = max(
         (open_member(member_folder(run, n)) for n in (0, 1, 2)), key=lambda m: (m.val_f1, -m.trial)
     )
-    margins = predict_margins(best.load_model(), data.val, image_size_px=32)  # in float32
+    margins = predict_margins(
+        best.load_model(), data.val, DataConfig(image_size_px=32)
+    )  # in float32
     expected = margins_to_probabilities(margins)
     pixels = data.val.pixels[data.val.rows].permute(0, 3, 1, 2).numpy()
     np.save(tmp_path / "pixels.npy", np.ascontiguousarray(pixels))
