@@ -13,6 +13,7 @@ from PIL import Image
 
 from ensemble.data.reading.blank import fill_blank
 from ensemble.data.reading.pictures import is_one_tile
+from ensemble.data.tiles import resize_picture
 
 
 class Box(NamedTuple):
@@ -51,8 +52,8 @@ def _starts(length: int, tile: int) -> list[int]:
     return [min(i * tile, length - tile) for i in range(math.ceil(length / tile))]
 
 
-def cut_tile(picture: Image.Image, box: Box, tile_size: tuple[int, int]) -> np.ndarray | None:
-    """The pixels of one tile, (H, W, 3) uint8; a picture of another size is resized.
+def cut_tile(picture: Image.Image, box: Box, size: tuple[int, int]) -> np.ndarray | None:
+    """The pixels of one tile, (H, W, 3) uint8 of this size; one of another size is resized.
 
     Returns:
         None where more than half of it is blank.
@@ -61,7 +62,4 @@ def cut_tile(picture: Image.Image, box: Box, tile_size: tuple[int, int]) -> np.n
     tile = fill_blank(picture.crop((box.left_px, box.top_px, right, bottom)))
     if tile is None:
         return None
-    height, width = tile_size
-    if tile.size != (width, height):
-        tile = tile.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(tile)
+    return np.asarray(resize_picture(tile, size))

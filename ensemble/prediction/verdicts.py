@@ -90,7 +90,7 @@ def score_pictures(
     """
     height, width = ensemble.tile_size_px
     unreadable: dict[str, str] = {}
-    tiles = _cut_pictures(pictures, ensemble.tile_size_px, unreadable)
+    tiles = _cut_pictures(pictures, ensemble, unreadable)
     tables = []
     with progress_bar() as progress:
         task = progress.add_task("looking for cracks", total=len(pictures))
@@ -113,7 +113,13 @@ def _judge(ensemble: Ensemble, tiles: Sequence[np.ndarray | None]) -> dict[str, 
     if judged:
         pixels = np.stack([tile for tile in tiles if tile is not None])  # (N, H, W, 3)
         unknown = np.zeros(len(judged), dtype=np.int64)  # labels
-        placed = place_tiles(pixels, np.arange(len(judged)), unknown, ensemble.device)
+        placed = place_tiles(
+            pixels,
+            np.arange(len(judged)),
+            unknown,
+            ensemble.device,
+            tile_size_px=ensemble.tile_size_px,
+        )
         scores[:, judged] = ensemble.score(placed)
     mean = ensemble.weigh(scores)
     verdicts = np.where(ensemble.judge(mean), "cracked", "uncracked").astype(object)
@@ -128,7 +134,7 @@ def _judge(ensemble: Ensemble, tiles: Sequence[np.ndarray | None]) -> dict[str, 
 
 
 def _cut_pictures(
-    pictures: Sequence[Picture], tile_size: tuple[int, int], unreadable: dict[str, str]
+    pictures: Sequence[Picture], ensemble: Ensemble, unreadable: dict[str, str]
 ) -> Iterator[tuple[str, Box, float, np.ndarray | None]]:
     """Yield picture, place, how many pictures are done by then, and pixels, of every tile.
 
@@ -137,13 +143,13 @@ def _cut_pictures(
     for index, picture in enumerate(pictures):
         try:
             with picture.open() as file:
-                image = read_picture(file, tile_size)
+                image = read_picture(file, ensemble.tile_size_px)
         except (*UNREADABLE, struct.error) as error:
             unreadable[picture.name] = explain_unreadable(error)
             continue
-        boxes = lay_grid(image.size, tile_size)
+        boxes = lay_grid(image.size, ensemble.tile_size_px)
         for number, box in enumerate(boxes, 1):
-            pixels = cut_tile(image, box, tile_size)
+            pixels = cut_tile(image, box, ensemble.stored_size_px)
             if pixels is not None and is_one_colour(pixels):
                 pixels = None
             yield picture.name, box, index + number / len(boxes), pixels
