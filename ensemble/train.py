@@ -72,7 +72,6 @@ def main(options: argparse.Namespace) -> dict[str, Any]:
             options.data,
             layout_of(options),
             split_seed=options.split_seed,
-            leaky_split=False,
             max_bad_tiles=options.max_bad_tiles,
             side_px=max(each.config.data.image_size_px for each in recipe.variants),
             context_px=max(each.config.data.context_px for each in recipe.variants),

@@ -42,8 +42,7 @@ def test_only_the_evaluation_reads_the_test_split():
         for path in MODULES
         for node in ast.walk(parse(path))
         if isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Attribute)
-        and node.func.attr in ("pixels", "table")
+        and ast.unparse(node.func).rpartition(".")[2] in ("pixels", "table", "place_split")
         and any(isinstance(a, ast.Constant) and a.value == "test" for a in node.args)
     ]
     assert set(readers) == {"ensemble/evaluation/protocol.py"}

@@ -171,16 +171,22 @@ def _write_files(
         "split_digest": digest_split(tiles),
         "tiles_digest": digest_columns(tiles, "content"),
         "labels_digest": digest_columns(tiles, "content", "label"),
-        "num_tiles": {split: len(table) for split, table in tables.items()},
-        "num_cracked": {split: int(table["label"].sum()) for split, table in tables.items()},
-        "num_photographs": {
-            split: int(table["photograph"].nunique()) if source.has_photographs else None
-            for split, table in tables.items()
-        },
+        **_count(tables, has_photographs=source.has_photographs),
         **left_out,
         "bad_tiles": bad,
         "num_relabelled": source.num_relabelled,
         "files": record_files(folder, _digest_arrays(tables, folder)),
+    }
+
+
+def _count(tables: dict[str, pd.DataFrame], *, has_photographs: bool) -> dict[str, Any]:
+    return {
+        "num_tiles": {split: len(table) for split, table in tables.items()},
+        "num_cracked": {split: int(table["label"].sum()) for split, table in tables.items()},
+        "num_photographs": {
+            split: int(table["photograph"].nunique()) if has_photographs else None
+            for split, table in tables.items()
+        },
     }
 
 

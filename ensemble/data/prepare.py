@@ -24,7 +24,7 @@ def prepare_data(
     layout: Layout = Layout(),  # noqa: B008 (frozen)
     *,
     split_seed: int,
-    leaky_split: bool,
+    leaky_split: bool = False,
     max_bad_tiles: int,
     side_px: int | None = None,
     context_px: int = 0,
@@ -47,9 +47,7 @@ def prepare_data(
     Raises:
         InputError: The data cannot be used; nothing is left half-made.
     """
-    path = Path(data)
-    if is_synthetic(data):
-        path = _draw_synthetic(packs, int(data.partition(":")[2] or 0), log)
+    path = _draw_synthetic(packs, data, log) if is_synthetic(data) else Path(data)
     source = open_source(path, layout)
     cracked, uncracked = ", ".join(source.cracked_folders), ", ".join(source.uncracked_folders)
     log(
@@ -148,7 +146,8 @@ def describe_pack(record: dict[str, Any]) -> Iterator[str]:
         yield f"  DOUBTFUL: {record['classes_by_size']}"
 
 
-def _draw_synthetic(packs: Path, seed: int, log: Callable[[str], None]) -> Path:
+def _draw_synthetic(packs: Path, data: str, log: Callable[[str], None]) -> Path:
+    seed = int(data.partition(":")[2] or 0)
     folder = packs / f"synthetic-{seed}"
     if not folder.exists():
         partial = packs / f".synthetic-{seed}.{os.getpid()}.partial"

@@ -98,8 +98,7 @@ def fit(
     """Train `model` in place and yield after each epoch; a continued run gives the same bits.
 
     Args:
-        model: (B, 3, S, S) → (B, 2) on the tiles' device, as `build_model` makes it; S is the
-            side of the tile and its context.
+        model: (B, 3, S, S) → (B, 2) on the tiles' device, as `build_model` makes it.
         config: All settings.
         train: Training tiles.
         val: Validation tiles, of both classes.
