@@ -151,7 +151,6 @@ def _write_files(
         table.drop(columns=[*MEASURED, "split", "split_folder", "folder_label"]).to_csv(
             folder / f"{split}.csv", index=False
         )
-    keeps_split = source.layout.keeps_split
     return {
         "source": str(source.path),
         "cracked_folders": source.cracked_folders,
@@ -161,17 +160,12 @@ def _write_files(
         "stored_size_px": list(stored_size(size, side_px)),
         "resized_tiles": sum(own_size != size for own_size in tiles["size"]),
         "classes_by_size": explain_classes_by_size(tiles),
-        "split_by": "photograph" if by_photograph else "folders" if keeps_split else "content",
-        "keeps_split": keeps_split,
         "photograph_doubt": source.doubt,
         "grid": grid,
-        "leaky_split": plan["leaky"],
-        "split_seed": plan["seed"],
-        "fractions": None if keeps_split else plan["fractions"]._asdict(),
         "split_digest": digest_split(tiles),
         "tiles_digest": digest_columns(tiles, "content"),
         "labels_digest": digest_columns(tiles, "content", "label"),
-        **_count(tables, has_photographs=source.has_photographs),
+        **_describe_split(tables, plan, source),
         **left_out,
         "bad_tiles": bad,
         "num_relabelled": source.num_relabelled,
@@ -179,8 +173,17 @@ def _write_files(
     }
 
 
-def _count(tables: dict[str, pd.DataFrame], *, has_photographs: bool) -> dict[str, Any]:
+def _describe_split(
+    tables: dict[str, pd.DataFrame], plan: dict[str, Any], source: Source
+) -> dict[str, Any]:
+    has_photographs, keeps_split = source.has_photographs, source.layout.keeps_split
+    by_photograph = has_photographs and not plan["leaky"]
     return {
+        "split_by": "photograph" if by_photograph else "folders" if keeps_split else "content",
+        "keeps_split": keeps_split,
+        "leaky_split": plan["leaky"],
+        "split_seed": plan["seed"],
+        "fractions": None if keeps_split else plan["fractions"]._asdict(),
         "num_tiles": {split: len(table) for split, table in tables.items()},
         "num_cracked": {split: int(table["label"].sum()) for split, table in tables.items()},
         "num_photographs": {
