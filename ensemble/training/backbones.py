@@ -7,7 +7,6 @@ which learning rate, is decided here too.
 from collections.abc import Iterator
 from typing import Any
 
-import torchvision
 from torch import Tensor, nn
 
 from ensemble.base.errors import InputError
@@ -59,7 +58,9 @@ def build_model(backbone: str, *, dropout: float = 0.0) -> nn.Module:
     """
     if filters := BACKBONES[backbone].filters:
         return SmallCNN(filters, dropout=dropout)
-    model = torchvision.models.get_model(backbone, weights=None)
+    from torchvision.models import get_model  # takes seconds, and networks of our own need it not
+
+    model = get_model(backbone, weights=None)
     _replace_last_layer(model, BACKBONES[backbone].last_layer, dropout)
     return model
 

@@ -14,7 +14,6 @@ from urllib.error import URLError
 
 import safetensors.torch
 import torch
-import torchvision
 from torch import Tensor
 
 from ensemble.base.errors import InputError, short_repr
@@ -86,8 +85,9 @@ def make_initial_state(backbone: str, weights: str | Path, *, seed: int) -> Init
     if weights == "none":
         origin = "random weights"
     elif weights == "imagenet":
-        _fit(tensors, _download(backbone), backbone, "torchvision's weights")
-        origin = f"ImageNet weights ({torchvision.models.get_model_weights(backbone).DEFAULT})"
+        name, loaded = _download(backbone)
+        _fit(tensors, loaded, backbone, "torchvision's weights")
+        origin = f"ImageNet weights ({name})"
     else:
         loaded, note = read_weights(Path(weights), _needed(tensors, backbone), backbone=backbone)
         _fit(tensors, loaded, backbone, f"weights file {weights}")
@@ -95,13 +95,16 @@ def make_initial_state(backbone: str, weights: str | Path, *, seed: int) -> Init
     return InitialState(tensors, origin, digest_tensors(tensors), note)
 
 
-def _download(backbone: str) -> Mapping[str, Tensor]:
+def _download(backbone: str) -> tuple[str, Mapping[str, Tensor]]:
+    """Return the name that torchvision gives to its weights of a backbone, and the weights."""
     if BACKBONES[backbone].filters:
         raise InputError(f"{backbone} has no ImageNet weights; say --weights {backbone}=none")
+    from torchvision.models import get_model_weights
+
+    weights = get_model_weights(backbone).DEFAULT
     try:
-        weights = torchvision.models.get_model_weights(backbone).DEFAULT
         with contextlib.redirect_stderr(io.StringIO()):  # torch announces the address there
-            return weights.get_state_dict(progress=False, check_hash=True)
+            return str(weights), weights.get_state_dict(progress=False, check_hash=True)
     except (URLError, OSError, RuntimeError) as error:
         raise InputError(
             f"cannot download the ImageNet weights of {backbone} ({error}); without a network say "

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from sklearn.metrics import average_precision_score, roc_auc_score
 
 from ensemble.base.errors import InputError
 
@@ -244,6 +243,8 @@ def margin_loss(labels: np.ndarray, margins: np.ndarray) -> float:
 
 def ranking_metrics(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
     """`average_precision` and `roc_auc`; NaN where there is one class only."""
+    from sklearn.metrics import average_precision_score, roc_auc_score  # takes two seconds
+
     if len(np.unique(labels)) < 2:
         return {"average_precision": float("nan"), "roc_auc": float("nan")}
     return {
