@@ -200,7 +200,7 @@ def run_search(
         weights: What backbones start from: "imagenet", "none" or "BACKBONE=FILE".
         seed: Seed of the study.
         gpus: GPUs to use in all; 0 trains on the CPU, None takes all there are.
-        cpus: Workers at a time where no GPU is used; None takes one a core.
+        cpus: Cores to use where no GPU is used, one for each worker; None takes all.
         name: Name of the run; None makes one of the space's name and the time.
         out: Folder in which the run's folder and the packed tiles are made.
         quiet: Whether nothing is printed.

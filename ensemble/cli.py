@@ -95,8 +95,8 @@ def _add_machine(group: Group) -> None:
     add = partial(add_option, group)
     gpus = "GPUs to use in all; 0 trains on the CPU"
     add("--gpus", "N", gpus, type=COUNT_OR_NONE, otherwise="all there are")
-    cpus = "workers at a time where no GPU is used"
-    add("--cpus", "N", cpus, type=COUNT, otherwise="one a core")
+    cpus = "cores to use where no GPU is used, one for each worker"
+    add("--cpus", "N", cpus, type=COUNT, otherwise="all there are")
     workers = "data-parallel workers of each trial; above 1 on Ray Train"
     add("--workers-per-trial", "N", workers, type=COUNT, otherwise="the space's")
     add("--trials-per-gpu", "N", "trials that share a GPU", type=COUNT, default=1)

@@ -39,7 +39,7 @@ class Budget:
         max_concurrent_trials: Trials at a time: slots ÷ workers of a trial.
         cpus_per_worker: Cores that a worker asks of Ray.
         gpus_per_worker: GPUs that a worker asks of Ray.
-        threads_per_worker: torch's threads in each worker.
+        threads_per_worker: torch's threads in each worker; without GPUs one, as a slot is a core.
     """
 
     num_gpus: int
@@ -90,7 +90,7 @@ def plan_budget(
 
     Args:
         gpus: GPUs to use; None takes all there are.
-        cpus: Slots where no GPU is used; None takes one a core.
+        cpus: Cores to use where no GPU is used, a slot on each; None takes all.
         workers_per_trial: Data-parallel workers of each trial.
         trials_per_gpu: Trials that share a GPU.
         nodes: Machines that train.
@@ -121,7 +121,11 @@ def plan_budget(
     )
     slots = [node.num_gpus * trials_per_gpu if num_gpus else node.num_cpus for node in nodes]
     units = _units_per_worker(nodes, slots, num_slots)
-    used = [min(fit, num_slots) for fit in _fitting(nodes, slots, units)]
+    threads_per_worker = 1
+    if num_gpus:  # any node may get as many workers as fit, so the fullest one decides
+        used = [min(fit, num_slots) for fit in _fitting(nodes, slots, units)]
+        shares = [node.num_cpus // n for node, n in zip(nodes, used, strict=True) if n]
+        threads_per_worker = max(1, min(shares))
     return Budget(
         num_gpus=num_gpus,
         num_slots=num_slots,
@@ -129,10 +133,7 @@ def plan_budget(
         max_concurrent_trials=num_slots // workers_per_trial,
         cpus_per_worker=units / UNIT,
         gpus_per_worker=UNIT // trials_per_gpu / UNIT if num_gpus else 0.0,
-        # any node may get as many workers as fit, so the fullest one decides
-        threads_per_worker=max(
-            1, min(node.num_cpus // n for node, n in zip(nodes, used, strict=True) if n)
-        ),
+        threads_per_worker=threads_per_worker,
     )
 
 

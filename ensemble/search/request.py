@@ -32,7 +32,7 @@ class SearchRequest:
         trial_timeout: Minutes after which a trial that reports nothing is ended.
         max_failures: Failed trials that are replaced before the search gives up.
         gpus: GPUs in all; 0 trains on the CPU, None takes all there are.
-        cpus: Workers at a time where no GPU is used; None takes one a core.
+        cpus: Cores to use where no GPU is used, one for each worker; None takes all.
         workers_per_trial: Data-parallel workers of each trial; None takes the space's.
         trials_per_gpu: Trials that share a GPU.
         address: HOST:PORT of a running Ray cluster; None starts Ray on this machine.

@@ -87,10 +87,11 @@ def test_a_budget_is_told_in_one_line():
     )
 
 
-def test_fewer_slots_than_cores_get_more_threads_each():
-    budget = plan(cpus=2)
-    assert budget.max_concurrent_trials == 2
-    assert budget.threads_per_worker == 4
+@pytest.mark.parametrize("cpus", [1, 2, 7])
+def test_without_gpus_no_more_cores_are_used_than_asked_for(cpus):
+    budget = plan(cpus=cpus)
+    assert budget.max_concurrent_trials == cpus
+    assert budget.threads_per_worker == 1
     assert trial_resources(budget) == {"CPU": 1.0}
 
 
@@ -101,7 +102,7 @@ def test_a_cluster_of_cpus_has_a_slot_for_each_core():
 
 
 def test_threads_are_those_of_the_node_on_which_all_workers_may_meet():
-    assert plan(cpus=2, nodes=[(4, 0), (6, 0)]).threads_per_worker == 2
+    assert plan(gpus=2, nodes=[(4, 1), (6, 1)]).threads_per_worker == 4
 
 
 def test_a_trial_on_workers_takes_no_core_itself():
