@@ -20,7 +20,10 @@ from ensemble.search.request import SearchRequest
 from ensemble.search.space import Space
 from ensemble.search.space_file import load_space
 from ensemble.search.start import start
+from ensemble.training.backbone_table import BACKBONES
 from ensemble.training.initial_weights import parse_weights
+
+LARGE_ON_A_CPU = 1.0  # billions of multiply-adds an image; the space cpu has at most a tenth
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,23 @@ def plan_search(
             f"--cpus {request.cpus} counts for nothing beside GPUs, as each trial trains on one; "
             "--gpus 0 trains on the CPU"
         )
+    if not budget.num_gpus and (warning := _warn_of_large_networks(space)):
+        log(warning)
     return SearchPlan(folder, space, weights, budget, storage)
+
+
+def _warn_of_large_networks(space: Space) -> str | None:
+    """Say what the largest network costs, where it is too large for CPUs."""
+    size = space.default.data.image_size_px
+    costs = {name: BACKBONES[name].million_multiply_adds for name in space.backbones}
+    largest = max(costs, key=lambda name: costs[name])
+    billions = costs[largest] / 1000 * (size / 224) ** 2
+    if billions < LARGE_ON_A_CPU:
+        return None
+    return (
+        f"no GPU is used: {largest} takes {billions:.1f} billion multiply-adds an image of {size} "
+        "px, so a trial may take hours; --space cpu is made for CPUs"
+    )
 
 
 def _plan_space(

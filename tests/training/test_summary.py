@@ -31,6 +31,12 @@ def test_multiply_adds_are_torchvisions_but_for_the_classes(backbone):
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
+def test_the_multiply_adds_in_the_table_are_those_that_are_counted(backbone):
+    counted = summary_of(backbone, size=224).multiply_adds
+    assert BACKBONES[backbone].million_multiply_adds == round(counted / 1e6)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
 def test_layers_add_up_to_the_network(backbone):
     summary = summary_of(backbone, size=64)
     model = build_model(backbone)
