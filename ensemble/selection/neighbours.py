@@ -23,6 +23,7 @@ from scipy.optimize import minimize  # type: ignore[import-untyped]
 from scipy.special import expit  # type: ignore[import-untyped]
 
 from ensemble.base.wording import plural
+from ensemble.data.grid import PLACE
 from ensemble.selection.calibration import logit
 from ensemble.selection.cross_validation import cross_validate, draw_folds
 from ensemble.selection.thresholds import choose_threshold, is_number, name_score
@@ -46,7 +47,7 @@ FIGURES = (
 
 @dataclass(frozen=True, eq=False)
 class Places:
-    """Places of tiles in their photographs; no two tiles lie in one place.
+    """Places of tiles in their photographs.
 
     Attributes:
         photographs: (N,) ids of photographs; empty where it is not known.
@@ -61,8 +62,7 @@ class Places:
     @classmethod
     def of(cls, table: pd.DataFrame) -> Self:
         """Places of a table with `photograph`, `row_in_photograph` and `column_in_photograph`."""
-        names = ("photograph", "row_in_photograph", "column_in_photograph")
-        return cls(*(table[name].to_numpy() for name in names))
+        return cls(*(table[name].to_numpy() for name in ("photograph", *PLACE)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,27 +202,24 @@ def read_surroundings(calibrated: np.ndarray, places: Places) -> tuple[np.ndarra
 def gather_around(values: np.ndarray, places: Places) -> np.ndarray:
     """The values of the tiles around each tile: (N,) → (N, 5, 5) with NaN where there is none.
 
-    The middle, the tile itself, is NaN.
-
-    Raises:
-        ValueError: Two tiles lie in one place.
+    The middle, the tile itself, is NaN. Of several tiles in one place, copies of one another, the
+    first is the neighbour of others.
     """
     known = np.flatnonzero((places.rows >= 0) & (places.columns >= 0) & (places.photographs != ""))
     photographs = np.unique(places.photographs[known], return_inverse=True)[1]
     rows, columns = places.rows[known], places.columns[known]
-    index = pd.MultiIndex.from_arrays([photographs, rows, columns])
-    if not index.is_unique:
-        raise ValueError("`places` must be different, but two tiles lie in one place.")
+    places_known = pd.MultiIndex.from_arrays([photographs, rows, columns])
+    is_first = ~places_known.duplicated()
+    index, first = places_known[is_first], known[is_first]
     side = 2 * REACH + 1
     around = np.full((len(values), side, side), np.nan)
     for down in range(-REACH, REACH + 1):
         for right in range(-REACH, REACH + 1):
             if (down, right) != (0, 0):
-                there = pd.MultiIndex.from_arrays([photographs, rows + down, columns + right])
-                found = index.get_indexer(there)
-                around[known[found >= 0], down + REACH, right + REACH] = values[
-                    known[found[found >= 0]]
-                ]
+                beside = pd.MultiIndex.from_arrays([photographs, rows + down, columns + right])
+                found = index.get_indexer(beside)
+                here, there = known[found >= 0], first[found[found >= 0]]
+                around[here, down + REACH, right + REACH] = values[there]
     return around
 
 

@@ -147,9 +147,12 @@ def test_tile_with_a_neighbour_is_judged_by_the_threshold_of_the_stage() -> None
     assert refined.called.tolist() == [True, True, False]
 
 
-def test_two_tiles_in_one_place_are_refused() -> None:
-    with pytest.raises(ValueError, match="two tiles lie in one place"):
-        gather_around(np.zeros(2), take(make_places(1), np.array([3, 3])))
+def test_copy_of_a_tile_has_its_neighbours_and_is_none_itself() -> None:
+    places = take(make_places(1), np.array([0, 1, 1]))
+    around = gather_around(np.array([0.0, 1.0, 2.0]), places)
+    assert around[:, 2, 1].tolist() == pytest.approx([math.nan, 0.0, 0.0], nan_ok=True)
+    assert around[:, 2, 3].tolist() == pytest.approx([1.0, math.nan, math.nan], nan_ok=True)
+    assert np.isfinite(around).sum() == 3
 
 
 def test_order_of_tiles_is_irrelevant() -> None:
