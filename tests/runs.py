@@ -147,7 +147,7 @@ def make_choice(digests: dict[int, str], **changes: Any) -> dict[str, Any]:
     ]
     pairs = range(len(digests))
     choice = {
-        "format": 2,
+        "format": 3,
         "method": "mean",
         "asked_method": "auto",
         "top_k": 5,
@@ -160,6 +160,8 @@ def make_choice(digests: dict[int, str], **changes: Any) -> dict[str, Any]:
         "tta": False,
         "val_metrics": {"f1": 0.75},
         "tta_tried": None,
+        "neighbours": None,
+        "neighbours_note": "not tried",
         "best_single": {key: value for key, value in members[0].items() if key != "weight"},
         "before_calibration": kinds,
         "after_calibration": kinds,

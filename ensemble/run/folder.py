@@ -21,6 +21,7 @@ from ensemble.base.files import (
 )
 from ensemble.base.locks import file_lock
 from ensemble.base.provenance import describe_code_and_machine
+from ensemble.data.grid import PLACE
 from ensemble.data.pack import Pack, explain_difference
 from ensemble.training.initial_weights import InitialState, save_initial_state
 
@@ -175,7 +176,7 @@ def begin_run(
         for name, path in asked.items():
             write_text(partial / name, path.read_text(encoding="utf-8"))
         shutil.copy(packed.folder / "samples.png", partial / "samples.png")
-        table = packed.table("val")[["tile", "photograph", "surface", "label"]]
+        table = packed.table("val")[["tile", "photograph", "surface", "label", *PLACE]]
         write_table(partial / "validation.csv", table)
         about = {
             "command": shlex.join(hide_passwords(word) for word in sys.argv),

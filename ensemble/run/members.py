@@ -12,6 +12,7 @@ from torch import nn
 from ensemble.base.errors import InputError, one_line
 from ensemble.base.files import read_object, read_table
 from ensemble.data.batches import SplitTiles
+from ensemble.data.grid import PLACE
 from ensemble.training.checkpoint import Member, open_member
 from ensemble.training.loop import predict_margins
 from ensemble.training.metrics import margins_to_probabilities
@@ -157,16 +158,21 @@ def open_members(
 
 
 def read_validation(run: Path) -> pd.DataFrame:
-    """The validation tiles, in the order of every member's scores: photograph, label (0 or 1), …
+    """The validation tiles, in the order of every member's scores: photograph, label, place, …
+
+    A label is 0 or 1; a place, a row and a column from 0, is -1 where it is not known.
 
     Raises:
         InputError: The table is missing or damaged.
     """
     path = run / "validation.csv"
     text = ("tile", "photograph", "surface")
-    table = read_table(path, columns=(*text, "label"), text=text)
+    table = read_table(path, columns=(*text, "label", *PLACE), text=text)
     if not table["label"].isin([0, 1]).all():
         raise InputError(f"{path}: damaged (a label is neither 0 nor 1)")
+    for name in PLACE:
+        if not pd.api.types.is_integer_dtype(table[name]):
+            raise InputError(f"{path}: damaged ({name} holds what is no whole number)")
     return table
 
 

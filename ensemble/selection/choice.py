@@ -2,7 +2,8 @@
 
 The ensemble's probability is the weighted mean of its members' probabilities; its calibrated
 probability is that mean with a temperature on its logit, a monotone map, so that verdicts are the
-same on either scale up to rounding. Verdicts are given on the mean itself.
+same on either scale up to rounding. Verdicts are given on the mean itself. Where `neighbours` is
+kept, it turns the calibrated probabilities of a photograph's tiles into refined ones.
 """
 
 from collections.abc import Sequence
@@ -17,10 +18,11 @@ from ensemble.base.errors import InputError, short_repr
 from ensemble.base.files import read_json, write_json
 from ensemble.base.options import METHODS
 from ensemble.selection.cross_validation import MethodScore
+from ensemble.selection.neighbours import NeighbourModel
 from ensemble.training.checkpoint import Member, open_member
 from ensemble.training.config import explain_validation
 
-FORMAT: Literal[2] = 2
+FORMAT: Literal[3] = 3
 
 
 class _Record(BaseModel):
@@ -62,7 +64,7 @@ class TurnedScore(_Record):
 class EnsembleRecord(_Record):
     """An ensemble, as chosen on the validation split."""
 
-    format: Literal[2] = FORMAT
+    format: Literal[3] = FORMAT
     method: str = Field(pattern=f"^({'|'.join(METHODS)})$")
     asked_method: str = Field(pattern=f"^({'|'.join(METHODS)}|auto)$")
     top_k: int | None = Field(ge=1, description="Members of `mean`, if that was tried.")
@@ -78,6 +80,8 @@ class EnsembleRecord(_Record):
     val_metrics: dict[str, float] = Field(description="Figures at the threshold.")
     before_calibration: Calibration
     after_calibration: Calibration
+    neighbours: NeighbourModel | None = Field(description="Second stage; null where not kept.")
+    neighbours_note: str = Field(description="What it gained, or why it is not kept.")
     methods: list[MethodScore] = Field(description="Methods that `auto` compared.")
     disagreement: list[list[float]] = Field(description="Share of tiles judged apart.")
     error_correlation: list[list[float | None]] = Field(description="Correlation of errors.")

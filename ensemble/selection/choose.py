@@ -1,4 +1,4 @@
-"""Validation scores → an `EnsembleRecord`: members, weights, temperatures and thresholds.
+"""Validation scores → an `EnsembleRecord`: members, weights, temperatures, thresholds, neighbours.
 
 Nothing here can see a test tile, and only members that kept their weights are candidates. The ways
 of choosing are those of `METHODS`; `auto` takes the one of `mean`, `greedy` and `weighted` that
@@ -36,6 +36,7 @@ from ensemble.selection.calibration import (
 )
 from ensemble.selection.choice import Calibration, EnsembleRecord, JudgedMember, TurnedScore
 from ensemble.selection.cross_validation import MethodScore, cross_validate
+from ensemble.selection.neighbours import Places, fit_neighbours
 from ensemble.selection.soup import write_soup
 from ensemble.selection.thresholds import choose_threshold, rule_score
 from ensemble.selection.weighting import (
@@ -116,10 +117,10 @@ def choose_ensemble(
         picked = Picked("soup", [soup], np.ones(1), ingredients)
     else:
         picked = _weigh(members, table, method=method, k=k, rule=rule)
-    labels = table["label"].to_numpy()
+    fitted = fit_thresholds(run, picked, best_single=ranked[0], table=table, rule=rule, val=val)
     return EnsembleRecord.model_validate(
         {
-            **fit_thresholds(run, picked, best_single=ranked[0], labels=labels, rule=rule, val=val),
+            **fitted,
             "method": picked.method,
             "asked_method": method,
             "top_k": k if method in ("mean", "auto") else None,
@@ -211,20 +212,24 @@ def fit_thresholds(
     picked: Picked,
     *,
     best_single: Member,
-    labels: np.ndarray,
+    table: pd.DataFrame,
     rule: str,
     val: SplitTiles | None,
 ) -> dict[str, Any]:
-    """Fit temperatures and thresholds to validation scores; those fields of an `EnsembleRecord`.
+    """Fit temperatures, thresholds and the second stage to validation scores.
 
     Args:
         run: A run's folder.
         picked: Members and weights.
         best_single: The member that is best by itself.
-        labels: (N,) of the validation tiles.
+        table: Validation tiles, as `read_validation` returns them.
         rule: Rule of the thresholds.
         val: Validation tiles to try flips and turns on; None where that was not asked for.
+
+    Returns:
+        The fields of an `EnsembleRecord` that this decides.
     """
+    labels = table["label"].to_numpy()
     members = {m.folder: m for m in [*picked.members, *picked.ingredients, best_single]}
     scores: Scores = {
         folder: margins_to_probabilities(member.val_margins()) for folder, member in members.items()
@@ -252,7 +257,7 @@ def fit_thresholds(
         "ingredients": [judged[member.folder] for member in picked.ingredients],
         "tta": tried is not None and tried.turned > tried.plain,
         "tta_tried": tried,
-        **_judge_mean(picked.weights @ rows, labels, rule),
+        **_judge_mean(picked.weights @ rows, table, rule),
         "disagreement": pairs["disagreement"].tolist(),
         "error_correlation": [
             [None if np.isnan(value) else value for value in row]
@@ -280,17 +285,29 @@ def _judge_member(
     )
 
 
-def _judge_mean(mean: np.ndarray, labels: np.ndarray, rule: str) -> dict[str, Any]:
+def _judge_mean(mean: np.ndarray, table: pd.DataFrame, rule: str) -> dict[str, Any]:
+    labels = table["label"].to_numpy()
     temperature = fit_temperature(logit(mean), labels)
     threshold = choose_threshold(labels, mean, rule).threshold
     metrics = threshold_metrics(labels, mean, threshold) | ranking_metrics(labels, mean)
+    calibrated = apply_temperature(mean, temperature)
+    calibrated_threshold = float(apply_temperature(np.array(threshold), temperature))
+    second = fit_neighbours(
+        calibrated,
+        labels,
+        Places.of(table),
+        rule=rule,
+        calibrated_threshold=calibrated_threshold,
+    )
     return {
         "temperature": temperature,
         "threshold": threshold,
-        "calibrated_threshold": float(apply_temperature(np.array(threshold), temperature)),
+        "calibrated_threshold": calibrated_threshold,
         "val_metrics": metrics,
         "before_calibration": _calibration(labels, mean),
-        "after_calibration": _calibration(labels, apply_temperature(mean, temperature)),
+        "after_calibration": _calibration(labels, calibrated),
+        "neighbours": second.model,
+        "neighbours_note": second.note,
     }
 
 

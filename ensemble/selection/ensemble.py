@@ -17,6 +17,7 @@ from ensemble.data.batches import SplitTiles
 from ensemble.run.members import choose_device, read_stored_size, read_tile_size, score_with
 from ensemble.selection.calibration import apply_temperature
 from ensemble.selection.choice import EnsembleRecord, open_choice, open_chosen
+from ensemble.selection.neighbours import NeighbourModel, Places, Refined
 from ensemble.training.checkpoint import Member
 from ensemble.training.precision import describe_scoring
 
@@ -34,6 +35,7 @@ class Ensemble:
         device: Device that tiles are scored on.
         temperature: Divisor of the mean's logit, which calibrates it.
         tta: Whether a score is the mean over the eight flips and quarter turns of a tile.
+        neighbours: Second stage, which reads the scores around a tile; None where not kept.
     """
 
     members: Sequence[Member] = field(repr=False)
@@ -44,6 +46,7 @@ class Ensemble:
     device: torch.device
     temperature: float = 1.0
     tta: bool = False
+    neighbours: NeighbourModel | None = None
 
     @cached_property
     def models(self) -> list[nn.Module]:
@@ -78,6 +81,22 @@ class Ensemble:
     def judge(self, probabilities: np.ndarray) -> np.ndarray:
         """Whether tiles with these mean probabilities are called cracked: (N,) → (N,) bool."""
         return probabilities >= self.threshold
+
+    def refine(self, calibrated: np.ndarray, places: Places) -> Refined:
+        """Refine each tile's score by those of the tiles around it; (N,) scores and their places.
+
+        Without a second stage, and for a tile without a neighbour, it is the calibrated score
+        itself, with the threshold on the calibrated scale.
+
+        Args:
+            calibrated: (N,) calibrated probabilities of whole photographs, as far as there are.
+            places: Places of the N tiles.
+        """
+        if self.neighbours is None:
+            return Refined(calibrated, np.full(len(calibrated), self.calibrated_threshold))
+        return self.neighbours.refine(
+            calibrated, places, calibrated_threshold=self.calibrated_threshold
+        )
 
     @property
     def calibrated_threshold(self) -> float:
@@ -117,4 +136,5 @@ def load_ensemble(
         device=device or choose_device(),
         temperature=record.temperature,
         tta=record.tta,
+        neighbours=record.neighbours,
     )

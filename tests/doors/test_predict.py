@@ -96,6 +96,8 @@ def write_choice(run: Path, members: list[Member]) -> None:
         calibrated_threshold=float(apply_temperature(np.array(THRESHOLD), TEMPERATURE)),
         tta=False,
         tta_tried=None,
+        neighbours=None,
+        neighbours_note="not tried",
         val_metrics={"f1": 0.75},
         before_calibration=none,
         after_calibration=none,

@@ -20,6 +20,7 @@ from ensemble.base.files import write_json
 from ensemble.base.options import METHODS, SPACES
 from ensemble.cli import parse
 from ensemble.data.batches import SplitTiles
+from ensemble.data.grid import PLACE
 from ensemble.data.pack import Pack
 from ensemble.data.prepare import prepare_data
 from ensemble.data.synthetic import draw_dataset
@@ -113,6 +114,8 @@ def name_ensemble(run: Path, trials: Sequence[int]) -> None:
         calibrated_threshold=0.5,
         tta=False,
         tta_tried=None,
+        neighbours=None,
+        neighbours_note="not tried",
         val_metrics={"f1": 0.75},
         before_calibration=none,
         after_calibration=none,
@@ -471,7 +474,7 @@ def test_a_run_with_dropped_members_is_evaluated_and_says_so(
     digest = packed.record["split_digest"]
     about = {"split_digest": digest, "pack_folder": str(packed.folder), "tile_size_px": [32, 32]}
     write_json(run / "run.json", about)
-    packed.table("val")[["tile", "photograph", "surface", "label"]].to_csv(
+    packed.table("val")[["tile", "photograph", "surface", "label", *PLACE]].to_csv(
         run / "validation.csv", index=False
     )
     rows = [{"trial": trial, "state": "COMPLETE"} for trial in range(4)]

@@ -17,12 +17,15 @@ from ensemble import evaluate
 from ensemble.base.errors import InputError
 from ensemble.cli import parse
 from ensemble.data.batches import SplitTiles
+from ensemble.data.grid import PLACE
 from ensemble.evaluation.protocol import member_columns
 from ensemble.run.members import find_run, open_members, rank_members, score_tiles
 from ensemble.run.pack import find_pack
 from ensemble.selection.calibration import apply_temperature
 from ensemble.selection.choice import open_choice, open_chosen
 from ensemble.selection.choose import Picked, check_top_k, choose_ensemble, fit_thresholds
+from ensemble.selection.ensemble import load_ensemble
+from ensemble.selection.neighbours import Places
 from ensemble.selection.thresholds import choose_threshold, rule_score
 from ensemble.selection.weighting import mean_weights
 from ensemble.training.checkpoint import Member, MemberRecord, drop_weights
@@ -34,6 +37,7 @@ from ensemble.training.metrics import (
 )
 
 WriteMember = Callable[..., Member]
+VALIDATION = "tile,photograph,surface,label,row_in_photograph,column_in_photograph"
 
 
 def member(trial: int, val_f1: float) -> Member:
@@ -57,6 +61,11 @@ def member(trial: int, val_f1: float) -> Member:
 
 def trials(members: list[Member]) -> list[int]:
     return [member.trial for member in members]
+
+
+def make_table(labels: np.ndarray) -> pd.DataFrame:
+    """Validation tiles without a photograph."""
+    return pd.DataFrame({"label": labels, "photograph": ""} | dict.fromkeys(PLACE, -1))
 
 
 def test_members_are_ranked_by_validation_f1_then_by_trial() -> None:
@@ -121,8 +130,8 @@ def run(tmp_path: Path, write_member: WriteMember) -> Path:
     (folder / "trials.csv").write_text("trial,state\n0,COMPLETE\n1,PRUNED\n2,COMPLETE\n")
     generator = np.random.default_rng(0)
     labels = np.arange(60) % 3 == 0
-    rows = [f"t{i},{i // 10},D,{int(label)}" for i, label in enumerate(labels)]
-    (folder / "validation.csv").write_text("\n".join(["tile,photograph,surface,label", *rows]))
+    rows = [f"t{i},{i // 10},D,{int(label)},{i % 10},0" for i, label in enumerate(labels)]
+    (folder / "validation.csv").write_text("\n".join([VALIDATION, *rows]))
     for trial, (signal, noise) in enumerate([(2.0, 1.0), (1.5, 1.5), (0.0, 1.0)]):
         margins = signal * (2 * labels - 1) + noise * generator.normal(size=60)
         val_f1 = best_threshold(labels.astype(int), margins_to_probabilities(margins))[1]
@@ -270,6 +279,67 @@ def test_calibrated_threshold_gives_the_same_verdicts(run: Path) -> None:
     assert np.array_equal(verdicts[apart], (mean >= choice.threshold)[apart])
 
 
+def test_neighbours_help_where_cracks_run_through_tiles_and_the_run_keeps_them(
+    tmp_path: Path, write_member: WriteMember
+) -> None:
+    run = tmp_path / "run"
+    write_run(run, {}, write_member)
+    (run / "run.json").write_text(
+        '{"split_digest": "split", "pack_folder": "nowhere", "tile_size_px": [16, 16]}'
+    )
+    (run / "trials.csv").write_text("trial,state\n0,COMPLETE\n")
+    row, column = np.divmod(np.arange(48), 8)
+    table = pd.DataFrame(
+        {
+            "tile": [f"t{i}" for i in range(480)],
+            "photograph": np.repeat([f"p{i}" for i in range(10)], 48),
+            "surface": "D",
+            "label": (np.tile(row, 10) == 3).astype(int),
+            "row_in_photograph": np.tile(row, 10),
+            "column_in_photograph": np.tile(column, 10),
+        }
+    )
+    table.to_csv(run / "validation.csv", index=False)
+    margins = 3 * table["label"] - 2.5 + 1.5 * np.random.default_rng(0).normal(size=480)
+    write_member(run / "members" / "0000", trial=0, margins=margins.tolist())
+    choose_ensemble(run).save(run)
+    choice, _ = open_choice(run)
+    assert choice.neighbours is not None
+    assert "the neighbours' scores help" in choice.neighbours_note
+    assert choice.neighbours.val_metrics["f1"] > choice.val_metrics["f1"]
+    ensemble = load_ensemble(run)
+    mean = margins_to_probabilities(margins.to_numpy())
+    refined = ensemble.refine(ensemble.calibrate(mean), Places.of(table))
+    assert (refined.thresholds == choice.neighbours.threshold).all()
+    f1 = threshold_metrics(table["label"].to_numpy(), refined.probabilities, refined.thresholds)
+    assert f1["f1"] > choice.val_metrics["f1"]
+
+
+def test_without_a_grid_the_calibrated_score_is_judged_as_it_is(run: Path) -> None:
+    (run / "run.json").write_text(
+        '{"split_digest": "split", "pack_folder": "nowhere", "tile_size_px": [16, 16]}'
+    )
+    table = pd.read_csv(run / "validation.csv").assign(**dict.fromkeys(PLACE, -1))
+    table.to_csv(run / "validation.csv", index=False)
+    choice = choose_ensemble(run)
+    assert choice.neighbours is None
+    assert "no validation tile has a neighbour" in choice.neighbours_note
+    choice.save(run)
+    ensemble = load_ensemble(run)
+    calibrated = np.linspace(0.001, 0.999, 60)
+    refined = ensemble.refine(calibrated, Places.of(table))
+    assert refined.probabilities is calibrated
+    assert (refined.thresholds == choice.calibrated_threshold).all()
+
+
+def test_place_that_is_no_whole_number_is_named(run: Path) -> None:
+    table = pd.read_csv(run / "validation.csv").astype({PLACE[0]: float})
+    table.loc[0, PLACE[0]] = 0.5
+    table.to_csv(run / "validation.csv", index=False)
+    with pytest.raises(InputError, match="row_in_photograph holds what is no whole number"):
+        choose_ensemble(run)
+
+
 def test_a_member_exchanged_after_the_choice_is_noticed(
     run: Path, write_member: WriteMember
 ) -> None:
@@ -287,7 +357,7 @@ def test_a_choice_of_another_version_is_refused_with_the_way_out(run: Path) -> N
         open_choice(run)
 
 
-@pytest.mark.parametrize("text", ["", "{}", '{"format": 2}', "[1]", '{"temperature": NaN}'])
+@pytest.mark.parametrize("text", ["", "{}", '{"format": 3}', "[1]", '{"temperature": NaN}'])
 def test_a_damaged_choice_is_named(run: Path, text: str) -> None:
     (run / "ensemble.json").write_text(text)
     with pytest.raises(InputError, match=r"ensemble\.json"):
@@ -323,7 +393,8 @@ def test_where_tiles_are_turned_every_threshold_is_one_of_turned_scores(
     order = np.argsort([-rule_score(choose_threshold(labels, row, rule), rule) for row in turned])
     best, other = (members[i] for i in order[:2])
     picked = Picked("mean", [best, other], np.array([0.5, 0.5]))
-    found = fit_thresholds(tmp_path, picked, best_single=best, labels=labels, rule=rule, val=tiles)
+    table = make_table(labels)
+    found = fit_thresholds(tmp_path, picked, best_single=best, table=table, rule=rule, val=tiles)
     assert found["tta"]
     rows = turned[order[:2]]
     for chosen, row in zip(found["members"], rows, strict=True):
@@ -333,7 +404,7 @@ def test_where_tiles_are_turned_every_threshold_is_one_of_turned_scores(
         tmp_path,
         Picked("mean", [best], np.ones(1)),
         best_single=best,
-        labels=labels,
+        table=table,
         rule=rule,
         val=tiles,
     )
