@@ -70,6 +70,11 @@ def read_borders(picture: Image.Image) -> bytes:
     return top_and_bottom + left_and_right[::2] + left_and_right[1::2]
 
 
+def file_stem(name: str) -> str:
+    """The name of a tile without its folders and its suffix; `pathlib` takes ten times as long."""
+    return splitext(name.rpartition("/")[2])[0]
+
+
 def number_of(text: str) -> int:
     """The whole number that a text states; -1 where it states none."""
     return int(text) if WHOLE_NUMBER.fullmatch(text) else UNKNOWN
@@ -158,7 +163,7 @@ def keep_first(tiles: pd.DataFrame, places: list[str]) -> pd.DataFrame:
 
 def _by_name(tiles: pd.DataFrame, places: list[str]) -> pd.DataFrame:
     """Sort tiles by photograph, place and name, that of the file before that of its folders."""
-    stems = [splitext(name.rpartition("/")[2])[0] for name in tiles["tile"]]
+    stems = [file_stem(name) for name in tiles["tile"]]
     return tiles.assign(stem=stems).sort_values(["photograph", *places, "stem", "tile"])
 
 
@@ -182,7 +187,8 @@ def _grey(borders: pd.Series) -> np.ndarray:
 def _differ(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Root mean square difference of each border (N, L) from each other (N, L): (N, N)."""
     squares = np.square(first).mean(1)[:, None] + np.square(second).mean(1)
-    squares -= (2 / first.shape[1]) * (first @ second.T)
+    # BLAS would start its threads, which cost more than these small products
+    squares -= np.einsum("il,jl->ij", first, second) * (2 / first.shape[1])
     return np.sqrt(np.maximum(squares, 0))
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ import pandas as pd
 from ensemble.base.errors import InputError, short_repr
 from ensemble.base.wording import plural
 from ensemble.data.classes import Classes
-from ensemble.data.grid import PLACE, UNKNOWN, number_of, start_at_zero
+from ensemble.data.grid import PLACE, UNKNOWN, file_stem, number_of, start_at_zero
 from ensemble.data.layout import Layout, read_tile_list
 
 SDNET_TILE = re.compile(r"(?P<photograph>\d+)-(?P<tile>\d+)(_\d+)?")
@@ -78,7 +78,7 @@ def _find_places(
         InputError: A person states something else than a whole number.
     """
     if not set(PLACE) <= set(table.columns):
-        matches = [GRID_TILE.fullmatch(PurePosixPath(name).stem) for name in names]
+        matches = [GRID_TILE.fullmatch(file_stem(name)) for name in names]
         return {
             column: start_at_zero([number_of(match[group]) if match else -1 for match in matches])
             for column, group in zip(PLACE, PLACES, strict=False)
@@ -165,7 +165,7 @@ def doubt_photographs(tiles: pd.DataFrame, layout: Layout) -> str | None:
         return None
     first = named[named["photograph"] == shown].iloc[0]
     return (
-        f"names such as {first['tile']} look like SDNET2018's, photograph {first['photograph']}, "
+        f"names such as {first['tile']} look like parts of photograph {first['photograph']}, "
         f"but {why}: if they mean something else, test figures may be too good; say what they "
         "mean (--photograph-pattern, --photographs) or --photographs none"
     )
@@ -195,7 +195,7 @@ def _by_name(names: Sequence[str]) -> pd.DataFrame:
     """Photograph and number of tiles called as SDNET2018's, or the photograph before the row."""
     rows = []
     for name in names:
-        stem = PurePosixPath(name).stem
+        stem = file_stem(name)
         if match := SDNET_TILE.fullmatch(stem):
             rows.append((match["photograph"], match["tile"]))
         else:

@@ -122,7 +122,8 @@ def describe_pack(record: dict[str, Any]) -> Iterator[str]:
         )
     if record["photograph_doubt"]:
         yield f"  DOUBTFUL: {record['photograph_doubt']}"
-    yield f"  {record['grid']['sentence']}"
+    if any(record["num_photographs"].values()):
+        yield f"  {record['grid']['sentence']}"
     if record["num_relabelled"]:
         yield f"  {plural(record['num_relabelled'], 'label')} corrected as --labels says"
     for key, title in (

@@ -142,7 +142,9 @@ def doubt(folder: Path) -> str:
 def test_a_number_that_tells_the_class_is_doubted(tmp_path: Path) -> None:
     folder = draw(tmp_path / "a", lambda p, t: f"{CLASSES[t % 2]}/{t % 2}-{p}{t}.png")
     assert "none of the 2 photographs would have tiles of both classes" in doubt(folder)
-    with pytest.raises(InputError, match=r"there are 2; at least 3 .* look like SDNET2018's"):
+    with pytest.raises(
+        InputError, match=r"there are 2; at least 3 .* look like parts of photograph 0"
+    ):
         pack_it(folder)
 
 
@@ -178,7 +180,7 @@ def test_one_tile_beside_whole_photographs_is_doubted(tmp_path: Path) -> None:
     assert open_source(folder).doubt is None
     Image.new("RGB", (8, 8), (99, 0, 0)).save(folder / CLASSES[1] / "77-1.png")
     said = doubt(folder)
-    assert said.startswith("names such as Sound/77-1.png look like SDNET2018's, photograph 77, but")
+    assert said.startswith("names such as Sound/77-1.png look like parts of photograph 77, but")
     assert "it would have one tile, and most photographs 10" in said
 
 
