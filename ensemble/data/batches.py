@@ -25,6 +25,7 @@ from ensemble.data.windows import (
     fill_gaps,
     find_neighbours,
     hide_neighbours,
+    margin_px,
 )
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -73,11 +74,10 @@ class SplitTiles:
 
     def input_side_px(self, *, image_size_px: int, context_px: int) -> int:
         """Side of a network's input; see `make_batch`."""
-        return image_size_px + 2 * self._margin_px(image_size_px, context_px)
-
-    def _margin_px(self, image_size_px: int, context_px: int) -> int:
-        """Pixels of the input beyond each side of the tile."""
-        return round(context_px * image_size_px / min(self.tile_size_px))
+        tile_side_px = min(self.tile_size_px)
+        return image_size_px + 2 * margin_px(
+            image_size_px=image_size_px, context_px=context_px, tile_side_px=tile_side_px
+        )
 
 
 def place_tiles(

@@ -1,7 +1,7 @@
 """A member → a complete model that runs without this project, and its weights by themselves.
 
 `model.pt2` (torch.export) takes a picture's pixels and gives probabilities, so that nobody has to
-know how tiles are normalised; `state_dict.safetensors` has torchvision's names.
+know how pixels are normalised; `state_dict.safetensors` has torchvision's names.
 """
 
 from pathlib import Path
@@ -12,26 +12,38 @@ from torch import Tensor, nn
 
 from ensemble.base.files import atomic_write, make_folder, write_text
 from ensemble.data.batches import IMAGENET_MEAN, IMAGENET_STD
+from ensemble.data.windows import margin_px
 from ensemble.training.checkpoint import Member
 
 HOW_TO = """# {name}: {backbone}, epoch {epoch}
 
-`model.pt2` takes tiles and gives the probability of a crack. It needs torch alone
+`model.pt2` takes {what} and gives the probability of a crack. It needs torch alone
 ({version} wrote it) and no other file of the project that trained it:
 
     import torch
     model = torch.export.load("model.pt2").module()
-    pixels = torch.zeros(1, 3, {size}, {size}, dtype=torch.uint8)  # RGB, 0 to 255
+    pixels = torch.zeros(1, 3, {side}, {side}, dtype=torch.uint8)  # RGB, 0 to 255
     probabilities = model(pixels)  # (B,), float32
 
-Any number of tiles at a time, each {size} × {size} pixels. It was trained on tiles of
+Any number of {what} at a time, each {side} × {side} pixels. It was trained on {what} of
 {height} × {width} pixels, reduced to that by `torch.nn.functional.interpolate(..., mode="bilinear",
 antialias=True)`. On validation, F1 was best ({f1:.3f}) with "cracked" where
 probability >= {threshold:.6g}.
-
+{about_windows}
 `state_dict.safetensors` holds the weights of {owner}'s {backbone} with two outputs, index 1 =
 cracked. Its input is (pixels / 255 − mean) / std, with mean {mean} and
 std {std}.
+"""
+
+WINDOWS = """
+A window is a tile of {tile_height} × {tile_width} pixels with the photograph around it:
+{down} pixels above and below, {right} to the left and right. The probability is that of a
+crack in the tile. At the photograph's rim, and around a tile that comes alone, the margin is the
+mirror image of what lies inside:
+
+    window = numpy.pad(tile, (({down}, {down}), ({right}, {right}), (0, 0)), mode="symmetric")
+
+The threshold is that of tiles with their neighbours.
 """
 
 
@@ -70,8 +82,10 @@ def export_member(
     make_folder(folder)
     model = member.load_model().requires_grad_(False)
     config = member.record.config
-    size = config.data.image_size_px
-    example = torch.zeros(2, 3, size, size, dtype=torch.uint8)
+    size, context = config.data.image_size_px, config.data.context_px
+    margin = margin_px(image_size_px=size, context_px=context, tile_side_px=min(tile_size_px))
+    side = size + 2 * margin
+    example = torch.zeros(2, 3, side, side, dtype=torch.uint8)
     batch = torch.export.Dim("batch", min=1)
     program = torch.export.export(
         FromPixels(model).eval(), (example,), dynamic_shapes={"pixels": {0: batch}}
@@ -80,15 +94,20 @@ def export_member(
         torch.export.save(program, file)
     with atomic_write(folder / "state_dict.safetensors") as path:
         path.write_bytes(safetensors.torch.save(dict(model.state_dict())))
+    height, width = tile_size_px
+    down, right = (round(context * n / min(tile_size_px)) for n in tile_size_px)
+    about_windows = WINDOWS.format(tile_height=height, tile_width=width, down=down, right=right)
     text = HOW_TO.format(
         name=name,
         backbone=config.model.backbone,
         owner="the project" if config.model.backbone.startswith("small_cnn") else "torchvision",
         epoch=member.record.epoch,
         version=f"torch {torch.__version__}",
-        size=size,
-        height=tile_size_px[0],
-        width=tile_size_px[1],
+        what="windows" if context else "tiles",
+        side=side,
+        height=height + 2 * down,
+        width=width + 2 * right,
+        about_windows=about_windows if context else "",
         f1=member.val_f1,
         threshold=member.record.metrics["val_threshold"],
         mean=IMAGENET_MEAN,

@@ -26,11 +26,11 @@ def describe_run(
     `what` is the kind of training, in the words of the recipe's file. `asked` and `asked_weights`
     are those of the file, `config` and `weights` those of the run; `name_weights` names weights.
     """
-    optimisation, size = config.optimisation, config.data.image_size_px
+    optimisation = config.optimisation
     most = "at most " if optimisation.early_stopping_patience else ""
     epochs = most + plural(optimisation.epochs, "epoch")
     network = f"{config.model.backbone} from {name_weights(weights)} on {Path(data).name or data}"
-    run = f"{network}, {size} × {size} px, {epochs}: {what}"
+    run = f"{network}, {config.data.describe_size()}, {epochs}: {what}"
     changes = describe_changes(asked, config, asked_weights=asked_weights, weights=weights)
     return f"{run} (changed from the recipe: {changes})" if changes else run
 
@@ -43,6 +43,7 @@ def describe_changes(
         (asked.model.backbone, config.model.backbone, ""),
         (name_weights(asked_weights), name_weights(weights), ""),
         (asked.data.image_size_px, config.data.image_size_px, " px"),
+        (asked.data.context_px, config.data.context_px, " px of context"),
         (asked.optimisation.epochs, config.optimisation.epochs, " epochs"),
     )
     return ", ".join(f"{was} → {now}{unit}" for was, now, unit in pairs if was != now)

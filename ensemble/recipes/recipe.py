@@ -42,6 +42,7 @@ from ensemble.training.config import (
 )
 
 BASE = "base"
+TILE_SIDES_PX = {"metu": 227, "sdnet2018": 256}  # own pixels of a tile of each data set
 
 
 class _Variant(Section):
@@ -102,6 +103,11 @@ class Recipe(_Head):
     def base(self) -> TrialConfig:
         """The recipe's own configuration."""
         return self.variants[0].config
+
+    @property
+    def tile_side_px(self) -> int:
+        """Side of a tile of the data set that it was built on, in its own pixels."""
+        return TILE_SIDES_PX[self.data]
 
     @property
     def backbone(self) -> str:

@@ -62,6 +62,7 @@ def run_recipe(
         "seed": seed,
         "epochs": recipe.base.optimisation.epochs,
         "image_size_px": recipe.base.data.image_size_px,
+        "context_px": max(variant.config.data.context_px for variant in recipe.variants),
         "weights": identify_weights(states),
         "recipe": recipe.describe(),
     }
@@ -296,7 +297,9 @@ def describe_member(member: Member) -> str:
 
 def print_summary(recipe: Recipe, console: Console) -> None:
     """Print the layers of a recipe's network, and what each of its variants costs."""
-    summaries = [summarise(variant.config) for variant in recipe.variants]
+    summaries = [
+        summarise(variant.config, tile_side_px=recipe.tile_side_px) for variant in recipe.variants
+    ]
     print_layers(summaries[0], for_tables(console))
     for variant, summary in zip(recipe.variants, summaries, strict=True):
         print_totals(variant.name, variant.config, summary, console)

@@ -196,6 +196,7 @@ class _Space(_Part):
 class _About(_Part):
     epochs: int
     started_at: str | None = None
+    context_px: int = 0
     tile_size_px: list[int] | None = Field(default=None, min_length=2, max_length=2)
     data_summary: _Data | None = None
     weights: dict[str, _Weights] | None = None

@@ -113,7 +113,7 @@ def check_same_run(folder: Path, identity: dict[str, Any], packed: Pack) -> None
     for key, value in identity.items():
         if key == "data" or known.get(key) == value:
             continue  # the same tiles may have been moved
-        name = {"image_size_px": "image size"}.get(key, key)
+        name = {"image_size_px": "image size", "context_px": "context"}.get(key, key)
         what = f"with other {name}"
         if key == "split_digest":
             read_object(folder / "run.json", data_summary=dict, pack_folder=str)

@@ -182,6 +182,7 @@ def _identify_search(
         "sampler": sampler,
         "epochs": space.default.optimisation.epochs,
         "image_size_px": space.default.data.image_size_px,
+        "context_px": int(space.largest("data.context_px")),
         "weights": identify_weights(states),
         "space": space.describe(),
     }

@@ -9,7 +9,7 @@ class Forecast:
 
     A trial is assumed to have as many epochs as the mean of the ended ones, and an epoch to take
     the mean time of those that ended. The forecast is therefore rough at first, and wrong where
-    backbones differ a lot and the slow ones come last.
+    backbones or margins differ a lot and the slow ones come last.
 
     Args:
         num_trials: Finished trials that the search is to have.

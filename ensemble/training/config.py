@@ -113,6 +113,11 @@ class DataConfig(Section):
         0.5, ge=0, le=1, description="strength of flips, turns, light and affine maps; 0 = none"
     )
 
+    def describe_size(self) -> str:
+        """What a network sees of and around a tile, such as `128 × 128 px, 64 px of context`."""
+        size = f"{self.image_size_px} × {self.image_size_px} px"
+        return f"{size}, {self.context_px} px of context" if self.context_px else size
+
 
 class TrialConfig(Section):
     """All settings of one training run."""

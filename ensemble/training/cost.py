@@ -12,6 +12,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from ensemble.data.windows import margin_px
 from ensemble.training.backbone_table import BACKBONES
 from ensemble.training.backbones import build_model, choose_trainable
 from ensemble.training.config import TrialConfig
@@ -33,6 +34,7 @@ class Layer(NamedTuple):
 class Summary(NamedTuple):
     """What a configuration costs."""
 
+    input_side_px: int  #: of the tile and the margin around it, as the network sees them
     layers: list[Layer]  #: in the order of the network
     backbone_parameters: int
     head_parameters: int
@@ -44,13 +46,21 @@ class Summary(NamedTuple):
     multiply_adds: int  #: of the forward pass of one image
 
 
-def summarise(config: TrialConfig) -> Summary:
-    """Count what training with `config` takes in its last epoch."""
+def summarise(config: TrialConfig, *, tile_side_px: int) -> Summary:
+    """Count what training with `config` takes in its last epoch.
+
+    Args:
+        config: Configuration of the training run.
+        tile_side_px: Side of a tile in its own pixels, in which a margin around it is measured.
+    """
+    size, context = config.data.image_size_px, config.data.context_px
+    margin = margin_px(image_size_px=size, context_px=context, tile_side_px=tile_side_px)
+    side = size + 2 * margin
     with torch.device("meta"):
         model = build_model(config.model.backbone, dropout=config.model.dropout)
     choose_trainable(model, config.model, epoch=config.optimisation.epochs)
-    activation_bytes = _count_activations(model, config)
-    shapes, multiply_adds = _run_once(model, config.data.image_size_px)
+    activation_bytes = _count_activations(model, config, side)
+    shapes, multiply_adds = _run_once(model, side)
     layers = [
         Layer(name, type(module).__name__, shapes.get(name), *_count(own))
         for name, module in model.named_modules()
@@ -62,6 +72,7 @@ def summarise(config: TrialConfig) -> Summary:
     tensors = [*model.parameters(), *model.buffers()]
     kept = 1 + OPTIMIZER_TENSORS[config.optimisation.optimizer]
     return Summary(
+        input_side_px=side,
         layers=layers,
         backbone_parameters=parameters - head_parameters,
         head_parameters=head_parameters,
@@ -80,9 +91,9 @@ def _count(parameters: Iterable[nn.Parameter]) -> tuple[int, int]:
     return sum(size for size, _ in sizes), sum(trained for _, trained in sizes)
 
 
-def _count_activations(model: nn.Module, config: TrialConfig) -> int:
+def _count_activations(model: nn.Module, config: TrialConfig, side: int) -> int:
     """Count the bytes that autograd keeps of a training step: each tensor once, no weights."""
-    size, batch = config.data.image_size_px, config.optimisation.global_batch_size
+    batch = config.optimisation.global_batch_size
     own = {t.untyped_storage()._cdata for t in (*model.parameters(), *model.buffers())}
     kept: dict[int, Tensor] = {}  # kept alive, so that no other storage gets the same number
 
@@ -92,7 +103,7 @@ def _count_activations(model: nn.Module, config: TrialConfig) -> int:
             kept[storage] = tensor
         return tensor
 
-    images = torch.zeros(batch, 3, size, size, device="meta")
+    images = torch.zeros(batch, 3, side, side, device="meta")
     labels = torch.zeros(batch, dtype=torch.int64, device="meta")
     weights = torch.ones(2, device="meta")
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
@@ -101,7 +112,7 @@ def _count_activations(model: nn.Module, config: TrialConfig) -> int:
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
-def _run_once(model: nn.Module, size: int) -> tuple[dict[str, tuple[int, ...]], int]:
+def _run_once(model: nn.Module, side: int) -> tuple[dict[str, tuple[int, ...]], int]:
     """Return the output shape of every module that is called, and the multiply-adds of an image."""
     shapes: dict[str, tuple[int, ...]] = {}
     names = {module: name for name, module in model.named_modules()}
@@ -112,7 +123,7 @@ def _run_once(model: nn.Module, size: int) -> tuple[dict[str, tuple[int, ...]], 
     hooks = [module.register_forward_hook(note) for module in names]
     counter = FlopCounterMode(display=False)
     with torch.inference_mode(), counter:
-        model.eval()(torch.zeros(1, 3, size, size, device="meta"))
+        model.eval()(torch.zeros(1, 3, side, side, device="meta"))
     for hook in hooks:
         hook.remove()
     return shapes, counter.get_total_flops() // 2
@@ -132,9 +143,10 @@ def print_layers(summary: Summary, console: Console) -> None:
 
 def print_totals(name: str, config: TrialConfig, summary: Summary, console: Console) -> None:
     """Print what a configuration called `name` costs, in five lines."""
-    s, size = summary, config.data.image_size_px
+    s, size, side = summary, config.data.describe_size(), summary.input_side_px
+    seen = f"{size}: an input of {side} × {side} px" if config.data.context_px else size
     memory = s.weight_bytes + s.optimizer_bytes + s.activation_bytes
-    console.print(f"""{name}: {config.model.backbone}, {size} × {size} px
+    console.print(f"""{name}: {config.model.backbone}, {seen}
   parameters      {s.backbone_parameters + s.head_parameters:,} \
 (backbone {s.backbone_parameters:,}, head {s.head_parameters:,})
   trainable       {s.trainable_backbone + s.trainable_head:,} \

@@ -105,7 +105,7 @@ def describe(
         if number >= len(recipe.variants):
             continue  # a further checkpoint
         record = members[number].record
-        cost = summarise(record.config)
+        cost = summarise(record.config, tile_side_px=min(about["tile_size_px"]))
         rows.append(
             {
                 "recipe": recipe.name,

@@ -21,15 +21,19 @@ from person import ROOT, type_in
 from rich.console import Console
 from sklearn import metrics as reference
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.nn import functional
 
 from ensemble import train
 from ensemble.base.errors import InputError
 from ensemble.cli import parse
+from ensemble.data.batches import place_tiles
 from ensemble.data.pack import PackError
+from ensemble.data.windows import find_neighbours
 from ensemble.evaluation.presentation import read_names
 from ensemble.evaluation.protocol import evaluate_run
 from ensemble.recipes.comparison import plot_curves, print_comparison
-from ensemble.recipes.headline import describe_run
+from ensemble.recipes.export import export_member
+from ensemble.recipes.headline import describe_changes, describe_run
 from ensemble.recipes.recipe import RECIPES, load_recipe
 from ensemble.recipes.runner import RecipeRun, train_recipe
 from ensemble.report.page import main as report
@@ -121,6 +125,17 @@ def test_a_recipe_as_its_file_has_it_is_told_without_changes():
     assert line == (
         "small_cnn from random weights on SDNET2018.zip, 128 × 128 px, 10 epochs: plainly"
     )
+
+
+def test_context_is_told_of_a_recipe_and_as_a_change():
+    base = load_recipe("small-cnn").base
+    seen = base.model_copy(update={"data": base.data.model_copy(update={"context_px": 32})})
+    weights = {"asked_weights": "none", "weights": "none"}
+    line = describe_run("plainly", seen, seen, **weights, data="tiles")
+    assert line == (
+        "small_cnn from random weights on tiles, 128 × 128 px, 32 px of context, 10 epochs: plainly"
+    )
+    assert describe_changes(base, seen, **weights) == "0 → 32 px of context"
 
 
 def test_the_recipes_are_those_of_the_docs():
@@ -536,6 +551,41 @@ def test_the_exported_state_dict_is_the_members(augmented):
     assert "torch.export.load" in name
     states = [open_member(member_folder(run, n)).load_model().state_dict() for n in (0, 1, 2)]
     assert any(all(torch.equal(exported[k], v) for k, v in state.items()) for state in states)
+
+
+def test_an_exported_network_with_context_takes_windows(write_member, make_trial_config, tmp_path):
+    """As cut from the photograph, or mirrored around a lone tile, as its README says."""
+    config = make_trial_config(data={"image_size_px": 16, "context_px": 8})
+    member = write_member(tmp_path / "member", config=config)
+    export_member(member, tmp_path / "export", name="test", tile_size_px=(32, 32))
+    text = (tmp_path / "export" / "README.md").read_text()
+    assert "takes windows" in text
+    assert "each 24 × 24 pixels" in text
+    assert "windows of\n48 × 48 pixels" in text
+    pad = ((8, 8), (8, 8), (0, 0))
+    assert f'numpy.pad(tile, {pad}, mode="symmetric")' in text
+    model = torch.export.load(tmp_path / "export" / "model.pt2").module()
+
+    photograph = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    bricks = photograph.reshape(2, 32, 3, 32, 3).swapaxes(1, 2).reshape(6, 32, 32, 3)
+    rows = np.arange(6)
+    around = find_neighbours(rows, np.full(6, "one"), *np.divmod(rows, 3))
+    tiles = place_tiles(bricks, rows, rows % 2, torch.device("cpu"), neighbours=around)
+    padded = np.pad(photograph, pad, mode="symmetric")
+    windows = [padded[y : y + 48, x : x + 48] for y in (0, 32) for x in (0, 32, 64)]
+    mirrored = [np.pad(brick, pad, mode="symmetric") for brick in bricks]
+    for shown, alone in ((windows, False), (mirrored, True)):
+        margins = predict_margins(member.load_model(), tiles, config.data, alone=alone)
+        pixels = torch.from_numpy(np.stack(shown)).permute(0, 3, 1, 2)
+        reduced = functional.interpolate(pixels, (24, 24), mode="bilinear", antialias=True)
+        np.testing.assert_allclose(model(reduced), margins_to_probabilities(margins), atol=1e-5)
+
+
+def test_the_export_of_a_network_without_context_takes_tiles(augmented):
+    text = (augmented[0] / "export" / "README.md").read_text()
+    assert "takes tiles" in text
+    assert "each 32 × 32 pixels" in text
+    assert "window" not in text
 
 
 def test_a_variant_starts_from_the_best_epoch_of_the_one_it_names(here):

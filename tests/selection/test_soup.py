@@ -22,14 +22,14 @@ def make_members(
 ) -> Callable[..., list[Member]]:
     """Two members that started alike, with statistics of BatchNorm that are not 0 and 1."""
 
-    def make(fine_tuning: str) -> list[Member]:
+    def make(fine_tuning: str, contexts_px: tuple[int, int] = (0, 0)) -> list[Member]:
         torch.manual_seed(0)
         model = build_model("mobilenet_v3_small")
         for layer in model.modules():
             if isinstance(layer, nn.BatchNorm2d):
                 layer.running_mean.normal_()
         members = []
-        for trial in range(2):
+        for trial, context_px in enumerate(contexts_px):
             epoch = make_epoch(margins=[0.0])
             write_member(
                 tmp_path / str(trial),
@@ -37,7 +37,8 @@ def make_members(
                 epoch.val_margins,
                 **epoch.describe_result(),
                 config=make_trial_config(
-                    model={"backbone": "mobilenet_v3_small", "fine_tuning": fine_tuning}
+                    model={"backbone": "mobilenet_v3_small", "fine_tuning": fine_tuning},
+                    data={"context_px": context_px},
                 ),
                 trial=trial,
                 split_digest="split",
@@ -63,6 +64,19 @@ def test_batch_norm_that_was_frozen_keeps_its_statistics_and_other_is_estimated_
     for name in before:
         if name.endswith("running_mean"):
             assert torch.equal(before[name], after[name]) == (fine_tuning == "frozen"), name
+
+
+@pytest.mark.parametrize(("contexts_px", "count"), [((0, 4), 1), ((4, 0), 1), ((4, 4), 2)])
+def test_members_that_see_more_or_less_of_the_photograph_are_never_mixed(
+    make_members: Callable[..., list[Member]],
+    make_bright_and_dark: Callable[..., SplitTiles],
+    contexts_px: tuple[int, int],
+    count: int,
+) -> None:
+    """They have one backbone, one tile size and one start, and are the same network twice."""
+    tiles = make_bright_and_dark(16)
+    soup = make_soup(make_members("frozen", contexts_px), tiles, tiles)
+    assert len(soup.ingredients) == count
 
 
 def test_estimated_statistics_are_the_mean_over_batches_without_dropout() -> None:

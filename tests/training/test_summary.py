@@ -10,13 +10,14 @@ from ensemble.training.config import parse_config
 from ensemble.training.cost import summarise
 
 
-def summary_of(backbone, *, size=224, batch=4, **model):
+def summary_of(backbone, *, size=224, context=0, batch=4, **model):
+    """What a configuration costs, for tiles of 256 px."""
     sections = {
         "model": {"backbone": backbone, **model},
         "optimisation": {"global_batch_size": batch},
-        "data": {"image_size_px": size},
+        "data": {"image_size_px": size, "context_px": context},
     }
-    return summarise(parse_config(sections, where="test"))
+    return summarise(parse_config(sections, where="test"), tile_side_px=256)
 
 
 @pytest.mark.parametrize("backbone", ["mobilenet_v2", "resnet50", "efficientnet_b0"])
@@ -78,6 +79,14 @@ def test_a_frozen_network_keeps_almost_no_activations_and_no_optimizer_state():
     assert frozen.optimizer_bytes == 3 * 4 * 2562
     assert full.optimizer_bytes == 3 * 4 * (full.backbone_parameters + 2562)
     assert frozen.multiply_adds == full.multiply_adds
+
+
+def test_context_costs_what_a_tile_of_the_input_s_size_costs():
+    """64 of a tile's 256 px are 16 of the 64 that the network sees of it, on each side."""
+    context, larger = summary_of("resnet18", size=64, context=64), summary_of("resnet18", size=96)
+    assert context == larger
+    assert context.input_side_px == 96
+    assert summary_of("resnet18", size=64).input_side_px == 64
 
 
 def test_output_shapes_are_those_of_the_network():
