@@ -13,7 +13,7 @@ from typing import Any
 from ensemble.base.door import printing_result
 from ensemble.base.errors import InputError
 from ensemble.prediction.single_tile import draw_look, find_picture, read_tile
-from ensemble.run.members import find_member, find_run, find_run_of, read_tile_size
+from ensemble.run.members import find_member, find_run, find_run_of
 
 
 def main(options: argparse.Namespace) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def main(options: argparse.Namespace) -> dict[str, Any]:
     run = find_run_of(member)
     with ExitStack() as archives:
         picture = find_picture(options.tile, run, archives)
-        tile = read_tile(picture, member, read_tile_size(run))
+        tile = read_tile(picture, member, run)
     draw_look(member, tile, options.png, run_name=run.name, draws_all=options.all)
     with printing_result():
         print(f"written: {options.png}")

@@ -15,26 +15,39 @@ import torch
 from ensemble.base.errors import InputError, escape
 from ensemble.base.files import read_object
 from ensemble.base.options import NUM_CONVOLUTIONS
-from ensemble.data.batches import make_batch, place_tiles
+from ensemble.data.batches import SplitTiles, make_batch
 from ensemble.data.reading.archive import Archive
 from ensemble.data.reading.decode import UNREADABLE, explain_unreadable
 from ensemble.data.reading.listing import MAX_TILE_BYTES
 from ensemble.data.reading.pictures import Picture, read_picture
 from ensemble.explanation.activation import class_activation_map, crop_to_tile
 from ensemble.explanation.feature_maps import draw_sheet, find_feature_maps
-from ensemble.prediction.tiling import cut_tile, lay_grid
-from ensemble.run.members import score_tiles
+from ensemble.prediction.tiling import CutTiles, lay_grid
+from ensemble.run.members import read_stored_size, read_tile_size, score_tiles
 from ensemble.training.checkpoint import Member
 
 LONGEST_NAME = 60  # characters of a picture's
 
 
 class ScoredTile(NamedTuple):
-    """A tile of the trained size: pixels (H, W, 3), name for people, probability of a crack."""
+    """A tile that a member judged.
 
-    pixels: np.ndarray
+    Attributes:
+        tiles: Tiles of its picture.
+        number: Number of the tile among these.
+        name: Name for people.
+        probability: Probability of a crack.
+    """
+
+    tiles: SplitTiles
+    number: int
     name: str
     probability: float
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """The tile's own pixels at the size that members are shown: (H, W, 3) uint8."""
+        return self.tiles.pixels[self.tiles.rows[self.number]].numpy()
 
 
 def find_picture(name: str, run: Path, archives: ExitStack) -> Picture:
@@ -79,36 +92,38 @@ def find_picture(name: str, run: Path, archives: ExitStack) -> Picture:
     )
 
 
-def read_tile(picture: Picture, member: Member, size: tuple[int, int]) -> ScoredTile:
+def read_tile(picture: Picture, member: Member, run: Path) -> ScoredTile:
     """The tile of a picture that a member gives the highest probability, with that probability.
 
     Args:
         picture: Picture of any size.
         member: Member with its weights.
-        size: (height, width) of the tiles that the member was trained on.
+        run: Folder of its run, which says how large tiles are.
 
     Raises:
-        InputError: The picture cannot be read, or the member's weights cannot.
+        InputError: The picture cannot be read, the member's weights cannot, or `run.json` does not
+            say how large tiles are.
     """
+    size = read_tile_size(run)
     try:
         with picture.open() as file:
             image = read_picture(file, size)
     except UNREADABLE as error:
         raise InputError(f"{picture.path}: cannot be read ({explain_unreadable(error)})") from None
-    cut = [(box, cut_tile(image, box, size)) for box in lay_grid(image.size, size)]
-    shown = [(box, tile) for box, tile in cut if tile is not None]
+    cut = CutTiles(read_stored_size(run), member.record.config.data.context_px > 0)
+    boxes = lay_grid(image.size, size)
+    shown = [box for box in boxes if cut.cut(image, 0, box) is not None]
     if not shown:
         raise InputError(f"{picture.path}: is blank: it shows nothing to look at")
-    boxes = [box for box, _ in shown]
-    pixels = np.stack([tile for _, tile in shown])  # (N, H, W, 3)
-    labels = np.zeros(len(boxes), dtype=np.int64)  # nobody knows them
-    tiles = place_tiles(pixels, np.arange(len(boxes)), labels, torch.device("cpu"))
+    for box in shown:
+        cut.add(image, 0, box)
+    tiles = cut.place(torch.device("cpu"), size)
     scores = score_tiles([member], tiles)[0]  # (N,)
     likeliest = int(scores.argmax())
-    part = f", tile {boxes[likeliest].tile} of {len(cut)}" if len(cut) > 1 else ""
+    part = f", tile {shown[likeliest].tile} of {len(boxes)}" if len(boxes) > 1 else ""
     name = escape(picture.name)
     name = name if len(name) <= LONGEST_NAME else f"…{name[-LONGEST_NAME:]}"  # the end tells more
-    return ScoredTile(pixels[likeliest], name + part, float(scores[likeliest]))
+    return ScoredTile(tiles, likeliest, name + part, float(scores[likeliest]))
 
 
 def describe_verdict(probability: float, threshold: float | None) -> str:
@@ -138,11 +153,9 @@ def draw_look(
         InputError: The member's weights were dropped or are damaged.
     """
     config, model = member.record.config, member.load_model()
-    tiles = place_tiles(tile.pixels[None], np.zeros(1), np.zeros(1), torch.device("cpu"))
     size_px, context_px = config.data.image_size_px, config.data.context_px
-    image, _ = make_batch(
-        tiles, torch.zeros(1, dtype=torch.int64), image_size_px=size_px, context_px=context_px
-    )
+    index = torch.tensor([tile.number])
+    image, _ = make_batch(tile.tiles, index, image_size_px=size_px, context_px=context_px)
     evidence = class_activation_map(model, config.model.backbone, image)
     if context_px:
         evidence = crop_to_tile(evidence, size_px / image.shape[-1])
@@ -154,10 +167,14 @@ def draw_look(
     what = f"its {len(convolutions)} convolutions"
     if len(shown) < len(convolutions):
         what = f"{len(shown)} of {what}, spread over the depth (--all draws every one)"
+    margin_px, around = (image.shape[-1] - size_px) // 2, ""
+    if margin_px:
+        seen = "its neighbours" if tile.tiles.has_neighbours[tile.number] else "its mirror image"
+        around = f" and {margin_px} px of {seen} on each side"
     title = (
         tile.name,
         describe_verdict(tile.probability, member.record.metrics.get("val_threshold")),
         f"trial {member.trial} of {run_name}, epoch {member.record.epoch}",
-        f"{config.model.backbone} at {size_px} × {size_px} px; {what}",
+        f"{config.model.backbone} at {size_px} × {size_px} px{around}; {what}",
     )
     draw_sheet(path, title, tile.pixels, evidence[0], dict(shown))

@@ -1,9 +1,9 @@
 """Pictures without labels → one row a tile: its place, each member's probability and a verdict."""
 
-import itertools
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +13,15 @@ from ensemble.base.errors import InputError
 from ensemble.base.files import make_folder, write_table
 from ensemble.base.progress_bar import progress_bar
 from ensemble.base.wording import plural
-from ensemble.data.batches import place_tiles
 from ensemble.data.reading.blank import is_one_colour
 from ensemble.data.reading.decode import UNREADABLE, explain_unreadable
 from ensemble.data.reading.listing import describe_passed_over
 from ensemble.data.reading.pictures import Picture, list_pictures, read_picture
 from ensemble.prediction.overlays import NOT_JUDGED, draw_overlays
-from ensemble.prediction.tiling import Box, cut_tile, lay_grid
+from ensemble.prediction.tiling import CutTiles, lay_grid
 from ensemble.selection.ensemble import Ensemble
 
-LOT_BYTES = 128 * 2**20  # pixels scored at a time: 682 tiles of 256 px
+LOT_BYTES = 128 * 2**20  # pixels cut at a time: 682 tiles of 256 px
 
 
 def predict_pictures(
@@ -45,8 +44,9 @@ def predict_pictures(
 
     Returns:
         One row a tile: `picture`, `tile`, `left_px`, `top_px`, `width_px`, `height_px`,
-        `trial_<n>` of each member, `ensemble`, `calibrated` and `verdict` ("cracked", "uncracked",
-        or "not judged" where the tile shows nothing).
+        `trial_<n>` of each member, `ensemble`, `calibrated`, `context` ("neighbours" where members
+        saw what lies around the tile, "tile" where they saw the tile alone) and `verdict`
+        ("cracked", "uncracked", or "not judged" where the tile shows nothing).
 
     Raises:
         InputError: A path does not exist or is unsafe, no picture can be read, a member is
@@ -88,59 +88,47 @@ def score_pictures(
     Raises:
         InputError: No picture can be read, or a member is damaged.
     """
-    height, width = ensemble.tile_size_px
     unreadable: dict[str, str] = {}
-    tiles = _cut_pictures(pictures, ensemble, unreadable)
     tables = []
     with progress_bar() as progress:
         task = progress.add_task("looking for cracks", total=len(pictures))
-        while lot := list(itertools.islice(tiles, max(1, LOT_BYTES // (3 * height * width)))):
-            places = pd.DataFrame([{"picture": name, **box._asdict()} for name, box, *_ in lot])
-            tables.append(places.assign(**_judge(ensemble, [pixels for *_, pixels in lot])))
-            progress.update(task, completed=lot[-1][2])
+        for lot in _cut_lots(pictures, ensemble, unreadable):
+            tables.append(_score(ensemble, lot))
+            progress.update(task, completed=lot.num_done)
     if not tables:
         name, reason = next(iter(unreadable.items()))
         raise InputError(
             f"none of {plural(len(pictures), 'picture')} can be read ({name}: {reason})"
         )
-    return pd.concat(tables, ignore_index=True), unreadable
+    return _judge(ensemble, pd.concat(tables, ignore_index=True)), unreadable
 
 
-def _judge(ensemble: Ensemble, tiles: Sequence[np.ndarray | None]) -> dict[str, np.ndarray]:
-    """The columns of the members, the ensemble and the verdict; NaN for a tile without pixels."""
-    judged = [place for place, pixels in enumerate(tiles) if pixels is not None]
-    scores = np.full((len(ensemble.members), len(tiles)), np.nan)  # (M, N)
-    if judged:
-        pixels = np.stack([tile for tile in tiles if tile is not None])  # (N, H, W, 3)
-        unknown = np.zeros(len(judged), dtype=np.int64)  # labels
-        placed = place_tiles(
-            pixels,
-            np.arange(len(judged)),
-            unknown,
-            ensemble.device,
-            tile_size_px=ensemble.tile_size_px,
-        )
-        scores[:, judged] = ensemble.score(placed)
-    mean = ensemble.weigh(scores)
-    verdicts = np.where(ensemble.judge(mean), "cracked", "uncracked").astype(object)
-    verdicts[np.isnan(mean)] = NOT_JUDGED
-    members = {f"trial_{m.trial}": row for m, row in zip(ensemble.members, scores, strict=True)}
-    return {
-        **members,
-        "ensemble": mean,
-        "calibrated": ensemble.calibrate(mean),
-        "verdict": verdicts,
-    }
+@dataclass
+class _Lot:
+    """Tiles that are scored together.
 
-
-def _cut_pictures(
-    pictures: Sequence[Picture], ensemble: Ensemble, unreadable: dict[str, str]
-) -> Iterator[tuple[str, Box, float, np.ndarray | None]]:
-    """Yield picture, place, how many pictures are done by then, and pixels, of every tile.
-
-    A tile that shows nothing has no pixels. Pictures that cannot be read go into `unreadable`.
+    Attributes:
+        cut: Pixels of the tiles that show something.
+        places: Picture and place of every tile.
+        shown: Numbers of the tiles that show something.
+        num_done: Number of pictures that are cut by then.
     """
-    for index, picture in enumerate(pictures):
+
+    cut: CutTiles
+    places: list[dict[str, object]] = field(default_factory=list)
+    shown: list[int] = field(default_factory=list)
+    num_done: float = 0.0
+
+
+def _cut_lots(
+    pictures: Sequence[Picture], ensemble: Ensemble, unreadable: dict[str, str]
+) -> Iterator[_Lot]:
+    """Cut pictures into tiles, a lot at a time; those that cannot be read go into `unreadable`."""
+    height, width = ensemble.stored_size_px
+    most_bricks = max(1, LOT_BYTES // (3 * height * width))
+    has_context = any(member.record.config.data.context_px > 0 for member in ensemble.members)
+    lot = _Lot(CutTiles(ensemble.stored_size_px, has_context))
+    for number, picture in enumerate(pictures):
         try:
             with picture.open() as file:
                 image = read_picture(file, ensemble.tile_size_px)
@@ -148,8 +136,41 @@ def _cut_pictures(
             unreadable[picture.name] = explain_unreadable(error)
             continue
         boxes = lay_grid(image.size, ensemble.tile_size_px)
-        for number, box in enumerate(boxes, 1):
-            pixels = cut_tile(image, box, ensemble.stored_size_px)
-            if pixels is not None and is_one_colour(pixels):
-                pixels = None
-            yield picture.name, box, index + number / len(boxes), pixels
+        for count, box in enumerate(boxes, 1):
+            pixels = lot.cut.cut(image, number, box)
+            if pixels is not None and not is_one_colour(pixels):
+                lot.cut.add(image, number, box)
+                lot.shown.append(len(lot.places))
+            lot.places.append({"picture": picture.name, **box._asdict()})
+            lot.num_done = number + count / len(boxes)
+            if len(lot.cut.bricks) >= most_bricks:
+                yield lot
+                lot = _Lot(CutTiles(ensemble.stored_size_px, has_context))
+    if lot.places:
+        yield lot
+
+
+def _score(ensemble: Ensemble, lot: _Lot) -> pd.DataFrame:
+    """The rows of a lot up to the members' columns, and `context`; NaN for what shows nothing."""
+    scores = np.full((len(ensemble.members), len(lot.places)), np.nan)  # (M, N)
+    context = np.full(len(lot.places), "", dtype=object)
+    if lot.shown:
+        tiles = lot.cut.place(ensemble.device, ensemble.tile_size_px)
+        scores[:, lot.shown] = ensemble.score(tiles)
+        context[lot.shown] = np.where(tiles.has_neighbours, "neighbours", "tile")
+    members = {f"trial_{m.trial}": row for m, row in zip(ensemble.members, scores, strict=True)}
+    return pd.DataFrame(lot.places).assign(**members, context=context)
+
+
+def _judge(ensemble: Ensemble, tiles: pd.DataFrame) -> pd.DataFrame:
+    """Add the columns of the ensemble and the verdict."""
+    scores = tiles[[f"trial_{member.trial}" for member in ensemble.members]].to_numpy()
+    mean = ensemble.weigh(scores.T)
+    verdicts = np.where(ensemble.judge(mean), "cracked", "uncracked").astype(object)
+    verdicts[np.isnan(mean)] = NOT_JUDGED
+    return tiles.drop(columns="context").assign(
+        ensemble=mean,
+        calibrated=ensemble.calibrate(mean),
+        context=tiles["context"],
+        verdict=verdicts,
+    )
