@@ -159,7 +159,8 @@ class PictureEnsemble(selection.Ensemble):
 
         Returns:
             One row a tile: picture, place, each member's probability, the ensemble's, the
-            calibrated one and the verdict.
+            calibrated one, that refined by the tiles around with its threshold, what members saw
+            around the tile, and the verdict.
 
         Raises:
             InputError: A path does not exist, or no picture can be read.

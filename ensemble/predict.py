@@ -86,7 +86,7 @@ def print_summary(tiles: pd.DataFrame, console: Console) -> None:
     pictures = (
         tiles.assign(cracked=tiles["verdict"] == "cracked")
         .groupby("picture", sort=False)
-        .agg(tiles=("tile", "size"), cracked=("cracked", "sum"), highest=("calibrated", "max"))
+        .agg(tiles=("tile", "size"), cracked=("cracked", "sum"), highest=("refined", "max"))
         .sort_values(["cracked", "highest"], ascending=False, kind="stable")
     )
     cracked = pictures[pictures["cracked"] > 0]

@@ -64,7 +64,7 @@ def draw_overlays(
         except UNREADABLE as error:
             reason = explain_unreadable(error)
             raise InputError(f"{name}: changed since it was scored ({reason})") from None
-        overlay = draw_overlay(image, part, threshold=ensemble.calibrated_threshold)
+        overlay = draw_overlay(image, part)
         with atomic_write(folder / files[name]) as path:
             overlay.save(path, "PNG")
     return len(files)
@@ -83,16 +83,15 @@ def _name_files(pictures: Iterable[str]) -> dict[str, str]:
     return files
 
 
-def draw_overlay(picture: Image.Image, tiles: pd.DataFrame, *, threshold: float) -> Image.Image:
+def draw_overlay(picture: Image.Image, tiles: pd.DataFrame) -> Image.Image:
     """The picture, at most 2000 px long, with cracked tiles outlined, a grid and a legend.
 
     Within the outline and its number the pixels stay as they are, so that the crack can be judged.
 
     Args:
         picture: Upright RGB picture of any scale.
-        tiles: All of its tiles: `left_px`, `top_px`, `width_px`, `height_px`, `calibrated` (written
-            into cracked tiles where there is room) and `verdict`.
-        threshold: Calibrated threshold, for the legend.
+        tiles: All of its tiles: `left_px`, `top_px`, `width_px`, `height_px`, `refined` (written
+            into cracked tiles where there is room), `threshold` (for the legend) and `verdict`.
     """
     right, bottom = tiles["left_px"] + tiles["width_px"], tiles["top_px"] + tiles["height_px"]
     width, height = int(right.max()), int(bottom.max())
@@ -115,11 +114,11 @@ def draw_overlay(picture: Image.Image, tiles: pd.DataFrame, *, threshold: float)
     for box in boxes[(tiles["verdict"] == NOT_JUDGED).to_numpy()].tolist():
         _cross_out(draw, box)
     cracked = (tiles["verdict"] == "cracked").to_numpy()
-    probabilities = tiles["calibrated"].to_numpy()
+    probabilities = tiles["refined"].to_numpy()
     for place in np.argsort(probabilities, kind="stable"):  # the surest on top
         if cracked[place]:
             _mark(draw, boxes[place].tolist(), f"{probabilities[place]:.2f}")
-    _draw_legend(draw, shown_height, threshold)
+    _draw_legend(draw, shown_height, _name_thresholds(tiles))
     return sheet
 
 
@@ -146,7 +145,14 @@ def _cross_out(draw: ImageDraw.ImageDraw, box: list[int]) -> None:
         draw.line((x1, y2 - 1, x2 - 1, y1), fill=colour, width=width)
 
 
-def _draw_legend(draw: ImageDraw.ImageDraw, top: int, threshold: float) -> None:
+def _name_thresholds(tiles: pd.DataFrame) -> str:
+    """In brackets the thresholds of the tiles that were judged, that of most tiles first."""
+    counts = tiles["threshold"].dropna().value_counts()
+    named = " or ".join(f"{threshold:.3f}" for threshold in counts.index)
+    return f" (from {named})" if named else ""
+
+
+def _draw_legend(draw: ImageDraw.ImageDraw, top: int, thresholds: str) -> None:
     """Draw a marked tile, and what the mark and the lines mean."""
     font = ImageFont.load_default(TEXT_PX)
     sample = [MARGIN_PX, top + MARGIN_PX, MARGIN_PX + SAMPLE_PX, top + MARGIN_PX + SAMPLE_PX]
@@ -154,7 +160,7 @@ def _draw_legend(draw: ImageDraw.ImageDraw, top: int, threshold: float) -> None:
     _mark(draw, sample, "0.87")
     for number, line in enumerate(
         (
-            f"called cracked, with its calibrated probability (from {threshold:.3f})",
+            f"called cracked, with its probability{thresholds}",
             "thin lines alone: called uncracked",
             "crossed out: not judged, as most of it is blank",
         )

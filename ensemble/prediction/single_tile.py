@@ -157,8 +157,11 @@ def draw_look(
     index = torch.tensor([tile.number])
     image, _ = make_batch(tile.tiles, index, image_size_px=size_px, context_px=context_px)
     evidence = class_activation_map(model, config.model.backbone, image)
-    if context_px:
+    around = ""
+    if margin_px := (image.shape[-1] - size_px) // 2:
         evidence = crop_to_tile(evidence, size_px / image.shape[-1])
+        seen = "its neighbours" if tile.tiles.has_neighbours[tile.number] else "its mirror image"
+        around = f"; around the tile it sees {margin_px} px of {seen}"
     convolutions = find_feature_maps(model, image)
     shown = list(convolutions.items())
     if not draws_all and len(shown) > NUM_CONVOLUTIONS:
@@ -167,14 +170,10 @@ def draw_look(
     what = f"its {len(convolutions)} convolutions"
     if len(shown) < len(convolutions):
         what = f"{len(shown)} of {what}, spread over the depth (--all draws every one)"
-    margin_px, around = (image.shape[-1] - size_px) // 2, ""
-    if margin_px:
-        seen = "its neighbours" if tile.tiles.has_neighbours[tile.number] else "its mirror image"
-        around = f" and {margin_px} px of {seen} on each side"
     title = (
         tile.name,
         describe_verdict(tile.probability, member.record.metrics.get("val_threshold")),
-        f"trial {member.trial} of {run_name}, epoch {member.record.epoch}",
-        f"{config.model.backbone} at {size_px} × {size_px} px{around}; {what}",
+        f"trial {member.trial} of {run_name}, epoch {member.record.epoch}{around}",
+        f"{config.model.backbone} at {size_px} × {size_px} px; {what}",
     )
     draw_sheet(path, title, tile.pixels, evidence[0], dict(shown))

@@ -13,6 +13,7 @@ from ensemble.base.errors import InputError
 from ensemble.base.files import make_folder, write_table
 from ensemble.base.progress_bar import progress_bar
 from ensemble.base.wording import plural
+from ensemble.data.grid import UNKNOWN
 from ensemble.data.reading.blank import is_one_colour
 from ensemble.data.reading.decode import UNREADABLE, explain_unreadable
 from ensemble.data.reading.listing import describe_passed_over
@@ -20,6 +21,7 @@ from ensemble.data.reading.pictures import Picture, list_pictures, read_picture
 from ensemble.prediction.overlays import NOT_JUDGED, draw_overlays
 from ensemble.prediction.tiling import CutTiles, lay_grid
 from ensemble.selection.ensemble import Ensemble
+from ensemble.selection.neighbours import Places
 
 LOT_BYTES = 128 * 2**20  # pixels cut at a time: 682 tiles of 256 px
 
@@ -44,9 +46,11 @@ def predict_pictures(
 
     Returns:
         One row a tile: `picture`, `tile`, `left_px`, `top_px`, `width_px`, `height_px`,
-        `trial_<n>` of each member, `ensemble`, `calibrated`, `context` ("neighbours" where members
-        saw what lies around the tile, "tile" where they saw the tile alone) and `verdict`
-        ("cracked", "uncracked", or "not judged" where the tile shows nothing).
+        `trial_<n>` of each member, `ensemble`, `calibrated`, `refined` (by the scores of the tiles
+        around; equal to `calibrated` where there are none or the ensemble has no second stage),
+        `threshold` (lowest refined probability that is called cracked), `context` ("neighbours"
+        where members saw what lies around the tile, "tile" where they saw the tile alone) and
+        `verdict` ("cracked", "uncracked", or "not judged" where the tile shows nothing).
 
     Raises:
         InputError: A path does not exist or is unsafe, no picture can be read, a member is
@@ -166,11 +170,39 @@ def _judge(ensemble: Ensemble, tiles: pd.DataFrame) -> pd.DataFrame:
     """Add the columns of the ensemble and the verdict."""
     scores = tiles[[f"trial_{member.trial}" for member in ensemble.members]].to_numpy()
     mean = ensemble.weigh(scores.T)
-    verdicts = np.where(ensemble.judge(mean), "cracked", "uncracked").astype(object)
-    verdicts[np.isnan(mean)] = NOT_JUDGED
+    calibrated = ensemble.calibrate(mean)
+    refined, thresholds = np.full(len(tiles), np.nan), np.full(len(tiles), np.nan)
+    verdicts = np.full(len(tiles), NOT_JUDGED, dtype=object)
+    shown = ~np.isnan(mean)
+    judged = ensemble.refine(calibrated[shown], _find_places(tiles[shown]))
+    refined[shown], thresholds[shown] = judged.probabilities, judged.thresholds
+    # without a second stage on the mean itself, which calibration may round
+    called = ensemble.judge(mean[shown]) if ensemble.neighbours is None else judged.called
+    verdicts[shown] = np.where(called, "cracked", "uncracked")
     return tiles.drop(columns="context").assign(
         ensemble=mean,
-        calibrated=ensemble.calibrate(mean),
+        calibrated=calibrated,
+        refined=refined,
+        threshold=thresholds,
         context=tiles["context"],
         verdict=verdicts,
+    )
+
+
+def _find_places(tiles: pd.DataFrame) -> Places:
+    """Places of tiles in the grid of their photograph; a picture of one tile has none.
+
+    The last row and column are shifted inward. A tile that shows less than half a tile of its own
+    pixels stands in the place of the one that it overlaps, as a copy: it has the neighbours of that
+    tile, and no tile has it as a neighbour, because the same pixels would count twice.
+    """
+    is_part = (tiles["tile"] != "").to_numpy()
+    rows, columns = (
+        ((tiles[start] + tiles[size] // 2) // tiles[size]).to_numpy()
+        for start, size in (("top_px", "height_px"), ("left_px", "width_px"))
+    )
+    return Places(
+        np.where(is_part, tiles["picture"].to_numpy(dtype=object), ""),
+        np.where(is_part, rows, UNKNOWN),
+        np.where(is_part, columns, UNKNOWN),
     )

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ensemble.base.errors import InputError
 from ensemble.base.files import read_object, write_json
 from ensemble.cli import parse
-from ensemble.data.batches import SplitTiles
+from ensemble.data.batches import SplitTiles, place_tiles
 from ensemble.explanation.activation import draw_heat_bar
 from ensemble.explanation.feature_maps import (
     BAR_PX,
@@ -272,7 +272,7 @@ def test_best_member_is_one_that_kept_its_weights(
 
 def look_at(name: str, member: Member, run: Path = Path("results/one")) -> ScoredTile:
     with ExitStack() as archives:
-        return read_tile(find_picture(name, run, archives), member, TILE)
+        return read_tile(find_picture(name, run, archives), member, run)
 
 
 def test_of_a_photograph_the_likeliest_tile_is_taken() -> None:
@@ -378,7 +378,9 @@ def test_colours_of_the_map_are_explained_where_there_are_any(
 ) -> None:
     """A head of zeros finds no evidence anywhere; one that adds up all channels does."""
     bar = draw_heat_bar(*BAR_PX)
-    tile = ScoredTile(np.full((*TILE, 3), BRIGHT, np.uint8), "tile", 0.5)
+    pixels = np.full((1, *TILE, 3), BRIGHT, np.uint8)
+    tiles = place_tiles(pixels, np.zeros(1), np.zeros(1), torch.device("cpu"))
+    tile = ScoredTile(tiles, 0, "tile", 0.5)
     for weight in (0.0, 1.0):
         model = build_model("small_cnn")
         head = model.get_submodule("classifier.1")

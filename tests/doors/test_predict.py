@@ -224,11 +224,14 @@ def test_every_figure_follows_from_the_members_columns(run: Path):
     for seed in range(8):
         save(noise(*TILE, seed=seed, high=30 + 30 * seed), f"tiles/{seed}.png")
     found = predict(run, "tiles")
-    assert [*found] == [*PLACE, "trial_2", "trial_7", "ensemble", "calibrated", "verdict"]
+    judged = ["ensemble", "calibrated", "refined", "threshold", "context", "verdict"]
+    assert [*found] == [*PLACE, "trial_2", "trial_7", *judged]
     mean = 0.75 * found["trial_2"] + 0.25 * found["trial_7"]
     np.testing.assert_allclose(found["ensemble"], mean, rtol=1e-12)
     odds = (found["ensemble"] / (1 - found["ensemble"])) ** (1 / TEMPERATURE)
     np.testing.assert_allclose(found["calibrated"], odds / (1 + odds), rtol=1e-9)
+    assert found["refined"].tolist() == found["calibrated"].tolist()
+    assert set(found["context"]) == {"tile"}
     expected = np.where(found["ensemble"] >= THRESHOLD, "cracked", "uncracked")
     assert found["verdict"].tolist() == expected.tolist()
     assert set(expected) == {"cracked", "uncracked"}
@@ -406,9 +409,8 @@ def test_the_transparent_frame_of_a_mosaic_is_not_judged(
     found = predict(run, "mosaic.png").set_index("tile")
     left_out = found[found["verdict"] == "not judged"]
     assert left_out.index.tolist() == ["r1-c4", "r2-c4", "r3-c4"]
-    assert set(left_out[["trial_2", "trial_7", "ensemble", "calibrated"]].to_numpy().ravel()) == {
-        ""
-    }
+    figures = ["trial_2", "trial_7", "ensemble", "calibrated", "refined", "threshold", "context"]
+    assert set(left_out[figures].to_numpy().ravel()) == {""}
     assert found.loc["r1-c1", "verdict"] == "uncracked"
     assert found.index[found["verdict"] == "cracked"].tolist() == ["r2-c3"]
     out = capsys.readouterr().out
@@ -446,10 +448,10 @@ def test_the_overlay_outlines_the_bright_tile_and_leaves_all_else_but_the_grid(r
 @pytest.mark.parametrize("size_px", [40, 256])
 def test_mark_grid_and_number_show_on_concrete_of_any_brightness(grey: int, size_px: int):
     boxes = pd.DataFrame(lay_grid((3 * size_px, 2 * size_px), (size_px, size_px)))
-    tiles = boxes.assign(calibrated=0.9, verdict="uncracked")
+    tiles = boxes.assign(refined=0.9, threshold=0.5, verdict="uncracked")
     tiles.loc[4, "verdict"] = "cracked"  # the second of the second row
     picture = Image.new("RGB", (3 * size_px, 2 * size_px), (grey,) * 3)
-    overlay = draw_overlay(picture, tiles, threshold=0.5).convert("L")
+    overlay = draw_overlay(picture, tiles).convert("L")
     change = np.abs(np.asarray(overlay).astype(int)[: 2 * size_px, : 3 * size_px] - grey)
     tile = change[size_px:, size_px : 2 * size_px]
     middle, edge = size_px // 2, max(2, size_px // 20)
@@ -464,15 +466,15 @@ def test_mark_grid_and_number_show_on_concrete_of_any_brightness(grey: int, size
 def test_tiles_too_small_for_a_number_are_marked_without_one():
     for side in (1, 2, 4, 8, 20):
         boxes = pd.DataFrame(lay_grid((6 * side, 6 * side), (side, side)))
-        tiles = boxes.assign(calibrated=0.9, verdict="cracked")
-        overlay = np.asarray(draw_overlay(Image.new("RGB", (6 * side,) * 2), tiles, threshold=0.5))
+        tiles = boxes.assign(refined=0.9, threshold=0.5, verdict="cracked")
+        overlay = np.asarray(draw_overlay(Image.new("RGB", (6 * side,) * 2), tiles))
         assert (overlay[: 6 * side, : 6 * side] == LIGHT).all(axis=2).any()
 
 
 def test_the_legend_shows_the_mark_and_fits_its_strip():
     boxes = pd.DataFrame(lay_grid((64, 32), (32, 32)))
-    tiles = boxes.assign(calibrated=0.9, verdict="uncracked")
-    overlay = np.asarray(draw_overlay(Image.new("RGB", (64, 32)), tiles, threshold=0.5))
+    tiles = boxes.assign(refined=0.9, threshold=0.5, verdict="uncracked")
+    overlay = np.asarray(draw_overlay(Image.new("RGB", (64, 32)), tiles))
     legend = overlay[32:]
     assert (legend == LIGHT).all(axis=2).any()
     assert (legend[:, -4:] == 255).all()
@@ -482,8 +484,8 @@ def test_the_legend_shows_the_mark_and_fits_its_strip():
 @pytest.mark.parametrize(("width", "height"), [(5000, 1000), (1000, 5000), (300, 200)])
 def test_an_overlay_is_at_most_2000_px_long_and_keeps_proportions(width: int, height: int):
     boxes = pd.DataFrame(lay_grid((width, height), (256, 256)))
-    tiles = boxes.assign(calibrated=0.9, verdict="cracked")
-    overlay = draw_overlay(Image.new("RGB", (width, height)), tiles, threshold=0.5)
+    tiles = boxes.assign(refined=0.9, threshold=0.5, verdict="cracked")
+    overlay = draw_overlay(Image.new("RGB", (width, height)), tiles)
     assert max(overlay.size) <= 2000
     painted = np.asarray(overlay)[: overlay.height - LEGEND_PX[1]]
     shown = (painted < 255).any(axis=(0, 2)).sum()
