@@ -17,7 +17,9 @@ from sklearn.metrics import precision_recall_curve
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ensemble.data.synthetic import LOOKS, draw_dataset, turn, value_noise
+from ensemble.data.packing import pack
+from ensemble.data.sources import open_source
+from ensemble.data.synthetic import LOOKS, _draw_cracks, draw_dataset, turn, value_noise
 
 TINY = {"photographs_per_surface": 2, "rows": 2, "columns": 3, "tile_size_px": 64}
 
@@ -120,6 +122,31 @@ def test_tiles_are_numbered_in_reading_order(tmp_path: Path) -> None:
         assert steps[63] < 2 * np.median(steps)
         steps = np.abs(np.diff(np.vstack([top, bottom]), axis=1)).mean(axis=0)
         assert steps[[63, 127]].max() < 2 * np.median(steps)
+
+
+def test_the_grid_of_each_photograph_is_found(default_set: Path, tmp_path: Path) -> None:
+    record = pack(open_source(default_set), under=tmp_path, log=str).record
+    assert (record["grid"]["columns"], record["grid"]["source"]) == (8, "borders")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_cracks_go_on_in_the_next_tile(seed: int) -> None:
+    """Between cracked neighbours a crack mostly goes over the cut."""
+    size = 64
+    darkening, cracked = _draw_cracks(np.random.default_rng(seed), (5, 6), size, 0.28)
+    crossed = []
+    for place in zip(*np.nonzero(cracked), strict=True):
+        for neighbour in ((place[0], place[1] + 1), (place[0] + 1, place[1])):
+            if neighbour[0] < 5 and neighbour[1] < 6 and cracked[neighbour]:
+                one, other = (
+                    darkening[y * size : (y + 1) * size, x * size : (x + 1) * size]
+                    for y, x in (place, neighbour)
+                )
+                is_beside = neighbour[0] == place[0]
+                borders = (one[:, -1], other[:, 0]) if is_beside else (one[-1], other[0])
+                crossed.append(((borders[0] > 0.2) & (borders[1] > 0.2)).any())
+    assert len(crossed) >= 5
+    assert np.mean(crossed) > 0.6
 
 
 def test_share_of_cracked_tiles_is_natural_by_default(default_set: Path) -> None:

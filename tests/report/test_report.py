@@ -423,6 +423,13 @@ def test_data_summary_and_corrected_labels_are_shown(evaluated: Path, tmp_path: 
     assert [row[0] for row in page.rows("table-corrected")] == ["original", "corrected"]
 
 
+@pytest.mark.parametrize("context_px", [0, 32])
+def test_what_is_seen_around_a_tile_is_said(evaluated: Path, tmp_path: Path, context_px: int):
+    text = change(evaluated, tmp_path, run={"context_px": context_px})
+    margin = ", with up to 32 pixels of the photograph around a tile" if context_px else ""
+    assert f"shown to the networks at 128 × 128{margin}." in text
+
+
 def test_bad_input_is_one_line(tmp_path: Path, evaluated: Path):
     with pytest.raises(InputError, match="no run"):
         main(parse("report", ["missing", "--out", str(tmp_path)]))

@@ -140,3 +140,13 @@ def test_a_run_that_goes_on_learns_where_its_tiles_are_packed_today(tiles: Path,
     check_same_run(run, identity_of(elsewhere), elsewhere)
     begin_run(run, identity_of(elsewhere), elsewhere, {}, asked={})
     assert json.loads((run / "run.json").read_text())["pack_folder"] == str(elsewhere.folder)
+
+
+def test_a_run_is_not_continued_with_another_context(tiles: Path, tmp_path: Path) -> None:
+    packed = pack_anew(tiles)
+    run = tmp_path / "run"
+    begin_run(run, identity_of(packed, context_px=0), packed, {}, asked={})
+    said = refusal(run, packed, context_px=4)
+    assert said.startswith(
+        "the run run exists with other context (0, now 4): choose another --name"
+    )

@@ -11,10 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ensemble.data.batches import SplitTiles
+from ensemble.data.batches import SplitTiles, place_tiles
+from ensemble.data.windows import find_neighbours
 from ensemble.run.members import score_tiles
 from ensemble.selection.ensemble import Ensemble
 from ensemble.training.checkpoint import Member
+from ensemble.training.config import TrialConfig
+from ensemble.training.loop import predict_margins
+from ensemble.training.metrics import margins_to_probabilities
 
 
 def make_ensemble(
@@ -66,3 +70,40 @@ def test_networks_are_loaded_once_and_score_as_each_member_by_itself(
     for trial in range(2):
         write_member(tmp_path / str(trial), trial=trial)
     assert np.array_equal(score_tiles(members, tiles), first)
+
+
+def test_members_with_and_without_context_are_averaged_each_with_what_it_sees(
+    tmp_path: Path,
+    write_member: Callable[..., Member],
+    make_trial_config: Callable[..., TrialConfig],
+) -> None:
+    """The first sees a tile and no more, the second its neighbours too unless they are hidden."""
+    members = [
+        write_member(
+            tmp_path / str(trial),
+            trial=trial,
+            config=make_trial_config(data={"context_px": context_px}),
+        )
+        for trial, context_px in enumerate((0, 8))
+    ]
+    row = np.arange(9)
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 16, 16, 3), dtype=np.uint8)
+    around = find_neighbours(row, np.full(9, "one"), *np.divmod(row, 3))
+    tiles = place_tiles(pixels, row, row % 2, torch.device("cpu"), neighbours=around)
+    by_alone = {}
+    for alone in (False, True):
+        scores = [
+            margins_to_probabilities(
+                predict_margins(m.load_model(), tiles, m.record.config.data, alone=alone)
+            )
+            for m in members
+        ]
+        by_alone[alone] = score_tiles(members, tiles, alone=alone)
+        np.testing.assert_allclose(by_alone[alone], scores, atol=1e-6)
+        np.testing.assert_allclose(
+            make_ensemble(0.25, 0.75).weigh(by_alone[alone]),
+            0.25 * scores[0] + 0.75 * scores[1],
+            atol=1e-6,
+        )
+    assert np.array_equal(by_alone[False][0], by_alone[True][0])
+    assert not np.allclose(by_alone[False][1], by_alone[True][1], atol=1e-6)
