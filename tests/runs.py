@@ -160,6 +160,7 @@ def make_choice(digests: dict[int, str], **changes: Any) -> dict[str, Any]:
         "tta": False,
         "val_metrics": {"f1": 0.75},
         "tta_tried": None,
+        "alone": None,
         "neighbours": None,
         "neighbours_note": "not tried",
         "best_single": {key: value for key, value in members[0].items() if key != "weight"},

@@ -4,7 +4,8 @@ All that stands in `metrics.json` is computed from the columns of `predictions.c
 thresholds of `ensemble.json`, so that anybody can compute it again.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -34,7 +35,35 @@ def unit_of(predictions: pd.DataFrame) -> str:
     return "photograph" if (predictions["photograph"] != "").all() else "tile"
 
 
-def compute_figures(predictions: pd.DataFrame, column: str, threshold: float) -> dict[str, Any]:
+class Way(NamedTuple):
+    """One way in which the ensemble judges the test tiles.
+
+    Attributes:
+        name: Name for people.
+        column: Column of its probabilities.
+        threshold: Lowest probability that is called cracked.
+        thresholds: (N,) the same for each tile, where they differ.
+    """
+
+    name: str
+    column: str
+    threshold: float
+    thresholds: np.ndarray | None = None
+
+    def on(self, chosen: np.ndarray) -> "Way":
+        """The way on some of the tiles: (N,) bool."""
+        thresholds = None if self.thresholds is None else self.thresholds[chosen]
+        return self._replace(thresholds=thresholds)
+
+    @property
+    def bounds(self) -> np.ndarray | float:
+        """Thresholds as the figures take them."""
+        return self.threshold if self.thresholds is None else self.thresholds
+
+
+def compute_figures(
+    predictions: pd.DataFrame, column: str, threshold: float, thresholds: np.ndarray | None = None
+) -> dict[str, Any]:
     """All figures of a column of probabilities at a threshold, with 95 % intervals.
 
     `trivial_f1` is the F1 of calling every tile cracked.
@@ -43,14 +72,16 @@ def compute_figures(predictions: pd.DataFrame, column: str, threshold: float) ->
         predictions: `tile`, `photograph`, `label` and `column`.
         column: Name of the column of probabilities.
         threshold: Lowest probability that is called cracked.
+        thresholds: (N,) the same for each tile, where they differ.
     """
     labels, probabilities = predictions["label"].to_numpy(), predictions[column].to_numpy()
-    estimates = intervals(labels, probabilities, photograph_of(predictions), threshold=threshold)
+    bounds = threshold if thresholds is None else thresholds
+    estimates = intervals(labels, probabilities, photograph_of(predictions), threshold=bounds)
     return {
         **{name: _or_none(interval.value) for name, interval in estimates.items()},
         "trivial_f1": trivial_f1(labels),
         "threshold": threshold,
-        "confusion_matrix": confusion_counts(labels, probabilities, threshold),
+        "confusion_matrix": confusion_counts(labels, probabilities, bounds),
         "intervals": {name: _bounds(interval) for name, interval in estimates.items()},
     }
 
@@ -98,12 +129,57 @@ def gain_over(
     predictions: pd.DataFrame, *, threshold: float, single: int, single_threshold: float
 ) -> dict[str, Any]:
     """The ensemble's figures minus those of the best single member, on the same resamples."""
+    return _compare(
+        predictions,
+        Way("ensemble", "ensemble", threshold),
+        Way("best single", f"trial_{single}", single_threshold),
+    )
+
+
+def describe_ways(predictions: pd.DataFrame, ways: Sequence[Way]) -> dict[str, Any]:
+    """The ensemble's figures each way, and what each way gains over the one before it.
+
+    Args:
+        predictions: `tile`, `photograph`, `surface`, `label` and the columns of the ways.
+        ways: Ways to judge, from the least that is seen of a photograph to the most.
+
+    Returns:
+        By name of the way: `same_as`, the way before it if that judges every tile alike; or
+        `figures`, and `gain` over the way before (None of the first), here and by surface in
+        `surfaces`, if there are several.
+    """
+    surface = predictions["surface"]
+    parts = {"": np.ones(len(predictions), dtype=bool)}
+    if surface.nunique() > 1:
+        parts |= {str(name): (surface == name).to_numpy() for name in sorted(surface.unique())}
+    described: dict[str, Any] = {}
+    for way, before in zip(ways, [None, *ways], strict=False):
+        if before is not None and _is_same(predictions, way, before):
+            described[way.name] = {"same_as": before.name}
+            continue
+        found = {}
+        for name, chosen in parts.items():
+            part, here = predictions[chosen], way.on(chosen)
+            gain = None if before is None else _compare(part, here, before.on(chosen))
+            figures = compute_figures(part, here.column, here.threshold, here.thresholds)
+            found[name] = {"figures": figures, "gain": gain}
+        described[way.name] = {**found.pop(""), "surfaces": found}
+    return described
+
+
+def _is_same(predictions: pd.DataFrame, first: Way, second: Way) -> bool:
+    one, other = (predictions[way.column].to_numpy() for way in (first, second))
+    return np.array_equal(one, other) and np.array_equal(first.bounds, second.bounds)
+
+
+def _compare(predictions: pd.DataFrame, first: Way, second: Way) -> dict[str, Any]:
+    """The figures of one way minus those of another, on the same resamples."""
     differences = paired_intervals(
         predictions["label"].to_numpy(),
-        predictions["ensemble"].to_numpy(),
-        predictions[f"trial_{single}"].to_numpy(),
+        predictions[first.column].to_numpy(),
+        predictions[second.column].to_numpy(),
         photograph_of(predictions),
-        thresholds=(threshold, single_threshold),
+        thresholds=(first.bounds, second.bounds),
         metrics=[name for name, metric in METRICS.items() if metric.is_compared],
     )
     return {

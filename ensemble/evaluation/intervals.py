@@ -73,7 +73,10 @@ class PhotographSums:
 
 
 def sum_by_photograph(
-    labels: np.ndarray, probabilities: np.ndarray, photographs: np.ndarray, threshold: float
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    photographs: np.ndarray,
+    threshold: float | np.ndarray,
 ) -> PhotographSums:
     """Sums and counts of each photograph, in the order of sorted ids; ValueError out of range."""
     if not (np.isin(labels, (0, 1)).all() and np.all(np.abs(probabilities - 0.5) <= 0.5)):
@@ -168,7 +171,7 @@ def intervals(
     probabilities: np.ndarray,
     photographs: np.ndarray,
     *,
-    threshold: float,
+    threshold: float | np.ndarray,
     metrics: Iterable[str] = METRICS,
     level: float = 0.95,
     num_resamples: int = 2000,
@@ -176,10 +179,11 @@ def intervals(
 ) -> dict[str, Interval]:
     """Each figure of (N,) labels, probabilities of "cracked" and photographs' ids, by metric.
 
-    `threshold` is taken as given, not as estimated; `level` is the aimed share of intervals that
-    hold the true value. Bounds are NaN where the data say too little about the spread: fewer than
-    ten photographs in the denominator (but for `cracked_photographs_hit`), one class only, a figure
-    at the end of its range (a precision of 1), or more than 1 − `level` of the resamples there.
+    `threshold`, one for all tiles or (N,), is taken as given, not as estimated; `level` is the
+    aimed share of intervals that hold the true value. Bounds are NaN where the data say too little
+    about the spread: fewer than ten photographs in the denominator (but for
+    `cracked_photographs_hit`), one class only, a figure at the end of its range (a precision of 1),
+    or more than 1 − `level` of the resamples there.
     Raises ValueError where labels or probabilities are out of range.
     """
     sums = [sum_by_photograph(labels, probabilities, photographs, threshold)]
@@ -192,7 +196,7 @@ def paired_intervals(
     second: np.ndarray,
     photographs: np.ndarray,
     *,
-    thresholds: tuple[float, float],
+    thresholds: tuple[float | np.ndarray, float | np.ndarray],
     metrics: Iterable[str] = METRICS,
     level: float = 0.95,
     num_resamples: int = 2000,

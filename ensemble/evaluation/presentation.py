@@ -102,6 +102,7 @@ def print_result(metrics: dict[str, Any], names: Mapping[int, str], console: Con
     left_out = list(COLUMNS.values())[len(table.columns) - 3 :]
     if left_out:
         console.print(f"not shown here: {', '.join(left_out)}; all are in metrics.json")
+    console.print(draw_ways(metrics["ways"]))
     choice = metrics["choice"]
     reached = choice["val_metrics"]
     console.print(
@@ -140,6 +141,39 @@ def print_result(metrics: dict[str, Any], names: Mapping[int, str], console: Con
         )
     openings = plural(metrics["num_test_openings"], "time")
     console.print(f"the test split of this run was opened {openings}")
+
+
+def draw_ways(ways: dict[str, Any]) -> Table:
+    """F1 of the ensemble three ways, on all test tiles and on each surface, and the gains."""
+    shown = {name: way for name, way in ways.items() if "same_as" not in way}
+    surfaces = list(next(iter(shown.values()))["surfaces"])
+    table = Table(title="The ensemble three ways, F1", title_justify="left", title_style="bold")
+    for title in ("judged", "all", *map(escape, surfaces)):
+        table.add_column(title, justify="left" if title == "judged" else "right")
+    for name, way in ways.items():
+        if "same_as" in way:
+            table.add_row(name, f"as {way['same_as']}")
+            continue
+        parts = [way, *(way["surfaces"][surface] for surface in surfaces)]
+        cells = [format_number(part["figures"]["f1"]) for part in parts]
+        bounds = way["figures"]["intervals"]["f1"]
+        if bounds["low"] is not None:
+            cells[0] += f" [{bounds['low']:.2f}, {bounds['high']:.2f}]"
+        table.add_row(name, *cells)
+    table.add_section()
+    for name, way in shown.items():
+        if way["gain"] is None:
+            continue
+        parts = [way, *(way["surfaces"][surface] for surface in surfaces)]
+        table.add_row(f"gain {name}", *(_describe_gain(part["gain"]["f1"]) for part in parts))
+    return table
+
+
+def _describe_gain(gain: dict[str, Any]) -> str:
+    if gain["difference"] is None:
+        return format_number(None)
+    bounds = "" if gain["low"] is None else f" [{gain['low']:+.3f}, {gain['high']:+.3f}]"
+    return f"{gain['difference']:+.3f}{bounds}"
 
 
 def choice_sentences(choice: dict[str, Any]) -> list[str]:

@@ -17,10 +17,13 @@ import pandas as pd
 from ensemble.base.files import append_line, make_folder, write_json, write_table
 from ensemble.base.provenance import describe_code_and_machine
 from ensemble.data.batches import SplitTiles, place_split
+from ensemble.data.grid import PLACE
 from ensemble.data.pack import Pack, open_pack
 from ensemble.evaluation.figures import (
+    Way,
     compute_figures,
     coverage_note,
+    describe_ways,
     ensemble_figures,
     gain_over,
     member_figures,
@@ -42,6 +45,7 @@ from ensemble.run.pack import find_pack
 from ensemble.selection.choice import EnsembleRecord, open_chosen
 from ensemble.selection.choose import choose_ensemble
 from ensemble.selection.ensemble import Ensemble, load_ensemble
+from ensemble.selection.neighbours import Places
 from ensemble.training.checkpoint import Member
 from ensemble.training.metrics import check_both_classes
 from ensemble.training.precision import describe_scoring
@@ -88,8 +92,10 @@ def evaluate_run(
         tiles, table = place_split(pack, "test", ensemble.device)
         labels = None if corrected is None else correct_labels(table, corrected)
         predictions = _predict(tiles, table, ensemble, singles)
+        ways = _ways(predictions, ensemble)
         metrics = {
             **_describe_test(predictions, record, singles),
+            "ways": describe_ways(predictions, ways),
             **_describe_data(pack, predictions),
             "precision_note": describe_scoring(
                 {m.trial: m.record.precision for m in [*singles, *ensemble.members]},
@@ -142,11 +148,29 @@ def _predict(
         rows_of_others = score_tiles(others, tiles, tta=ensemble.tta)
         by_folder |= {m.folder: row for m, row in zip(others, rows_of_others, strict=True)}
     mean = ensemble.weigh(scores)
-    return table[ABOUT_A_TILE].assign(
+    alone = ensemble.weigh(ensemble.score(tiles, alone=True)) if ensemble.sees_context else mean
+    calibrated = ensemble.calibrate(mean)
+    return table[[*ABOUT_A_TILE, *PLACE]].assign(
         **{f"trial_{member.trial}": by_folder[member.folder] for member in singles},
+        alone=alone,
         ensemble=mean,
-        calibrated=ensemble.calibrate(mean),
+        calibrated=calibrated,
+        refined=ensemble.refine(calibrated, Places.of(table)).probabilities,
     )
+
+
+def _ways(predictions: pd.DataFrame, ensemble: Ensemble) -> list[Way]:
+    """Each tile alone, with what lies around it, and with the scores of its neighbours."""
+    alone = ensemble.threshold if ensemble.alone is None else ensemble.alone.threshold
+    ways = [
+        Way("tile alone", "alone", alone),
+        Way("with context", "ensemble", ensemble.threshold),
+    ]
+    if ensemble.neighbours is None:
+        return [*ways, Way("with neighbours", "ensemble", ensemble.threshold)]
+    refined = ensemble.refine(predictions["calibrated"].to_numpy(), Places.of(predictions))
+    threshold = ensemble.neighbours.threshold
+    return [*ways, Way("with neighbours", "refined", threshold, refined.thresholds)]
 
 
 def _describe_relabelled(

@@ -61,6 +61,15 @@ class TurnedScore(_Record):
     turned: float = Field(description="Mean over the eight flips and turns of each tile.")
 
 
+class TileAlone(_Record):
+    """How the mean is judged where members see a tile without its neighbours."""
+
+    temperature: float = Field(gt=0, description="Divisor of the weighted mean's logit.")
+    threshold: float = Field(ge=0, le=1, description="Threshold on the weighted mean.")
+    calibrated_threshold: float = Field(ge=0, le=1, description="On the calibrated scale.")
+    val_metrics: dict[str, float] = Field(description="Figures at the threshold.")
+
+
 class EnsembleRecord(_Record):
     """An ensemble, as chosen on the validation split."""
 
@@ -80,6 +89,9 @@ class EnsembleRecord(_Record):
     val_metrics: dict[str, float] = Field(description="Figures at the threshold.")
     before_calibration: Calibration
     after_calibration: Calibration
+    alone: TileAlone | None = Field(
+        description="For tiles that are seen alone; null where no member sees more than the tile."
+    )
     neighbours: NeighbourModel | None = Field(description="Second stage; null where not kept.")
     neighbours_note: str = Field(description="What it gained, or why it is not kept.")
     methods: list[MethodScore] = Field(description="Methods that `auto` compared.")

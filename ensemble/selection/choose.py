@@ -34,7 +34,13 @@ from ensemble.selection.calibration import (
     fit_temperature,
     logit,
 )
-from ensemble.selection.choice import Calibration, EnsembleRecord, JudgedMember, TurnedScore
+from ensemble.selection.choice import (
+    Calibration,
+    EnsembleRecord,
+    JudgedMember,
+    TileAlone,
+    TurnedScore,
+)
 from ensemble.selection.cross_validation import MethodScore, cross_validate
 from ensemble.selection.neighbours import Places, fit_neighbours
 from ensemble.selection.soup import write_soup
@@ -108,16 +114,24 @@ def choose_ensemble(
     finished = open_members(run, split_digest=split_digest, log=log)
     members = _find_candidates(finished, num_val_tiles=len(table), log=log)
     k = check_top_k(top_k, num_candidates=len(members), num_finished=len(finished))
-    ranked, val = rank_members(members), None
-    if method == "soup" or tta:
+    ranked, data = rank_members(members), None
+    if method == "soup" or tta or any(m.record.config.data.context_px for m in members):
         data = open_training_data(find_pack(run), choose_device())
-        val = data.val if tta else None
     if method == "soup":  # where no mixture helps, it is the best member itself
+        assert data is not None
         soup, ingredients = write_soup(ranked, data, run / "soup")
         picked = Picked("soup", [soup], np.ones(1), ingredients)
     else:
         picked = _weigh(members, table, method=method, k=k, rule=rule)
-    fitted = fit_thresholds(run, picked, best_single=ranked[0], table=table, rule=rule, val=val)
+    fitted = fit_thresholds(
+        run,
+        picked,
+        best_single=ranked[0],
+        table=table,
+        rule=rule,
+        val=None if data is None else data.val,
+        tta=tta,
+    )
     return EnsembleRecord.model_validate(
         {
             **fitted,
@@ -215,6 +229,7 @@ def fit_thresholds(
     table: pd.DataFrame,
     rule: str,
     val: SplitTiles | None,
+    tta: bool,
 ) -> dict[str, Any]:
     """Fit temperatures, thresholds and the second stage to validation scores.
 
@@ -224,7 +239,8 @@ def fit_thresholds(
         best_single: The member that is best by itself.
         table: Validation tiles, as `read_validation` returns them.
         rule: Rule of the thresholds.
-        val: Validation tiles to try flips and turns on; None where that was not asked for.
+        val: Validation tiles, for `tta` and where a member sees more than the tile.
+        tta: Whether to try flips and turns.
 
     Returns:
         The fields of an `EnsembleRecord` that this decides.
@@ -235,12 +251,17 @@ def fit_thresholds(
         folder: margins_to_probabilities(member.val_margins()) for folder, member in members.items()
     }
     tried = None
-    if val is not None:
+    if tta and val is not None:
         turned = dict(zip(members, score_tiles([*members.values()], val, tta=True), strict=True))
         tried = TurnedScore(
             plain=_score(picked, scores, labels, rule), turned=_score(picked, turned, labels, rule)
         )
         scores = turned if tried.turned > tried.plain else scores
+    uses_tta = tried is not None and tried.turned > tried.plain
+    alone = None
+    if val is not None and any(m.record.config.data.context_px for m in picked.members):
+        rows_alone = score_tiles(picked.members, val, tta=uses_tta, alone=True)
+        alone = _judge_alone(picked.weights @ rows_alone, labels, rule)
     judged = {
         folder: _judge_member(run, member, labels, scores[folder], rule)
         for folder, member in members.items()
@@ -255,8 +276,9 @@ def fit_thresholds(
         ],
         "best_single": judged[best_single.folder],
         "ingredients": [judged[member.folder] for member in picked.ingredients],
-        "tta": tried is not None and tried.turned > tried.plain,
+        "tta": uses_tta,
         "tta_tried": tried,
+        "alone": alone,
         **_judge_mean(picked.weights @ rows, table, rule),
         "disagreement": pairs["disagreement"].tolist(),
         "error_correlation": [
@@ -282,6 +304,18 @@ def _judge_member(
         temperature=fit_temperature(logit(scores), labels),
         threshold=choice.threshold,
         val_f1=choice.f1,
+    )
+
+
+def _judge_alone(mean: np.ndarray, labels: np.ndarray, rule: str) -> TileAlone:
+    """Temperature and threshold of the mean of scores of tiles without their neighbours."""
+    temperature = fit_temperature(logit(mean), labels)
+    threshold = choose_threshold(labels, mean, rule).threshold
+    return TileAlone(
+        temperature=temperature,
+        threshold=threshold,
+        calibrated_threshold=float(apply_temperature(np.array(threshold), temperature)),
+        val_metrics=threshold_metrics(labels, mean, threshold) | ranking_metrics(labels, mean),
     )
 
 

@@ -16,7 +16,7 @@ from torch import nn
 from ensemble.data.batches import SplitTiles
 from ensemble.run.members import choose_device, read_stored_size, read_tile_size, score_with
 from ensemble.selection.calibration import apply_temperature
-from ensemble.selection.choice import EnsembleRecord, open_choice, open_chosen
+from ensemble.selection.choice import EnsembleRecord, TileAlone, open_choice, open_chosen
 from ensemble.selection.neighbours import NeighbourModel, Places, Refined
 from ensemble.training.checkpoint import Member
 from ensemble.training.precision import describe_scoring
@@ -35,6 +35,8 @@ class Ensemble:
         device: Device that tiles are scored on.
         temperature: Divisor of the mean's logit, which calibrates it.
         tta: Whether a score is the mean over the eight flips and quarter turns of a tile.
+        alone: Temperature and threshold for tiles that are seen without their neighbours; None
+            where no member sees more than the tile.
         neighbours: Second stage, which reads the scores around a tile; None where not kept.
     """
 
@@ -46,6 +48,7 @@ class Ensemble:
     device: torch.device
     temperature: float = 1.0
     tta: bool = False
+    alone: TileAlone | None = None
     neighbours: NeighbourModel | None = None
 
     @cached_property
@@ -57,14 +60,20 @@ class Ensemble:
         """
         return [member.load_model().to(self.device) for member in self.members]
 
-    def score(self, tiles: SplitTiles) -> np.ndarray:
+    def score(self, tiles: SplitTiles, *, alone: bool = False) -> np.ndarray:
         """Each member's probability of a crack in each tile: (M, N) float64.
 
         Args:
             tiles: N tiles on `device`.
+            alone: Whether each tile is seen without its neighbours.
         """
         scored = zip(self.members, self.models, strict=True)
-        return np.stack([score_with(*each, tiles, tta=self.tta) for each in scored])
+        return np.stack([score_with(*each, tiles, tta=self.tta, alone=alone) for each in scored])
+
+    @property
+    def sees_context(self) -> bool:
+        """Whether any member sees more than the tile itself."""
+        return any(member.record.config.data.context_px > 0 for member in self.members)
 
     def weigh(self, scores: np.ndarray) -> np.ndarray:
         """The weighted mean of the members' probabilities: (M, N) → (N,).
@@ -74,15 +83,33 @@ class Ensemble:
         """
         return self.weights @ scores
 
-    def calibrate(self, probabilities: np.ndarray) -> np.ndarray:
-        """Mean probabilities on the calibrated scale: (N,) → (N,)."""
-        return apply_temperature(probabilities, self.temperature)
+    def calibrate(
+        self, probabilities: np.ndarray, *, lone: np.ndarray | bool = False
+    ) -> np.ndarray:
+        """Mean probabilities on the calibrated scale: (N,) → (N,).
 
-    def judge(self, probabilities: np.ndarray) -> np.ndarray:
-        """Whether tiles with these mean probabilities are called cracked: (N,) → (N,) bool."""
-        return probabilities >= self.threshold
+        Args:
+            probabilities: (N,) mean probabilities.
+            lone: Whether each tile was seen without any neighbour: (N,), or one for all.
+        """
+        calibrated = apply_temperature(probabilities, self.temperature)
+        if self.alone is None:
+            return calibrated
+        return np.where(lone, apply_temperature(probabilities, self.alone.temperature), calibrated)
 
-    def refine(self, calibrated: np.ndarray, places: Places) -> Refined:
+    def judge(self, probabilities: np.ndarray, *, lone: np.ndarray | bool = False) -> np.ndarray:
+        """Whether tiles with these mean probabilities are called cracked: (N,) → (N,) bool.
+
+        Args:
+            probabilities: (N,) mean probabilities.
+            lone: Whether each tile was seen without any neighbour: (N,), or one for all.
+        """
+        threshold = self.threshold if self.alone is None else self.alone.threshold
+        return probabilities >= np.where(lone, threshold, self.threshold)
+
+    def refine(
+        self, calibrated: np.ndarray, places: Places, *, lone: np.ndarray | bool = False
+    ) -> Refined:
         """Refine each tile's score by those of the tiles around it; (N,) scores and their places.
 
         Without a second stage, and for a tile without a neighbour, it is the calibrated score
@@ -91,12 +118,13 @@ class Ensemble:
         Args:
             calibrated: (N,) calibrated probabilities of whole photographs, as far as there are.
             places: Places of the N tiles.
+            lone: Whether each tile was seen without any neighbour: (N,), or one for all.
         """
+        alone = self.calibrated_threshold if self.alone is None else self.alone.calibrated_threshold
+        thresholds = np.where(lone, alone, np.full(len(calibrated), self.calibrated_threshold))
         if self.neighbours is None:
-            return Refined(calibrated, np.full(len(calibrated), self.calibrated_threshold))
-        return self.neighbours.refine(
-            calibrated, places, calibrated_threshold=self.calibrated_threshold
-        )
+            return Refined(calibrated, thresholds)
+        return self.neighbours.refine(calibrated, places, calibrated_threshold=thresholds)
 
     @property
     def calibrated_threshold(self) -> float:
@@ -136,5 +164,6 @@ def load_ensemble(
         device=device or choose_device(),
         temperature=record.temperature,
         tta=record.tta,
+        alone=record.alone,
         neighbours=record.neighbours,
     )

@@ -130,14 +130,15 @@ class NeighbourModel(BaseModel):
         return coefficients
 
     def refine(
-        self, calibrated: np.ndarray, places: Places, *, calibrated_threshold: float
+        self, calibrated: np.ndarray, places: Places, *, calibrated_threshold: np.ndarray | float
     ) -> Refined:
         """Refine the score of every tile that has a neighbour.
 
         Args:
             calibrated: (N,) calibrated scores of whole photographs, as far as they were judged.
             places: Places of the N tiles.
-            calibrated_threshold: The ensemble's threshold, for tiles without a neighbour.
+            calibrated_threshold: The ensemble's threshold, (N,) or one for all, for tiles without
+                a neighbour.
         """
         has, figures = read_surroundings(calibrated, places)
         weights = np.array([self.coefficients[name] for name in FIGURES])

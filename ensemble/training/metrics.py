@@ -173,7 +173,7 @@ def best_threshold(
 
 
 def confusion_counts(
-    labels: np.ndarray, probabilities: np.ndarray, threshold: float
+    labels: np.ndarray, probabilities: np.ndarray, threshold: float | np.ndarray
 ) -> dict[str, int]:
     """Tiles by label and verdict: `true_positive`, `false_positive`, `false_negative`, …"""
     cracked, called = labels == 1, probabilities >= threshold

@@ -96,6 +96,7 @@ def write_choice(run: Path, members: list[Member]) -> None:
         calibrated_threshold=float(apply_temperature(np.array(THRESHOLD), TEMPERATURE)),
         tta=False,
         tta_tried=None,
+        alone=None,
         neighbours=None,
         neighbours_note="not tried",
         val_metrics={"f1": 0.75},

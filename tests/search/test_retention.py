@@ -114,6 +114,7 @@ def name_ensemble(run: Path, trials: Sequence[int]) -> None:
         calibrated_threshold=0.5,
         tta=False,
         tta_tried=None,
+        alone=None,
         neighbours=None,
         neighbours_note="not tried",
         val_metrics={"f1": 0.75},

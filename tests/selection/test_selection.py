@@ -394,7 +394,9 @@ def test_where_tiles_are_turned_every_threshold_is_one_of_turned_scores(
     best, other = (members[i] for i in order[:2])
     picked = Picked("mean", [best, other], np.array([0.5, 0.5]))
     table = make_table(labels)
-    found = fit_thresholds(tmp_path, picked, best_single=best, table=table, rule=rule, val=tiles)
+    found = fit_thresholds(
+        tmp_path, picked, best_single=best, table=table, rule=rule, val=tiles, tta=True
+    )
     assert found["tta"]
     rows = turned[order[:2]]
     for chosen, row in zip(found["members"], rows, strict=True):
@@ -407,6 +409,7 @@ def test_where_tiles_are_turned_every_threshold_is_one_of_turned_scores(
         table=table,
         rule=rule,
         val=tiles,
+        tta=True,
     )
     assert alone["threshold"] == alone["best_single"].threshold
     assert alone["members"][0] == {**alone["best_single"].model_dump(), "weight": 1.0}
