@@ -10,8 +10,10 @@ import pandas as pd
 from PIL import Image
 
 from ensemble.evaluation.figures import (
+    Way,
     compute_figures,
     coverage_note,
+    describe_ways,
     ensemble_figures,
     gain_over,
     surface_figures,
@@ -196,9 +198,11 @@ def make_evaluated(run: Path) -> dict[str, Any]:
             **{f"trial_{trial}": row for trial, row in scores.items()},
             "ensemble": mean,
             "calibrated": apply_temperature(mean, 0.8),
+            "refined": np.clip(apply_temperature(mean, 0.8) + 0.05 * labels, 0, 1),
         }
     )
-    predictions.loc[0, ["ensemble", "calibrated", "trial_2", "trial_0"]] = 0.001
+    predictions.loc[0, ["ensemble", "calibrated", "refined", "trial_2", "trial_0"]] = 0.001
+    predictions["alone"] = predictions["ensemble"]
     choice = make_choice(
         {trial: f"sha{trial}" for trial in MEMBERS},
         method="greedy",
@@ -220,6 +224,14 @@ def make_evaluated(run: Path) -> dict[str, Any]:
         "surfaces": surface_figures(predictions, 0.45),
         "gain_over_best_single": gain_over(
             predictions, threshold=0.45, single=2, single_threshold=0.5
+        ),
+        "ways": describe_ways(
+            predictions,
+            [
+                Way("tile alone", "alone", 0.45),
+                Way("with context", "ensemble", 0.45),
+                Way("with neighbours", "refined", 0.45),
+            ],
         ),
         "choice": choice,
         "num_test_tiles": 80,

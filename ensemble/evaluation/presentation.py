@@ -102,7 +102,7 @@ def print_result(metrics: dict[str, Any], names: Mapping[int, str], console: Con
     left_out = list(COLUMNS.values())[len(table.columns) - 3 :]
     if left_out:
         console.print(f"not shown here: {', '.join(left_out)}; all are in metrics.json")
-    console.print(draw_ways(metrics["ways"]))
+    print_widest((draw_ways(metrics["ways"], bounds=each) for each in (True, False)), console)
     choice = metrics["choice"]
     reached = choice["val_metrics"]
     console.print(
@@ -143,10 +143,16 @@ def print_result(metrics: dict[str, Any], names: Mapping[int, str], console: Con
     console.print(f"the test split of this run was opened {openings}")
 
 
-def draw_ways(ways: dict[str, Any]) -> Table:
-    """F1 of the ensemble three ways, on all test tiles and on each surface, and the gains."""
+def draw_ways(ways: dict[str, Any], *, bounds: bool) -> Table:
+    """F1 of the ensemble three ways, on all test tiles and on each surface, and the gains.
+
+    Args:
+        ways: What `describe_ways` returned.
+        bounds: Whether surfaces have intervals, as all tiles have.
+    """
     shown = {name: way for name, way in ways.items() if "same_as" not in way}
     surfaces = list(next(iter(shown.values()))["surfaces"])
+    has_bounds = [True, *[bounds] * len(surfaces)]
     table = Table(title="The ensemble three ways, F1", title_justify="left", title_style="bold")
     for title in ("judged", "all", *map(escape, surfaces)):
         table.add_column(title, justify="left" if title == "judged" else "right")
@@ -155,25 +161,38 @@ def draw_ways(ways: dict[str, Any]) -> Table:
             table.add_row(name, f"as {way['same_as']}")
             continue
         parts = [way, *(way["surfaces"][surface] for surface in surfaces)]
-        cells = [format_number(part["figures"]["f1"]) for part in parts]
-        bounds = way["figures"]["intervals"]["f1"]
-        if bounds["low"] is not None:
-            cells[0] += f" [{bounds['low']:.2f}, {bounds['high']:.2f}]"
-        table.add_row(name, *cells)
+        table.add_row(
+            name,
+            *(
+                _describe_f1(
+                    part["figures"]["f1"], part["figures"]["intervals"]["f1"], ".2f", shown
+                )
+                for part, shown in zip(parts, has_bounds, strict=True)
+            ),
+        )
     table.add_section()
     for name, way in shown.items():
         if way["gain"] is None:
             continue
         parts = [way, *(way["surfaces"][surface] for surface in surfaces)]
-        table.add_row(f"gain {name}", *(_describe_gain(part["gain"]["f1"]) for part in parts))
+        gains = [part["gain"]["f1"] for part in parts]
+        table.add_row(
+            f"gain {name}",
+            *(
+                _describe_f1(gain["difference"], gain, "+.3f", shown)
+                for gain, shown in zip(gains, has_bounds, strict=True)
+            ),
+        )
     return table
 
 
-def _describe_gain(gain: dict[str, Any]) -> str:
-    if gain["difference"] is None:
+def _describe_f1(value: float | None, bounds: dict[str, Any], style: str, shown: bool) -> str:
+    if value is None:
         return format_number(None)
-    bounds = "" if gain["low"] is None else f" [{gain['low']:+.3f}, {gain['high']:+.3f}]"
-    return f"{gain['difference']:+.3f}{bounds}"
+    said = f"{value:{'+.3f' if '+' in style else '.3f'}}"
+    if not shown or bounds["low"] is None:
+        return said
+    return f"{said} [{bounds['low']:{style}}, {bounds['high']:{style}}]"
 
 
 def choice_sentences(choice: dict[str, Any]) -> list[str]:
@@ -185,6 +204,7 @@ def choice_sentences(choice: dict[str, Any]) -> list[str]:
             f"flips and turns are {'' if choice['tta'] else 'not '}used: validation {name} is "
             f"{turned} with them and {plain} without"
         )
+    sentences.append(f"neighbours' scores: {choice['neighbours_note']}")
     for score in choice["methods"]:
         sentences.append(
             f"cross-validation of {score['method']}: {name} {score['inner_score']:.3f} on the "

@@ -112,12 +112,29 @@ class _Gain(_Bounds):
     verdict: str
 
 
+class _WayFigures(_Figures):
+    may_be_undefined = True
+
+
+class _WayPart(_Part):
+    figures: _WayFigures
+    gain: dict[str, _Gain] | None
+
+
+class _Way(_Part):
+    same_as: str | None = None
+    figures: _WayFigures | None = None
+    gain: dict[str, _Gain] | None = None
+    surfaces: dict[str, _WayPart] = {}
+
+
 class _Metrics(_Part):
     ensemble: _Ensemble
     members: list[_Member] = Field(min_length=1)
     best_single: _Member
     surfaces: dict[str, _Surface]
     gain_over_best_single: dict[str, _Gain]
+    ways: dict[str, _Way]
     choice: EnsembleRecord
     num_test_tiles: int
     num_test_photographs: int | None

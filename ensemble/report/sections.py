@@ -223,6 +223,7 @@ def result_section(run: Run) -> dict[str, Any] | None:
         "columns": {name: metric.title for name, metric in METRICS.items()},
         "rows": [*rows, ("every tile called cracked", trivial_figures(metrics["ensemble"]))],
         "surfaces": metrics["surfaces"],
+        "ways": metrics["ways"],
         "gain": {
             name: row
             for name, row in metrics["gain_over_best_single"].items()

@@ -29,6 +29,21 @@ def figures(trial: int | None = None, f1: float = 0.875, **changes: Any) -> dict
     return found | changes
 
 
+def ways(surfaces: tuple[str, ...] = ("D", "W")) -> dict[str, Any]:
+    """Context gains on all tiles and on each surface, and neighbours' scores are not used."""
+    gain = {"f1": {"difference": 0.021, "low": -0.001, "high": 0.043, "verdict": "better"}}
+
+    def way(f1: float, gain: dict[str, Any] | None) -> dict[str, Any]:
+        parts = {name: {"figures": figures(f1=f1), "gain": gain} for name in surfaces}
+        return {"figures": figures(f1=f1), "gain": gain, "surfaces": parts}
+
+    return {
+        "tile alone": way(0.854, None),
+        "with context": way(0.875, gain),
+        "with neighbours": {"same_as": "with context"},
+    }
+
+
 def metrics(*members: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return {
         "ensemble": figures(),
@@ -47,7 +62,9 @@ def metrics(*members: dict[str, Any], **changes: Any) -> dict[str, Any]:
             "tta": False,
             "tta_tried": None,
             "methods": [],
+            "neighbours_note": "the grid of the photographs is not known",
         },
+        "ways": ways(),
         "num_test_tiles": 180,
         "num_test_photographs": 6,
         "intervals": "6 photographs are too few for intervals to be trusted",
@@ -96,7 +113,7 @@ def test_a_trial_without_a_name_is_called_by_its_number():
 
 
 def test_an_ensemble_that_is_its_only_member_has_one_row():
-    said = printed(metrics(figures(0)))
+    said = printed(metrics(figures(0))).partition("The ensemble three ways")[0]
     assert said.count("│ ") == 2 * (1 + len(COLUMNS) + 2)  # its row, and that of every tile cracked
     assert "base (trial 0, mobilenet_v3_small, the only member)" in said
     assert "F1 minus" not in said
@@ -174,3 +191,16 @@ def test_a_surface_on_which_calling_every_tile_cracked_is_as_good_is_named_first
         "By F1 the ensemble is no better than calling every tile cracked on surface W "
         "(0.250 against 0.375)."
     )
+
+
+@pytest.mark.parametrize("width", [80, 240])
+def test_the_ensemble_is_shown_three_ways_with_what_each_gains(width):
+    said = printed(metrics(figures(0), figures(3)), width)
+    table = said[said.index("three ways") :].splitlines()
+    rows = {row.split("│")[1].strip(): row for row in table if row.startswith("│")}
+    assert list(rows) == ["tile alone", "with context", "with neighbours", "gain with context"]
+    assert "0.854 [0.34, 0.99]" in rows["tile alone"]
+    assert "as with context" in rows["with neighbours"]
+    assert rows["gain with context"].count("+0.021") == 3  # on all tiles, D and W
+    assert rows["gain with context"].count("[-0.001, +0.043]") == (1 if width == 80 else 3)
+    assert "neighbours' scores: the grid of the photographs is not known" in said
