@@ -92,10 +92,9 @@ def evaluate_run(
         tiles, table = place_split(pack, "test", ensemble.device)
         labels = None if corrected is None else correct_labels(table, corrected)
         predictions = _predict(tiles, table, ensemble, singles)
-        ways = _ways(predictions, ensemble)
         metrics = {
             **_describe_test(predictions, record, singles),
-            "ways": describe_ways(predictions, ways),
+            "ways": describe_ways(predictions, _ways(predictions, ensemble)),
             **_describe_data(pack, predictions),
             "precision_note": describe_scoring(
                 {m.trial: m.record.precision for m in [*singles, *ensemble.members]},

@@ -123,14 +123,9 @@ def choose_ensemble(
         picked = Picked("soup", [soup], np.ones(1), ingredients)
     else:
         picked = _weigh(members, table, method=method, k=k, rule=rule)
+    val = None if data is None else data.val
     fitted = fit_thresholds(
-        run,
-        picked,
-        best_single=ranked[0],
-        table=table,
-        rule=rule,
-        val=None if data is None else data.val,
-        tta=tta,
+        run, picked, best_single=ranked[0], table=table, rule=rule, val=val, tta=tta
     )
     return EnsembleRecord.model_validate(
         {
@@ -247,9 +242,7 @@ def fit_thresholds(
     """
     labels = table["label"].to_numpy()
     members = {m.folder: m for m in [*picked.members, *picked.ingredients, best_single]}
-    scores: Scores = {
-        folder: margins_to_probabilities(member.val_margins()) for folder, member in members.items()
-    }
+    scores: Scores = {f: margins_to_probabilities(m.val_margins()) for f, m in members.items()}
     tried = None
     if tta and val is not None:
         turned = dict(zip(members, score_tiles([*members.values()], val, tta=True), strict=True))
@@ -258,10 +251,6 @@ def fit_thresholds(
         )
         scores = turned if tried.turned > tried.plain else scores
     uses_tta = tried is not None and tried.turned > tried.plain
-    alone = None
-    if val is not None and any(m.record.config.data.context_px for m in picked.members):
-        rows_alone = score_tiles(picked.members, val, tta=uses_tta, alone=True)
-        alone = _judge_alone(picked.weights @ rows_alone, labels, rule)
     judged = {
         folder: _judge_member(run, member, labels, scores[folder], rule)
         for folder, member in members.items()
@@ -278,7 +267,7 @@ def fit_thresholds(
         "ingredients": [judged[member.folder] for member in picked.ingredients],
         "tta": uses_tta,
         "tta_tried": tried,
-        "alone": alone,
+        "alone": None if val is None else _judge_alone(picked, val, labels, rule, tta=uses_tta),
         **_judge_mean(picked.weights @ rows, table, rule),
         "disagreement": pairs["disagreement"].tolist(),
         "error_correlation": [
@@ -307,8 +296,13 @@ def _judge_member(
     )
 
 
-def _judge_alone(mean: np.ndarray, labels: np.ndarray, rule: str) -> TileAlone:
-    """Temperature and threshold of the mean of scores of tiles without their neighbours."""
+def _judge_alone(
+    picked: Picked, val: SplitTiles, labels: np.ndarray, rule: str, *, tta: bool
+) -> TileAlone | None:
+    """How tiles without their neighbours are judged; None where no member sees more than a tile."""
+    if not any(member.record.config.data.context_px for member in picked.members):
+        return None
+    mean = picked.weights @ score_tiles(picked.members, val, tta=tta, alone=True)
     temperature = fit_temperature(logit(mean), labels)
     threshold = choose_threshold(labels, mean, rule).threshold
     return TileAlone(
