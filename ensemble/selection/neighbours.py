@@ -154,8 +154,9 @@ class NeighbourFit:
 
     Attributes:
         model: The stage, fitted on all photographs; None where it does not help.
-        scores: (N,) cross-fitted: each photograph's by a stage that did not see it; calibrated
-            ones where a tile has no neighbour or nothing could be tried.
+        scores: (N,) cross-fitted, also where the stage does not help: each photograph's by a stage
+            that did not see it; calibrated ones where a tile has no neighbour or nothing could be
+            tried.
         note: What it gained, or why there is none: a sentence without its full stop.
     """
 
@@ -253,12 +254,12 @@ def fit_neighbours(
         known, refined, _cross_fit(figures[:, :1], known, folds), own, photographs, rule=asked
     )
     note = _describe_gain(gain, rule)
-    if not gain.helps:
-        return NeighbourFit(None, calibrated, note)
-    coefficients, intercept = _regress(figures, known)
-    threshold = choose_threshold(known, refined, asked).threshold
     scores = np.array(calibrated, dtype=np.float64)
     scores[has] = refined
+    if not gain.helps:
+        return NeighbourFit(None, scores, note)
+    coefficients, intercept = _regress(figures, known)
+    threshold = choose_threshold(known, refined, asked).threshold
     thresholds = np.where(has, threshold, calibrated_threshold)
     model = NeighbourModel(
         intercept=intercept,
