@@ -30,6 +30,7 @@ from bench import (
     searches,
     selection,
     training,
+    windows,
 )
 from bench.plan import ROOT, Plan
 from bench.report import Report
@@ -42,8 +43,8 @@ from ensemble.data.prepare import is_synthetic, prepare_data
 from ensemble.data.reading.listing import Reader
 from ensemble.data.sources import open_source
 
-PARTS = ("commands", "training", "choices", "packing", "selection", "searcher", "memory", "gpu",
-         "accuracy", "growth", "search")  # fmt: skip
+PARTS = ("commands", "training", "choices", "packing", "windows", "selection", "searcher", "memory",
+         "gpu", "accuracy", "growth", "search")  # fmt: skip
 
 
 def main() -> None:
@@ -136,7 +137,9 @@ def _measure(plan: Plan, parts: Sequence[str], options: argparse.Namespace) -> I
     if "choices" in parts:
         yield from floor.measure(plan)
     if "packing" in parts:
-        yield from packing.measure(everything, plan.scratch)
+        yield from packing.measure(everything, plan.scratch, plan.image_size_px)
+    if "windows" in parts:
+        yield from windows.measure(plan)
     if "selection" in parts:
         yield from selection.measure(
             **({"num_members": 20, "num_tiles": 1000} if plan.small else {})

@@ -16,7 +16,7 @@ PART = "packing"
 ROUNDS = 2
 
 
-def measure(source: Path, scratch: Path) -> list[Row]:
+def measure(source: Path, scratch: Path, side_px: int) -> list[Row]:
     """Tiles a second of `pack`, and of its decoder alone, in turns; the best of each.
 
     The decoder has the files in memory and as many threads as the pack has, a core each; from
@@ -25,27 +25,31 @@ def measure(source: Path, scratch: Path) -> list[Row]:
     Args:
         source: A folder or .zip of tiles that can all be read.
         scratch: A folder on the disk that packs are written to.
+        side_px: Side at which a smaller pack stores its tiles.
     """
     opened = open_source(source)
     num_tiles = len(opened.tiles)
-    decoding, packing = [], []
+    decoding, packing, reducing = [], [], []
     for _ in range(ROUNDS):
         decoding.append(_time_decoder(opened))
         packing.append(_time_packing(opened, scratch))
+        reducing.append(_time_packing(opened, scratch, side_px=side_px))
     alone, whole = num_tiles / min(decoding), num_tiles / min(packing)
     return [
         Row(PART, "decoder alone, files in memory, a thread a core", alone, "tiles/s"),
         Row(PART, "packing", whole, "tiles/s"),
         Row(PART, "packing, tiles/s ÷ what the decoder alone does on all cores", whole / alone,
             "ratio", ">= 0.85"),
+        Row(PART, f"packing reduced to {side_px} px ÷ packing at full size",
+            min(packing) / min(reducing), "ratio", ">= 0.95"),
     ]  # fmt: skip
 
 
-def _time_packing(source: Source, scratch: Path) -> float:
+def _time_packing(source: Source, scratch: Path, side_px: int | None = None) -> float:
     """Seconds for a fresh pack, which is gone afterwards."""
     with tempfile.TemporaryDirectory(dir=scratch) as under:
         started = time.perf_counter()
-        pack(source, under=Path(under))
+        pack(source, under=Path(under), side_px=side_px)
         return time.perf_counter() - started
 
 

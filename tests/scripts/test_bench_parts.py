@@ -9,12 +9,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from ensemble.cli import COMMANDS
+from ensemble.data.batches import make_batch
 from ensemble.data.packing import pack
 from ensemble.data.sources import open_source
 from ensemble.data.synthetic import draw_dataset
+from ensemble.training.member import open_training_data
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
@@ -56,12 +59,42 @@ def test_help_of_every_command_is_measured_beside_a_bare_python(bench):
 
 
 def test_packing_is_compared_with_its_decoder_and_leaves_nothing(bench, tiles, tmp_path):
-    rows = bench("packing").measure(tiles, tmp_path)
+    rows = bench("packing").measure(tiles, tmp_path, side_px=16)
     found = check(rows, "packing")
-    alone, whole, ratio = rows
+    alone, whole, ratio, reduced = rows
     assert ratio.value == pytest.approx(whole.value / alone.value)
     assert found["packing, tiles/s ÷ what the decoder alone does on all cores"].target == ">= 0.85"
+    assert reduced.what == "packing reduced to 16 px ÷ packing at full size"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_windows_are_compared_with_whole_tiles_that_give_the_same_batch(
+    bench, tiles, pack_folder, tmp_path
+):
+    plan = bench("plan").Plan(
+        scratch=tmp_path,
+        pack_folder=pack_folder,
+        source=tiles,
+        backbone="small_cnn",
+        weights=None,
+        image_size_px=16,
+        batch_size=8,
+        trials=1,
+        epochs=1,
+        slots=1,
+        rounds=1,
+        small=True,
+    )
+    windows = bench("windows")
+    found = check(windows.measure(plan), "windows")
+    assert [row.target for row in found.values()] == ["", ">= 0.95", ">= 0.95", "", "", ""]
+    assert "batches with a margin of 8 px of the photograph" in list(found)[3]
+    train = open_training_data(pack_folder, torch.device("cpu")).train
+    index = torch.arange(8)
+    plain = windows.gather_and_reduce(train, index, image_size_px=16)
+    batch = make_batch(train, index, image_size_px=16)
+    assert torch.equal(plain[1], batch[1])
+    assert torch.allclose(plain[0], batch[0], atol=1e-5)
 
 
 def test_selection_has_a_target_for_one_bag_and_reports_all(bench):
