@@ -27,8 +27,8 @@ PLACE = ["row_in_photograph", "column_in_photograph"]
 UNKNOWN = -1
 WHOLE_NUMBER = re.compile(r"\d{1,6}", re.ASCII)
 LEAST_PAIRS = 20  # of tiles, before the mean difference of their borders counts
-LEAST_RATIO = 1.3  # to the next best width, over all photographs; SDNET2018 has 3.6
-LEAST_RATIO_IN_ONE = 1.05  # in every photograph; SDNET2018 has 1.9, and 1.1 at half the size
+LEAST_RATIO = 1.5  # to the next best width, over all photographs; SDNET2018 has 2.6
+LEAST_RATIO_IN_ONE = 1.05  # in every photograph; SDNET2018 has 1.8, and 1.1 at half the size
 LEAST_CONTRAST = 2.0  # in grey levels, without which a photograph is blank
 MOST_TILES = 2000  # of one photograph that are compared
 
@@ -127,7 +127,10 @@ def find_grid(tiles: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any]]:
 
 
 def _without_grid(tiles: pd.DataFrame, why: str) -> tuple[pd.DataFrame, dict[str, Any]]:
-    sentence = f"the grid of the photographs is not known: {why}"
+    sentence = (
+        f"the grid of the photographs is not known: {why}; state rows and columns with "
+        "--photograph-pattern or --photographs if you know them"
+    )
     tiles = tiles.assign(**dict.fromkeys(PLACE, np.int64(UNKNOWN)))
     return tiles, {"columns": None, "source": None, "sentence": sentence}
 
@@ -251,7 +254,7 @@ def _find_columns(photographs: list[_Photograph]) -> tuple[int | None, str]:
         f"the next best width ({second})"
     )
     if means[second] < LEAST_RATIO * means[best]:
-        return None, f"at {best} columns {figures}, which tells nothing"
+        return None, f"at {best} columns {figures}, too small a difference to tell"
     against = _find_one_against(sums, contrast, best)
     if against is not None:
         return (
