@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,9 @@ from hypothesis.extra.numpy import arrays
 from ensemble.data.batches import SplitTiles, place_tiles
 from ensemble.data.windows import find_neighbours
 from ensemble.run.members import score_tiles
+from ensemble.selection.choice import TileAlone
 from ensemble.selection.ensemble import Ensemble
+from ensemble.selection.neighbours import Places
 from ensemble.training.checkpoint import Member
 from ensemble.training.config import TrialConfig
 from ensemble.training.loop import predict_margins
@@ -28,7 +31,13 @@ def make_ensemble(
     members: Sequence[Member] = (),
 ) -> Ensemble:
     return Ensemble(
-        members, np.array(weights), threshold, (16, 16), torch.device("cpu"), temperature
+        members=members,
+        weights=np.array(weights),
+        threshold=threshold,
+        tile_size_px=(16, 16),
+        stored_size_px=(16, 16),
+        device=torch.device("cpu"),
+        temperature=temperature,
     )
 
 
@@ -107,3 +116,24 @@ def test_members_with_and_without_context_are_averaged_each_with_what_it_sees(
         )
     assert np.array_equal(by_alone[False][0], by_alone[True][0])
     assert not np.allclose(by_alone[False][1], by_alone[True][1], atol=1e-6)
+
+
+def test_a_lone_tile_has_a_temperature_and_a_threshold_of_its_own() -> None:
+    alone = TileAlone(temperature=1.0, threshold=0.7, calibrated_threshold=0.7, val_metrics={})
+    ensemble = replace(make_ensemble(1.0, threshold=0.4, temperature=2.0), alone=alone)
+    probabilities, lone = np.array([0.5, 0.5, 0.8]), np.array([False, True, True])
+    assert ensemble.judge(probabilities, lone=lone).tolist() == [True, False, True]
+    calibrated = ensemble.calibrate(probabilities, lone=lone)
+    assert calibrated[1:].tolist() == pytest.approx([0.5, 0.8])
+    places = Places(np.array(["", "", ""]), *np.full((2, 3), -1))
+    refined = ensemble.refine(calibrated, places, lone=lone)
+    assert np.array_equal(refined.probabilities, calibrated)
+    assert refined.called.tolist() == [True, False, True]
+
+
+def test_without_context_a_lone_tile_is_judged_as_any_other() -> None:
+    ensemble = make_ensemble(1.0, threshold=0.4)
+    probabilities = np.array([0.3, 0.4])
+    assert ensemble.judge(probabilities, lone=True).tolist() == [False, True]
+    usual = ensemble.calibrate(probabilities)
+    assert np.array_equal(ensemble.calibrate(probabilities, lone=True), usual)

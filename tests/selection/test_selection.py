@@ -4,11 +4,13 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -18,6 +20,7 @@ from ensemble.base.errors import InputError
 from ensemble.cli import parse
 from ensemble.data.batches import SplitTiles
 from ensemble.data.grid import PLACE
+from ensemble.data.windows import find_neighbours
 from ensemble.evaluation.protocol import member_columns
 from ensemble.run.members import find_run, open_members, rank_members, score_tiles
 from ensemble.run.pack import find_pack
@@ -413,6 +416,40 @@ def test_where_tiles_are_turned_every_threshold_is_one_of_turned_scores(
     )
     assert alone["threshold"] == alone["best_single"].threshold
     assert alone["members"][0] == {**alone["best_single"].model_dump(), "weight": 1.0}
+
+
+@pytest.mark.parametrize("context_px", [0, 8])
+def test_the_tile_alone_has_a_threshold_where_members_see_more_than_the_tile(
+    tmp_path: Path,
+    write_member: WriteMember,
+    make_trial_config: Callable[..., TrialConfig],
+    make_bright_and_dark: Callable[..., SplitTiles],
+    context_px: int,
+) -> None:
+    """Every second tile is bright, so that a tile's neighbours are of the other class."""
+    lone = make_bright_and_dark(60)
+    row = np.arange(60)
+    around = find_neighbours(row, np.full(60, "one"), row // 6, row % 6)
+    tiles = replace(lone, neighbours=torch.from_numpy(around))
+    config = make_trial_config(data={"context_px": context_px})
+    margins = np.random.default_rng(0).normal(size=60).tolist()
+    one = write_member(tmp_path / "0", trial=0, margins=margins, config=config)
+    labels = tiles.labels.numpy()
+    found = fit_thresholds(
+        tmp_path,
+        Picked("mean", [one], np.ones(1)),
+        best_single=one,
+        table=make_table(labels),
+        rule="f1",
+        val=tiles,
+        tta=False,
+    )
+    if context_px == 0:
+        assert found["alone"] is None
+        return
+    alone = score_tiles([one], lone)[0]  # there is nothing around these
+    assert found["alone"].threshold == choose_threshold(labels, alone, "f1").threshold
+    assert not np.array_equal(score_tiles([one], tiles)[0], alone)
 
 
 def write_run(run: Path, states: dict[int, str], write_member: WriteMember) -> None:
