@@ -130,8 +130,7 @@ def _cut_lots(
     """Cut pictures into tiles, a lot at a time; those that cannot be read go into `unreadable`."""
     height, width = ensemble.stored_size_px
     most_bricks = max(1, LOT_BYTES // (3 * height * width))
-    has_context = any(member.record.config.data.context_px > 0 for member in ensemble.members)
-    lot = _Lot(CutTiles(ensemble.stored_size_px, has_context))
+    lot = _Lot(CutTiles(ensemble.stored_size_px, ensemble.sees_context))
     for number, picture in enumerate(pictures):
         try:
             with picture.open() as file:
@@ -149,7 +148,7 @@ def _cut_lots(
             lot.num_done = number + count / len(boxes)
             if len(lot.cut.bricks) >= most_bricks:
                 yield lot
-                lot = _Lot(CutTiles(ensemble.stored_size_px, has_context))
+                lot = _Lot(CutTiles(ensemble.stored_size_px, ensemble.sees_context))
     if lot.places:
         yield lot
 
@@ -170,14 +169,18 @@ def _judge(ensemble: Ensemble, tiles: pd.DataFrame) -> pd.DataFrame:
     """Add the columns of the ensemble and the verdict."""
     scores = tiles[[f"trial_{member.trial}" for member in ensemble.members]].to_numpy()
     mean = ensemble.weigh(scores.T)
-    calibrated = ensemble.calibrate(mean)
+    lone = (tiles["context"] == "tile").to_numpy()
+    calibrated = ensemble.calibrate(mean, lone=lone)
     refined, thresholds = np.full(len(tiles), np.nan), np.full(len(tiles), np.nan)
     verdicts = np.full(len(tiles), NOT_JUDGED, dtype=object)
     shown = ~np.isnan(mean)
-    judged = ensemble.refine(calibrated[shown], _find_places(tiles[shown]))
+    places = _find_places(tiles[shown])
+    judged = ensemble.refine(calibrated[shown], places, lone=lone[shown])
     refined[shown], thresholds[shown] = judged.probabilities, judged.thresholds
     # without a second stage on the mean itself, which calibration may round
-    called = ensemble.judge(mean[shown]) if ensemble.neighbours is None else judged.called
+    called = judged.called
+    if ensemble.neighbours is None:
+        called = ensemble.judge(mean[shown], lone=lone[shown])
     verdicts[shown] = np.where(called, "cracked", "uncracked")
     return tiles.drop(columns="context").assign(
         ensemble=mean,

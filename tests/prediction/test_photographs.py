@@ -26,6 +26,7 @@ from ensemble.prediction.overlays import draw_overlay
 from ensemble.prediction.single_tile import read_tile
 from ensemble.prediction.verdicts import predict_pictures
 from ensemble.run.members import score_tiles
+from ensemble.selection.choice import TileAlone
 from ensemble.selection.ensemble import Ensemble
 from ensemble.selection.neighbours import FIGURES, NeighbourGain, NeighbourModel, Places
 from ensemble.training.checkpoint import Member
@@ -207,6 +208,18 @@ def test_a_lone_tile_is_judged_alone_and_passes_the_second_stage_unchanged(
     assert found["refined"].tolist() == found["calibrated"].tolist()
     assert found["threshold"].tolist() == [refining.calibrated_threshold] * 4
     assert found["verdict"].equals(predict_pictures(ensemble, list(found["picture"]))["verdict"])
+
+
+def test_a_lone_tile_has_the_threshold_that_was_fitted_to_lone_tiles(
+    data: Data, ensemble: Ensemble
+) -> None:
+    _, whole = data.photograph()
+    never = TileAlone(temperature=1.0, threshold=1.0, calibrated_threshold=1.0, val_metrics={})
+    always = replace(ensemble, threshold=0.0, alone=never)
+    lone = predict_pictures(always, save(whole[:SIDE, :SIDE]))
+    assert lone["verdict"].tolist() == ["uncracked"]
+    assert lone["calibrated"].tolist() == pytest.approx(lone["ensemble"].tolist())
+    assert set(predict_pictures(always, save(whole))["verdict"]) == {"cracked"}
 
 
 def test_a_blank_tile_is_a_hole_to_its_neighbours(data: Data, ensemble: Ensemble) -> None:
