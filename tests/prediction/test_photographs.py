@@ -23,7 +23,7 @@ from ensemble.data.synthetic import draw_dataset
 from ensemble.data.tiles import resize_picture
 from ensemble.data.windows import CENTRE, PLACES, find_neighbours
 from ensemble.prediction.overlays import draw_overlay
-from ensemble.prediction.single_tile import read_tile
+from ensemble.prediction.single_tile import draw_look, read_tile
 from ensemble.prediction.verdicts import predict_pictures
 from ensemble.run.members import score_tiles
 from ensemble.selection.choice import TileAlone
@@ -313,3 +313,5 @@ def test_a_look_at_a_photograph_shows_what_predict_shows(
         tile.tiles, torch.tensor([tile.number]), image_size_px=16, context_px=context_px
     )
     assert image.shape[-1] == 16 + 2 * context_px * 16 // SIDE
+    draw_look(member, tile, Path("look.png"), run_name="run")
+    assert Path("look.png").stat().st_size > 0
