@@ -3,6 +3,7 @@
 from pathlib import Path
 
 SAYS, COMPLAINS = r"a trial says: \x1b[31mred", "a trial complains"  # as ray.log has them
+CHATTER = r"pid=|\bray\.|raylet|SIGSEGV|Wrote the latest"  # of Ray's, for no console
 CODE = """
 import sys, threading, time
 

@@ -2,21 +2,16 @@
 
 import importlib
 import logging
-import os
 import re
 import signal
 
 import pytest
 from live_search import LiveSearch
-from person import SEARCH, TINY, type_in
 from steady import TRIAL, words
-from talkative import COMPLAINS, SAYS, make_talkative
+from talkative import CHATTER
 
 from ensemble.search.cluster import ray_log
 from ensemble.search.cluster.ray_log import log_ray_to, silence_ray
-
-CHATTER = r"pid=|\bray\.|raylet|SIGSEGV|Wrote the latest"
-START = "======== the search starts"
 
 
 @pytest.fixture
@@ -31,29 +26,6 @@ def ray_logger(monkeypatch):
     logger.setLevel(logging.INFO)
     yield logger
     logger.setLevel(before)
-
-
-@pytest.mark.slow
-def test_what_trials_print_is_in_ray_log_and_not_on_the_console_and_a_continued_search_adds_to_it(
-    folder,
-):
-    path = os.pathsep.join([make_talkative(folder / "talkative"), os.environ.get("PYTHONPATH", "")])
-    command = ["env", f"PYTHONPATH={path}", *SEARCH, "--data", "tiles", *TINY,
-               "--name", "talks", "--trials"]  # fmt: skip
-    log = folder / "results" / "talks" / "ray.log"
-    kept = ""
-    for num_starts in (1, 2):
-        said = type_in(folder, *command, str(num_starts))
-        assert "trial says" not in said
-        assert COMPLAINS not in said
-        assert not re.search(CHATTER, said), said
-        text = log.read_text()
-        assert text.startswith(kept)
-        assert text.count(START) == num_starts
-        for spoken in (SAYS, COMPLAINS):
-            marked = rf"^20\S+ INFO ray\.processes: \((?:.+ )?pid=\d+\) {re.escape(spoken)}$"
-            assert re.search(marked, text.removeprefix(kept), re.MULTILINE), text
-        kept = text
 
 
 @pytest.mark.long

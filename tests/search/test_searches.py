@@ -1,23 +1,103 @@
-"""Searches typed as a person would that end otherwise: in parallel, on noise, cut short."""
+"""Searches typed as a person would that end otherwise: cut short, in parallel, on noise."""
 
+import os
+import re
 import shutil
 import signal
 import subprocess
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import pytest
 from person import SEARCH, TINY, type_in
 from sklearn import metrics as reference
+from talkative import CHATTER, COMPLAINS, SAYS, make_talkative
 
 from ensemble.evaluation.protocol import evaluate_run
+from ensemble.recipes.recipe import load_recipe
 
 pytestmark = pytest.mark.slow
 
 
+class Launch(NamedTuple):
+    """One time that the command of a search was typed."""
+
+    said: str
+    code: int
+    ray_log: str  # as the run has it then
+
+
+@pytest.fixture(scope="module")
+def cut(folder: Path) -> list[Launch]:
+    """A search from a recipe, of talkative trials: interrupted, killed, and gone on with."""
+    path = os.pathsep.join([make_talkative(folder / "talkative"), os.environ.get("PYTHONPATH", "")])
+    words = [*SEARCH, "--data", "tiles", *TINY, "--epochs", "3", "--trials", "3", "--name", "cut"]
+    words += ["--start-from", "small-cnn"]
+    launches = []
+    for deadly in (signal.SIGINT, signal.SIGKILL, None):
+        with subprocess.Popen(
+            words, cwd=folder, text=True, env={**os.environ, "PYTHONPATH": path},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        ) as process:  # fmt: skip
+            said = []
+            for line in process.stdout or []:
+                said.append(line)
+                if deadly and " epoch 1/3" in line:
+                    process.send_signal(deadly)
+                    said += list(process.stdout or [])
+            code = process.wait(timeout=120)
+        log = (folder / "results" / "cut" / "ray.log").read_text()
+        launches.append(Launch("".join(said), code, log))
+    return launches
+
+
+def test_an_interrupted_and_a_killed_search_go_on_where_they_were(folder, cut):
+    interrupted, _, ended = cut
+    assert [launch.code for launch in cut] == [130, -signal.SIGKILL, 0]
+    assert "2 trials at a time" in interrupted.said
+    assert "--name cut goes on" in interrupted.said.splitlines()[-1]
+    assert "Traceback" not in interrupted.said + ended.said
+    run = folder / "results" / "cut"
+    trials, epochs = pd.read_csv(run / "trials.csv"), pd.read_csv(run / "epochs.csv")
+    assert trials["trial"].tolist() == [0, 1, 2]
+    assert trials["state"].isin(["COMPLETE", "PRUNED"]).all()
+    assert not epochs.duplicated(["trial", "epoch"]).any()
+    for number in range(3):
+        assert (run / "members" / f"{number:04}" / "member.json").exists()
+
+
+def test_a_search_typed_with_a_start_trains_the_recipe_first(folder, cut):
+    assert "trial 0 is the recipe small-cnn; widened for it: " in cut[0].said
+    assert "trial 0 differs from the recipe: 128 → 32 px, 10 → 3 epochs\n" in cut[0].said
+    trials = pd.read_csv(folder / "results" / "cut" / "trials.csv")
+    base = load_recipe("small-cnn").base
+    assert trials.loc[0, "optimisation.learning_rate"] == base.optimisation.learning_rate
+    assert trials.loc[0, "model.dropout"] == base.model.dropout
+    assert trials.loc[0, "data.augmentation"] == base.data.augmentation
+
+
+def test_what_trials_print_is_in_ray_log_and_not_on_the_console_and_a_continued_search_adds_to_it(
+    cut,
+):
+    interrupted, killed, ended = cut
+    for launch in cut:
+        assert "trial says" not in launch.said
+        assert COMPLAINS not in launch.said
+        assert not re.search(CHATTER, launch.said), launch.said
+    assert killed.ray_log.startswith(interrupted.ray_log)
+    assert ended.ray_log.startswith(killed.ray_log)
+    assert ended.ray_log.count("======== the search starts") == 3
+    for text in (interrupted.ray_log, ended.ray_log.removeprefix(killed.ray_log)):
+        for spoken in (SAYS, COMPLAINS):
+            marked = rf"^20\S+ INFO ray\.processes: \((?:.+ )?pid=\d+\) {re.escape(spoken)}$"
+            assert re.search(marked, text, re.MULTILINE), text
+
+
 def test_data_parallel_trials_leave_the_same_kind_of_member(folder):
     said = type_in(
-        folder, *SEARCH, "--data", "tiles", *TINY, "--trials", "2", "--workers-per-trial", "2",
+        folder, *SEARCH, "--data", "tiles", *TINY, "--trials", "1", "--workers-per-trial", "2",
         "--name", "parallel",
     )  # fmt: skip
     assert "on 2 Ray Train workers" in said
@@ -37,9 +117,8 @@ def test_shuffled_labels_give_no_better_ap_than_chance(folder):
         target = target.parent.with_name(f"{target.parent.name}{surface}") / path.name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, target)
-    type_in(
-        folder, *SEARCH, "--data", "shuffled", *TINY, "--trials", "1", "--name", "shuffled"
-    )  # fmt: skip
+    words = [*SEARCH, "--data", "shuffled", *TINY, "--trials", "1", "--name", "shuffled"]
+    type_in(folder, *words)
     evaluate_run(folder / "results" / "shuffled")
     written = pd.read_csv(folder / "results" / "shuffled" / "evaluation" / "predictions.csv")
     labels, scores = written["label"].to_numpy(), written["ensemble"].to_numpy()
@@ -49,27 +128,3 @@ def test_shuffled_labels_give_no_better_ap_than_chance(folder):
     ]
     low, high = np.quantile(by_chance, [0.005, 0.995])
     assert low <= reference.average_precision_score(labels, scores) <= high
-
-
-def test_an_interrupted_and_a_killed_search_go_on_where_they_were(folder):
-    words = [*SEARCH, "--data", "tiles", *TINY, "--epochs", "3", "--trials", "3", "--name", "cut"]
-    for deadly in (signal.SIGINT, signal.SIGKILL):
-        with subprocess.Popen(words, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
-            said = []
-            for line in process.stdout or []:
-                said.append(line)
-                if " epoch 1/3" in line:
-                    process.send_signal(deadly)
-                    said += list(process.stdout or [])
-            code = process.wait(timeout=120)
-        assert code == (130 if deadly == signal.SIGINT else -signal.SIGKILL)
-        if deadly == signal.SIGINT:
-            assert "--name cut goes on" in said[-1]
-    type_in(folder, *words)
-    run = folder / "results" / "cut"
-    trials, epochs = pd.read_csv(run / "trials.csv"), pd.read_csv(run / "epochs.csv")
-    assert trials["trial"].tolist() == [0, 1, 2]
-    assert trials["state"].isin(["COMPLETE", "PRUNED"]).all()
-    assert not epochs.duplicated(["trial", "epoch"]).any()
-    for number in range(3):
-        assert (run / "members" / f"{number:04}" / "member.json").exists()

@@ -1,11 +1,10 @@
-"""scripts/search.py --start-from: what it names comes first, and the space holds it."""
+"""What --start-from names comes first, and the space holds it; typed it is in test_searches.py."""
 
 from pathlib import Path
 
 import optuna
-import pandas as pd
 import pytest
-from person import ROOT, SEARCH, TINY, type_in
+from person import ROOT
 
 from ensemble.base.errors import InputError
 from ensemble.base.files import write_json
@@ -147,18 +146,3 @@ def test_a_space_that_lacks_the_network_of_a_run_is_refused(run, write):
     space = load_space(write("space.toml", SPACE))
     with pytest.raises(InputError, match=r"the space space lacks the network .* small_cnn; give a"):
         start(space, str(run), under=run.parent)
-
-
-@pytest.mark.slow
-def test_a_search_typed_with_a_start_trains_the_recipe_first(folder):
-    said = type_in(
-        folder, *SEARCH, "--data", "tiles", *TINY, "--trials", "1", "--start-from", "small-cnn",
-        "--name", "started",
-    )  # fmt: skip
-    assert "trial 0 is the recipe small-cnn; widened for it: " in said
-    assert "trial 0 differs from the recipe: 128 → 32 px, 10 → 2 epochs\n" in said
-    trials = pd.read_csv(folder / "results" / "started" / "trials.csv")
-    base = load_recipe("small-cnn").base
-    assert trials.loc[0, "optimisation.learning_rate"] == base.optimisation.learning_rate
-    assert trials.loc[0, "model.dropout"] == base.model.dropout
-    assert trials.loc[0, "data.augmentation"] == base.data.augmentation
