@@ -1,4 +1,4 @@
-"""The Python interface, as a notebook uses it."""
+"""The Python interface, as a notebook uses it; the notebook itself runs in test_cli.py."""
 
 import json
 import subprocess
@@ -12,8 +12,6 @@ from runs import make_evaluated, make_searched
 
 import ensemble
 from ensemble import InputError, load_ensemble, open_run, run_search
-
-NOTEBOOK = ROOT / "docs" / "notebook.ipynb"
 
 
 @pytest.fixture
@@ -78,14 +76,3 @@ def test_what_a_command_refuses_is_raised(run, monkeypatch, call, message):
     with pytest.raises(InputError) as refused:
         call()
     assert message in str(refused.value)
-
-
-@pytest.mark.slow
-def test_the_notebook_runs(tmp_path):
-    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
-    code = "\n".join("".join(each["source"]) for each in cells if each["cell_type"] == "code")
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert (tmp_path / "results" / "notebook" / "report.html").is_file()

@@ -17,10 +17,10 @@ from PIL import Image
 
 from ensemble import __version__
 from ensemble.cli import COMMANDS
-from ensemble.data.synthetic import draw_dataset
 
 SPACES = {path.stem: path for path in (ROOT / "search_spaces").rglob("*.toml")}
 COMMAND = [sys.executable, "-m", "ensemble"]
+NOTEBOOK = ROOT / "docs" / "notebook.ipynb"
 
 
 def test_every_command_is_listed_with_a_line():
@@ -83,43 +83,82 @@ def test_the_wheel_holds_the_package_its_spaces_and_one_command(wheel):
     assert "crack-ensemble = ensemble.cli:main" in points
 
 
-@pytest.mark.slow
-def test_the_wheel_works_where_there_is_no_clone(wheel, tmp_path):
-    venv.create(tmp_path / "venv")
-    python = tmp_path / "venv" / "bin" / "python"
-    installed = (
-        tmp_path / "venv" / "lib" / f"python{sysconfig.get_python_version()}" / "site-packages"
-    )
-    (installed / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+# types commands in one process, as imports take seconds, and prints what each of them printed
+TYPE_ALL = """
+import contextlib, io, json, sys
+from ensemble.cli import main
+all_said = []
+for words in json.loads(sys.argv[1]):
+    sys.argv = ["crack-ensemble", *words]
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        try:
+            main()
+        except SystemExit as ended:
+            assert not ended.code, (words, ended.code)
+    all_said.append(said.getvalue())
+print(json.dumps(all_said))
+"""
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory):
+    """Python of an environment in which the wheel is installed, beside the packages from here."""
+    folder = tmp_path_factory.mktemp("venv")
+    venv.create(folder)
+    python = folder / "bin" / "python"
+    packages = folder / "lib" / f"python{sysconfig.get_python_version()}" / "site-packages"
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
     words = ["pip", "--python", str(python), "install", "--no-deps", "--no-index", str(wheel)]
     subprocess.run([sys.executable, "-m", *words], check=True, capture_output=True)
-    here = tmp_path / "here"
-    here.mkdir()
+    return python
+
+
+@pytest.mark.slow
+def test_the_notebook_and_then_the_commands_work_with_the_wheel_where_there_is_no_clone(
+    installed, tmp_path
+):
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
-    def say(*words: str) -> str:
-        command = [str(python.with_name("crack-ensemble")), *words]
-        done = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True)
+    def run(*command: str) -> str:
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    where = [str(python), "-c", "import ensemble; print(ensemble.__file__)"]
-    found = subprocess.run(where, cwd=here, env=environment, capture_output=True, text=True)
-    assert Path(found.stdout.strip()).is_relative_to(installed)
-    (here / "mine.toml").write_text(say("spaces", "demo"))
-    tiny = ["--gpus", "0", "--epochs", "1", "--image-size", "32", "--name"]
-    draw_dataset(here / "tiles", photographs_per_surface=4, rows=3, columns=4, tile_size_px=32)
-    said = say("search", "--data", "tiles", "--space", "mine.toml", "--trials", "2", *tiny, "a")
+    where = run(str(installed), "-c", "import ensemble; print(ensemble.__file__)")
+    assert Path(where.strip()).is_relative_to(installed.parents[1])
+    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
+    code = "\n".join("".join(each["source"]) for each in cells if each["cell_type"] == "code")
+    assert "starting Ray on this machine" in run(str(installed), "-c", code)
+    folder = tmp_path / "results" / "notebook"
+    assert (folder / "report.html").is_file()
+    epochs = (folder / "epochs.csv").read_bytes()
+    command = str(installed.with_name("crack-ensemble"))
+    (tmp_path / "mine.toml").write_text(run(command, "spaces", "demo"))
+    words = ["--data", "synthetic", "--space", "mine.toml", "--trials", "2", "--name", "notebook"]
+    said = run(command, "search", *words, "--gpus", "0", "--epochs", "1", "--image-size", "32")
     assert f"crack-ensemble {__version__} is loading" in said.splitlines()[0]
-    assert said.splitlines()[-1] == "next: crack-ensemble evaluate results/a"
-    metrics = json.loads(say("evaluate", "--json"))
-    assert metrics == json.loads((here / "results/a/evaluation/metrics.json").read_text())
-    Image.new("RGB", (32, 32), (99, 90, 80)).save(here / "wall.png")
-    Image.effect_noise((32, 32), 60).save(here / "floor.png")
-    judged = json.loads(say("predict", "wall.png", "floor.png", "--json"))
+    assert said.splitlines()[-1] == "next: crack-ensemble evaluate results/notebook"
+    assert "trial 0 starts" not in said
+    assert (folder / "epochs.csv").read_bytes() == epochs  # what is finished is not searched again
+    Image.new("RGB", (32, 32), (99, 90, 80)).save(tmp_path / "wall.png")
+    Image.effect_noise((32, 32), 60).save(tmp_path / "floor.png")
+    typed = [
+        ["evaluate", "--json"],
+        ["predict", "wall.png", "floor.png", "--json"],
+        ["look", "floor.png", "--quiet"],
+        ["report", "--quiet"],
+        ["train", "--recipe", "small-cnn", "--summary", "--quiet"],
+    ]
+    evaluated, predicted, looked, reported, summary = json.loads(
+        run(str(installed), "-c", TYPE_ALL, json.dumps(typed))
+    )
+    assert json.loads(evaluated) == json.loads((folder / "evaluation/metrics.json").read_text())
+    judged = json.loads(predicted)
     assert (judged["num_pictures"], judged["num_tiles"]) == (2, 2)
     assert judged["tiles"][0]["verdict"] == "not judged"
-    assert say("look", "floor.png", "--quiet") == "written: look.png\n"
-    assert say("report", "--quiet").startswith("written: ")
-    assert "crack-ensemble evaluate a" in (here / "results/a/report.html").read_text()
-    assert "conv" in say("train", "--recipe", "small-cnn", "--summary", "--quiet").lower()
+    assert looked == "written: look.png\n"
+    assert reported.startswith("written: ")
+    assert "crack-ensemble evaluate notebook" in (folder / "report.html").read_text()
+    assert "conv" in summary.lower()

@@ -12,6 +12,7 @@ import torch
 from person import EVALUATE, SEARCH, TINY, type_in
 from sklearn import metrics as reference
 
+from ensemble.base.door import run_command
 from ensemble.base.errors import InputError
 from ensemble.cli import parse
 from ensemble.data.synthetic import draw_dataset
@@ -26,13 +27,15 @@ from ensemble.training.member import open_training_data
 
 pytestmark = pytest.mark.slow
 
+FIRST = [*SEARCH, "--data", "tiles", *TINY, "--cpus", "1", "--trials", "2", "--name"]
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A working directory with a tiny data set and a finished run called `first`."""
     here = tmp_path_factory.mktemp("work")
     draw_dataset(here / "tiles", photographs_per_surface=4, rows=3, columns=4, tile_size_px=32)
-    said = type_in(here, *SEARCH, "--data", "tiles", *TINY, "--trials", "2", "--name", "first")
+    said = type_in(here, *FIRST, "first")
     (here / "search.log").write_text(said)
     return here
 
@@ -58,7 +61,7 @@ def test_the_search_says_what_it_does_and_how_to_go_on(folder):
     said = (folder / "search.log").read_text()
     assert "cracked = CD, CP, CW" in said
     assert "small_cnn starts from random weights" in said
-    assert "2 trials at a time" in said
+    assert "1 trial at a time, 1 thread each" in said
     assert "trial 1 epoch 1/2" in said
     assert "next: python -m ensemble.evaluate results/first" in said
 
@@ -263,14 +266,6 @@ def test_corrected_labels_give_figures_beside_the_original_ones(run, tmp_path):
     assert metrics["relabelled"]["num_changed"] == (called != predictions["label"]).sum()
 
 
-def test_a_finished_search_is_not_searched_again(folder):
-    run = folder / "results" / "first"
-    before = (run / "epochs.csv").read_text()
-    said = type_in(folder, *SEARCH, "--data", "tiles", *TINY, "--trials", "2", "--name", "first")
-    assert "trial 0 starts" not in said
-    assert (run / "epochs.csv").read_text() == before
-
-
 def test_a_poisoned_test_split_changes_nothing_before_the_evaluation(folder):
     """The same search on a pack whose test tiles are overwritten trains the same bits."""
     (packed,) = (folder / "results" / "packs").glob("tiles-*")
@@ -278,7 +273,7 @@ def test_a_poisoned_test_split_changes_nothing_before_the_evaluation(folder):
     try:
         for name in saved:
             (packed / name).write_bytes(b"poison")
-        type_in(folder, *SEARCH, "--data", "tiles", *TINY, "--trials", "2", "--name", "poisoned")
+        type_in(folder, *FIRST, "poisoned")
         choices = []
         for name in ("first", "poisoned"):
             run = folder / "results" / name
@@ -343,11 +338,20 @@ def test_bad_input_is_refused_and_leaves_nothing(folder, monkeypatch, words, mes
     assert not (folder / "results" / "bad").exists()
 
 
-def test_bad_input_is_one_line_and_exit_code_2(folder):
-    said = type_in(folder, *SEARCH, "--data", "nowhere", code=2)
-    assert said.splitlines()[-1].startswith("error: --data")
-    said = type_in(folder, *EVALUATE, "first", "--top-k", "3", code=2)
-    assert said.splitlines()[-1].startswith("error: --top-k 3: the run has 2 finished trials")
+def test_bad_input_is_one_line_and_exit_code_2(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    for call, message in (
+        (lambda: command.main(parse("search", ["--data", "nowhere"])), "error: --data nowhere: no"),
+        (
+            lambda: evaluate_run(Path("results/first"), top_k=3),
+            "error: --top-k 3: the run has 2 finished trials",
+        ),
+    ):
+        with pytest.raises(SystemExit) as refused:
+            run_command(call)
+        assert refused.value.code == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(message)
 
 
 def test_a_member_of_another_split_is_foreign(run):

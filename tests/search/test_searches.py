@@ -14,9 +14,12 @@ import pytest
 from person import SEARCH, TINY, type_in
 from sklearn import metrics as reference
 from talkative import CHATTER, COMPLAINS, SAYS, make_talkative
+from tracked import history, read_points, runs_of
 
 from ensemble.evaluation.protocol import evaluate_run
 from ensemble.recipes.recipe import load_recipe
+from ensemble.run.events import hyperparameters
+from ensemble.training.checkpoint import open_member
 
 pytestmark = pytest.mark.slow
 
@@ -106,8 +109,9 @@ def test_data_parallel_trials_leave_the_same_kind_of_member(folder):
     assert evaluate_run(run)["ensemble"]["f1"] >= 0
 
 
-def test_shuffled_labels_give_no_better_ap_than_chance(folder):
-    """Nothing in the whole pipeline leaks labels: AP lies in the 99 % band of shuffles."""
+@pytest.fixture(scope="module")
+def shuffled(folder: Path) -> Path:
+    """The run of a search on tiles whose labels are shuffled, which tells MLflow of its trials."""
     generator = np.random.default_rng(0)
     tiles = sorted((folder / "tiles").rglob("*.jpg"))
     cracked = generator.permutation(["C" in path.parent.name for path in tiles])
@@ -117,10 +121,17 @@ def test_shuffled_labels_give_no_better_ap_than_chance(folder):
         target = target.parent.with_name(f"{target.parent.name}{surface}") / path.name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, target)
-    words = [*SEARCH, "--data", "shuffled", *TINY, "--trials", "1", "--name", "shuffled"]
+    words = [*SEARCH, "--data", "shuffled", *TINY, "--cpus", "1", "--trials", "2"]
+    words += ["--name", "shuffled", "--mlflow", f"sqlite:///{folder}/mlflow.db"]
     type_in(folder, *words)
-    evaluate_run(folder / "results" / "shuffled")
-    written = pd.read_csv(folder / "results" / "shuffled" / "evaluation" / "predictions.csv")
+    return folder / "results" / "shuffled"
+
+
+def test_shuffled_labels_give_no_better_ap_than_chance(shuffled):
+    """Nothing in the whole pipeline leaks labels: AP lies in the 99 % band of shuffles."""
+    generator = np.random.default_rng(0)
+    evaluate_run(shuffled)
+    written = pd.read_csv(shuffled / "evaluation" / "predictions.csv")
     labels, scores = written["label"].to_numpy(), written["ensemble"].to_numpy()
     by_chance = [
         reference.average_precision_score(generator.permutation(labels), scores)
@@ -128,3 +139,22 @@ def test_shuffled_labels_give_no_better_ap_than_chance(folder):
     ]
     low, high = np.quantile(by_chance, [0.005, 0.995])
     assert low <= reference.average_precision_score(labels, scores) <= high
+
+
+@pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")  # of MLflow's own tables
+def test_a_search_lands_in_mlflow_and_tensorboard(folder, shuffled):
+    uri, table = f"sqlite:///{folder}/mlflow.db", pd.read_csv(shuffled / "epochs.csv")
+    runs = runs_of(uri, "shuffled")
+    assert [run.info.run_name for run in runs] == ["0000", "0001"]
+    for number, run in enumerate(runs):
+        assert run.info.status == "FINISHED"
+        config = open_member(shuffled / "members" / f"{number:04}").record.config
+        shown = hyperparameters(config)
+        assert run.data.params == {name: str(value) for name, value in shown.items()}
+        assert {"val_f1", "train_loss", "learning_rate"} <= set(run.data.metrics)
+        epochs = table[table["trial"] == number]
+        for figure in run.data.metrics:
+            in_table = pytest.approx(dict(zip(epochs["epoch"], epochs[figure], strict=True)))
+            assert dict(history(uri, run, figure)) == in_table
+            points = read_points(shuffled / "tensorboard" / run.info.run_name, figure)
+            assert dict(points) == pytest.approx(in_table.expected, rel=1e-5, abs=1e-6)

@@ -1,4 +1,7 @@
-"""What TensorBoard, MLflow and optuna-dashboard show of a run, asked of these tools themselves."""
+"""What TensorBoard, MLflow and optuna-dashboard show of a run, asked of these tools themselves.
+
+What they show of a whole search is in test_searches.py.
+"""
 
 import io
 import json
@@ -11,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlflow.tracking import MlflowClient
 from optuna_dashboard import wsgi
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
+from tracked import history, read_events, read_points, runs_of
 
 from ensemble.base.errors import InputError
 from ensemble.run.events import epoch_figures, hyperparameters
@@ -44,14 +46,6 @@ def as_result(epoch, val_f1):
 
 
 # --- TensorBoard
-
-
-def read_events(folder: Path) -> EventAccumulator:
-    return EventAccumulator(str(folder)).Reload()
-
-
-def read_points(folder: Path, tag: str) -> list[tuple[int, float]]:
-    return [(point.step, round(point.value, 6)) for point in read_events(folder).Scalars(tag)]
 
 
 def read_hparams(folder: Path) -> dict[str, Any]:
@@ -128,88 +122,10 @@ def test_trial_that_failed_before_its_first_epoch_leaves_no_events(tmp_path, mak
 # --- MLflow
 
 
-TUNE_RUN = """
-import json, sys
-from pathlib import Path
-from ensemble.search.cluster.connection import prepare_environment, start_local_ray
-
-prepare_environment(None)
-from ray import tune
-from ensemble.search.trackers.tensorboard import make_trackers
-
-folder, uri, task, rows = Path(sys.argv[1]), sys.argv[2], *json.loads(sys.argv[3])
-
-class Rows(tune.Trainable):  # three epochs as a trial of ours reports them, without training
-    def setup(self, config):
-        self.number, self.rows = config["number"], iter(rows)
-
-    def reset_config(self, config):
-        self.setup(config)
-        return True
-
-    def step(self):
-        row = next(self.rows)
-        return {**row, "number": self.number, "done": row["epoch"] == 3}
-
-trackers = make_trackers(folder, uri)
-with start_local_ray(num_cpus=1, num_gpus=0):
-    results = tune.Tuner(
-        tune.with_resources(Rows, {"CPU": 1}),
-        param_space={**task, "number": tune.grid_search([0, 1])},
-        tune_config=tune.TuneConfig(reuse_actors=True),
-        run_config=tune.RunConfig(
-            storage_path=str(folder),
-            verbose=0,
-            callbacks=trackers,
-            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-        ),
-    ).fit()
-    assert not results.errors, results.errors
-"""
-
-
-def runs_of(uri: str, name: str) -> list[Any]:
-    client = MlflowClient(uri)
-    runs = client.search_runs([client.get_experiment_by_name(name).experiment_id])
-    return sorted(runs, key=lambda run: run.info.run_name)
-
-
-def history(uri: str, run: Any, figure: str) -> list[tuple[int, float]]:
-    points = MlflowClient(uri).get_metric_history(run.info.run_id, figure)
-    return sorted((point.step, point.value) for point in points)
-
-
 def log_epochs(tracker, trial, epochs, val_f1):
     tracker.on_trial_start(0, [], trial)
     for epoch in epochs:
         tracker.on_trial_result(0, [], trial, as_result(epoch, val_f1))
-
-
-@pytest.mark.slow
-def test_search_of_tune_lands_in_mlflow_and_tensorboard(tmp_path, make_task):
-    """In a process of its own: Ray warns of things that would be failures here."""
-    uri, folder, root = (
-        f"sqlite:///{tmp_path}/mlflow.db",
-        tmp_path / "decks",
-        Path(__file__).parents[2],
-    )
-    message = json.dumps(
-        [make_task().model_dump(), [as_result(epoch, epoch / 10) for epoch in (1, 2, 3)]]
-    )
-    command = [sys.executable, "-c", TUNE_RUN, str(folder), uri, message]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    runs = runs_of(uri, "decks")
-    assert [run.info.run_name for run in runs] == ["0000", "0001"]
-    for run in runs:
-        assert run.info.status == "FINISHED"
-        assert history(uri, run, "val_f1") == [(1, 0.1), (2, 0.2), (3, 0.3)]
-        assert set(run.data.metrics) == set(epoch_figures(as_result(1, 0.1)))
-        assert run.data.params == {
-            name: str(value) for name, value in hyperparameters(make_task().config).items()
-        }
-        points = read_points(folder / "tensorboard" / run.info.run_name, "val_f1")
-        assert points == [(1, 0.1), (2, 0.2), (3, 0.3)]
 
 
 def test_continued_trial_is_the_same_run_of_mlflow(tmp_path, make_task):
@@ -285,22 +201,17 @@ def test_search_goes_on_without_an_mlflow_that_went_away(tmp_path, make_task, ca
     assert line.endswith("; the search goes on and tells it nothing more")
 
 
-def test_mlflow_that_is_not_installed_is_named_with_its_command(tmp_path):
-    code = (
-        "import sys\n"
-        "sys.modules['mlflow'] = None\n"  # makes importing it a ModuleNotFoundError
-        "from pathlib import Path\n"
-        "from ensemble.base.door import run_command\n"
-        "from ensemble.search.trackers.tensorboard import make_trackers\n"
-        "assert len(make_trackers(Path('run'), None)) == 1\n"
-        "run_command(lambda: make_trackers(Path('run'), 'http://127.0.0.1:9'))\n"
+def test_mlflow_that_is_not_installed_is_named_with_its_command(tmp_path, monkeypatch):
+    ours = "ensemble.search.trackers.mlflow_runs"
+    for name in [name for name in sys.modules if name == ours or name.startswith("mlflow")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "mlflow", None)  # makes importing it a ModuleNotFoundError
+    assert len(make_trackers(tmp_path / "run", None)) == 1
+    with pytest.raises(InputError) as refused:
+        make_trackers(tmp_path / "run", "http://127.0.0.1:9")
+    assert str(refused.value) == (
+        "--mlflow: MLflow is not installed; pip install -e '.[mlflow]' in the clone"
     )
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr.splitlines() == [
-        "error: --mlflow: MLflow is not installed; pip install -e '.[mlflow]' in the clone"
-    ]
 
 
 def test_callbacks_are_pickled_as_nothing(tmp_path, make_task):
