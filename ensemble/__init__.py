@@ -7,11 +7,12 @@ many, `selection` chooses on validation data, `evaluation` opens the test split 
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from ensemble.base.version import __version__
+
 if TYPE_CHECKING:
     from ensemble.api import load_ensemble, open_run, run_search
     from ensemble.base.errors import InputError
 
-__version__ = "0.2.0"
 __all__ = ["InputError", "__version__", "load_ensemble", "open_run", "run_search"]
 
 

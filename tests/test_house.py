@@ -25,6 +25,7 @@ def test_a_room_imports_only_from_the_rooms_before_it():
         room = path.relative_to(ROOT / "ensemble").parts[0]
         if room.endswith(".py") or path.name == "__main__.py":
             continue  # a door
+        assert "ensemble" not in imports(path), f"{path} imports the package, whose doors are last"
         entered = {name.split(".")[1] for name in imports(path) if name.startswith("ensemble.")}
         assert entered <= {*ROOMS[: ROOMS.index(room) + 1]}, path
 

@@ -20,9 +20,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
-import ensemble
 from ensemble.base.errors import InputError, one_line
 from ensemble.base.process import spare_libraries
+from ensemble.base.version import __version__
 
 PLAIN = dict(zip("−–—×÷→“”‘’", "---x/>\"\"''", strict=True)) | {"≥": ">=", "≤": "<=", "±": "+-"}
 OUR_HANDLER = "ensemble.plain"
@@ -215,7 +215,7 @@ def _announced(options: argparse.Namespace) -> Iterator[None]:
     """Say that a command begins: in a log for good, on a terminal for the time of the block."""
     if sys.stderr is None or not sys.stderr.isatty():
         if not options.quiet:
-            line = f"crack-ensemble {ensemble.__version__} is loading …"
+            line = f"crack-ensemble {__version__} is loading …"
             print(line, file=sys.stderr if options.json else sys.stdout, flush=True)
         yield
         return

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-import ensemble
 from ensemble.base.errors import InputError, short_repr
+from ensemble.base.version import __version__
 
 SPACES = Path(__file__).parents[1] / "search_spaces"
 RECIPES = SPACES / "recipes"
@@ -40,7 +40,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, prog: str, description: str, epilog: str | None = None) -> None:
         super().__init__(prog=prog, description=description, epilog=epilog, allow_abbrev=False)
         add = self.add_argument
-        version = f"crack-ensemble {ensemble.__version__}"
+        version = f"crack-ensemble {__version__}"
         add("--version", action="version", version=version, help="print the version, and end")
 
     def error(self, message: str) -> NoReturn:
