@@ -2,8 +2,6 @@
 
 import os
 import shutil
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -17,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from ensemble.base.door import run_command
 from ensemble.base.errors import InputError
 from ensemble.base.files import read_object, write_json
 from ensemble.cli import parse
@@ -463,10 +462,11 @@ def test_dropped_weights_are_said_to_be_dropped(
     assert "kept no weights" in refusal(f"{tmp_path}/0", "bright.png")
 
 
-def test_command_ends_with_2_and_one_line_where_it_refuses() -> None:
-    words = [sys.executable, "-m", "ensemble.look", "none.png", "--member", "one"]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2
-    assert done.stdout.endswith("is loading …\n")
-    (line,) = done.stderr.splitlines()
+def test_command_ends_with_2_and_one_line_where_it_refuses(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as refused:
+        run_command(lambda: main(parse("look", ["none.png", "--member", "one"])))
+    assert refused.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: none.png: no such picture, and the data set of one is not in")

@@ -17,13 +17,14 @@ import pandas as pd
 import pytest
 import safetensors.torch
 import torch
-from person import ROOT, type_in
+from person import ROOT
 from rich.console import Console
 from sklearn import metrics as reference
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.nn import functional
 
 from ensemble import train
+from ensemble.base.door import run_command
 from ensemble.base.errors import InputError
 from ensemble.cli import parse
 from ensemble.data.batches import place_tiles
@@ -485,9 +486,12 @@ def test_bad_input_is_refused_and_leaves_nothing(here, words, message):
     assert not Path("results/bad").exists()
 
 
-def test_bad_input_is_one_line_and_exit_code_2(work):
-    said = type_in(work, *TRAIN, "--recipe", "nothing", code=2)
-    assert said.splitlines()[-1].startswith("error: recipe nothing")
+def test_bad_input_is_one_line_and_exit_code_2(here, capsys):
+    with pytest.raises(SystemExit) as refused:
+        run_command(lambda: train.main(parse("train", ["--recipe", "nothing"])))
+    assert refused.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: recipe nothing")
 
 
 def test_a_variant_whose_start_failed_is_a_row_with_its_reason(here, tmp_path, augmented):

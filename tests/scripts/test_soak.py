@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from person import ROOT, type_in
+from person import ROOT
 
 from ensemble.base.errors import InputError
 
-SOAK = [sys.executable, str(ROOT / "scripts" / "evidence" / "soak.py")]
 TESTS = """
 import os
 from pathlib import Path
@@ -148,13 +147,16 @@ def test_rows_without_a_commit_have_that_of_the_file_beside_them(soak, tmp_path)
     ]
 
 
-def test_other_counts_are_refused_by_the_options_that_were_meant(tmp_path):
+def test_other_counts_are_refused_by_the_options_that_were_meant(soak, tmp_path, monkeypatch):
     path = write_earlier(tmp_path, "inputs", {"FUZZ_EXAMPLES": 5}, "failure")
     words = ["--again", "--part", "inputs", "--inputs", "6", "--out", str(tmp_path)]
-    assert f"{path} was measured with --inputs 5; " in type_in(tmp_path, *SOAK, *words, code=2)
+    monkeypatch.setattr(sys, "argv", ["soak.py", *words])
+    with pytest.raises(InputError, match=f"{path} was measured with --inputs 5; "):
+        soak.main()
 
 
-def test_what_was_never_measured_cannot_be_measured_again(tmp_path):
+def test_what_was_never_measured_cannot_be_measured_again(soak, tmp_path, monkeypatch):
     write_earlier(tmp_path, "faults", {"DRIVER_KILLS": 10, "WORKER_TRIALS": 20}, "passed")
-    printed = type_in(tmp_path, *SOAK, "--again", "--out", str(tmp_path), code=2)
-    assert "soak_inputs.csv is missing" in printed
+    monkeypatch.setattr(sys, "argv", ["soak.py", "--again", "--out", str(tmp_path)])
+    with pytest.raises(InputError, match=r"soak_inputs\.csv is missing"):
+        soak.main()
