@@ -141,7 +141,8 @@ def _clear_doubles(tiles: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     Returns:
         The table, and the end of a sentence about the tiles that lost their place, or nothing.
     """
-    ordered = _by_name(tiles[tiles[PLACE[0]] >= 0], PLACE)
+    known = tiles[tiles[PLACE[0]] >= 0]
+    ordered = _by_name(known[known.duplicated(["photograph", *PLACE], keep=False)], PLACE)
     by_place = ordered.groupby(["photograph", *PLACE])["stem"]
     later = ordered.assign(first=by_place.transform("first"))[by_place.cumcount() > 0]
     is_copy = [
@@ -161,7 +162,9 @@ def _clear_doubles(tiles: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 
 def keep_first(tiles: pd.DataFrame, places: list[str]) -> pd.DataFrame:
     """Keep of the tiles at one place of a photograph the first by name, sorted by place."""
-    return _by_name(tiles, places).drop_duplicates(["photograph", *places])
+    place = ["photograph", *places]
+    doubled = _by_name(tiles[tiles.duplicated(place, keep=False)], places)
+    return tiles.drop(index=doubled.index[doubled.duplicated(place)]).sort_values(place)
 
 
 def _by_name(tiles: pd.DataFrame, places: list[str]) -> pd.DataFrame:
