@@ -204,7 +204,7 @@ def choice_sentences(choice: dict[str, Any]) -> list[str]:
             f"flips and turns are {'' if choice['tta'] else 'not '}used: validation {name} is "
             f"{turned} with them and {plain} without"
         )
-    sentences.append(f"neighbours' scores: {choice['neighbours_note']}")
+    sentences.append(f"second stage: {choice['neighbours_note']}")
     for score in choice["methods"]:
         sentences.append(
             f"cross-validation of {score['method']}: {name} {score['inner_score']:.3f} on the "
