@@ -2,8 +2,9 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from rich.console import Console
@@ -95,6 +96,7 @@ def run_search(request: SearchRequest, console: Console | None = None) -> Search
             packs=request.out.resolve() / "packs",
             log=console.print,
         )
+        plan = replace(plan, space=fit_space(plan.space, packed, console.print))
         identity = _identify_search(plan.space, packed, request.seed, request.sampler, states)
         with run_lock(plan.folder, what="search"):
             check_same_run(plan.folder, identity, packed)
@@ -107,6 +109,17 @@ def run_search(request: SearchRequest, console: Console | None = None) -> Search
     if outcome.exit_code == 2:
         raise InputError(f"{outcome.stopped}; {request.describe_way_on(outcome.num_finished)}")
     return outcome
+
+
+def fit_space(space: Space, packed: Pack, log: Callable[[str], None]) -> Space:
+    """The space without what shows nothing in these tiles: a margin where no grid is known.
+
+    A margin that all trials have stays, as a person states it.
+    """
+    if packed.record["grid"]["columns"] or not space.searches("data.context_px"):
+        return space
+    log("  so data.context_px is no longer searched and is 0 in every trial")
+    return space.fixed({"data.context_px": 0}, where=f"{space.path}, without a grid")
 
 
 def _make_initial_states(plan: SearchPlan, seed: int, console: Console) -> dict[str, InitialState]:

@@ -1,6 +1,7 @@
 """A search space: a default configuration, distributions, conditions and starting points."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -140,21 +141,28 @@ class Space:
                     values.append(distribution.high)
         return float(max(values))
 
+    def searches(self, name: str) -> bool:
+        """Say whether trials differ in a setting by `section.field`."""
+        return any(p.name == name for p in self.parameters)
+
     def changed(self, *, epochs: int | None, image_size_px: int | None) -> "Space":
         """The space with settings from the command line, which are then no longer searched."""
-        changes: dict[str, Any] = {}
-        if epochs is not None:
-            changes["optimisation.epochs"] = epochs
-        if image_size_px is not None:
-            changes["data.image_size_px"] = image_size_px
-        if not changes:
-            return self
-        values = flatten(self.default) | changes
+        asked = {"optimisation.epochs": epochs, "data.image_size_px": image_size_px}
+        changes = {name: value for name, value in asked.items() if value is not None}
+        return self.fixed(changes, where="command line") if changes else self
+
+    def fixed(self, changes: Mapping[str, SettingValue], *, where: str) -> "Space":
+        """The space with some settings given, which are then no longer searched.
+
+        A start that differs from trial 0 in nothing else is dropped.
+        """
+        values = {**flatten(self.default), **changes}
+        starts = [{k: v for k, v in s.items() if k not in changes} for s in self.starts]
         return replace(
             self,
-            default=parse_config(unflatten(values), where="command line"),
+            default=parse_config(unflatten(values), where=where),
             parameters=tuple(p for p in self.parameters if p.name not in changes),
-            starts=tuple({k: v for k, v in s.items() if k not in changes} for s in self.starts),
+            starts=tuple(start for start in starts if start),
         )
 
 

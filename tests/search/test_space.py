@@ -6,6 +6,8 @@ import optuna
 import pytest
 
 from ensemble.base.errors import InputError
+from ensemble.data.pack import Pack
+from ensemble.search.command import fit_space
 from ensemble.search.space_file import load_space
 from ensemble.training.backbones import build_model, choose_trainable
 
@@ -72,6 +74,24 @@ def test_a_conditional_parameter_is_asked_for_only_where_its_condition_holds(wri
         trial = study.ask()
         config = space.ask(trial, seed=0)
         assert ("loss.focal_gamma" in trial.params) == (config.loss.kind == "focal")
+
+
+@pytest.mark.parametrize("columns", [None, 6])
+def test_a_margin_that_shows_nothing_is_not_searched(write, tmp_path, columns):
+    """Nor is a start tried that differs from trial 0 in nothing else."""
+    text = MINIMAL + (
+        "[search.data]\ncontext_px = [0, 16]\naugmentation = { low = 0.0, high = 1.0 }\n"
+        "[[start]]\n'data.context_px' = 16\n[[start]]\n'data.augmentation' = 0.2\n"
+    )
+    space, said = load_space(write(text)), []
+    fitted = fit_space(space, Pack(tmp_path, {"grid": {"columns": columns}}), said.append)
+    if columns:
+        assert (fitted, said) == (space, [])
+        return
+    assert fitted.largest("data.context_px") == 0
+    assert [p.name for p in fitted.parameters] == ["data.augmentation"]
+    assert fitted.starts == ({"data.augmentation": 0.2},)
+    assert said == ["  so data.context_px is no longer searched and is 0 in every trial"]
 
 
 def test_settings_of_the_command_line_are_not_searched(write):
