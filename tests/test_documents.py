@@ -1,11 +1,19 @@
 """What the documents print is what the tables of `results/` hold."""
 
+import json
 import re
 from pathlib import Path
 
 import pandas as pd
 
 ROOT = Path(__file__).parents[1]
+MARGIN_COLUMNS = [
+    "val_average_precision",
+    "val_f1",
+    "alone_val_average_precision",
+    "neighbours_val_average_precision",
+    "neighbours_val_f1",
+]
 COLUMNS = ["test_f1", "test_precision", "test_recall", "test_average_precision"]
 
 
@@ -24,6 +32,25 @@ def test_the_results_in_the_readme_are_those_of_the_tables():
     for name, values in figures.items():
         (line,) = (line for line in lines if line.startswith(f"| {name}"))
         assert re.findall(r"\d\.\d{3}", line) == [f"{value:.3f}" for value in values]
+
+
+def test_what_a_margin_brought_is_what_the_table_holds():
+    table = pd.read_csv(ROOT / "results/context.csv")
+    means = table.groupby("network").mean(numeric_only=True)
+    page = (ROOT / "docs/search.md").read_text(encoding="utf-8")
+    lines = [line for line in page.splitlines() if re.match(r"\| \d+ px, margin \d+ px", line)]
+    assert len(lines) == len(means)
+    for line in lines:
+        name, side, multiply_adds, *printed = line.strip("| ").split(" | ")
+        row = means.loc[name]
+        assert side == f"{row['input_px']:.0f} px"
+        assert multiply_adds == f"{row['million_multiply_adds']:.0f}"
+        assert printed == [f"{row[column]:.3f}" for column in MARGIN_COLUMNS]
+    about = json.loads((ROOT / "results/context.json").read_text(encoding="utf-8"))
+    assert f"{about['num_validation_tiles']:,} validation tiles of seven" in page
+    assert about["num_validation_photographs"] == 7
+    assert set(table["seed"]) == {0}  # "of one seed"
+    assert not table["neighbours_help"].any()  # "helped none of the networks"
 
 
 def test_the_readme_is_short_and_its_pictures_are_small():
