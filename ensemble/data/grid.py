@@ -160,6 +160,37 @@ def _clear_doubles(tiles: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     )
 
 
+def look_around(
+    photographs: np.ndarray, rows: np.ndarray, columns: np.ndarray, *, reach: int
+) -> np.ndarray:
+    """Which tile lies at each place around each tile.
+
+    Args:
+        photographs: (N,) photograph of each tile; empty where it is not known.
+        rows: (N,) row of each tile in its photograph, −1 where it is not known.
+        columns: (N,) its column.
+        reach: Tiles to look at on each side.
+
+    Returns:
+        (N, 2 · reach + 1, 2 · reach + 1) int64 numbers of tiles, −1 where none is; in the middle
+        the tile itself. Of several tiles at one place the first is the neighbour of others.
+    """
+    side = 2 * reach + 1
+    around = np.full((len(rows), side, side), UNKNOWN, dtype=np.int64)
+    known = np.flatnonzero((rows >= 0) & (columns >= 0) & (photographs != ""))
+    codes = np.unique(photographs[known].astype(str), return_inverse=True)[1]
+    down, right = rows[known], columns[known]
+    places = pd.MultiIndex.from_arrays([codes, down, right])
+    is_first = ~places.duplicated()
+    first_places, first = places[is_first], known[is_first]
+    for y, x in np.ndindex(side, side):
+        beside = pd.MultiIndex.from_arrays([codes, down + y - reach, right + x - reach])
+        found = first_places.get_indexer(beside)
+        around[known[found >= 0], y, x] = first[found[found >= 0]]
+    around[:, reach, reach] = np.arange(len(rows))
+    return around
+
+
 def keep_first(tiles: pd.DataFrame, places: list[str]) -> pd.DataFrame:
     """Keep of the tiles at one place of a photograph the first by name, sorted by place."""
     place = ["photograph", *places]

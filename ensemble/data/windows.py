@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ensemble.data.grid import look_around
+
 CENTRE = 4  # of the nine places (row by row) around and under a tile
 PLACES = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1)]
 FLIP_ROWS, FLIP_COLUMNS = 1, 2  # bits of a flip
@@ -59,19 +61,8 @@ def find_neighbours(
         (N, 9) int64 rows at `PLACES`, −1 where no tile is. Of several tiles at one place the first
         is everybody's neighbour, and each is its own centre.
     """
-    found = np.full((len(rows), len(PLACES)), -1, dtype=np.int64)
-    found[:, CENTRE] = rows
-    is_placed = (down >= 0) & (right >= 0)
-    places = list(zip(photographs.tolist(), down.tolist(), right.tolist(), strict=True))
-    bricks: dict[tuple[str, int, int], int] = {}
-    for number in np.flatnonzero(is_placed).tolist():
-        bricks.setdefault(places[number], int(rows[number]))
-    for number in np.flatnonzero(is_placed).tolist():
-        photograph, y, x = places[number]
-        for place, (dy, dx) in enumerate(PLACES):
-            if place != CENTRE:
-                found[number, place] = bricks.get((photograph, y + dy, x + dx), -1)
-    return found
+    around = look_around(photographs, down, right, reach=1).reshape(-1, len(PLACES))
+    return np.where(around < 0, -1, rows[around])
 
 
 def fill_gaps(neighbours: np.ndarray) -> Bricks:

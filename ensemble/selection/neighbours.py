@@ -23,7 +23,7 @@ from scipy.optimize import minimize  # type: ignore[import-untyped]
 from scipy.special import expit  # type: ignore[import-untyped]
 
 from ensemble.base.wording import plural
-from ensemble.data.grid import PLACE
+from ensemble.data.grid import PLACE, look_around
 from ensemble.selection.calibration import logit
 from ensemble.selection.cross_validation import cross_validate, draw_folds
 from ensemble.selection.thresholds import choose_threshold, is_number, name_score
@@ -201,22 +201,9 @@ def gather_around(values: np.ndarray, places: Places) -> np.ndarray:
     The middle, the tile itself, is NaN. Of several tiles in one place, copies of one another, the
     first is the neighbour of others.
     """
-    known = np.flatnonzero((places.rows >= 0) & (places.columns >= 0) & (places.photographs != ""))
-    photographs = np.unique(places.photographs[known], return_inverse=True)[1]
-    rows, columns = places.rows[known], places.columns[known]
-    places_known = pd.MultiIndex.from_arrays([photographs, rows, columns])
-    is_first = ~places_known.duplicated()
-    index, first = places_known[is_first], known[is_first]
-    side = 2 * REACH + 1
-    around = np.full((len(values), side, side), np.nan)
-    for down in range(-REACH, REACH + 1):
-        for right in range(-REACH, REACH + 1):
-            if (down, right) != (0, 0):
-                beside = pd.MultiIndex.from_arrays([photographs, rows + down, columns + right])
-                found = index.get_indexer(beside)
-                here, there = known[found >= 0], first[found[found >= 0]]
-                around[here, down + REACH, right + REACH] = values[there]
-    return around
+    around = look_around(places.photographs, places.rows, places.columns, reach=REACH)
+    around[:, REACH, REACH] = -1
+    return np.where(around < 0, np.nan, values[around])
 
 
 def fit_neighbours(
