@@ -18,7 +18,10 @@ def repository(tmp_path: Path) -> Path:
     """A repository with a commit, and a copy of the module in a folder that it does not track."""
     (tmp_path / "notes.txt").write_text("somebody's own")
     (tmp_path / "venv" / "ensemble" / "base").mkdir(parents=True)
-    for name in ("__init__.py", "base/__init__.py", "base/provenance.py"):
+    for name in (
+        "__init__.py",
+        *(f"base/{part}.py" for part in ("__init__", "provenance", "version")),
+    ):
         shutil.copy(ROOT / "ensemble" / name, tmp_path / "venv" / "ensemble" / name)
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
     commit(tmp_path, "notes.txt")

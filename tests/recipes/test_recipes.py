@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -607,7 +608,8 @@ def test_a_variant_starts_from_the_best_epoch_of_the_one_it_names(here):
 
 def one_class(tiles, label):
     keep = (tiles.labels == label).nonzero().flatten()
-    return type(tiles)(tiles.pixels, tiles.rows[keep], tiles.labels[keep], tiles.device)
+    kept = {name: getattr(tiles, name)[keep] for name in ("rows", "neighbours", "labels")}
+    return replace(tiles, **kept)
 
 
 def test_data_of_one_class_is_refused(here, tmp_path):

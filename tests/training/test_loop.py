@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -365,7 +366,8 @@ def test_margin_of_a_tile_does_not_depend_on_the_tiles_beside_it(
     tiles = make_bright_and_dark(130)  # two batches
     model = small_cnn()
     margins = predict_margins(model, tiles, DataConfig(image_size_px=16))
-    alone = SplitTiles(tiles.pixels, tiles.rows[128:], tiles.labels[128:], tiles.device)
+    last = {name: getattr(tiles, name)[128:] for name in ("rows", "neighbours", "labels")}
+    alone = replace(tiles, **last)
     np.testing.assert_allclose(
         margins[128:], predict_margins(model, alone, DataConfig(image_size_px=16)), rtol=1e-5
     )

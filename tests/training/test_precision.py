@@ -20,14 +20,14 @@ CPU = torch.device("cpu")
 def test_a_precision_that_is_asked_for_is_used(make_trial_config):
     for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
         config = make_trial_config(optimisation={"precision": name})
-        assert choose_precision(config, CPU) == dtype
+        assert choose_precision(config, CPU, config.data.image_size_px) == dtype
         assert name_precision(dtype) == name
 
 
 @pytest.mark.skipif(has_bfloat16(CPU), reason="this processor computes in bfloat16")
 def test_auto_is_float32_where_bfloat16_is_only_emulated(make_trial_config):
     config = make_trial_config(optimisation={"precision": "auto"})
-    assert choose_precision(config, CPU) == torch.float32
+    assert choose_precision(config, CPU, config.data.image_size_px) == torch.float32
     assert scoring_precision("bfloat16", CPU) == torch.float32
 
 
