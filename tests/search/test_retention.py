@@ -473,7 +473,12 @@ def test_a_run_with_dropped_members_is_evaluated_and_says_so(
     run = tmp_path / "results" / "run"
     run.mkdir(parents=True)
     digest = packed.record["split_digest"]
-    about = {"split_digest": digest, "pack_folder": str(packed.folder), "tile_size_px": [32, 32]}
+    about = {
+        "split_digest": digest,
+        "pack_folder": str(packed.folder),
+        "tile_size_px": [32, 32],
+        "stored_size_px": packed.record["stored_size_px"],
+    }
     write_json(run / "run.json", about)
     packed.table("val")[["tile", "photograph", "surface", "label", *PLACE]].to_csv(
         run / "validation.csv", index=False
