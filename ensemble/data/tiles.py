@@ -183,8 +183,7 @@ def resize_picture(picture: Image.Image, size: Size) -> Image.Image:
     height, width = size
     if picture.size == (width, height):
         return picture
-    # by a whole factor first, which is four times as quick
-    return picture.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=1.0)
+    return picture.resize((width, height), Image.Resampling.BILINEAR)
 
 
 def check_bad_tiles(bad: dict[str, str], max_bad_tiles: int, *, so_far: bool = False) -> None:
