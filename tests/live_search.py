@@ -124,7 +124,10 @@ class LiveSearch:
     def seconds_until_gone(self, limit: float = 30) -> float:
         """Wait until all processes have ended, and return the seconds that it took."""
         started = time.monotonic()
-        wait_until(lambda: not self.processes("") or None, what="processes left", seconds=limit)
+        while left := self.processes(""):
+            if time.monotonic() - started > limit:
+                raise AssertionError(f"left after {limit} seconds: {list(map(_describe, left))}")
+            time.sleep(0.1)
         return time.monotonic() - started
 
 
@@ -148,3 +151,10 @@ def wait_until(
         time.sleep(0.1)
     said = f"\n{search.said}" if search else ""
     raise AssertionError(f"after {seconds} seconds there was no {what}{said}")
+
+
+def _describe(process: psutil.Process) -> str:
+    try:
+        return f"{process.pid} ({process.status()}) {' '.join(process.cmdline())}"
+    except psutil.Error as error:
+        return str(error)

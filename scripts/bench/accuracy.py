@@ -3,7 +3,7 @@
 import statistics
 
 import torch
-from torch import multiprocessing
+from torch import Tensor, multiprocessing
 
 from bench.plan import Plan
 from bench.row import Row
@@ -38,10 +38,16 @@ def measure(plan: Plan) -> list[Row]:
     ]
 
 
+def _warp_in_torch(seen: Tensor, matrices: Tensor, images: Tensor, chosen: Tensor) -> None:
+    exact = images.float()
+    batches._warp_on_gpu(seen, matrices, exact, chosen)
+    images.copy_(exact.round())
+
+
 def _train(plan: Plan, seed: int, plain: bool) -> float:
     torch.set_num_threads(plan.threads)
     if plain:
-        batches._warp_on_cpu = batches._warp_on_gpu
+        batches._warp_on_cpu = _warp_in_torch
     else:
         keep_freed_memory()
     config = plan.config(precision="float32" if plain else "auto")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ensemble.search.cluster.guard import LONGEST_SOCKET, RAY, place_for_sockets
+from ensemble.search.cluster.guard import LONGEST_SOCKET, RAY, place_for_sockets, processes_of
 from ensemble.search.cluster.scratch import OWNER, PREFIX, own, remove_abandoned, scratch_folder
 
 HOLDS_ONE = (
@@ -117,3 +117,19 @@ def test_rays_sockets_have_paths_that_linux_takes_whatever_the_folder_for_tempor
         place = place_for_sockets(base)
         assert len(f"{place}/{PREFIX}12345678/{RAY}{LONGEST_SOCKET}") <= 107
         assert str(place) == base or len(base) > 25
+
+
+def test_a_starting_process_of_ray_is_told_by_its_options_and_a_reader_of_its_logs_is_not(tmp_path):
+    """What is only starting has opened no file of the session yet."""
+    session = tmp_path / "r"
+    session.mkdir()
+    sleeps = [sys.executable, "-c", "import time; time.sleep(60)"]
+    with (
+        subprocess.Popen([*sleeps, f"--raylet-name={session}/session/raylet"]) as starting,
+        subprocess.Popen([*sleeps, f"{session}/logs/worker.log"]) as reader,
+    ):
+        found = processes_of(session)
+        starting.kill()
+        reader.kill()
+    assert starting.pid in found
+    assert reader.pid not in found

@@ -2,8 +2,9 @@
 
 Ray's processes mostly end with their driver; where it is killed at a bad moment, agents and single
 workers stay for minutes. The guard reads its standard input, which only the search holds open, so
-it notices the end of the search, however that ended. Then it kills the processes that still write
-into the folder of that Ray, and removes the folders that nobody owns any more.
+it notices the end of the search, however that ended. Then it kills the processes of that Ray: those
+that write into its folder, and those that were only starting, which have it among their options and
+would wait for a Ray that is gone. At last it removes the folders that nobody owns any more.
 """
 
 import os
@@ -20,6 +21,7 @@ from pathlib import Path
 from ensemble.search.cluster.scratch import PREFIX, remove_abandoned
 
 GRACE_SECONDS = 3.0
+LATE_SECONDS = 2.0  # in which what a killed search was just starting is found
 RAY = "r"  # Ray's folder within the scratch folder: Ray opens its own to everybody
 LONGEST_SOCKET = "/session_2026-01-01_00-00-00_123456_1234567/sockets/plasma_store"
 MOST_SOCKET_BYTES = 107  # of Linux
@@ -52,8 +54,14 @@ def ray_guard(folder: Path) -> Iterator[None]:
 
 
 def processes_of(folder: Path) -> set[int]:
-    """Find the processes that have files below a folder open for writing."""
+    """Find the processes that have files below a folder open for writing, or it in an option."""
     pids = set()
+    for command in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it is gone, or of somebody else
+            words = command.read_bytes().split(b"\0")
+            inside = os.fsencode(f"={folder}/")
+            if any(word.startswith(b"--") and inside in word for word in words):
+                pids.add(int(command.parts[2]))
     for link in Path("/proc").glob("[0-9]*/fd/*"):
         with suppress(OSError):  # it is gone, or of somebody else
             file = os.readlink(link)  # noqa: PTH115
@@ -76,11 +84,19 @@ def main() -> None:
     end = time.monotonic() + GRACE_SECONDS
     while (left := processes_of(folder / RAY) - {driver}) and time.monotonic() < end:
         time.sleep(0.1)
-    for pid in left:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    _kill(left)
+    end = time.monotonic() + LATE_SECONDS
+    while os.getppid() != driver and time.monotonic() < end:  # a search that lives waits for us
+        _kill(processes_of(folder / RAY))
+        time.sleep(0.1)
     for base in {folder.parent, Path(tempfile.gettempdir())}:
         remove_abandoned(base.glob(f"{PREFIX}*"))
+
+
+def _kill(pids: set[int]) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
 
 
 if __name__ == "__main__":
