@@ -254,7 +254,8 @@ def test_a_full_disk_ends_the_search_cleanly_and_it_goes_on_with_room(folder, mo
 def test_a_killed_search_leaves_nothing_in_the_folder_for_temporary_files(folder):
     tmp_path = Path(tempfile.mkdtemp(dir="/tmp"))  # short: Ray puts its sockets there
     command = words(folder, "scratch", *WORKERS, trials=1, epochs=30)
-    with LiveSearch(folder, command, TMPDIR=str(tmp_path)) as search:
+    cache = str(folder / "inductor")  # torch's, which all processes share and nobody removes
+    with LiveSearch(folder, command, TMPDIR=str(tmp_path), TORCHINDUCTOR_CACHE_DIR=cache) as search:
         search.wait_for("trial 0 epoch 1/")
         assert list(tmp_path.glob("crack-*/r/session_*"))
         search.kill_driver()
