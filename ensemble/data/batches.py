@@ -44,7 +44,6 @@ class SplitTiles:
 
     Attributes:
         pixels: (R, H, W, 3) uint8, on the device where they fit, else on the host.
-        rows: (N,) int64 on the CPU: row of each tile in `pixels`.
         neighbours: (N, 9) int64 on the CPU: rows of the tiles around and under each tile in its
             photograph, −1 where there is none; see `ensemble.data.windows.PLACES`.
         labels: (N,) int64 on `device`, 1 = cracked.
@@ -53,7 +52,6 @@ class SplitTiles:
     """
 
     pixels: Tensor
-    rows: Tensor
     neighbours: Tensor
     labels: Tensor
     device: torch.device
@@ -61,6 +59,11 @@ class SplitTiles:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def rows(self) -> Tensor:
+        """Row of each tile in `pixels`: (N,) int64 on the CPU."""
+        return self.neighbours[:, CENTRE]
 
     @cached_property
     def bricks(self) -> Bricks:
@@ -103,14 +106,12 @@ def place_tiles(
     tensor = torch.from_numpy(pixels)
     if device.type == "cuda" and tensor.numel() <= GPU_SHARE * torch.cuda.mem_get_info(device)[0]:
         tensor = tensor.to(device)
-    own = torch.tensor(rows, dtype=torch.int64)
     if neighbours is None:
-        neighbours = np.full((len(own), len(PLACES)), -1)
+        neighbours = np.full((len(rows), len(PLACES)), -1)
         neighbours[:, CENTRE] = rows
     height, width = pixels.shape[1:3]
     return SplitTiles(
         pixels=tensor,
-        rows=own,
         neighbours=torch.tensor(neighbours, dtype=torch.int64),
         labels=torch.tensor(labels, dtype=torch.int64, device=device),
         device=device,

@@ -23,7 +23,7 @@ from ensemble.data.reading.pictures import Picture, read_picture
 from ensemble.explanation.activation import class_activation_map, crop_to_tile
 from ensemble.explanation.feature_maps import draw_sheet, find_feature_maps
 from ensemble.prediction.tiling import CutTiles, lay_grid
-from ensemble.run.members import read_stored_size, read_tile_size, score_tiles
+from ensemble.run.members import read_stored_size, read_tile_size, score_tiles, see_context
 from ensemble.training.checkpoint import Member
 
 LONGEST_NAME = 60  # characters of a picture's
@@ -110,7 +110,7 @@ def read_tile(picture: Picture, member: Member, run: Path) -> ScoredTile:
             image = read_picture(file, size)
     except UNREADABLE as error:
         raise InputError(f"{picture.path}: cannot be read ({explain_unreadable(error)})") from None
-    cut = CutTiles(read_stored_size(run), member.record.config.data.context_px > 0)
+    cut = CutTiles(read_stored_size(run), see_context([member]))
     boxes = lay_grid(image.size, size)
     shown = [box for box in boxes if cut.cut(image, 0, box) is not None]
     if not shown:

@@ -150,7 +150,6 @@ def sample_tiles(tiles: SplitTiles, count: int) -> SplitTiles:
     index = order[:count].sort().values
     return replace(
         tiles,
-        rows=tiles.rows[index],
         neighbours=tiles.neighbours[index],
         labels=tiles.labels[index.to(tiles.device)],
     )

@@ -181,6 +181,11 @@ def rank_members(members: Sequence[Member]) -> list[Member]:
     return sorted(members, key=lambda member: (-member.val_f1, member.trial))
 
 
+def see_context(members: Sequence[Member]) -> bool:
+    """Whether any member sees more than the tile itself."""
+    return any(member.record.config.data.context_px > 0 for member in members)
+
+
 def score_tiles(
     members: Sequence[Member], tiles: SplitTiles, *, tta: bool = False, alone: bool = False
 ) -> np.ndarray:

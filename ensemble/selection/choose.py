@@ -26,6 +26,7 @@ from ensemble.run.members import (
     rank_members,
     read_validation,
     score_tiles,
+    see_context,
 )
 from ensemble.run.pack import find_pack
 from ensemble.selection.calibration import (
@@ -115,7 +116,7 @@ def choose_ensemble(
     members = _find_candidates(finished, num_val_tiles=len(table), log=log)
     k = check_top_k(top_k, num_candidates=len(members), num_finished=len(finished))
     ranked, data = rank_members(members), None
-    if method == "soup" or tta or any(m.record.config.data.context_px for m in members):
+    if method == "soup" or tta or see_context(members):
         data = open_training_data(find_pack(run), choose_device())
     if method == "soup":  # where no mixture helps, it is the best member itself
         assert data is not None
@@ -300,7 +301,7 @@ def _judge_alone(
     picked: Picked, val: SplitTiles, labels: np.ndarray, rule: str, *, tta: bool
 ) -> TileAlone | None:
     """How tiles without their neighbours are judged; None where no member sees more than a tile."""
-    if not any(member.record.config.data.context_px for member in picked.members):
+    if not see_context(picked.members):
         return None
     mean = picked.weights @ score_tiles(picked.members, val, tta=tta, alone=True)
     temperature = fit_temperature(logit(mean), labels)

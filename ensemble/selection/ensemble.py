@@ -14,7 +14,13 @@ import torch
 from torch import nn
 
 from ensemble.data.batches import SplitTiles
-from ensemble.run.members import choose_device, read_stored_size, read_tile_size, score_with
+from ensemble.run.members import (
+    choose_device,
+    read_stored_size,
+    read_tile_size,
+    score_with,
+    see_context,
+)
 from ensemble.selection.calibration import apply_temperature
 from ensemble.selection.choice import EnsembleRecord, TileAlone, open_choice, open_chosen
 from ensemble.selection.neighbours import NeighbourModel, Places, Refined
@@ -73,7 +79,7 @@ class Ensemble:
     @property
     def sees_context(self) -> bool:
         """Whether any member sees more than the tile itself."""
-        return any(member.record.config.data.context_px > 0 for member in self.members)
+        return see_context(self.members)
 
     def weigh(self, scores: np.ndarray) -> np.ndarray:
         """The weighted mean of the members' probabilities: (M, N) → (N,).

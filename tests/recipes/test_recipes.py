@@ -608,7 +608,7 @@ def test_a_variant_starts_from_the_best_epoch_of_the_one_it_names(here):
 
 def one_class(tiles, label):
     keep = (tiles.labels == label).nonzero().flatten()
-    kept = {name: getattr(tiles, name)[keep] for name in ("rows", "neighbours", "labels")}
+    kept = {name: getattr(tiles, name)[keep] for name in ("neighbours", "labels")}
     return replace(tiles, **kept)
 
 

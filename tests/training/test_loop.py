@@ -366,7 +366,7 @@ def test_margin_of_a_tile_does_not_depend_on_the_tiles_beside_it(
     tiles = make_bright_and_dark(130)  # two batches
     model = small_cnn()
     margins = predict_margins(model, tiles, DataConfig(image_size_px=16))
-    last = {name: getattr(tiles, name)[128:] for name in ("rows", "neighbours", "labels")}
+    last = {name: getattr(tiles, name)[128:] for name in ("neighbours", "labels")}
     alone = replace(tiles, **last)
     np.testing.assert_allclose(
         margins[128:], predict_margins(model, alone, DataConfig(image_size_px=16)), rtol=1e-5
