@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ensemble.data.pack import Pack
+from ensemble.data.view import View
 from ensemble.data.windows import (
     CENTRE,
     PLACES,
@@ -25,7 +26,6 @@ from ensemble.data.windows import (
     fill_gaps,
     find_neighbours,
     hide_neighbours,
-    margin_px,
 )
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -75,12 +75,9 @@ class SplitTiles:
         """Whether any neighbour of each tile is known: (N,) bool."""
         return (self.neighbours >= 0).sum(1).numpy() > 1
 
-    def input_side_px(self, *, image_size_px: int, context_px: int) -> int:
-        """Side of a network's input; see `make_batch`."""
-        tile_side_px = min(self.tile_size_px)
-        return image_size_px + 2 * margin_px(
-            image_size_px=image_size_px, context_px=context_px, tile_side_px=tile_side_px
-        )
+    def input_side_px(self, view: View) -> int:
+        """Side of a network's input."""
+        return view.side_px(min(self.tile_size_px))
 
 
 def place_tiles(
@@ -147,9 +144,8 @@ def place_split(pack: Pack, split: str, device: torch.device) -> tuple[SplitTile
 def make_batch(
     tiles: SplitTiles,
     index: Tensor,
+    view: View,
     *,
-    image_size_px: int,
-    context_px: int = 0,
     alone: bool = False,
     turn: int = 0,
     augmentation: float = 0.0,
@@ -161,10 +157,7 @@ def make_batch(
     Args:
         tiles: Tiles of one split.
         index: (B,) int64 on the CPU: numbers of the tiles.
-        image_size_px: Side S of what the network sees of the tile itself.
-        context_px: Margin of the photograph around the tile, in the tile's own pixels (where it is
-            not square, of its shorter side); at the scale of the tile it adds M pixels of input on
-            each side.
+        view: Size of the tile and of the margin around it, as the network sees them.
         alone: Whether the margin is the mirrored tile instead of its neighbours.
         turn: One of the square's eight symmetries, applied to all images; 0 leaves them.
         augmentation: Strength from 0 (none, no random number drawn) to 1; shifts and rotations
@@ -174,28 +167,28 @@ def make_batch(
             0.
 
     Returns:
-        Images (B, 3, S + 2 M, S + 2 M) float32, normalised with ImageNet's mean and standard
-        deviation, in channels-last memory, and labels (B,) int64.
+        Images (B, 3, S, S) float32, normalised with ImageNet's mean and standard deviation, in
+        channels-last memory, and labels (B,) int64.
     """
     batch, bricks = len(index), tiles.bricks.take(index)
     if generator is None and (augmentation > 0 or context_dropout > 0):
         raise ValueError("augmentation needs a generator")
-    if context_px > 0 and context_dropout > 0:
+    if view.context_px > 0 and context_dropout > 0:
         hidden = torch.rand(batch, generator=generator) < context_dropout
         bricks = hide_neighbours(bricks, hidden)
     elif alone:
         bricks = hide_neighbours(bricks, torch.ones(batch, dtype=torch.bool))
-    side = tiles.input_side_px(image_size_px=image_size_px, context_px=context_px)
+    side, tile_side = tiles.input_side_px(view), view.image_size_px
     contrast, brightness = torch.ones(batch), torch.zeros(batch)
     if generator is None or augmentation == 0:
-        images = _see(tiles, bricks, side, image_size_px)
+        images = _see(tiles, bricks, side, tile_side)
         images = _turn(images, turn) if turn else images
     else:
         turns = torch.randint(8, (batch,), generator=generator)
         contrast = 1 + 0.3 * augmentation * _symmetric(batch, generator)
         brightness = 255 * 0.15 * augmentation * _symmetric(batch, generator)
-        moves = _draw_moves(batch, augmentation, image_size_px / side, generator)
-        images = _apply_symmetries(_see_moved(tiles, bricks, side, image_size_px, moves), turns)
+        moves = _draw_moves(batch, augmentation, tile_side / side, generator)
+        images = _apply_symmetries(_see_moved(tiles, bricks, side, tile_side, moves), turns)
     labels = tiles.labels[index.to(tiles.device)]
     return _normalise(images, contrast, brightness), labels
 

@@ -19,17 +19,6 @@ PLACES = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1)]
 FLIP_ROWS, FLIP_COLUMNS = 1, 2  # bits of a flip
 
 
-def margin_px(*, image_size_px: int, context_px: int, tile_side_px: int) -> int:
-    """Pixels of a network's input beyond each side of the tile.
-
-    Args:
-        image_size_px: Side of the tile, as the network sees it.
-        context_px: Margin around the tile, in the tile's own pixels.
-        tile_side_px: Side of the tile in its own pixels; of one that is not square, the shorter.
-    """
-    return round(context_px * image_size_px / tile_side_px)
-
-
 class Bricks(NamedTuple):
     """Bricks that make the windows of B tiles.
 

@@ -104,17 +104,13 @@ def _gather(
     maps = np.zeros((0, 1, 1), dtype=np.float32)
     if len(index):
         configs = [member.record.config for member in ensemble.members]
-        sizes = [(config.data.image_size_px, config.data.context_px) for config in configs]
-        images = [
-            make_batch(tiles, index, image_size_px=size, context_px=context)[0]
-            for size, context in sizes
-        ]
+        images = [make_batch(tiles, index, config.data.view)[0] for config in configs]
         backbones = [config.model.backbone for config in configs]
         maps = average_maps(
             ensemble.models,
             backbones,
             images,
             ensemble.weights,
-            tile_sides=[size for size, _ in sizes],
+            tile_sides=[config.data.image_size_px for config in configs],
         )
     return Group(heading, tiles.pixels[rows].cpu().numpy(), maps, captions)

@@ -153,9 +153,8 @@ def draw_look(
         InputError: The member's weights were dropped or are damaged.
     """
     config, model = member.record.config, member.load_model()
-    size_px, context_px = config.data.image_size_px, config.data.context_px
-    index = torch.tensor([tile.number])
-    image, _ = make_batch(tile.tiles, index, image_size_px=size_px, context_px=context_px)
+    size_px = config.data.image_size_px
+    image, _ = make_batch(tile.tiles, torch.tensor([tile.number]), config.data.view)
     evidence = class_activation_map(model, config.model.backbone, image)
     around = ""
     if margin_px := (image.shape[-1] - size_px) // 2:

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from ensemble.base.files import atomic_write, make_folder, write_text
 from ensemble.data.batches import IMAGENET_MEAN, IMAGENET_STD
-from ensemble.data.windows import margin_px
 from ensemble.training.checkpoint import Member
 
 HOW_TO = """# {name}: {backbone}, epoch {epoch}
@@ -82,9 +81,8 @@ def export_member(
     make_folder(folder)
     model = member.load_model().requires_grad_(False)
     config = member.record.config
-    size, context = config.data.image_size_px, config.data.context_px
-    margin = margin_px(image_size_px=size, context_px=context, tile_side_px=min(tile_size_px))
-    side = size + 2 * margin
+    view = config.data.view
+    side = view.side_px(min(tile_size_px))
     example = torch.zeros(2, 3, side, side, dtype=torch.uint8)
     batch = torch.export.Dim("batch", min=1)
     program = torch.export.export(
@@ -95,7 +93,7 @@ def export_member(
     with atomic_write(folder / "state_dict.safetensors") as path:
         path.write_bytes(safetensors.torch.save(dict(model.state_dict())))
     height, width = tile_size_px
-    down, right = (round(context * n / min(tile_size_px)) for n in tile_size_px)
+    down, right = (round(view.context_px * n / min(tile_size_px)) for n in tile_size_px)
     about_windows = WINDOWS.format(tile_height=height, tile_width=width, down=down, right=right)
     text = HOW_TO.format(
         name=name,
@@ -103,11 +101,11 @@ def export_member(
         owner="the project" if config.model.backbone.startswith("small_cnn") else "torchvision",
         epoch=member.record.epoch,
         version=f"torch {torch.__version__}",
-        what="windows" if context else "tiles",
+        what="windows" if view.context_px else "tiles",
         side=side,
         height=height + 2 * down,
         width=width + 2 * right,
-        about_windows=about_windows if context else "",
+        about_windows=about_windows if view.context_px else "",
         f1=member.val_f1,
         threshold=member.record.metrics["val_threshold"],
         mean=IMAGENET_MEAN,

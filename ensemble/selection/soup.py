@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ensemble.data.batches import SplitTiles, make_batch
+from ensemble.data.view import View
 from ensemble.training.backbones import choose_trainable
 from ensemble.training.checkpoint import Member, open_member, write_member
-from ensemble.training.config import DataConfig
 from ensemble.training.loop import predict_margins
 from ensemble.training.member import TrainingData
 from ensemble.training.metrics import best_threshold, margins_to_probabilities, validation_metrics
@@ -79,11 +79,10 @@ def write_soup(
     return open_member(folder), soup.ingredients
 
 
-def _kind(member: Member) -> tuple[str, tuple[int, int], str]:
+def _kind(member: Member) -> tuple[str, View, str]:
     record = member.record
     config = record.config
-    size = config.data.image_size_px, config.data.context_px
-    return config.model.backbone, size, record.initial_weights_digest
+    return config.model.backbone, config.data.view, record.initial_weights_digest
 
 
 def _average_members(ingredients: list[Member], train: SplitTiles, val: SplitTiles) -> Soup:
@@ -96,9 +95,9 @@ def _average_members(ingredients: list[Member], train: SplitTiles, val: SplitTil
     model = model.to(val.device).to(memory_format=torch.channels_last)
     if len(ingredients) > 1:
         estimate_batch_norm(
-            model, _trained_batch_norm(model, ingredients), _images(train, config.data)
+            model, _trained_batch_norm(model, ingredients), _images(train, config.data.view)
         )
-    margins = predict_margins(model.eval(), val, config.data, precision=precision)
+    margins = predict_margins(model.eval(), val, config.data.view, precision=precision)
     _, f1 = best_threshold(val.labels.cpu().numpy(), margins_to_probabilities(margins))
     return Soup(model, ingredients, margins, f1, name_precision(precision))
 
@@ -149,10 +148,8 @@ def average_states(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     }
 
 
-def _images(tiles: SplitTiles, config: DataConfig) -> Iterator[Tensor]:
+def _images(tiles: SplitTiles, view: View) -> Iterator[Tensor]:
     """Batches spread evenly over the tiles, without augmentation."""
     step = max(1, len(tiles) // NUM_BATCH_NORM_TILES)
     for index in torch.arange(0, len(tiles), step).split(BATCH):
-        yield make_batch(
-            tiles, index, image_size_px=config.image_size_px, context_px=config.context_px
-        )[0]
+        yield make_batch(tiles, index, view)[0]

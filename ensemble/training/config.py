@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ensemble.base.errors import InputError, short_repr
+from ensemble.data.view import View
 from ensemble.training.backbone_table import BACKBONES
 
 
@@ -112,6 +113,11 @@ class DataConfig(Section):
     augmentation: float = Field(
         0.5, ge=0, le=1, description="strength of flips, turns, light and affine maps; 0 = none"
     )
+
+    @property
+    def view(self) -> View:
+        """What a network sees of a tile."""
+        return View(self.image_size_px, self.context_px)
 
     def describe_size(self) -> str:
         """What a network sees of and around a tile, such as `128 × 128 px, 64 px of context`."""

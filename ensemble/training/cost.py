@@ -12,7 +12,6 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ensemble.data.windows import margin_px
 from ensemble.training.backbone_table import BACKBONES
 from ensemble.training.backbones import build_model, choose_trainable
 from ensemble.training.config import TrialConfig
@@ -53,9 +52,7 @@ def summarise(config: TrialConfig, *, tile_side_px: int) -> Summary:
         config: Configuration of the training run.
         tile_side_px: Side of a tile in its own pixels, in which a margin around it is measured.
     """
-    size, context = config.data.image_size_px, config.data.context_px
-    margin = margin_px(image_size_px=size, context_px=context, tile_side_px=tile_side_px)
-    side = size + 2 * margin
+    side = config.data.view.side_px(tile_side_px)
     with torch.device("meta"):
         model = build_model(config.model.backbone, dropout=config.model.dropout)
     choose_trainable(model, config.model, epoch=config.optimisation.epochs)

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from ensemble.base.errors import InputError
 from ensemble.data.batches import SplitTiles, make_batch
+from ensemble.data.view import View
 from ensemble.training.backbones import choose_trainable
-from ensemble.training.config import DataConfig, TrialConfig, derive_seed
+from ensemble.training.config import TrialConfig, derive_seed
 from ensemble.training.data_parallel import rank_and_world_size, share_statistics, wrap_model
 from ensemble.training.losses import class_weights, weighted_loss
 from ensemble.training.metrics import check_both_classes, validation_metrics
@@ -202,8 +203,7 @@ def _train_epoch(run: _Run, number: int) -> tuple[float, float, np.ndarray]:
         images, labels = make_batch(
             tiles,
             index,
-            image_size_px=config.data.image_size_px,
-            context_px=config.data.context_px,
+            config.data.view,
             augmentation=config.data.augmentation,
             context_dropout=config.data.context_dropout,
             generator=augment,
@@ -232,7 +232,7 @@ def _train_epoch(run: _Run, number: int) -> tuple[float, float, np.ndarray]:
 
 def _validate(run: _Run, number: int) -> tuple[dict[str, float], np.ndarray]:
     """Score the validation tiles → figures and margins (N,)."""
-    margins = predict_margins(run.model, run.val, run.config.data, precision=run.precision)
+    margins = predict_margins(run.model, run.val, run.config.data.view, precision=run.precision)
     if not np.isfinite(margins).all():
         raise DivergedError(f"the network's outputs are not finite after epoch {number}")
     return validation_metrics(run.val_labels, margins), margins
@@ -242,7 +242,7 @@ def _validate(run: _Run, number: int) -> tuple[dict[str, float], np.ndarray]:
 def predict_margins(
     model: nn.Module,
     tiles: SplitTiles,
-    config: DataConfig,
+    view: View,
     *,
     precision: torch.dtype = torch.float32,
     turn: int = 0,
@@ -255,7 +255,7 @@ def predict_margins(
     Args:
         model: Network that was trained with these settings.
         tiles: N tiles to score.
-        config: Size and context of the network's input.
+        view: What the network sees of a tile.
         precision: Precision of the network.
         turn: One of the square's eight symmetries.
         alone: Whether each tile is judged without its neighbours.
@@ -268,14 +268,7 @@ def predict_margins(
     margins = torch.zeros(len(tiles), device=tiles.device)
     batches = torch.arange(len(tiles)).split(EVALUATION_BATCH)
     for index in batches[rank::num_workers]:
-        images, _ = make_batch(
-            tiles,
-            index,
-            image_size_px=config.image_size_px,
-            context_px=config.context_px,
-            alone=alone,
-            turn=turn,
-        )
+        images, _ = make_batch(tiles, index, view, alone=alone, turn=turn)
         with autocast(tiles.device, precision):
             logits = model(images).float()
         margins[index.to(tiles.device)] = logits[:, 1] - logits[:, 0]
@@ -286,9 +279,8 @@ def predict_margins(
 
 def _agree_on_precision(config: TrialConfig, tiles: SplitTiles) -> torch.dtype:
     """Choose the precision of all workers: that of rank 0."""
-    device, data = tiles.device, config.data
-    side = tiles.input_side_px(image_size_px=data.image_size_px, context_px=data.context_px)
-    precision = choose_precision(config, device, side)
+    device = tiles.device
+    precision = choose_precision(config, device, tiles.input_side_px(config.data.view))
     if rank_and_world_size()[1] > 1:
         number = torch.tensor(list(PRECISIONS.values()).index(precision), device=device)
         dist.broadcast(number, src=0)

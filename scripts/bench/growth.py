@@ -29,6 +29,7 @@ from ensemble.data.batches import make_batch
 from ensemble.data.packing import pack
 from ensemble.data.sources import Source, open_source
 from ensemble.data.split import assign_splits, digest_split, drop_duplicates
+from ensemble.data.view import View
 from ensemble.evaluation.intervals import intervals
 from ensemble.selection.weighting import greedy_weights
 from ensemble.training.member import TrainingData, open_training_data
@@ -206,7 +207,7 @@ def _loads(data: TrainingData, count: int) -> Callable[[], object]:
             make_batch(
                 data.train,
                 index,
-                image_size_px=IMAGE_SIZE_PX,
+                View(IMAGE_SIZE_PX),
                 augmentation=AUGMENTATION,
                 generator=generator,
             )

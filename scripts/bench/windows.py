@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from bench.row import Row
 from ensemble.data.batches import IMAGENET_MEAN, IMAGENET_STD, SplitTiles, make_batch
 from ensemble.data.packing import pack
 from ensemble.data.sources import open_source
+from ensemble.data.view import View
 from ensemble.training.member import open_training_data
 
 PART = "windows"
@@ -35,15 +37,18 @@ def measure(plan: Plan) -> list[Row]:
     full = open_training_data(plan.pack_folder, device).train
     small = open_training_data(stored.folder, device).train
     margin = min(full.tile_size_px) // SHARE
-    window = partial(make_batch, image_size_px=size)
-    augmented = {"augmentation": AUGMENTATION, "generator": torch.Generator().manual_seed(0)}
+    tile, wider = View(size), View(size, context_px=margin)
+    augmented: dict[str, Any] = {
+        "augmentation": AUGMENTATION,
+        "generator": torch.Generator().manual_seed(0),
+    }
     ways: dict[str, Callable[[Tensor], object]] = {
         "plain": partial(gather_and_reduce, full, image_size_px=size),
-        "full": partial(window, full),
-        "small": partial(window, small),
-        "margin": partial(window, small, context_px=margin),
-        "augmented": partial(window, small, **augmented),
-        "augmented margin": partial(window, small, context_px=margin, **augmented),
+        "full": partial(make_batch, full, view=tile),
+        "small": partial(make_batch, small, view=tile),
+        "margin": partial(make_batch, small, view=wider),
+        "augmented": partial(make_batch, small, view=tile, **augmented),
+        "augmented margin": partial(make_batch, small, view=wider, **augmented),
     }
     speeds = _batches_per_second(ways, len(full), plan.batch_size, small=plan.small)
     of = f"{plan.batch_size} tiles, {size} px"

@@ -19,6 +19,7 @@ from ensemble.data.batches import (
     make_batch,
     place_tiles,
 )
+from ensemble.data.view import View
 from ensemble.data.windows import find_neighbours
 
 CPU = torch.device("cpu")
@@ -57,9 +58,7 @@ def batch(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     index = torch.arange(len(tiles))
-    return make_batch(
-        tiles, index, image_size_px=size_px, augmentation=strength, generator=generator
-    )
+    return make_batch(tiles, index, View(size_px), augmentation=strength, generator=generator)
 
 
 # Without augmentation
@@ -98,7 +97,7 @@ def test_reduction_is_antialiased() -> None:
 def test_no_augmentation_draws_nothing() -> None:
     generator = torch.Generator().manual_seed(3)
     before = generator.get_state()
-    make_batch(tiles_of(), torch.arange(4), image_size_px=8, augmentation=0, generator=generator)
+    make_batch(tiles_of(), torch.arange(4), View(8), augmentation=0, generator=generator)
     assert torch.equal(generator.get_state(), before)
 
 
@@ -106,7 +105,7 @@ def test_index_chooses_tiles_by_their_row() -> None:
     pixels = tiles_of(size_px=8).pixels.numpy()
     rows, labels = np.array([7, 2, 9]), np.array([1, 0, 1])
     tiles = place_tiles(pixels, rows, labels, CPU)
-    images, chosen = make_batch(tiles, torch.tensor([2, 0, 2]), image_size_px=8)
+    images, chosen = make_batch(tiles, torch.tensor([2, 0, 2]), View(8))
     assert chosen.tolist() == [1, 1, 1]
     expected = torch.from_numpy(pixels[[9, 7, 9]]).permute(0, 3, 1, 2)
     torch.testing.assert_close(images, normalised(expected))
@@ -163,7 +162,7 @@ def test_each_sample_is_augmented_by_itself() -> None:
 
 def test_augmentation_without_a_generator_is_refused() -> None:
     with pytest.raises(ValueError, match="needs a generator"):
-        make_batch(tiles_of(), torch.arange(2), image_size_px=16, augmentation=0.5)
+        make_batch(tiles_of(), torch.arange(2), View(16), augmentation=0.5)
 
 
 def test_turns_are_the_eight_symmetries_of_the_square() -> None:
@@ -262,18 +261,18 @@ def photograph_tiles(
 @pytest.mark.parametrize(("context_px", "size_px", "side"), [(4, 16, 24), (4, 8, 12), (3, 8, 12)])
 def test_context_adds_a_margin_at_the_scale_of_the_tile(context_px, size_px, side):
     _, tiles = photograph_tiles()
-    images, _ = make_batch(tiles, torch.arange(5), image_size_px=size_px, context_px=context_px)
+    images, _ = make_batch(tiles, torch.arange(5), View(size_px, context_px))
     assert images.shape == (5, 3, side, side)
-    assert tiles.input_side_px(image_size_px=size_px, context_px=context_px) == side
+    assert tiles.input_side_px(View(size_px, context_px)) == side
 
 
 def test_margin_shows_the_photograph_and_alone_the_mirrored_tile() -> None:
     photograph, tiles = photograph_tiles()
     middle = torch.tensor([5])  # row 1, column 1
-    images, _ = make_batch(tiles, middle, image_size_px=16, context_px=6)
+    images, _ = make_batch(tiles, middle, View(16, 6))
     expected = torch.from_numpy(photograph[16 - 6 : 32 + 6, 16 - 6 : 32 + 6]).permute(2, 0, 1)[None]
     torch.testing.assert_close(images, normalised(expected))
-    images, _ = make_batch(tiles, middle, image_size_px=16, context_px=6, alone=True)
+    images, _ = make_batch(tiles, middle, View(16, 6), alone=True)
     tile = np.pad(photograph[16:32, 16:32], ((6, 6), (6, 6), (0, 0)), mode="symmetric")
     torch.testing.assert_close(images, normalised(torch.from_numpy(tile).permute(2, 0, 1)[None]))
 
@@ -282,9 +281,9 @@ def test_size_of_stored_pixels_does_not_change_the_margin() -> None:
     """Context is measured in the tile's own pixels, of which a pack may hold fewer."""
     _, tiles = photograph_tiles()
     doubled = replace(tiles, tile_size_px=(32, 32))
-    assert doubled.input_side_px(image_size_px=16, context_px=8) == 24
+    assert doubled.input_side_px(View(16, 8)) == 24
     seen = [
-        make_batch(each, torch.arange(3), image_size_px=16, context_px=context_px)[0]
+        make_batch(each, torch.arange(3), View(16, context_px))[0]
         for each, context_px in ((tiles, 4), (doubled, 8))
     ]
     assert torch.equal(*seen)
@@ -301,7 +300,7 @@ def test_shifts_bring_in_what_lies_around_the_tile_and_not_its_mirror_image() ->
         images, _ = make_batch(
             tiles,
             torch.full((32,), 4),
-            image_size_px=16,
+            View(16),
             augmentation=0.5,
             generator=torch.Generator().manual_seed(0),
         )
@@ -312,13 +311,12 @@ def test_shifts_bring_in_what_lies_around_the_tile_and_not_its_mirror_image() ->
 def test_context_dropout_hides_the_neighbours_of_its_share() -> None:
     _, tiles = photograph_tiles(rows=10, columns=10)
     index = torch.arange(100)
-    with_context, _ = make_batch(tiles, index, image_size_px=16, context_px=4)
-    alone, _ = make_batch(tiles, index, image_size_px=16, context_px=4, alone=True)
+    with_context, _ = make_batch(tiles, index, View(16, 4))
+    alone, _ = make_batch(tiles, index, View(16, 4), alone=True)
     images, _ = make_batch(
         tiles,
         index,
-        image_size_px=16,
-        context_px=4,
+        View(16, 4),
         context_dropout=0.3,
         generator=torch.Generator().manual_seed(0),
     )

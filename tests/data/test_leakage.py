@@ -22,6 +22,7 @@ from ensemble.data.packing import pack
 from ensemble.data.sources import open_source
 from ensemble.data.split import SPLITS, assign_splits
 from ensemble.data.synthetic import draw_dataset
+from ensemble.data.view import View
 from ensemble.data.windows import find_neighbours
 
 SIDE = 32  # px
@@ -76,13 +77,12 @@ def windows(tiles: SplitTiles, numbers: np.ndarray) -> Iterator[torch.Tensor]:
     """Windows at every margin as they are judged, then some as they are augmented in training."""
     index = torch.from_numpy(numbers)
     for context_px in MARGINS:
-        yield make_batch(tiles, index, image_size_px=SIDE, context_px=context_px)[0]
+        yield make_batch(tiles, index, View(SIDE, context_px))[0]
     for context_px in MARGINS[::4]:
         yield make_batch(
             tiles,
             index,
-            image_size_px=SIDE,
-            context_px=context_px,
+            View(SIDE, context_px),
             augmentation=1.0,
             context_dropout=0.2,
             generator=torch.Generator().manual_seed(context_px),

@@ -25,6 +25,7 @@ from ensemble.base.files import write_json
 from ensemble.cli import parse
 from ensemble.data.batches import SplitTiles, place_tiles
 from ensemble.data.reading.pictures import list_pictures, read_picture
+from ensemble.data.view import View
 from ensemble.predict import main
 from ensemble.prediction.overlays import DARK, LEGEND_PX, LIGHT, draw_overlay
 from ensemble.prediction.tiling import cut_tile, lay_grid
@@ -38,7 +39,7 @@ from ensemble.selection.choice import (
 )
 from ensemble.training.backbones import build_model
 from ensemble.training.checkpoint import Member
-from ensemble.training.config import DataConfig, TrialConfig
+from ensemble.training.config import TrialConfig
 from ensemble.training.loop import fit, predict_margins
 from ensemble.training.metrics import margins_to_probabilities
 
@@ -215,7 +216,7 @@ def test_one_tile_gets_the_probabilities_of_predict_margins(run: Path):
     found = predict(run, "tiles")
     tiles = place_tiles(pixels, np.arange(4), np.zeros(4), torch.device("cpu"))
     for member in open_choice(run)[1]:
-        margins = predict_margins(member.load_model(), tiles, DataConfig(image_size_px=16))
+        margins = predict_margins(member.load_model(), tiles, View(16))
         expected = margins_to_probabilities(margins)
         np.testing.assert_allclose(found[f"trial_{member.trial}"], expected, rtol=1e-5)
     assert found["tile"].tolist() == [""] * 4

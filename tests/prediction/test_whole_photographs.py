@@ -21,6 +21,7 @@ from ensemble.data.reading.pictures import Picture
 from ensemble.data.sources import open_source
 from ensemble.data.synthetic import draw_dataset
 from ensemble.data.tiles import resize_picture
+from ensemble.data.view import View
 from ensemble.data.windows import CENTRE, PLACES, find_neighbours
 from ensemble.prediction.overlays import draw_overlay
 from ensemble.prediction.single_tile import draw_look, read_tile
@@ -309,9 +310,7 @@ def test_a_look_at_a_photograph_shows_what_predict_shows(
     assert tile.name == f"wall.png, tile {likeliest['tile']} of {ROWS * COLUMNS}"
     assert tile.probability == pytest.approx(likeliest[f"trial_{member.trial}"], rel=1e-5)
     assert tile.pixels.shape == (*STORED, 3)
-    image, _ = make_batch(
-        tile.tiles, torch.tensor([tile.number]), image_size_px=16, context_px=context_px
-    )
+    image, _ = make_batch(tile.tiles, torch.tensor([tile.number]), View(16, context_px))
     assert image.shape[-1] == 16 + 2 * context_px * 16 // SIDE
     draw_look(member, tile, Path("look.png"), run_name="run")
     assert Path("look.png").stat().st_size > 0

@@ -30,6 +30,7 @@ from ensemble.base.errors import InputError
 from ensemble.cli import parse
 from ensemble.data.batches import place_tiles
 from ensemble.data.pack import PackError
+from ensemble.data.view import View
 from ensemble.data.windows import find_neighbours
 from ensemble.evaluation.presentation import read_names
 from ensemble.evaluation.protocol import evaluate_run
@@ -42,7 +43,6 @@ from ensemble.report.page import main as report
 from ensemble.run.members import member_folder, open_members, read_validation, score_tiles
 from ensemble.training.backbone_table import BACKBONES
 from ensemble.training.checkpoint import open_member
-from ensemble.training.config import DataConfig
 from ensemble.training.loop import predict_margins
 from ensemble.training.member import TrainingData, open_training_data
 from ensemble.training.metrics import margins_to_probabilities
@@ -537,9 +537,7 @@ def test_the_exported_model_gives_the_same_probabilities_without_this_project(au
     best = max(
         (open_member(member_folder(run, n)) for n in (0, 1, 2)), key=lambda m: (m.val_f1, -m.trial)
     )
-    margins = predict_margins(
-        best.load_model(), data.val, DataConfig(image_size_px=32)
-    )  # in float32
+    margins = predict_margins(best.load_model(), data.val, View(32))  # in float32
     expected = margins_to_probabilities(margins)
     pixels = data.val.pixels[data.val.rows].permute(0, 3, 1, 2).numpy()
     np.save(tmp_path / "pixels.npy", np.ascontiguousarray(pixels))
@@ -580,7 +578,7 @@ def test_an_exported_network_with_context_takes_windows(write_member, make_trial
     windows = [padded[y : y + 48, x : x + 48] for y in (0, 32) for x in (0, 32, 64)]
     mirrored = [np.pad(brick, pad, mode="symmetric") for brick in bricks]
     for shown, alone in ((windows, False), (mirrored, True)):
-        margins = predict_margins(member.load_model(), tiles, config.data, alone=alone)
+        margins = predict_margins(member.load_model(), tiles, config.data.view, alone=alone)
         pixels = torch.from_numpy(np.stack(shown)).permute(0, 3, 1, 2)
         reduced = functional.interpolate(pixels, (24, 24), mode="bilinear", antialias=True)
         np.testing.assert_allclose(model(reduced), margins_to_probabilities(margins), atol=1e-5)

@@ -17,6 +17,7 @@ from ensemble.data.batches import make_batch
 from ensemble.data.packing import pack
 from ensemble.data.sources import open_source
 from ensemble.data.synthetic import draw_dataset
+from ensemble.data.view import View
 from ensemble.training.member import open_training_data
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -92,7 +93,7 @@ def test_windows_are_compared_with_whole_tiles_that_give_the_same_batch(
     train = open_training_data(pack_folder, torch.device("cpu")).train
     index = torch.arange(8)
     plain = windows.gather_and_reduce(train, index, image_size_px=16)
-    batch = make_batch(train, index, image_size_px=16)
+    batch = make_batch(train, index, View(16))
     assert torch.equal(plain[1], batch[1])
     assert torch.allclose(plain[0], batch[0], atol=1e-5)
 

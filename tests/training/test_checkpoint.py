@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 
 from ensemble.base.errors import InputError
 from ensemble.data.batches import SplitTiles
+from ensemble.data.view import View
 from ensemble.run.members import rank_members
 from ensemble.training import checkpoint
 from ensemble.training.backbones import build_model
 from ensemble.training.checkpoint import Member, open_member
-from ensemble.training.config import DataConfig, TrialConfig
+from ensemble.training.config import TrialConfig
 from ensemble.training.initial_weights import digest_tensors, make_initial_state, save_initial_state
 from ensemble.training.loop import fit, predict_margins
 from ensemble.training.member import TrainingData, train_member
@@ -127,9 +128,7 @@ def test_trained_member_scores_the_same_bits_after_loading(
     assert member.record.metrics == best.row()
     assert member.record.initial_weights_digest == state.digest
     assert np.array_equal(member.val_margins(), best.val_margins)
-    assert np.array_equal(
-        predict_margins(member.load_model(), val, DataConfig(image_size_px=16)), best.val_margins
-    )
+    assert np.array_equal(predict_margins(member.load_model(), val, View(16)), best.val_margins)
     model = build_model("small_cnn")
     model.load_state_dict(state.tensors)
     again = list(fit(model, config, train, val))

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ensemble.data.batches import SplitTiles
+from ensemble.data.view import View
 from ensemble.training.backbones import build_model
-from ensemble.training.config import DataConfig, LossConfig, TrialConfig, derive_seed
+from ensemble.training.config import LossConfig, TrialConfig, derive_seed
 from ensemble.training.data_parallel import share_statistics
 from ensemble.training.loop import DivergedError, fit, predict_margins
 from ensemble.training.losses import class_weights, weighted_loss
@@ -151,7 +152,7 @@ def test_epoch_reports_the_model_as_the_caller_holds_it(
     model = small_cnn()
     best = -1.0
     for epoch in fit(model, make_trial_config(optimisation={"epochs": 4}), train, val):
-        margins = predict_margins(model, val, DataConfig(image_size_px=16))
+        margins = predict_margins(model, val, View(16))
         assert np.array_equal(epoch.val_margins, margins)
         assert epoch.val_metrics == validation_metrics(val.labels.numpy(), margins)
         assert epoch.improved == (epoch.val_metrics["f1"] > best)
@@ -166,7 +167,7 @@ def test_train_loss_and_accuracy_are_those_of_the_tiles(
     """At a rate of next to nothing the model stays, so the epoch's mean is the model's own."""
     train = make_bright_and_dark(30)
     model = seeded(PlainNetwork)
-    margins = torch.from_numpy(predict_margins(model, train, DataConfig(image_size_px=16)))
+    margins = torch.from_numpy(predict_margins(model, train, View(16)))
     signed = torch.where(train.labels == 1, margins, -margins)
     config = make_trial_config(
         optimisation={"epochs": 1, "learning_rate": 1e-12, "global_batch_size": 10}
@@ -290,9 +291,7 @@ def test_run_without_warm_up_starts_at_the_peak(
     model = seeded(PlainNetwork)
     before = model.get_submodule("classifier.1").bias.detach().clone()
     list(fit(model, config, tiles, tiles))
-    margins = torch.from_numpy(
-        predict_margins(seeded(PlainNetwork), tiles, DataConfig(image_size_px=16))
-    )
+    margins = torch.from_numpy(predict_margins(seeded(PlainNetwork), tiles, View(16)))
     gradient = (torch.sigmoid(margins) - tiles.labels).mean()  # of the bias of "cracked"
     step = model.get_submodule("classifier.1").bias.detach() - before
     torch.testing.assert_close(step, torch.stack([0.02 * gradient, -0.02 * gradient]))
@@ -351,7 +350,7 @@ def test_margins_are_the_difference_of_the_logits_in_eval_mode(
 ) -> None:
     tiles = make_bright_and_dark(10)
     model = small_cnn(dropout=0.9).train()
-    margins = predict_margins(model, tiles, DataConfig(image_size_px=16))
+    margins = predict_margins(model, tiles, View(16))
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     images = ((tiles.pixels / 255 - mean) / std).permute(0, 3, 1, 2)
     with torch.no_grad():
@@ -365,12 +364,10 @@ def test_margin_of_a_tile_does_not_depend_on_the_tiles_beside_it(
 ) -> None:
     tiles = make_bright_and_dark(130)  # two batches
     model = small_cnn()
-    margins = predict_margins(model, tiles, DataConfig(image_size_px=16))
+    margins = predict_margins(model, tiles, View(16))
     last = {name: getattr(tiles, name)[128:] for name in ("neighbours", "labels")}
     alone = replace(tiles, **last)
-    np.testing.assert_allclose(
-        margins[128:], predict_margins(model, alone, DataConfig(image_size_px=16)), rtol=1e-5
-    )
+    np.testing.assert_allclose(margins[128:], predict_margins(model, alone, View(16)), rtol=1e-5)
 
 
 def test_bfloat16_trains_on_a_cpu(
@@ -398,7 +395,7 @@ def run_all(
     train: SplitTiles, val: SplitTiles, plain: TrialConfig, cnn: TrialConfig, file: Path
 ) -> None:
     """What one process computes, alone or as one of several workers."""
-    results = {"evaluated": predict_margins(small_cnn(), val, DataConfig(image_size_px=16))}
+    results = {"evaluated": predict_margins(small_cnn(), val, View(16))}
     for name, model, config in (
         ("plain", seeded(PlainNetwork), plain),
         ("cnn", small_cnn(dropout=0.3), cnn),
@@ -409,7 +406,7 @@ def run_all(
             f"{name}_margins": np.stack([epoch.val_margins for epoch in epochs]),
             f"{name}_losses": np.array([epoch.train_loss for epoch in epochs]),
             f"{name}_accuracies": np.array([epoch.train_accuracy for epoch in epochs]),
-            f"{name}_evaluated": predict_margins(model, val, DataConfig(image_size_px=16)),
+            f"{name}_evaluated": predict_margins(model, val, View(16)),
         }
     np.savez(file, **results)
 
