@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ensemble.data.pack import Pack
+from ensemble.data.resize import resize_pixels
 from ensemble.data.view import View
 from ensemble.data.windows import (
     CENTRE,
@@ -198,7 +199,7 @@ def _see(tiles: SplitTiles, bricks: Bricks, side: int, tile_side: int) -> Tensor
     margin = (side - tile_side) / 2
     down, right = (round(margin * n / tile_side) for n in tiles.pixels.shape[1:3])
     pixels = cut_windows(tiles.pixels, bricks, (down, right)).to(tiles.device, non_blocking=True)
-    return _reduce(pixels.permute(0, 3, 1, 2), side)
+    return resize_pixels(pixels.permute(0, 3, 1, 2), (side, side))
 
 
 def _normalise(images: Tensor, contrast: Tensor, brightness: Tensor) -> Tensor:
@@ -212,16 +213,6 @@ def _normalise(images: Tensor, contrast: Tensor, brightness: Tensor) -> Tensor:
     scale = (contrast.view(-1, 1, 1, 1) / std).to(images.device)  # (B, 3, 1, 1)
     shift = ((middle.view(-1, 1, 1, 1) - mean) / std).to(images.device)
     return torch.addcmul(shift, images.float(), scale)
-
-
-def _reduce(images: Tensor, size: int) -> Tensor:
-    """Antialiased bilinear resize of uint8 (B, 3, H, W); a CPU does it in uint8, a GPU in float."""
-    if images.shape[-2:] == (size, size):
-        return images
-    images = images if images.device.type == "cpu" else images.float()
-    return functional.interpolate(
-        images, (size, size), mode="bilinear", align_corners=False, antialias=True
-    )
 
 
 def _turn(images: Tensor, turn: int) -> Tensor:

@@ -29,7 +29,7 @@ from ensemble.base.wording import plural
 from ensemble.data.grid import PLACE
 from ensemble.data.split import SPLITS
 
-FORMAT = 5  # since 5 tables have each tile's place in its photograph, as integers
+FORMAT = 6  # since 6 tiles are reduced as batches reduce them, which shifts grey levels by one
 TEXT = ("tile", "photograph", "surface", "content", "tile_in_photograph")
 VERIFIED = ".verified.json"  # size and time of change of each array whose digest was right
 NUM_NAMED = 3  # tiles in a message

@@ -178,12 +178,19 @@ def stored_size(tile_size: Size, side_px: int | None) -> Size:
     return (height, width) if side_px is None else (min(height, side_px), min(width, side_px))
 
 
-def resize_picture(picture: Image.Image, size: Size) -> Image.Image:
-    """A picture of this (height, width); antialiased where it becomes smaller."""
-    height, width = size
-    if picture.size == (width, height):
-        return picture
-    return picture.resize((width, height), Image.Resampling.BILINEAR)
+def resize_picture(picture: Image.Image, size: Size) -> np.ndarray:
+    """The pixels of an RGB picture at this (height, width): (H, W, 3) uint8.
+
+    They are those that a batch makes of the pixels at their own size.
+    """
+    if (picture.height, picture.width) == size:
+        return np.asarray(picture)
+    import torch  # not needed where tiles are stored as they come
+
+    from ensemble.data.resize import resize_pixels
+
+    pixels = torch.from_numpy(np.array(picture))
+    return resize_pixels(pixels.permute(2, 0, 1)[None], size)[0].permute(1, 2, 0).numpy()
 
 
 def check_bad_tiles(bad: dict[str, str], max_bad_tiles: int, *, so_far: bool = False) -> None:

@@ -143,7 +143,7 @@ def cut_tile(picture: Image.Image, box: Box, size: tuple[int, int]) -> np.ndarra
     else:
         part = _crop_reflected(picture, box)
     tile = fill_blank(part)
-    return None if tile is None else np.asarray(resize_picture(tile, size))
+    return None if tile is None else resize_picture(tile, size)
 
 
 def _crop_reflected(picture: Image.Image, box: Box) -> Image.Image:

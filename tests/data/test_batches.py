@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torch.nn import functional
 from torchvision.transforms import v2
 
@@ -19,6 +20,7 @@ from ensemble.data.batches import (
     make_batch,
     place_tiles,
 )
+from ensemble.data.tiles import resize_picture
 from ensemble.data.view import View
 from ensemble.data.windows import find_neighbours
 
@@ -83,6 +85,21 @@ def test_reduced_batch_is_torchvisions_resize_within_a_grey_level(size_px: int) 
     images, _ = batch(tiles, size_px=size_px)
     assert images.shape == (12, 3, size_px, size_px)
     assert (undo(images) - resized).abs().max() < 1.001
+
+
+@pytest.mark.parametrize("size_px", [16, 20, 31])
+def test_a_tile_reduced_for_the_pack_is_exactly_the_one_that_a_batch_reduces(size_px: int) -> None:
+    """So it does not matter to a network whether other trials of its search saw larger tiles."""
+    tiles = tiles_of(size_px=32)
+    stored = np.stack(
+        [
+            resize_picture(Image.fromarray(pixels), (size_px, size_px))
+            for pixels in tiles.pixels.numpy()
+        ]
+    )
+    small = place_tiles(stored, np.arange(12), np.arange(12) % 2, CPU, tile_size_px=(32, 32))
+    assert stored.shape == (12, size_px, size_px, 3)
+    assert torch.equal(batch(tiles, size_px=size_px)[0], batch(small, size_px=size_px)[0])
 
 
 def test_reduction_is_antialiased() -> None:

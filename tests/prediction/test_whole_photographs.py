@@ -160,13 +160,11 @@ def cut_around(whole: np.ndarray, lefts: list[int], tops: list[int]) -> SplitTil
     """Tiles with the nine bricks of each, cut from the photograph reflected at its rim."""
     around = np.pad(whole, [(SIDE, SIDE), (SIDE, SIDE), (0, 0)], mode="symmetric")
     bricks = [
-        np.asarray(
-            resize_picture(
-                Image.fromarray(
-                    around[top + (1 + down) * SIDE :, left + (1 + right) * SIDE :][:SIDE, :SIDE]
-                ),
-                STORED,
-            )
+        resize_picture(
+            Image.fromarray(
+                around[top + (1 + down) * SIDE :, left + (1 + right) * SIDE :][:SIDE, :SIDE]
+            ),
+            STORED,
         )
         for top in tops
         for left in lefts
