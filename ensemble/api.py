@@ -145,6 +145,7 @@ class PictureEnsemble(selection.Ensemble):
         self,
         paths: PathLike | Sequence[PathLike],
         *,
+        overlap: float = 0.0,
         csv: PathLike | None = None,
         overlays: PathLike | None = None,
         quiet: bool = False,
@@ -153,6 +154,7 @@ class PictureEnsemble(selection.Ensemble):
 
         Args:
             paths: One or several pictures, folders and .zip files of pictures.
+            overlap: Part of a tile's side by which tiles overlap: 0, 0.5 or 0.75.
             csv: File for the rows; None writes none.
             overlays: Folder for pictures with what was found; None draws none.
             quiet: Whether nothing is said of pictures that cannot be read.
@@ -163,11 +165,12 @@ class PictureEnsemble(selection.Ensemble):
             around the tile, and the verdict.
 
         Raises:
-            InputError: A path does not exist, or no picture can be read.
+            InputError: There is no such overlap, a path does not exist, or no picture can be read.
         """
         return predict_pictures(
             self,
             [paths] if isinstance(paths, str | Path) else paths,
+            overlap=overlap,
             csv=None if csv is None else Path(csv),
             overlays=None if overlays is None else Path(overlays),
             log=(lambda line: None) if quiet else print,

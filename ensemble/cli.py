@@ -24,6 +24,7 @@ from ensemble.base.options import (
     Parser,
     add_option,
     positive_number,
+    read_overlap,
 )
 from ensemble.training.backbone_table import BACKBONES
 
@@ -192,6 +193,11 @@ def add_predict_options(parser: Parser) -> None:
     add = partial(add_option, parser)
     add("paths", "PATH", "a picture, or a folder or .zip of some", nargs="+", type=Path)
     add("--run", "RUN", "name under --out, or a path", otherwise="the last run")
+    share = (
+        "part of a tile's side by which tiles overlap: 0, 0.5 or 0.75; a crack on the border of "
+        "two tiles lies in the middle of a third; 0.5 takes 4 times as long, 0.75 16 times"
+    )
+    add("--overlap", "PART", share, type=read_overlap, default=0.0, otherwise="0")
     csv = "one row a tile; an older file is replaced"
     add("--csv", "FILE", csv, type=Path, default=Path("predictions.csv"))
     add(

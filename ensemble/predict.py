@@ -26,6 +26,7 @@ from ensemble.base.files import table_rows
 from ensemble.base.process import keep_freed_memory
 from ensemble.base.wording import plural
 from ensemble.prediction.overlays import NOT_JUDGED
+from ensemble.prediction.tiling import in_first_grid
 from ensemble.prediction.verdicts import predict_pictures
 from ensemble.run.folder import display_path
 from ensemble.run.members import find_run
@@ -53,18 +54,26 @@ def main(options: argparse.Namespace) -> dict[str, Any]:
     console.print(f"run: {display_path(run)}, {members}{turned}", markup=False)
     lines: list[str] = []
     tiles = predict_pictures(
-        ensemble, options.paths, csv=options.csv, overlays=overlays, log=lines.append
+        ensemble,
+        options.paths,
+        overlap=options.overlap,
+        csv=options.csv,
+        overlays=overlays,
+        log=lines.append,
     )
     with printing_result():
         print_summary(tiles, console)
     for line in lines:
         console.print(line, markup=False)
+    is_cracked, is_first = tiles["verdict"] == "cracked", in_first_grid(tiles["tile"])
     return {
         "run": str(run),
         "csv": str(options.csv),
         "num_pictures": int(tiles["picture"].nunique()),
-        "num_tiles": len(tiles),
-        "num_cracked_tiles": int((tiles["verdict"] == "cracked").sum()),
+        "num_tiles": int(is_first.sum()),
+        "num_cracked_tiles": int((is_first & is_cracked).sum()),
+        "num_overlapping_tiles": int((~is_first).sum()),
+        "num_cracked_overlapping_tiles": int((~is_first & is_cracked).sum()),
         "tiles": table_rows(tiles),
     }
 
@@ -81,33 +90,55 @@ def _check_writable(option: str, given: Path, folder: Path) -> None:
 def print_summary(tiles: pd.DataFrame, console: Console) -> None:
     """Print how many pictures and tiles are cracked, and the pictures with most cracked tiles.
 
-    Of pictures with equally many, the one with the highest probability comes first.
+    Of pictures with equally many, the one with the highest probability comes first. Tiles of the
+    grids between are counted by themselves, because they show the same cracks once more.
     """
+    is_cracked, is_first = tiles["verdict"] == "cracked", in_first_grid(tiles["tile"])
     pictures = (
-        tiles.assign(cracked=tiles["verdict"] == "cracked")
+        tiles.assign(cracked=is_cracked, first=is_first, first_cracked=is_first & is_cracked)
         .groupby("picture", sort=False)
-        .agg(tiles=("tile", "size"), cracked=("cracked", "sum"), highest=("refined", "max"))
+        .agg(
+            tiles=("tile", "size"),
+            cracked=("cracked", "sum"),
+            first=("first", "sum"),
+            first_cracked=("first_cracked", "sum"),
+            highest=("refined", "max"),
+        )
         .sort_values(["cracked", "highest"], ascending=False, kind="stable")
     )
     cracked = pictures[pictures["cracked"] > 0]
     console.print(
-        f"{plural(len(pictures), 'picture')}, {plural(len(tiles), 'tile')}; cracked: "
-        f"{plural(int(cracked['cracked'].sum()), 'tile')} in {plural(len(cracked), 'picture')}"
+        f"{plural(len(pictures), 'picture')}, {_count(tiles)}; cracked: "
+        f"{_count(tiles[is_cracked])} in {plural(len(cracked), 'picture')}"
     )
     if not cracked.empty:
         shown = cracked.head(NUM_LISTED)
         title = "Most cracked pictures" if len(shown) < len(cracked) else "Cracked pictures"
         table = Table(title=title, title_justify="left", title_style="bold")
         table.add_column("picture", overflow="fold")
-        for column in ("tiles", "cracked", "highest probability"):
+        overlaps = not is_first.all()
+        header = "tiles + overlapping" if overlaps else "tiles"
+        for column in (header, "cracked", "highest probability"):
             table.add_column(column, justify="right", no_wrap=True)
         for name, row in shown.iterrows():
-            cells = f"{row['tiles']:,.0f}", f"{row['cracked']:,.0f}", f"{row['highest']:.3f}"
-            table.add_row(Text(str(name)), *cells)
+            cells = []
+            for first, both in (("first", "tiles"), ("first_cracked", "cracked")):
+                others = f" + {row[both] - row[first]:,.0f}" if overlaps else ""
+                cells.append(f"{row[first]:,.0f}{others}")
+            table.add_row(Text(str(name)), *cells, f"{row['highest']:.3f}")
         console.print(table)
     blank = tiles[tiles["verdict"] == NOT_JUDGED]
     if not blank.empty:
         console.print(
             f"not judged, as more than half is blank or all is of one colour: "
-            f"{plural(len(blank), 'tile')} in {plural(blank['picture'].nunique(), 'picture')}"
+            f"{_count(blank)} in {plural(blank['picture'].nunique(), 'picture')}"
         )
+
+
+def _count(tiles: pd.DataFrame) -> str:
+    """The number of tiles, and of those in the grids between, if there are any."""
+    num_first = int(in_first_grid(tiles["tile"]).sum())
+    counted = plural(num_first, "tile")
+    if num_first == len(tiles):
+        return counted
+    return f"{counted} and {plural(len(tiles) - num_first, 'overlapping one')}"

@@ -29,6 +29,8 @@ SAMPLERS: dict[str, tuple[str, dict[str, bool]]] = {  # classes of optuna.sample
     "qmc": ("QMCSampler", {"scramble": True, "warn_independent_sampling": False}),
 }
 NUM_CONVOLUTIONS = 12  # that `look` draws, unless --all
+OVERLAPS = {0.0: 1, 0.5: 2, 0.75: 4}  # part of a tile's side that overlaps → grids each way
+OVERLAPS_IN_WORDS = "{:g}, {:g} or {:g}".format(*OVERLAPS)
 MOST_EPOCHS = 10_000
 LEAST_IMAGE_PX, MOST_IMAGE_PX = 16, 1024
 MOST_SEED = 2**63 - 1
@@ -112,6 +114,17 @@ def positive_number(most: float = math.inf) -> Callable[[str], float]:
         return number
 
     return parse
+
+
+def read_overlap(text: str) -> float:
+    """Read one of `OVERLAPS`, as a `type` of argparse."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if number not in OVERLAPS:
+        raise _refused(short_repr(text), OVERLAPS_IN_WORDS)
+    return number
 
 
 def _refused(value: str, wanted: str) -> argparse.ArgumentTypeError:

@@ -137,7 +137,7 @@ def outline_tile(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int]) -> i
     """
     x1, y1, x2, y2 = box
     side = min(x2 - x1, y2 - y1)
-    line = max(1, round(side / 64))
+    line = line_px(side)
     if side <= 4 * line:
         draw.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), fill=LIGHT)
         return side
@@ -145,3 +145,8 @@ def outline_tile(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int]) -> i
     inner = x1 + line, y1 + line, x2 - 1 - line, y2 - 1 - line
     draw.rectangle(inner, outline=LIGHT, width=line)
     return 2 * line
+
+
+def line_px(side_px: int) -> int:
+    """Width of each of the two lines around a tile with this shorter side."""
+    return max(1, round(side_px / 64))

@@ -1,5 +1,9 @@
 """Scored pictures → a folder of overlays, which show where the cracks are.
 
+Where tiles overlap, a place is shown as cracked if any tile over it is called so: their maximum
+counts, not their mean. A crack that one tile shows whole is cut off at the rim of the others, so
+that in a mean these could outvote it, and a missed crack costs more than a false alarm.
+
 `overlays.json` says which overlay is of which picture. By that file the folder is known as a
 result, so that its pictures are never taken for photographs.
 """
@@ -12,13 +16,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
+from scipy.ndimage import binary_erosion  # type: ignore[import-untyped]
 
 from ensemble.base.errors import InputError
 from ensemble.base.files import atomic_write, make_folder, write_json
 from ensemble.data.reading.decode import UNREADABLE, explain_unreadable
 from ensemble.data.reading.listing import OVERLAYS_FILE
 from ensemble.data.reading.pictures import Picture, read_picture
-from ensemble.data.samples import DARK, LIGHT, outline_tile
+from ensemble.data.samples import DARK, LIGHT, line_px, outline_tile
+from ensemble.prediction.tiling import in_first_grid
 from ensemble.selection.ensemble import Ensemble
 
 NOT_JUDGED = "not judged"  # verdict on a tile that shows nothing
@@ -87,12 +93,15 @@ def draw_overlay(picture: Image.Image, tiles: pd.DataFrame) -> Image.Image:
     """The picture, at most 2000 px long, with cracked tiles outlined, a grid and a legend.
 
     Within the outline and its number the pixels stay as they are, so that the crack can be judged.
+    Where tiles overlap, one line goes around all that cracked ones cover.
 
     Args:
         picture: Upright RGB picture of any scale.
-        tiles: All of its tiles: `left_px`, `top_px`, `width_px`, `height_px`, `refined` (written
-            into cracked tiles where there is room), `threshold` (for the legend) and `verdict`.
+        tiles: All of its tiles: `tile`, `left_px`, `top_px`, `width_px`, `height_px`, `refined`
+            (written into cracked tiles where there is room), `threshold` (for the legend) and
+            `verdict`.
     """
+    is_first = in_first_grid(tiles["tile"])
     right, bottom = tiles["left_px"] + tiles["width_px"], tiles["top_px"] + tiles["height_px"]
     width, height = int(right.max()), int(bottom.max())
     scale = min(1.0, OVERLAY_PX / width, (OVERLAY_PX - LEGEND_PX[1]) / height)
@@ -100,7 +109,7 @@ def draw_overlay(picture: Image.Image, tiles: pd.DataFrame) -> Image.Image:
     grid = np.zeros((shown_height, shown_width, 1), dtype=bool)
     edges = np.stack([tiles["left_px"], tiles["top_px"], right, bottom], axis=1) * scale
     boxes = np.rint(edges).astype(int)
-    for x1, y1, x2, y2 in boxes:
+    for x1, y1, x2, y2 in boxes[is_first]:
         grid[y1:y2, x1] = grid[y1, x1:x2] = True
     shown_size = (shown_width, shown_height)
     resized = picture.convert("RGB").resize(shown_size, Image.Resampling.BILINEAR, reducing_gap=2.0)
@@ -111,21 +120,62 @@ def draw_overlay(picture: Image.Image, tiles: pd.DataFrame) -> Image.Image:
     sheet = Image.new("RGB", sheet_size, "white")
     sheet.paste(Image.fromarray(pixels.astype(np.uint8)), (0, 0))
     draw = ImageDraw.Draw(sheet)
-    for box in boxes[(tiles["verdict"] == NOT_JUDGED).to_numpy()].tolist():
+    for box in boxes[is_first & (tiles["verdict"] == NOT_JUDGED).to_numpy()].tolist():
         _cross_out(draw, box)
-    cracked = (tiles["verdict"] == "cracked").to_numpy()
-    probabilities = tiles["refined"].to_numpy()
-    for place in np.argsort(probabilities, kind="stable"):  # the surest on top
-        if cracked[place]:
-            _mark(draw, boxes[place].tolist(), f"{probabilities[place]:.2f}")
-    _draw_legend(draw, shown_height, _name_thresholds(tiles))
+    cracked = tiles["verdict"] == "cracked"
+    found = tiles["refined"][cracked].to_numpy()
+    order = np.argsort(found, kind="stable")
+    marked, probabilities = boxes[cracked.to_numpy()][order], found[order]
+    if is_first.all():
+        for box, probability in zip(marked.tolist(), probabilities, strict=True):
+            _mark(draw, tuple(box), f"{probability:.2f}")  # the surest on top
+    elif len(marked):
+        _mark_together(sheet, marked, probabilities)
+    _draw_legend(draw, shown_height, _name_thresholds(tiles), overlap=not is_first.all())
     return sheet
 
 
-def _mark(draw: ImageDraw.ImageDraw, box: list[int], text: str) -> None:
+def _mark(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], text: str) -> None:
     """Outline a tile and write its probability in a corner."""
+    _write(draw, box, outline_tile(draw, box), text)
+
+
+def _mark_together(sheet: Image.Image, boxes: np.ndarray, probabilities: np.ndarray) -> None:
+    """Draw one outline around tiles that overlap, and write the probabilities of the surest.
+
+    A probability is not written over that of a surer tile: of boxes that overlap, the surest has
+    its number, as in the suppression of detections that are not maximal.
+
+    Args:
+        sheet: Picture to draw in.
+        boxes: (K, 4) left, top, right and bottom of the tiles in pixels, the surest last.
+        probabilities: (K,) probabilities of the tiles.
+    """
+    covered = np.zeros((sheet.height, sheet.width), dtype=bool)
+    for x1, y1, x2, y2 in boxes:
+        covered[y1:y2, x1:x2] = True
+    x1, y1, x2, y2 = boxes[0]
+    line = line_px(min(x2 - x1, y2 - y1))
+    for colour in (DARK, LIGHT):
+        inner = binary_erosion(covered, np.ones((3, 3)), iterations=line)
+        sheet.paste(colour, (0, 0), Image.fromarray(np.uint8(255) * (covered & ~inner)))
+        covered = inner
+    draw = ImageDraw.Draw(sheet)
+    is_free = np.ones(len(boxes), dtype=bool)
+    while is_free.any():
+        surest = int(np.flatnonzero(is_free)[-1])
+        left, top, right, bottom = boxes[surest].tolist()
+        _write(draw, (left, top, right, bottom), 2 * line, f"{probabilities[surest]:.2f}")
+        lefts, tops, rights, bottoms = boxes.T
+        is_free[surest] = False
+        is_free &= (rights <= left) | (lefts >= right) | (bottoms <= top) | (tops >= bottom)
+
+
+def _write(
+    draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], inset: int, text: str
+) -> None:
+    """Write a tile's probability in its corner, within its outline, where there is room."""
     x1, y1, x2, y2 = box
-    inset = outline_tile(draw, (x1, y1, x2, y2))
     side = min(x2 - x1, y2 - y1)
     size = min(TEXT_PX, side // 4)
     if size < LEAST_TEXT_PX:
@@ -152,18 +202,23 @@ def _name_thresholds(tiles: pd.DataFrame) -> str:
     return f" (from {named})" if named else ""
 
 
-def _draw_legend(draw: ImageDraw.ImageDraw, top: int, thresholds: str) -> None:
+def _draw_legend(draw: ImageDraw.ImageDraw, top: int, thresholds: str, *, overlap: bool) -> None:
     """Draw a marked tile, and what the mark and the lines mean."""
     font = ImageFont.load_default(TEXT_PX)
-    sample = [MARGIN_PX, top + MARGIN_PX, MARGIN_PX + SAMPLE_PX, top + MARGIN_PX + SAMPLE_PX]
+    sample = MARGIN_PX, top + MARGIN_PX, MARGIN_PX + SAMPLE_PX, top + MARGIN_PX + SAMPLE_PX
     draw.rectangle((sample[0], sample[1], sample[2] - 1, sample[3] - 1), fill=(150, 150, 150))
     _mark(draw, sample, "0.87")
-    for number, line in enumerate(
-        (
-            f"called cracked, with its probability{thresholds}",
-            "thin lines alone: called uncracked",
-            "crossed out: not judged, as most of it is blank",
+    lines = (
+        f"called cracked, with its probability{thresholds}",
+        "thin lines alone: called uncracked",
+        "crossed out: not judged, as most of it is blank",
+    )
+    if overlap:
+        lines = (
+            f"in a cracked tile; highest probability{thresholds}",
+            "outside: in no tile that is called cracked",
+            lines[-1],
         )
-    ):
+    for number, line in enumerate(lines):
         place = 2 * MARGIN_PX + SAMPLE_PX, top + MARGIN_PX + 6 + 26 * number
         draw.text(place, line, "black", font)

@@ -3,6 +3,10 @@
 A network knows cracks at one scale, so a large photograph is not reduced: a regular grid of tiles
 covers it, the last row and column shifted inward, so that no pixel is lost and none made up. Only
 what shows nothing, such as the transparent frame of an orthomosaic, is painted over or not judged.
+
+A crack on the border of two tiles is whole in neither, so more grids may be laid between: each is
+the first one moved by a part of a tile. A tile's name says where it lies, in tiles: `r2.5-c1` is
+half a tile below `r2-c1`. So the fractions of a name tell the grid of the tile.
 """
 
 import math
@@ -10,9 +14,11 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from PIL import Image
 
+from ensemble.base.options import OVERLAPS
 from ensemble.data.batches import SplitTiles, place_tiles
 from ensemble.data.reading.blank import fill_blank
 from ensemble.data.reading.pictures import is_one_tile
@@ -35,15 +41,22 @@ class Box(NamedTuple):
         return self._replace(tile="", left_px=left, top_px=top)
 
 
-def lay_grid(picture_size: tuple[int, int], tile_size: tuple[int, int]) -> list[Box]:
+def lay_grid(
+    picture_size: tuple[int, int], tile_size: tuple[int, int], overlap: float = 0.0
+) -> list[Box]:
     """The tiles that cover a picture, row by row; one where the picture is not larger.
 
     In a picture narrower (or lower) than a tile but longer than one and a half, tiles are as wide
     as the picture, in a tile's proportions.
 
+    Where tiles overlap, the grid that covers the picture comes first and the others follow, one
+    after another. A row (or column) between two of the first is there where it is whole; none of
+    them is shifted inward.
+
     Args:
         picture_size: (width, height), as Pillow's.
         tile_size: (height, width), as numpy's.
+        overlap: Part of a tile's side by which it overlaps the next one, one of `OVERLAPS`.
     """
     (width, height), (tile_height, tile_width) = picture_size, tile_size
     if is_one_tile(picture_size, tile_size):
@@ -52,13 +65,31 @@ def lay_grid(picture_size: tuple[int, int], tile_size: tuple[int, int]) -> list[
     box_width, box_height = round(scale * tile_width), round(scale * tile_height)
     return [
         Box(f"r{row}-c{column}", left, top, box_width, box_height)
-        for row, top in enumerate(_starts(height, box_height), 1)
-        for column, left in enumerate(_starts(width, box_width), 1)
+        for rows in _lay_lines(height, box_height, OVERLAPS[overlap])
+        for columns in _lay_lines(width, box_width, OVERLAPS[overlap])
+        for row, top in rows.items()
+        for column, left in columns.items()
     ]
 
 
-def _starts(length: int, tile: int) -> list[int]:
-    return [min(i * tile, length - tile) for i in range(math.ceil(length / tile))]
+def _lay_lines(length: int, tile: int, num_grids: int) -> list[dict[str, int]]:
+    """Start of each row (or column) by its number, from 1, in each grid."""
+    grids = [{str(i + 1): min(i * tile, length - tile) for i in range(math.ceil(length / tile))}]
+    for grid in range(1, num_grids):
+        moved = grid * tile // num_grids
+        num_whole = (length - moved) // tile
+        grids.append({str(i + 1 + grid / num_grids): moved + i * tile for i in range(num_whole)})
+    return grids
+
+
+def name_grids(tiles: pd.Series) -> pd.Series:
+    """The grid of each tile, as the fractions of its name tell it."""
+    return tiles.str.replace(r"[rc]\d+", "", regex=True)
+
+
+def in_first_grid(tiles: pd.Series) -> np.ndarray:
+    """Whether tiles of these names are of the grid that covers their picture: (N,) bool."""
+    return ~tiles.str.contains(".", regex=False).to_numpy(dtype=bool)
 
 
 @dataclass

@@ -11,6 +11,7 @@ import pandas as pd
 
 from ensemble.base.errors import InputError
 from ensemble.base.files import make_folder, write_table
+from ensemble.base.options import OVERLAPS, OVERLAPS_IN_WORDS
 from ensemble.base.progress_bar import progress_bar
 from ensemble.base.wording import plural
 from ensemble.data.grid import UNKNOWN
@@ -19,7 +20,7 @@ from ensemble.data.reading.decode import UNREADABLE, explain_unreadable
 from ensemble.data.reading.listing import describe_passed_over
 from ensemble.data.reading.pictures import Picture, list_pictures, read_picture
 from ensemble.prediction.overlays import NOT_JUDGED, draw_overlays
-from ensemble.prediction.tiling import CutTiles, lay_grid
+from ensemble.prediction.tiling import CutTiles, lay_grid, name_grids
 from ensemble.selection.ensemble import Ensemble
 from ensemble.selection.neighbours import Places
 
@@ -30,6 +31,7 @@ def predict_pictures(
     ensemble: Ensemble,
     paths: Sequence[Path | str],
     *,
+    overlap: float = 0.0,
     csv: Path | None = None,
     overlays: Path | None = None,
     log: Callable[[str], None] = print,
@@ -39,26 +41,30 @@ def predict_pictures(
     Args:
         ensemble: The ensemble that judges.
         paths: Pictures, and folders and .zip files of pictures, in any layout.
+        overlap: Part of a tile's side by which it overlaps the next one, one of `OVERLAPS`.
         csv: File for the rows, written whole when all pictures are scored; None for no file.
         overlays: Folder for overlays, made where there is something to draw; what lies in it is
             not read. None for no overlays.
         log: Takes lines about pictures that were not read, the precision, and written files.
 
     Returns:
-        One row a tile: `picture`, `tile`, `left_px`, `top_px`, `width_px`, `height_px`,
-        `trial_<n>` of each member, `ensemble`, `calibrated`, `refined` (by the scores of the tiles
-        around; equal to `calibrated` where there are none or the ensemble has no second stage),
-        `threshold` (lowest refined probability that is called cracked), `context` ("neighbours"
-        where members saw what lies around the tile, "tile" where they saw the tile alone) and
-        `verdict` ("cracked", "uncracked", or "not judged" where the tile shows nothing).
+        One row a tile, of each picture those of the grid that covers it first: `picture`, `tile`
+        (row and column, with fractions in the grids between), `left_px`, `top_px`, `width_px`,
+        `height_px`, `trial_<n>` of each member, `ensemble`, `calibrated`, `refined` (by the scores
+        of the tiles around; equal to `calibrated` where there are none or the ensemble has no
+        second stage), `threshold` (lowest refined probability that is called cracked), `context`
+        ("neighbours" where members saw what lies around the tile, "tile" where they saw the tile
+        alone) and `verdict` ("cracked", "uncracked", or "not judged" where the tile shows nothing).
 
     Raises:
-        InputError: A path does not exist or is unsafe, no picture can be read, a member is
-            damaged, or the files cannot be written.
+        InputError: There is no such overlap, a path does not exist or is unsafe, no picture can be
+            read, a member is damaged, or the files cannot be written.
     """
+    if overlap not in OVERLAPS:
+        raise InputError(f"overlap={overlap}: must be {OVERLAPS_IN_WORDS}")
     with ExitStack() as archives:
         pictures, passed_over = list_pictures([Path(path) for path in paths], overlays, archives)
-        tiles, unreadable = score_pictures(ensemble, pictures)
+        tiles, unreadable = score_pictures(ensemble, pictures, overlap)
         if csv is not None:
             make_folder(csv.parent)
             write_table(csv, tiles)
@@ -81,7 +87,7 @@ def predict_pictures(
 
 
 def score_pictures(
-    ensemble: Ensemble, pictures: Sequence[Picture]
+    ensemble: Ensemble, pictures: Sequence[Picture], overlap: float
 ) -> tuple[pd.DataFrame, dict[str, str]]:
     """Cut pictures into tiles and judge these, a lot at a time.
 
@@ -96,7 +102,7 @@ def score_pictures(
     tables = []
     with progress_bar() as progress:
         task = progress.add_task("looking for cracks", total=len(pictures))
-        for lot in _cut_lots(pictures, ensemble, unreadable):
+        for lot in _cut_lots(pictures, ensemble, overlap, unreadable):
             tables.append(_score(ensemble, lot))
             progress.update(task, completed=lot.num_done)
     if not tables:
@@ -125,7 +131,7 @@ class _Lot:
 
 
 def _cut_lots(
-    pictures: Sequence[Picture], ensemble: Ensemble, unreadable: dict[str, str]
+    pictures: Sequence[Picture], ensemble: Ensemble, overlap: float, unreadable: dict[str, str]
 ) -> Iterator[_Lot]:
     """Cut pictures into tiles, a lot at a time; those that cannot be read go into `unreadable`."""
     height, width = ensemble.stored_size_px
@@ -138,7 +144,7 @@ def _cut_lots(
         except (*UNREADABLE, struct.error) as error:
             unreadable[picture.name] = explain_unreadable(error)
             continue
-        boxes = lay_grid(image.size, ensemble.tile_size_px)
+        boxes = lay_grid(image.size, ensemble.tile_size_px, overlap)
         for count, box in enumerate(boxes, 1):
             pixels = lot.cut.cut(image, number, box)
             if pixels is not None and not is_one_colour(pixels):
@@ -195,6 +201,9 @@ def _judge(ensemble: Ensemble, tiles: pd.DataFrame) -> pd.DataFrame:
 def _find_places(tiles: pd.DataFrame) -> Places:
     """Places of tiles in the grid of their photograph; a picture of one tile has none.
 
+    Where tiles overlap, each grid is a photograph by itself: a tile that overlaps another is no
+    neighbour of it, as validation tiles, which the second stage was fitted to, have none such.
+
     The last row and column are shifted inward. A tile that shows less than half a tile of its own
     pixels stands in the place of the one that it overlaps, as a copy: it has the neighbours of that
     tile, and no tile has it as a neighbour, because the same pixels would count twice.
@@ -204,8 +213,9 @@ def _find_places(tiles: pd.DataFrame) -> Places:
         ((tiles[start] + tiles[size] // 2) // tiles[size]).to_numpy()
         for start, size in (("top_px", "height_px"), ("left_px", "width_px"))
     )
+    grids = tiles.groupby(["picture", name_grids(tiles["tile"])]).ngroup().astype(str)
     return Places(
-        np.where(is_part, tiles["picture"].to_numpy(dtype=object), ""),
+        np.where(is_part, grids.to_numpy(dtype=object), ""),
         np.where(is_part, rows, UNKNOWN),
         np.where(is_part, columns, UNKNOWN),
     )

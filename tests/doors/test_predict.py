@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -129,8 +130,8 @@ def save(pixels: np.ndarray, path: Path | str) -> Path:
     return path
 
 
-def predict(run: Path, *paths: str) -> pd.DataFrame:
-    main(parse("predict", [*paths, "--run", str(run)]))
+def predict(run: Path, *words: str) -> pd.DataFrame:
+    main(parse("predict", [*words, "--run", str(run)]))
     return pd.read_csv("predictions.csv", keep_default_na=False)
 
 
@@ -177,6 +178,41 @@ def test_an_exact_multiple_of_the_tile_is_cut_without_overlap():
     assert [(box.left_px, box.top_px) for box in boxes] == [
         (left, top) for top in (0, 32) for left in (0, 32, 64)
     ]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    size=st.tuples(st.integers(8, 200), st.integers(8, 200)),
+    tile=st.tuples(st.integers(8, 60), st.integers(8, 60)),
+    overlap=st.sampled_from([0.5, 0.75]),
+)
+def test_overlapping_tiles_are_the_grid_and_whole_tiles_between_under_names_of_their_own(
+    size: tuple[int, int], tile: tuple[int, int], overlap: float
+):
+    first, boxes = lay_grid(size, tile), lay_grid(size, tile, overlap)
+    assert boxes[: len(first)] == first
+    assert {(box.width_px, box.height_px) for box in boxes} == {first[0][3:]}
+    assert len({box.tile for box in boxes}) == len(boxes)
+    for box in boxes[len(first) :]:
+        assert 0 <= box.left_px <= size[0] - box.width_px
+        assert 0 <= box.top_px <= size[1] - box.height_px
+        row, column = (part[1:] for part in box.tile.split("-"))
+        for number, start, side_px, length in (
+            (row, box.top_px, box.height_px, size[1]),
+            (column, box.left_px, box.width_px, size[0]),
+        ):
+            place = (float(number) - 1) * side_px
+            assert start == min(int(place), length - side_px)
+            assert start == int(place) or "." not in number
+
+
+def test_every_border_of_two_tiles_is_the_middle_of_an_overlapping_one():
+    middles = {box.left_px + 16 for box in lay_grid((128, 96), TILE, 0.5)}
+    assert middles == set(range(16, 128, 16))
+    names = [box.tile for box in lay_grid((64, 64), TILE, 0.5)]
+    assert names[:4] == ["r1-c1", "r1-c2", "r2-c1", "r2-c2"]
+    assert names[4:] == ["r1-c1.5", "r2-c1.5", "r1.5-c1", "r1.5-c2", "r1.5-c1.5"]
+    assert len(lay_grid((64, 64), TILE, 0.75)) == 25
 
 
 @pytest.mark.parametrize(("size", "num_tiles"), [((48, 48), 1), ((49, 48), 4), ((20, 30), 1)])
@@ -363,6 +399,8 @@ def test_a_zip_bomb_is_refused():
     [
         (["text.jpg"], r"none of 1 picture can be read \(text.jpg: no JPEG"),
         (["nowhere"], "nowhere: no such picture"),
+        (["tile.png", "--overlap", "0.3"], "^--overlap '0.3': must be 0, 0.5 or 0.75; see "),
+        (["tile.png", "--overlap", "half"], "^--overlap 'half': must be 0, 0.5 or 0.75; see "),
         (["empty"], "empty: no pictures"),
         (["tile.png", "--csv", "tile.png"], "--csv tile.png: must be"),
         (["tile.png", "--csv", "tile.png/a.csv"], "--csv tile.png/a.csv: .*tile.png is a file"),
@@ -425,6 +463,55 @@ def test_a_tile_of_one_colour_is_not_judged(run: Path):
 
 
 # overlays and the command
+
+
+def test_a_crack_on_the_border_of_two_tiles_is_whole_in_an_overlapping_one(
+    run: Path, capsys: pytest.CaptureFixture[str]
+):
+    pixels = noise(96, 128, low=20, high=80)
+    pixels[32:64, 48:80] = bright = noise(32, 32, low=160, high=220)
+    save(pixels, "wall.png")
+    save(bright, "tile.png")
+    assert set(predict(run, "wall.png")["verdict"]) == {"uncracked"}
+    whole = predict(run, "tile.png")["ensemble"].item()
+    capsys.readouterr()
+    result = main(parse("predict", ["wall.png", "--overlap", "0.5", "--run", str(run)]))
+    found = pd.read_csv("predictions.csv").set_index("tile")
+    assert found.index[found["verdict"] == "cracked"].tolist() == ["r2-c2.5"]
+    assert found.loc["r2-c2.5", "ensemble"] == pytest.approx(whole, rel=1e-5)
+    counts = [value for name, value in result.items() if name.startswith("num_")]
+    assert counts == [1, 12, 0, 9 + 8 + 6, 1]
+    out = capsys.readouterr().out
+    assert (
+        "1 picture, 12 tiles and 23 overlapping ones; cracked: 0 tiles and 1 overlapping one in 1 "
+        "picture\n"
+    ) in out
+    assert re.search(r"wall.png +│ +12 \+ 23 │ +0 \+ 1 │ +0.\d{3} │", out)
+
+
+def test_overlapping_cracked_tiles_are_outlined_together_with_the_surest_number():
+    side = 64
+    tiles = pd.DataFrame(lay_grid((4 * side, 3 * side), (side, side), 0.5)).set_index("tile")
+    tiles = tiles.assign(refined=0.1, threshold=0.5, verdict="uncracked")
+    for name, probability in (("r2-c2.5", 0.9), ("r2-c2", 0.6), ("r2.5-c2", 0.7)):
+        tiles.loc[name, ["refined", "verdict"]] = probability, "cracked"
+    grey = Image.new("RGB", (4 * side, 3 * side), (128,) * 3)
+    overlay = np.asarray(draw_overlay(grey, tiles.reset_index()))[: 3 * side, : 4 * side]
+    covered = np.zeros(overlay.shape[:2], dtype=bool)
+    covered[64:128, 64:160] = covered[96:160, 64:128] = True
+    inner = np.zeros_like(covered)
+    inner[65:127, 65:159] = inner[97:159, 65:127] = True
+    innermost = np.zeros_like(covered)
+    innermost[66:126, 66:158] = innermost[98:158, 66:126] = True
+    assert (overlay[covered & ~inner] == DARK).all()
+    assert (overlay[inner & ~innermost] == LIGHT).all()
+    lines = np.zeros_like(covered)
+    lines[::side] = lines[:, ::side] = True
+    same = (overlay == 128).all(axis=2)
+    assert same[~covered & ~lines].all()
+    changed = np.argwhere(innermost & ~lines & ~same)
+    assert changed.min(axis=0).tolist() == [66, 98]  # the number of the surest, in its corner
+    assert (changed.max(axis=0) < [66 + 24, 98 + 48]).all()
 
 
 def test_the_overlay_outlines_the_bright_tile_and_leaves_all_else_but_the_grid(run: Path):

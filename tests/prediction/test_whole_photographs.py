@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ensemble.base.errors import InputError
 from ensemble.base.files import write_json
 from ensemble.data.batches import SplitTiles, make_batch, place_split, place_tiles
 from ensemble.data.grid import PLACE
@@ -262,6 +263,49 @@ def test_a_shifted_row_that_shows_little_of_its_own_is_nobodys_neighbour(
         )
         refined = refining.refine(found["calibrated"].to_numpy(), grid)
         assert found["refined"].tolist() == refined.probabilities.tolist()
+
+
+@pytest.mark.parametrize(("overlap", "num_grids"), [(0.5, 4), (0.75, 16)])
+def test_every_grid_of_overlapping_tiles_is_judged_by_itself(
+    data: Data, ensemble: Ensemble, overlap: float, num_grids: int
+) -> None:
+    """The first grid as without overlap; the second stage reads no tile of another grid."""
+    whole = data.photograph()[1][:80, :140]  # the last row and column are shifted inward
+    refining = replace(ensemble, neighbours=NEIGHBOURS)
+    without = predict_pictures(refining, save(whole))
+    found = predict_pictures(refining, save(whole), overlap=overlap)
+    pd.testing.assert_frame_equal(found.head(len(without)), without, rtol=1e-5)
+    steps = range(0, SIDE, round((1 - overlap) * SIDE))
+    grids = [
+        [
+            list(range(moved, length - SIDE + 1, SIDE)) + [length - SIDE] * (moved == 0)
+            for moved, length in ((left, 140), (top, 80))
+        ]
+        for top in steps
+        for left in steps
+    ]
+    assert len(grids) == num_grids
+    assert len(found) == sum(len(lefts) * len(tops) for lefts, tops in grids)
+    first = 0
+    for lefts, tops in grids:
+        grid = found.iloc[first:].head(len(lefts) * len(tops))
+        first += len(grid)
+        assert grid["left_px"].tolist() == lefts * len(tops)
+        assert grid["top_px"].tolist() == np.repeat(tops, len(lefts)).tolist()
+        scores = ensemble.score(cut_around(whole, lefts, tops))
+        np.testing.assert_allclose(scores_of(grid), scores, rtol=1e-5)
+        places = [((grid[name] + SIDE // 2) // SIDE).to_numpy() for name in ("top_px", "left_px")]
+        refined = refining.refine(
+            grid["calibrated"].to_numpy(), Places(np.full(len(grid), "wall"), *places)
+        )
+        np.testing.assert_allclose(grid["refined"], refined.probabilities, rtol=1e-12)
+
+
+def test_an_overlap_whose_steps_do_not_divide_a_tile_is_refused(
+    data: Data, ensemble: Ensemble
+) -> None:
+    with pytest.raises(InputError, match=r"^overlap=0\.3: must be 0, 0\.5 or 0\.75$"):
+        predict_pictures(ensemble, save(data.photograph()[1]), overlap=0.3)
 
 
 def test_a_photograph_that_shows_nothing_has_no_scores_and_a_legend_without_a_threshold(
