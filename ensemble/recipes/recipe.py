@@ -221,16 +221,16 @@ def _checked(recipe: Recipe) -> Recipe:
     with torch.device("meta"):
         model = build_model(recipe.backbone)
     for variant in recipe.variants:
-        size = variant.config.data.image_size_px
+        side = variant.config.data.view.side_px(recipe.tile_side_px)
         try:
             choose_trainable(model, variant.config.model, epoch=1)
             with torch.inference_mode():
-                model(torch.zeros(2, 3, size, size, device="meta"))
+                model(torch.zeros(2, 3, side, side, device="meta"))
         except InputError as error:
             raise InputError(f"{recipe.path}, {variant.name}: {error}") from None
         except RuntimeError as error:
             raise InputError(
-                f"{recipe.path}, {variant.name}: {size} px are too few for {recipe.backbone} "
+                f"{recipe.path}, {variant.name}: {side} px are too few for {recipe.backbone} "
                 f"({str(error).splitlines()[0][:100]}); give larger images"
             ) from None
     return recipe

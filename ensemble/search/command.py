@@ -34,7 +34,13 @@ from ensemble.search.cluster.connection import (
     start_local_ray,
 )
 from ensemble.search.cluster.ray_log import log_ray_to
-from ensemble.search.plan import SearchPlan, find_budget, plan_search, this_machine
+from ensemble.search.plan import (
+    SearchPlan,
+    find_budget,
+    plan_search,
+    this_machine,
+    warn_of_large_networks,
+)
 from ensemble.search.request import SearchOutcome, SearchRequest
 from ensemble.search.retention import check_disk
 from ensemble.search.space import Space
@@ -97,6 +103,9 @@ def run_search(request: SearchRequest, console: Console | None = None) -> Search
             log=console.print,
         )
         plan = replace(plan, space=fit_space(plan.space, packed, console.print))
+        if not plan.budget.num_gpus:
+            for line in warn_of_large_networks(plan.space, min(packed.tile_size_px)):
+                console.print(line)
         identity = _identify_search(plan.space, packed, request.seed, request.sampler, states)
         with run_lock(plan.folder, what="search"):
             check_same_run(plan.folder, identity, packed)

@@ -11,6 +11,7 @@ from ensemble.base.files import find_toml
 from ensemble.base.options import SPACES
 from ensemble.base.process import count_cores
 from ensemble.data.prepare import is_synthetic
+from ensemble.data.view import View
 from ensemble.recipes.headline import describe_changes
 from ensemble.run.folder import run_folder
 from ensemble.search.budget import Budget, Node, plan_budget, wait_for_room
@@ -23,7 +24,7 @@ from ensemble.search.start import start
 from ensemble.training.backbone_table import BACKBONES
 from ensemble.training.initial_weights import parse_weights
 
-LARGE_ON_A_CPU = 1.0  # billions of multiply-adds an image; the space cpu has at most a tenth
+LARGE_ON_A_CPU = 1.0  # billions of multiply-adds an image; the space cpu has at most a fifth
 
 
 @dataclass(frozen=True)
@@ -73,23 +74,7 @@ def plan_search(
             f"--cpus {request.cpus} counts for nothing beside GPUs, as each trial trains on one; "
             "--gpus 0 trains on the CPU"
         )
-    if not budget.num_gpus and (warning := _warn_of_large_networks(space)):
-        log(warning)
     return SearchPlan(folder, space, weights, budget, storage)
-
-
-def _warn_of_large_networks(space: Space) -> str | None:
-    """Say what the largest network costs, where it is too large for CPUs."""
-    size = space.default.data.image_size_px
-    costs = {name: BACKBONES[name].million_multiply_adds for name in space.backbones}
-    largest = max(costs, key=lambda name: costs[name])
-    billions = costs[largest] / 1000 * (size / 224) ** 2
-    if billions < LARGE_ON_A_CPU:
-        return None
-    return (
-        f"no GPU is used: {largest} takes {billions:.1f} billion multiply-adds an image of {size} "
-        "px, so a trial may take hours; --space cpu is made for CPUs"
-    )
 
 
 def _plan_space(
@@ -140,3 +125,27 @@ def find_budget(
 def this_machine() -> Node:
     """The cores and GPUs here."""
     return Node("this machine", count_cores(), torch.cuda.device_count())
+
+
+def warn_of_large_networks(space: Space, tile_side_px: int) -> list[str]:
+    """Say in a line what the largest network costs, where it is too large for CPUs.
+
+    Args:
+        space: Search space.
+        tile_side_px: Side of a tile in its own pixels, in which a margin around it is measured.
+    """
+    view = View(
+        int(space.largest("data.image_size_px")), context_px=int(space.largest("data.context_px"))
+    )
+    side = view.side_px(tile_side_px)
+    costs = {name: BACKBONES[name].million_multiply_adds for name in space.backbones}
+    largest = max(costs, key=lambda name: costs[name])
+    billions = costs[largest] / 1000 * (side / 224) ** 2
+    if billions < LARGE_ON_A_CPU:
+        return []
+    margin = f" ({view.margin_px(tile_side_px)} of them a margin on each side)"
+    return [
+        f"no GPU is used: {largest} takes {billions:.1f} billion multiply-adds an image of {side} "
+        f"px{margin if view.context_px else ''}, so a trial may take hours; --space cpu is made "
+        "for CPUs"
+    ]

@@ -44,6 +44,11 @@ class Summary(NamedTuple):
     activation_bytes: int  #: of what a forward pass keeps for the backward pass, in float32
     multiply_adds: int  #: of the forward pass of one image
 
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes that a training step takes on the device, in float32."""
+        return self.weight_bytes + self.optimizer_bytes + self.activation_bytes
+
 
 def summarise(config: TrialConfig, *, tile_side_px: int) -> Summary:
     """Count what training with `config` takes in its last epoch.
@@ -142,13 +147,12 @@ def print_totals(name: str, config: TrialConfig, summary: Summary, console: Cons
     """Print what a configuration called `name` costs, in five lines."""
     s, size, side = summary, config.data.describe_size(), summary.input_side_px
     seen = f"{size}: an input of {side} × {side} px" if config.data.context_px else size
-    memory = s.weight_bytes + s.optimizer_bytes + s.activation_bytes
     console.print(f"""{name}: {config.model.backbone}, {seen}
   parameters      {s.backbone_parameters + s.head_parameters:,} \
 (backbone {s.backbone_parameters:,}, head {s.head_parameters:,})
   trainable       {s.trainable_backbone + s.trainable_head:,} \
 (backbone {s.trainable_backbone:,}, head {s.trainable_head:,})
-  memory          {memory / 1e6:,.0f} MB in float32: weights {s.weight_bytes / 1e6:,.1f}, \
+  memory          {s.memory_bytes / 1e6:,.0f} MB in float32: weights {s.weight_bytes / 1e6:,.1f}, \
 gradients and optimizer {s.optimizer_bytes / 1e6:,.1f}, activations of a training step of \
 {config.optimisation.global_batch_size} tiles {s.activation_bytes / 1e6:,.0f}
   multiply-adds   {s.multiply_adds / 1e6:,.1f} million an image, forwards""")

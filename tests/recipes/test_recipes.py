@@ -189,6 +189,17 @@ def test_tiles_that_are_too_small_for_a_network_are_named_before_anything_is_rea
         load_recipe("small-cnn").changed(backbone="squeezenet1_1", image_size_px=16)
 
 
+def test_the_margin_around_a_tile_counts_where_its_size_is_checked(tmp_path):
+    """A tile of 227 px is seen at 16 px: 7 px of margin round to no pixel, 8 px to one."""
+    path = tmp_path / "recipe.toml"
+    head = 'what = "?"\nstated = "?"\ndata = "metu"\n[config.model]\nbackbone = "squeezenet1_1"\n'
+    path.write_text(head + "[config.data]\nimage_size_px = 16\ncontext_px = 7\n")
+    with pytest.raises(InputError, match="16 px are too few for squeezenet1_1"):
+        load_recipe(str(path))
+    path.write_text(head + "[config.data]\nimage_size_px = 16\ncontext_px = 8\n")
+    assert load_recipe(str(path)).base.data.context_px == 8
+
+
 # --- end to end
 
 

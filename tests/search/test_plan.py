@@ -1,31 +1,57 @@
-"""What a search says before anything is read or written."""
+"""What a search says of the networks that it will train, before it trains any."""
 
+import io
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from ensemble.base.errors import InputError
 from ensemble.cli import parse
-from ensemble.search.command import read_request
-from ensemble.search.plan import plan_search
+from ensemble.data.synthetic import draw_dataset
+from ensemble.search.command import read_request, run_search
+from ensemble.search.plan import warn_of_large_networks
+from ensemble.search.space_file import load_space
 
-
-def lines_of_plan(out: Path, space: str) -> list[str]:
-    said: list[str] = []
-    words = ["--data", "synthetic", "--space", space, "--name", "new", "--out", str(out)]
-    request = read_request(parse("search", [*words, "--gpus", "0", "--workers-per-trial", "1"]))
-    plan_search(request, None, said.append)
-    return said
+SPACES = Path(__file__).parents[2] / "search_spaces"
 
 
 @pytest.mark.parametrize(
-    ("space", "network"), [("sdnet2018", "convnext_tiny"), ("sdnet2018_large", "swin_v2_t")]
+    ("space", "network", "seen"),
+    [
+        # 4,455 and 4,938 million at 224 px, times (336 / 224)² and (384 / 224)²
+        ("sdnet2018", "convnext_tiny", "10.0 billion multiply-adds an image of 336 px (56 of them"),
+        ("sdnet2018_large", "swin_v2_t", "14.5 billion multiply-adds an image of 384 px (64 of"),
+    ],
 )
-def test_large_networks_without_a_gpu_are_said_to_take_long_in_one_line(space, network, tmp_path):
-    _budget, warning = lines_of_plan(tmp_path, space)
-    assert warning.startswith(f"no GPU is used: {network} takes ")
-    assert warning.endswith(" px, so a trial may take hours; --space cpu is made for CPUs")
+def test_large_networks_without_a_gpu_are_said_to_take_long_in_one_line(space, network, seen):
+    (warning,) = warn_of_large_networks(load_space(SPACES / f"{space}.toml"), 256)
+    assert warning.startswith(f"no GPU is used: {network} takes {seen}")
+    assert warning.endswith(
+        " a margin on each side), so a trial may take hours; --space cpu is made for CPUs"
+    )
 
 
 @pytest.mark.parametrize("space", ["cpu", "demo"])
-def test_small_networks_without_a_gpu_are_not_warned_of(space, tmp_path):
-    assert len(lines_of_plan(tmp_path, space)) == 1
+def test_small_networks_without_a_gpu_are_not_warned_of(space):
+    assert warn_of_large_networks(load_space(SPACES / f"{space}.toml"), 128) == []
+
+
+@pytest.mark.parametrize("context_px", [0, 16])
+def test_a_search_counts_the_margin_of_the_tiles_that_it_read(tmp_path, context_px):
+    """Half a tile on each side makes four times 679 million multiply-adds of them."""
+    draw_dataset(tmp_path / "tiles", photographs_per_surface=3, rows=3, columns=3, tile_size_px=32)
+    (tmp_path / "space.toml").write_text(
+        'question = "?"\nweights = "none"\n[default.model]\nbackbone = "small_cnn_deep"\n'
+        f"[default.data]\nimage_size_px = 224\ncontext_px = {context_px}\n"
+    )
+    (tmp_path / "new").mkdir()  # no run, which ends the search before it starts Ray
+    words = ["--data", tmp_path / "tiles", "--space", tmp_path / "space.toml", "--gpus", 0]
+    request = read_request(
+        parse("search", [*map(str, words), "--name", "new", "--out", str(tmp_path)])
+    )
+    said = io.StringIO()
+    with pytest.raises(InputError, match="new exists and is no run"):
+        run_search(request, Console(file=said, width=200))
+    warning = "small_cnn_deep takes 2.7 billion multiply-adds an image of 448 px (112 of them"
+    assert (warning in said.getvalue()) == bool(context_px)

@@ -10,6 +10,7 @@ from ensemble.data.pack import Pack
 from ensemble.search.command import fit_space
 from ensemble.search.space_file import load_space
 from ensemble.training.backbones import build_model, choose_trainable
+from ensemble.training.cost import summarise
 
 SPACES = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.toml"))
 MINIMAL = """
@@ -51,6 +52,23 @@ def test_every_backbone_of_a_shipped_space_builds_and_can_be_fine_tuned(path):
         for number in range(5):
             config = ask(space, number=number).model.model_copy(update={"backbone": backbone})
             choose_trainable(model, config, epoch=1)
+
+
+@pytest.mark.parametrize("name", ["sdnet2018", "sdnet2018_large"])
+def test_a_space_for_gpus_says_what_memory_its_largest_network_needs(name):
+    path = SPACES[0].with_name(f"{name}.toml")
+    text, space = path.read_text(), load_space(path)
+
+    def needed_bytes(backbone: str, context_px: int) -> int:
+        given = {"model.backbone": backbone, "data.context_px": context_px}
+        config = space.fixed(given, where="test").default
+        return summarise(config, tile_side_px=256).memory_bytes
+
+    needed = {backbone: needed_bytes(backbone, 64) for backbone in space.backbones}
+    largest = max(needed, key=lambda backbone: needed[backbone])
+    assert f"The largest network, {largest}, " in text
+    for bytes_ in (needed[largest], needed_bytes(largest, 0)):
+        assert f" {bytes_ / 1e9:.1f} GB" in text
 
 
 @pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
