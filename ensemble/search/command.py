@@ -153,7 +153,9 @@ def _search(
     folder, space, here = plan.folder, plan.space, this_machine()
     if head is None:
         console.print("starting Ray on this machine")
-    own_ray = start_local_ray(num_cpus=here.num_cpus, num_gpus=here.num_gpus)
+    own_ray = start_local_ray(
+        num_cpus=here.num_cpus, num_gpus=here.num_gpus, way_on=request.describe_way_on()
+    )
     with nullcontext() if head else own_ray:
         budget = find_budget(request, space, head, console.print)  # nodes may have come or gone
         # these import Ray, which reads its environment then

@@ -343,3 +343,16 @@ def test_a_search_alone_has_a_token_of_its_own_and_writes_none(monkeypatch, tmp_
     assert os.environ["RAY_AUTH_MODE"] == "token"
     assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
     assert not any(tmp_path.iterdir())
+
+
+def test_a_ray_that_does_not_start_is_one_line_with_the_way_on(folder):
+    """Ray waits no second for its control store, as on a machine where that takes too long."""
+    impatient = ["env", "RAY_gcs_server_port_wait_time_s=0", "RAY_ADDRESS="]
+    said = type_in(
+        folder, *impatient, *SEARCH, "--data", "tiles", *TINY, "--name", "late", code=2
+    ).splitlines()
+    assert said[-1].startswith("error: Ray did not start on this machine (Timed out waiting for")
+    assert said[-1].endswith(
+        "wait or end other programs, then the same command with --name late goes on"
+    )
+    assert not (folder / "results" / "late").exists()

@@ -132,25 +132,38 @@ def prepare_environment(head: Head | None) -> None:
 
 
 @contextmanager
-def start_local_ray(*, num_cpus: int, num_gpus: int) -> Iterator[None]:
+def start_local_ray(*, num_cpus: int, num_gpus: int, way_on: str) -> Iterator[None]:
     """Within, be connected to a Ray of our own on this machine.
 
     Args:
         num_cpus: Cores of that Ray.
         num_gpus: GPUs of that Ray.
+        way_on: What the person can type to try again.
+
+    Raises:
+        InputError: It does not start; it waits no longer than 30 s for each of its processes.
     """
     base = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
     with (
         scratch_folder(under=place_for_sockets(base)) as folder,
         ray_guard(folder),
-        _initialised(
+        ExitStack() as stack,
+    ):
+        ray = _initialised(
             address="local",
             num_cpus=num_cpus,
             num_gpus=num_gpus,
             include_dashboard=False,
             _temp_dir=str(folder / RAY),
-        ),
-    ):
+        )
+        try:
+            stack.enter_context(ray)
+        except Exception as error:  # Ray raises just that where a process is late
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise InputError(
+                f"Ray did not start on this machine ({reason[:150]}), mostly because that is too "
+                f"busy or short of memory: wait or end other programs, then {way_on}"
+            ) from None
         yield
 
 
