@@ -29,8 +29,6 @@ from ensemble.data.windows import (
     hide_neighbours,
 )
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 GPU_SHARE = 0.4  # of the free memory, which the pixels of one split may take
 MOST_DEGREES, MOST_ZOOM, MOST_SHIFT = (
     15,
@@ -158,7 +156,7 @@ def make_batch(
     Args:
         tiles: Tiles of one split.
         index: (B,) int64 on the CPU: numbers of the tiles.
-        view: Size of the tile and of the margin around it, as the network sees them.
+        view: What the network sees of a tile.
         alone: Whether the margin is the mirrored tile instead of its neighbours.
         turn: One of the square's eight symmetries, applied to all images; 0 leaves them.
         augmentation: Strength from 0 (none, no random number drawn) to 1; shifts and rotations
@@ -168,8 +166,8 @@ def make_batch(
             0.
 
     Returns:
-        Images (B, 3, S, S) float32, normalised with ImageNet's mean and standard deviation, in
-        channels-last memory, and labels (B,) int64.
+        Images (B, 3, S, S) float32, normalised as `view` says, in channels-last memory, and labels
+        (B,) int64.
     """
     batch, bricks = len(index), tiles.bricks.take(index)
     if generator is None and (augmentation > 0 or context_dropout > 0):
@@ -179,36 +177,37 @@ def make_batch(
         bricks = hide_neighbours(bricks, hidden)
     elif alone:
         bricks = hide_neighbours(bricks, torch.ones(batch, dtype=torch.bool))
-    side, tile_side = tiles.input_side_px(view), view.image_size_px
+    side = tiles.input_side_px(view)
     contrast, brightness = torch.ones(batch), torch.zeros(batch)
     if generator is None or augmentation == 0:
-        images = _see(tiles, bricks, side, tile_side)
+        images = _see(tiles, bricks, side, view)
         images = _turn(images, turn) if turn else images
     else:
         turns = torch.randint(8, (batch,), generator=generator)
         contrast = 1 + 0.3 * augmentation * _symmetric(batch, generator)
         brightness = 255 * 0.15 * augmentation * _symmetric(batch, generator)
-        moves = _draw_moves(batch, augmentation, tile_side / side, generator)
-        images = _apply_symmetries(_see_moved(tiles, bricks, side, tile_side, moves), turns)
+        moves = _draw_moves(batch, augmentation, view.image_size_px / side, generator)
+        images = _apply_symmetries(_see_moved(tiles, bricks, side, view, moves), turns)
     labels = tiles.labels[index.to(tiles.device)]
-    return _normalise(images, contrast, brightness), labels
+    return _normalise(images, view, contrast, brightness), labels
 
 
-def _see(tiles: SplitTiles, bricks: Bricks, side: int, tile_side: int) -> Tensor:
-    """Windows of which the tile has `tile_side` pixels: (B, 3, side, side) from 0 to 255."""
+def _see(tiles: SplitTiles, bricks: Bricks, side: int, view: View) -> Tensor:
+    """Windows around tiles at the scale of `view`: (B, 3, side, side) from 0 to 255."""
+    tile_side = view.image_size_px
     margin = (side - tile_side) / 2
     down, right = (round(margin * n / tile_side) for n in tiles.pixels.shape[1:3])
     pixels = cut_windows(tiles.pixels, bricks, (down, right)).to(tiles.device, non_blocking=True)
-    return resize_pixels(pixels.permute(0, 3, 1, 2), (side, side))
+    return resize_pixels(pixels.permute(0, 3, 1, 2), (side, side), view.interpolation)
 
 
-def _normalise(images: Tensor, contrast: Tensor, brightness: Tensor) -> Tensor:
-    """Change the light of (B, 3, S, S) from 0 to 255 by (B,) each, and scale as ImageNet's.
+def _normalise(images: Tensor, view: View, contrast: Tensor, brightness: Tensor) -> Tensor:
+    """Change the light of (B, 3, S, S) from 0 to 255 by (B,) each, and scale as `view` says.
 
     One multiply-add over the batch is quick; each image and channel has factors of its own.
     """
-    mean = 255 * torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
-    std = 255 * torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)
+    mean = 255 * torch.tensor(view.mean).view(1, 3, 1, 1)
+    std = 255 * torch.tensor(view.std).view(1, 3, 1, 1)
     middle = 127.5 * (1 - contrast) + brightness
     scale = (contrast.view(-1, 1, 1, 1) / std).to(images.device)  # (B, 3, 1, 1)
     shift = ((middle.view(-1, 1, 1, 1) - mean) / std).to(images.device)
@@ -268,13 +267,12 @@ def _draw_moves(
     return _Moves(chosen, matrices, (corner - 1) / 2)
 
 
-def _see_moved(
-    tiles: SplitTiles, bricks: Bricks, side: int, tile_side: int, moves: _Moves
-) -> Tensor:
+def _see_moved(tiles: SplitTiles, bricks: Bricks, side: int, view: View, moves: _Moves) -> Tensor:
     """Windows as `_see` returns them, some of them moved over what lies around them."""
     is_moved = torch.zeros(len(bricks.rows), dtype=torch.bool)
     is_moved[moves.chosen] = True
     others = (~is_moved).nonzero().flatten()
+    tile_side = view.image_size_px
     # a window goes no further than the tile's neighbours
     wider = side + 2 * min(math.ceil(moves.reach * side), tile_side - (side - tile_side) // 2)
     images = torch.empty(
@@ -283,11 +281,11 @@ def _see_moved(
         device=tiles.device,
     ).permute(0, 3, 1, 2)
     if len(others):
-        images[others.to(tiles.device)] = _see(tiles, bricks.take(others), side, tile_side).to(
+        images[others.to(tiles.device)] = _see(tiles, bricks.take(others), side, view).to(
             images.dtype
         )
     if len(moves.chosen):
-        seen = _see(tiles, bricks.take(moves.chosen), wider, tile_side)
+        seen = _see(tiles, bricks.take(moves.chosen), wider, view)
         warp = _warp_on_cpu if tiles.device.type == "cpu" else _warp_on_gpu
         warp(seen, moves.matrices * (side / wider), images, moves.chosen)
     return images

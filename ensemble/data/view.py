@@ -1,6 +1,12 @@
-"""What a network sees of a tile: its size, and how much of the photograph around it."""
+"""What a network sees of a tile: its size, how much lies around it, and how pixels are scaled."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+Interpolation = Literal["bilinear", "bicubic"]
+Colour = tuple[float, float, float]
+
+IMAGENET_MEAN: Colour = (0.485, 0.456, 0.406)
+IMAGENET_STD: Colour = (0.229, 0.224, 0.225)
 
 
 class View(NamedTuple):
@@ -10,10 +16,17 @@ class View(NamedTuple):
         image_size_px: Side of the tile in it.
         context_px: Margin around the tile, in the tile's own pixels; where the tile is not square,
             in those of its shorter side.
+        mean: Red, green and blue that become 0, of pixels from 0 to 1.
+        std: Distances from `mean` that become 1.
+        interpolation: Antialiased resize from the pixels that are stored; one to the size at which
+            they are stored was done before.
     """
 
     image_size_px: int
     context_px: int = 0
+    mean: Colour = IMAGENET_MEAN
+    std: Colour = IMAGENET_STD
+    interpolation: Interpolation = "bilinear"
 
     def margin_px(self, tile_side_px: int) -> int:
         """Pixels of the network's input beyond each side of the tile.

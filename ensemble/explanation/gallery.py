@@ -104,13 +104,14 @@ def _gather(
     maps = np.zeros((0, 1, 1), dtype=np.float32)
     if len(index):
         configs = [member.record.config for member in ensemble.members]
-        images = [make_batch(tiles, index, config.data.view)[0] for config in configs]
+        views = [member.record.view for member in ensemble.members]
+        images = [make_batch(tiles, index, view)[0] for view in views]
         backbones = [config.model.backbone for config in configs]
         maps = average_maps(
             ensemble.models,
             backbones,
             images,
             ensemble.weights,
-            tile_sides=[config.data.image_size_px for config in configs],
+            tile_sides=[view.image_size_px for view in views],
         )
     return Group(heading, tiles.pixels[rows].cpu().numpy(), maps, captions)

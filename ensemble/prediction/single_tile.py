@@ -154,7 +154,7 @@ def draw_look(
     """
     config, model = member.record.config, member.load_model()
     size_px = config.data.image_size_px
-    image, _ = make_batch(tile.tiles, torch.tensor([tile.number]), config.data.view)
+    image, _ = make_batch(tile.tiles, torch.tensor([tile.number]), member.record.view)
     evidence = class_activation_map(model, config.model.backbone, image)
     around = ""
     if margin_px := (image.shape[-1] - size_px) // 2:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ensemble.base.files import atomic_write, make_folder, write_text
-from ensemble.data.batches import IMAGENET_MEAN, IMAGENET_STD
+from ensemble.data.view import View
 from ensemble.training.checkpoint import Member
 
 HOW_TO = """# {name}: {backbone}, epoch {epoch}
@@ -25,8 +25,8 @@ HOW_TO = """# {name}: {backbone}, epoch {epoch}
     probabilities = model(pixels)  # (B,), float32
 
 Any number of {what} at a time, each {side} × {side} pixels. It was trained on {what} of
-{height} × {width} pixels, reduced to that by `torch.nn.functional.interpolate(..., mode="bilinear",
-antialias=True)`. On validation, F1 was best ({f1:.3f}) with "cracked" where
+{height} × {width} pixels, reduced to that by `torch.nn.functional.interpolate(...,
+mode="{interpolation}", antialias=True)`. On validation, F1 was best ({f1:.3f}) with "cracked" where
 probability >= {threshold:.6g}.
 {about_windows}
 `state_dict.safetensors` holds the weights of {owner}'s {backbone} with two outputs, index 1 =
@@ -51,15 +51,16 @@ class FromPixels(nn.Module):
 
     Args:
         model: (B, 3, S, S) float32 → (B, 2) logits.
+        view: How its pixels are scaled.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: nn.Module, view: View):
         super().__init__()
         self.model = model
-        for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+        for name, values in (("mean", view.mean), ("std", view.std)):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1) * 255)
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -81,12 +82,12 @@ def export_member(
     make_folder(folder)
     model = member.load_model().requires_grad_(False)
     config = member.record.config
-    view = config.data.view
+    view = member.record.view
     side = view.side_px(min(tile_size_px))
     example = torch.zeros(2, 3, side, side, dtype=torch.uint8)
     batch = torch.export.Dim("batch", min=1)
     program = torch.export.export(
-        FromPixels(model).eval(), (example,), dynamic_shapes={"pixels": {0: batch}}
+        FromPixels(model, view).eval(), (example,), dynamic_shapes={"pixels": {0: batch}}
     )
     with atomic_write(folder / "model.pt2") as path, path.open("wb") as file:
         torch.export.save(program, file)
@@ -108,7 +109,8 @@ def export_member(
         about_windows=about_windows if view.context_px else "",
         f1=member.val_f1,
         threshold=member.record.metrics["val_threshold"],
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
+        mean=view.mean,
+        std=view.std,
+        interpolation=view.interpolation,
     )
     write_text(folder / "README.md", text)

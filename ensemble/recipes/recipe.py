@@ -221,7 +221,7 @@ def _checked(recipe: Recipe) -> Recipe:
     with torch.device("meta"):
         model = build_model(recipe.backbone)
     for variant in recipe.variants:
-        side = variant.config.data.view.side_px(recipe.tile_side_px)
+        side = variant.config.view.side_px(recipe.tile_side_px)
         try:
             choose_trainable(model, variant.config.model, epoch=1)
             with torch.inference_mode():

@@ -217,7 +217,7 @@ def score_with(
         predict_margins(
             model,
             tiles,
-            member.record.config.data.view,
+            member.record.view,
             precision=scoring_precision(member.record.precision, tiles.device),
             turn=turn,
             alone=alone,

@@ -81,8 +81,7 @@ def write_soup(
 
 def _kind(member: Member) -> tuple[str, View, str]:
     record = member.record
-    config = record.config
-    return config.model.backbone, config.data.view, record.initial_weights_digest
+    return record.config.model.backbone, record.view, record.initial_weights_digest
 
 
 def _average_members(ingredients: list[Member], train: SplitTiles, val: SplitTiles) -> Soup:
@@ -90,14 +89,12 @@ def _average_members(ingredients: list[Member], train: SplitTiles, val: SplitTil
     if len(ingredients) > 1:
         states = [member.load_model().state_dict() for member in ingredients]
         model.load_state_dict(average_states(states))
-    config = ingredients[0].record.config
+    view = ingredients[0].record.view
     precision = scoring_precision(ingredients[0].record.precision, val.device)
     model = model.to(val.device).to(memory_format=torch.channels_last)
     if len(ingredients) > 1:
-        estimate_batch_norm(
-            model, _trained_batch_norm(model, ingredients), _images(train, config.data.view)
-        )
-    margins = predict_margins(model.eval(), val, config.data.view, precision=precision)
+        estimate_batch_norm(model, _trained_batch_norm(model, ingredients), _images(train, view))
+    margins = predict_margins(model.eval(), val, view, precision=precision)
     _, f1 = best_threshold(val.labels.cpu().numpy(), margins_to_probabilities(margins))
     return Soup(model, ingredients, margins, f1, name_precision(precision))
 

@@ -5,6 +5,8 @@ Nothing slow is imported, as the command line needs the names.
 
 from typing import NamedTuple
 
+from ensemble.data.view import IMAGENET_MEAN, IMAGENET_STD, Colour, Interpolation
+
 
 class Backbone(NamedTuple):
     """Names of the parts of a network that training and explanation need."""
@@ -13,6 +15,9 @@ class Backbone(NamedTuple):
     million_multiply_adds: int  #: of the forward pass of one image of 224 px
     last_map: str = "features"  #: the module after which no layer looks at neighbouring places
     is_channels_last: bool = False  #: whether its output is (B, H, W, C), not (B, C, H, W)
+    mean: Colour = IMAGENET_MEAN  #: of the pixels that it was trained on, from 0 to 1
+    std: Colour = IMAGENET_STD
+    interpolation: Interpolation = "bilinear"  #: by which pictures were resized in that training
     filters: tuple[int, ...] = ()  #: of each convolution of a `SmallCNN`; none of torchvision's
 
 

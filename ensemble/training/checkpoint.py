@@ -34,6 +34,7 @@ from ensemble.base.files import (
     write_content_addressed,
     write_json,
 )
+from ensemble.data.view import IMAGENET_MEAN, IMAGENET_STD, Colour, Interpolation, View
 from ensemble.training.backbones import build_model
 from ensemble.training.config import TrialConfig, explain_validation
 from ensemble.training.loop import Epoch, EpochFigures
@@ -61,13 +62,22 @@ class MemberRecord(BaseModel):
     scores_file: str = Field(pattern=r"^[A-Za-z0-9_-]{1,40}\.npy$")
     scores_sha256: str
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of the scores")
+    mean: Colour = Field(IMAGENET_MEAN, description="of the pixels, in `View`")
+    std: Colour = Field(IMAGENET_STD, description="of the pixels, in `View`")
+    interpolation: Interpolation = "bilinear"
     versions: dict[str, str]
     written_at: str
+
+    @property
+    def view(self) -> View:
+        """What the network sees of a tile."""
+        data = self.config.data
+        return View(data.image_size_px, data.context_px, self.mean, self.std, self.interpolation)
 
     def describe_training(self, **changes: Any) -> dict[str, Any]:
         """Return the fields that `write_member` takes, for a member made from this one."""
         names = ("trial", "config", "epoch", "metrics", "split_digest", "initial_weights_digest",
-                 "precision")  # fmt: skip
+                 "precision", "mean", "std", "interpolation")  # fmt: skip
         return {name: getattr(self, name) for name in names} | changes
 
     @field_validator("weights_sha256")
@@ -181,6 +191,8 @@ def write_member(
     scores_file, scores_sha256 = write_content_addressed(
         folder, f"{stem}-val", "npy", scores.getvalue()
     )
+    view = fields["config"].view
+    scaling = {"mean": view.mean, "std": view.std, "interpolation": view.interpolation}
     record = MemberRecord(
         num_val_tiles=len(val_margins),
         weights_file=weights_file,
@@ -189,7 +201,7 @@ def write_member(
         scores_sha256=scores_sha256,
         versions={"torch": torch.__version__},
         written_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        **fields,
+        **(scaling | fields),
     )
     write_json(folder / "member.json", record.model_dump(mode="json"))
     _remove_member_files_but(folder, weights_file, scores_file)

@@ -114,11 +114,6 @@ class DataConfig(Section):
         0.5, ge=0, le=1, description="strength of flips, turns, light and affine maps; 0 = none"
     )
 
-    @property
-    def view(self) -> View:
-        """What a network sees of a tile."""
-        return View(self.image_size_px, self.context_px)
-
     def describe_size(self) -> str:
         """What a network sees of and around a tile, such as `128 × 128 px, 64 px of context`."""
         size = f"{self.image_size_px} × {self.image_size_px} px"
@@ -133,6 +128,18 @@ class TrialConfig(Section):
     loss: LossConfig = LossConfig()
     data: DataConfig = DataConfig()
     seed: int = Field(0, ge=0, lt=2**63, description="seed of order, augmentation and dropout")
+
+    @property
+    def view(self) -> View:
+        """What the network sees of a tile; pixels are scaled as in its training before."""
+        backbone = BACKBONES[self.model.backbone]
+        return View(
+            self.data.image_size_px,
+            self.data.context_px,
+            backbone.mean,
+            backbone.std,
+            backbone.interpolation,
+        )
 
 
 def parse_config(values: dict[str, Any], *, where: str | Path) -> TrialConfig:

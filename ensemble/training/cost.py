@@ -57,7 +57,7 @@ def summarise(config: TrialConfig, *, tile_side_px: int) -> Summary:
         config: Configuration of the training run.
         tile_side_px: Side of a tile in its own pixels, in which a margin around it is measured.
     """
-    side = config.data.view.side_px(tile_side_px)
+    side = config.view.side_px(tile_side_px)
     with torch.device("meta"):
         model = build_model(config.model.backbone, dropout=config.model.dropout)
     choose_trainable(model, config.model, epoch=config.optimisation.epochs)

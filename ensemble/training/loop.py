@@ -203,7 +203,7 @@ def _train_epoch(run: _Run, number: int) -> tuple[float, float, np.ndarray]:
         images, labels = make_batch(
             tiles,
             index,
-            config.data.view,
+            config.view,
             augmentation=config.data.augmentation,
             context_dropout=config.data.context_dropout,
             generator=augment,
@@ -232,7 +232,7 @@ def _train_epoch(run: _Run, number: int) -> tuple[float, float, np.ndarray]:
 
 def _validate(run: _Run, number: int) -> tuple[dict[str, float], np.ndarray]:
     """Score the validation tiles → figures and margins (N,)."""
-    margins = predict_margins(run.model, run.val, run.config.data.view, precision=run.precision)
+    margins = predict_margins(run.model, run.val, run.config.view, precision=run.precision)
     if not np.isfinite(margins).all():
         raise DivergedError(f"the network's outputs are not finite after epoch {number}")
     return validation_metrics(run.val_labels, margins), margins
@@ -280,7 +280,7 @@ def predict_margins(
 def _agree_on_precision(config: TrialConfig, tiles: SplitTiles) -> torch.dtype:
     """Choose the precision of all workers: that of rank 0."""
     device = tiles.device
-    precision = choose_precision(config, device, tiles.input_side_px(config.data.view))
+    precision = choose_precision(config, device, tiles.input_side_px(config.view))
     if rank_and_world_size()[1] > 1:
         number = torch.tensor(list(PRECISIONS.values()).index(precision), device=device)
         dist.broadcast(number, src=0)

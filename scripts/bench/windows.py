@@ -11,10 +11,10 @@ from torch.nn import functional
 
 from bench.plan import Plan
 from bench.row import Row
-from ensemble.data.batches import IMAGENET_MEAN, IMAGENET_STD, SplitTiles, make_batch
+from ensemble.data.batches import SplitTiles, make_batch
 from ensemble.data.packing import pack
 from ensemble.data.sources import open_source
-from ensemble.data.view import View
+from ensemble.data.view import IMAGENET_MEAN, IMAGENET_STD, View
 from ensemble.training.member import open_training_data
 
 PART = "windows"

@@ -12,8 +12,6 @@ from torch.nn import functional
 from torchvision.transforms import v2
 
 from ensemble.data.batches import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     SplitTiles,
     _warp_on_cpu,
     _warp_on_gpu,
@@ -21,7 +19,7 @@ from ensemble.data.batches import (
     place_tiles,
 )
 from ensemble.data.tiles import resize_picture
-from ensemble.data.view import View
+from ensemble.data.view import IMAGENET_MEAN, IMAGENET_STD, View
 from ensemble.data.windows import find_neighbours
 
 CPU = torch.device("cpu")
@@ -76,6 +74,25 @@ def test_value_of_one_pixel_worked_out_by_hand() -> None:
     images, _ = batch(grey(tiles_of(), 255))
     # (1 − 0.485) / 0.229, (1 − 0.456) / 0.224, (1 − 0.406) / 0.225
     torch.testing.assert_close(images[0, :, 0, 0], torch.tensor([2.248908, 2.428571, 2.640000]))
+
+
+def test_pixels_are_scaled_as_the_view_says() -> None:
+    tiles, index = tiles_of(), torch.arange(12)
+    view = View(16, mean=(0.5, 0.25, 0.0), std=(0.5, 1.0, 0.25))
+    pixels = tiles.pixels.permute(0, 3, 1, 2) / 255
+    expected = v2.functional.normalize(pixels, [0.5, 0.25, 0.0], [0.5, 1.0, 0.25])
+    torch.testing.assert_close(make_batch(tiles, index, view)[0], expected)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_pixels_are_resized_as_the_view_says(interpolation: str) -> None:
+    tiles = tiles_of(size_px=32)
+    mode = v2.InterpolationMode(interpolation)
+    resized = v2.functional.resize(
+        tiles.pixels.permute(0, 3, 1, 2), [20], interpolation=mode, antialias=True
+    )
+    images, _ = make_batch(tiles, torch.arange(12), View(20, interpolation=interpolation))
+    torch.testing.assert_close(images, normalised(resized))
 
 
 @pytest.mark.parametrize("size_px", [16, 24, 48], ids=["half", "three quarters", "larger"])

@@ -589,7 +589,7 @@ def test_an_exported_network_with_context_takes_windows(write_member, make_trial
     windows = [padded[y : y + 48, x : x + 48] for y in (0, 32) for x in (0, 32, 64)]
     mirrored = [np.pad(brick, pad, mode="symmetric") for brick in bricks]
     for shown, alone in ((windows, False), (mirrored, True)):
-        margins = predict_margins(member.load_model(), tiles, config.data.view, alone=alone)
+        margins = predict_margins(member.load_model(), tiles, config.view, alone=alone)
         pixels = torch.from_numpy(np.stack(shown)).permute(0, 3, 1, 2)
         reduced = functional.interpolate(pixels, (24, 24), mode="bilinear", antialias=True)
         np.testing.assert_allclose(model(reduced), margins_to_probabilities(margins), atol=1e-5)

@@ -103,7 +103,7 @@ def test_members_with_and_without_context_are_averaged_each_with_what_it_sees(
     for alone in (False, True):
         scores = [
             margins_to_probabilities(
-                predict_margins(m.load_model(), tiles, m.record.config.data.view, alone=alone)
+                predict_margins(m.load_model(), tiles, m.record.config.view, alone=alone)
             )
             for m in members
         ]

@@ -104,6 +104,23 @@ def test_member_comes_back_bit_by_bit(
     assert member.record.config == make_trial_config()
 
 
+def test_what_a_member_sees_is_stored_with_it(folder: Path) -> None:
+    """A later change of the table of backbones does not change what a member is shown."""
+    assert open_member(folder).record.view == View(16)
+    change_record(folder, mean=[0.5, 0.5, 0.5], std=[0.25, 0.5, 0.5], interpolation="bicubic")
+    view = open_member(folder).record.view
+    assert view == View(16, 0, (0.5, 0.5, 0.5), (0.25, 0.5, 0.5), "bicubic")
+    assert open_member(folder).record.describe_training()["mean"] == (0.5, 0.5, 0.5)
+
+
+def test_member_of_before_that_was_stored_sees_as_imagenets_networks(folder: Path) -> None:
+    record = json.loads((folder / "member.json").read_text())
+    for name in ("mean", "std", "interpolation"):
+        del record[name]
+    (folder / "member.json").write_text(json.dumps(record))
+    assert open_member(folder).record.view == View(16)
+
+
 def test_trained_member_scores_the_same_bits_after_loading(
     tmp_path: Path,
     make_trial_config: Callable[..., TrialConfig],
