@@ -29,8 +29,8 @@ def main(options: argparse.Namespace) -> dict[str, Any]:
     member = find_member(name, under=options.out)
     run = find_run_of(member)
     with ExitStack() as archives:
-        picture = find_picture(options.tile, run, archives)
-        tile = read_tile(picture, member, run)
+        found = find_picture(options.tile, run, archives)
+        tile = read_tile(found, member, run)
     draw_look(member, tile, options.png, run_name=run.name, draws_all=options.all)
     with printing_result():
         print(f"written: {options.png}")

@@ -128,6 +128,7 @@ def place_split(pack: Pack, split: str, device: torch.device) -> tuple[SplitTile
         table["photograph"].to_numpy(),
         table["row_in_photograph"].to_numpy(),
         table["column_in_photograph"].to_numpy(),
+        names=table["tile"].to_numpy(),
     )
     tiles = place_tiles(
         pack.pixels(split),

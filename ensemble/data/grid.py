@@ -161,7 +161,12 @@ def _clear_doubles(tiles: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 
 
 def look_around(
-    photographs: np.ndarray, rows: np.ndarray, columns: np.ndarray, *, reach: int
+    photographs: np.ndarray,
+    rows: np.ndarray,
+    columns: np.ndarray,
+    *,
+    reach: int,
+    names: np.ndarray | None = None,
 ) -> np.ndarray:
     """Which tile lies at each place around each tile.
 
@@ -170,10 +175,13 @@ def look_around(
         rows: (N,) row of each tile in its photograph, −1 where it is not known.
         columns: (N,) its column.
         reach: Tiles to look at on each side.
+        names: (N,) names of the tiles, which tell a tile from its copies; None where tiles come
+            before their copies.
 
     Returns:
         (N, 2 · reach + 1, 2 · reach + 1) int64 numbers of tiles, −1 where none is; in the middle
-        the tile itself. Of several tiles at one place the first is the neighbour of others.
+        the tile itself. Of several tiles at one place the first by name is the neighbour of others:
+        a copy, such as `7-12_2`, may lie in another class folder and come first in a table.
     """
     side = 2 * reach + 1
     around = np.full((len(rows), side, side), UNKNOWN, dtype=np.int64)
@@ -182,6 +190,11 @@ def look_around(
     down, right = rows[known], columns[known]
     places = pd.MultiIndex.from_arrays([codes, down, right])
     is_first = ~places.duplicated()
+    if names is not None and not is_first.all():
+        doubled = np.flatnonzero(places.duplicated(keep=False))
+        keys = [(file_stem(name), name) for name in names[known[doubled]]]
+        by_name = doubled[sorted(range(len(keys)), key=keys.__getitem__)]
+        is_first[by_name] = ~places[by_name].duplicated()
     first_places, first = places[is_first], known[is_first]
     for y, x in np.ndindex(side, side):
         beside = pd.MultiIndex.from_arrays([codes, down + y - reach, right + x - reach])

@@ -36,7 +36,12 @@ class Bricks(NamedTuple):
 
 
 def find_neighbours(
-    rows: np.ndarray, photographs: np.ndarray, down: np.ndarray, right: np.ndarray
+    rows: np.ndarray,
+    photographs: np.ndarray,
+    down: np.ndarray,
+    right: np.ndarray,
+    *,
+    names: np.ndarray | None = None,
 ) -> np.ndarray:
     """Rows of the bricks around and under each tile.
 
@@ -45,12 +50,13 @@ def find_neighbours(
         photographs: (N,) photograph of each tile.
         down: (N,) row of each tile in its photograph's grid, −1 where it is not known.
         right: (N,) its column.
+        names: (N,) names of the tiles; see `look_around`.
 
     Returns:
         (N, 9) int64 rows at `PLACES`, −1 where no tile is. Of several tiles at one place the first
-        is everybody's neighbour, and each is its own centre.
+        by name is everybody's neighbour, and each is its own centre.
     """
-    around = look_around(photographs, down, right, reach=1).reshape(-1, len(PLACES))
+    around = look_around(photographs, down, right, reach=1, names=names).reshape(-1, len(PLACES))
     return np.where(around < 0, -1, rows[around])
 
 

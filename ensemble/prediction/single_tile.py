@@ -15,18 +15,34 @@ import torch
 from ensemble.base.errors import InputError, escape
 from ensemble.base.files import read_object
 from ensemble.base.options import NUM_CONVOLUTIONS
-from ensemble.data.batches import SplitTiles, make_batch
+from ensemble.data.batches import SplitTiles, make_batch, place_tiles
 from ensemble.data.reading.archive import Archive
-from ensemble.data.reading.decode import UNREADABLE, explain_unreadable
+from ensemble.data.reading.decode import UNREADABLE, decode_picture, explain_unreadable
 from ensemble.data.reading.listing import MAX_TILE_BYTES
 from ensemble.data.reading.pictures import Picture, read_picture
+from ensemble.data.tiles import Size, resize_picture
+from ensemble.data.windows import CENTRE, PLACES
 from ensemble.explanation.activation import class_activation_map, crop_to_tile
 from ensemble.explanation.feature_maps import draw_sheet, find_feature_maps
 from ensemble.prediction.tiling import CutTiles, lay_grid
 from ensemble.run.members import read_stored_size, read_tile_size, score_tiles, see_context
+from ensemble.run.tiles import name_neighbours
 from ensemble.training.checkpoint import Member
 
 LONGEST_NAME = 60  # characters of a picture's
+
+
+class FoundPicture(NamedTuple):
+    """A picture that a person named.
+
+    Attributes:
+        picture: The picture.
+        around: Pictures around it by their number in `PLACES`, where it is a tile that the run
+            knows; None where it is any other picture.
+    """
+
+    picture: Picture
+    around: dict[int, Picture] | None = None
 
 
 class ScoredTile(NamedTuple):
@@ -50,8 +66,10 @@ class ScoredTile(NamedTuple):
         return self.tiles.pixels[self.tiles.rows[self.number]].numpy()
 
 
-def find_picture(name: str, run: Path, archives: ExitStack) -> Picture:
+def find_picture(name: str, run: Path, archives: ExitStack) -> FoundPicture:
     """The picture that a person names: a file, or else a tile of the data set of the run.
+
+    A file in the folder of the data set is a tile of it, too.
 
     Args:
         name: Path of a file, or of a tile inside the data set.
@@ -67,19 +85,21 @@ def find_picture(name: str, run: Path, archives: ExitStack) -> Picture:
         if Path(name).is_dir():
             raise InputError(f"{name}: is a folder; name one picture in it")
         if Path(name).is_file():
-            return Picture(Path(name).name, name)
+            tile = _name_in(source, Path(name))
+            return FoundPicture(Picture(Path(name).name, name), _find_around(tile, run, source))
         if Path(name).exists():
             raise InputError(f"{name}: is a device or a pipe; name a picture")
         is_there = source is not None and source.exists()
         if source is not None and source.is_dir() and (source / name).is_file():
-            return Picture(name, source / name)
+            return FoundPicture(Picture(name, source / name), _find_around(name, run, source))
     except OSError as error:  # too long a name
         raise InputError(f"{name}: cannot be opened ({error.strerror}); name a picture") from None
     if source is not None and source.is_file():
         archive = archives.enter_context(Archive(source))
         if name in archive.members:
             archive.check(name, MAX_TILE_BYTES)
-            return Picture(name, name, archive)
+            around = _find_around(name, run, archive)
+            return FoundPicture(Picture(name, name, archive), around)
     if is_there:
         raise InputError(
             f"{name}: no such picture, and no tile of that name in {source}, the data set of "
@@ -92,38 +112,97 @@ def find_picture(name: str, run: Path, archives: ExitStack) -> Picture:
     )
 
 
-def read_tile(picture: Picture, member: Member, run: Path) -> ScoredTile:
+def _name_in(source: Path | None, path: Path) -> str:
+    """The name of a file in the data set; empty where it does not lie in its folder."""
+    path = path.resolve()
+    if source is None or not path.is_relative_to(source.resolve()):
+        return ""
+    return path.relative_to(source.resolve()).as_posix()
+
+
+def _find_around(tile: str, run: Path, source: Path | Archive | None) -> dict[int, Picture] | None:
+    """Pictures around a tile of the data set by their number in `PLACES`; None for no such tile."""
+    names = name_neighbours(run, tile) if tile else None
+    if names is None or source is None:
+        return None
+    around = {place: name for place, name in enumerate(names) if name and place != CENTRE}
+    if isinstance(source, Path):
+        return {place: Picture(name, source / name) for place, name in around.items()}
+    for name in source.members.keys() & around.values():
+        source.check(name, MAX_TILE_BYTES)
+    return {place: Picture(name, name, source) for place, name in around.items()}
+
+
+def read_tile(found: FoundPicture, member: Member, run: Path) -> ScoredTile:
     """The tile of a picture that a member gives the highest probability, with that probability.
 
+    Around a tile of the data set lie the tiles that training and testing show there.
+
     Args:
-        picture: Picture of any size.
+        found: Picture of any size.
         member: Member with its weights.
         run: Folder of its run, which says how large tiles are.
 
     Raises:
-        InputError: The picture cannot be read, the member's weights cannot, or `run.json` does not
-            say how large tiles are.
+        InputError: The picture, or one around it, cannot be read, the member's weights cannot, or
+            `run.json` does not say how large tiles are.
     """
-    size = read_tile_size(run)
+    sizes, sees_more = (read_tile_size(run), read_stored_size(run)), see_context([member])
+    if found.around is None:
+        tiles, parts = _cut_tiles(found.picture, *sizes, sees_more=sees_more)
+    else:
+        around = found.around if sees_more else {}
+        tiles, parts = _gather_tile({CENTRE: found.picture, **around}, *sizes), [""]
+    scores = score_tiles([member], tiles)[0]  # (N,)
+    likeliest = int(scores.argmax())
+    name = escape(found.picture.name)
+    name = name if len(name) <= LONGEST_NAME else f"…{name[-LONGEST_NAME:]}"  # the end tells more
+    return ScoredTile(tiles, likeliest, name + parts[likeliest], float(scores[likeliest]))
+
+
+def _cut_tiles(
+    picture: Picture, size: Size, stored_size: Size, *, sees_more: bool
+) -> tuple[SplitTiles, list[str]]:
+    """The tiles of a picture that show something, and how each is named behind the picture."""
     try:
         with picture.open() as file:
             image = read_picture(file, size)
     except UNREADABLE as error:
-        raise InputError(f"{picture.path}: cannot be read ({explain_unreadable(error)})") from None
-    cut = CutTiles(read_stored_size(run), see_context([member]))
+        raise _unreadable(picture, error) from None
+    cut = CutTiles(stored_size, sees_more)
     boxes = lay_grid(image.size, size)
     shown = [box for box in boxes if cut.cut(image, 0, box) is not None]
     if not shown:
         raise InputError(f"{picture.path}: is blank: it shows nothing to look at")
     for box in shown:
         cut.add(image, 0, box)
-    tiles = cut.place(torch.device("cpu"), size)
-    scores = score_tiles([member], tiles)[0]  # (N,)
-    likeliest = int(scores.argmax())
-    part = f", tile {shown[likeliest].tile} of {len(boxes)}" if len(boxes) > 1 else ""
-    name = escape(picture.name)
-    name = name if len(name) <= LONGEST_NAME else f"…{name[-LONGEST_NAME:]}"  # the end tells more
-    return ScoredTile(tiles, likeliest, name + part, float(scores[likeliest]))
+    parts = [f", tile {box.tile} of {len(boxes)}" if len(boxes) > 1 else "" for box in shown]
+    return cut.place(torch.device("cpu"), size), parts
+
+
+def _gather_tile(pictures: dict[int, Picture], size: Size, stored_size: Size) -> SplitTiles:
+    """One tile of the data set and those around it, by their number in `PLACES`, as packed."""
+    neighbours = np.full((1, len(PLACES)), -1)
+    bricks = []
+    for row, (place, picture) in enumerate(pictures.items()):
+        try:
+            with picture.open() as file:
+                bricks.append(resize_picture(decode_picture(file.read()), stored_size))
+        except UNREADABLE as error:
+            raise _unreadable(picture, error) from None
+        neighbours[0, place] = row
+    return place_tiles(
+        np.stack(bricks),
+        neighbours[:, CENTRE],
+        np.zeros(1, dtype=np.int64),
+        torch.device("cpu"),
+        neighbours=neighbours,
+        tile_size_px=size,
+    )
+
+
+def _unreadable(picture: Picture, error: BaseException) -> InputError:
+    return InputError(f"{picture.path}: cannot be read ({explain_unreadable(error)})")
 
 
 def describe_verdict(probability: float, threshold: float | None) -> str:

@@ -54,16 +54,19 @@ class Places:
         photographs: (N,) ids of photographs; empty where it is not known.
         rows: (N,) rows in the photograph, from 0; −1 where it is not known.
         columns: (N,) columns in the photograph, from 0; −1 where it is not known.
+        names: (N,) names of the tiles, which tell a tile from its copies; None where tiles come
+            before their copies.
     """
 
     photographs: np.ndarray
     rows: np.ndarray
     columns: np.ndarray
+    names: np.ndarray | None = None
 
     @classmethod
     def of(cls, table: pd.DataFrame) -> Self:
-        """Places of a table with `photograph`, `row_in_photograph` and `column_in_photograph`."""
-        return cls(*(table[name].to_numpy() for name in ("photograph", *PLACE)))
+        """Places of a table with `tile`, `photograph` and the columns of `PLACE`."""
+        return cls(*(table[name].to_numpy() for name in ("photograph", *PLACE, "tile")))
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,9 +202,11 @@ def gather_around(values: np.ndarray, places: Places) -> np.ndarray:
     """The values of the tiles around each tile: (N,) → (N, 5, 5) with NaN where there is none.
 
     The middle, the tile itself, is NaN. Of several tiles in one place, copies of one another, the
-    first is the neighbour of others.
+    first by name is the neighbour of others.
     """
-    around = look_around(places.photographs, places.rows, places.columns, reach=REACH)
+    around = look_around(
+        places.photographs, places.rows, places.columns, reach=REACH, names=places.names
+    )
     around[:, REACH, REACH] = -1
     return np.where(around < 0, np.nan, values[around])
 

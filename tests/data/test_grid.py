@@ -9,7 +9,14 @@ import pytest
 from PIL import Image
 
 from ensemble.base.errors import InputError
-from ensemble.data.grid import BORDER_POINTS, PLACE, find_grid, read_borders, start_at_zero
+from ensemble.data.grid import (
+    BORDER_POINTS,
+    PLACE,
+    find_grid,
+    look_around,
+    read_borders,
+    start_at_zero,
+)
 from ensemble.data.layout import Layout
 from ensemble.data.packing import pack
 from ensemble.data.prepare import describe_pack
@@ -171,6 +178,14 @@ def test_a_copy_stands_where_the_tile_stands_that_it_copies() -> None:
     assert grid["columns"] == COLUMNS
     assert_places(placed)
     assert "left without a place" not in grid["sentence"]
+
+
+def test_a_tile_is_the_neighbour_of_others_also_where_its_copy_comes_first() -> None:
+    """The copy lies in another class folder, whose name is before that of the tile's."""
+    names = np.array(["CD/7-1_2.jpg", "UD/7-1.jpg", "UD/7-2.jpg"], dtype=object)
+    columns = np.array([0, 0, 1])
+    around = look_around(np.full(3, "7"), np.zeros(3, int), columns, reach=1, names=names)
+    assert around[:, 1].tolist() == [[-1, 0, 2], [-1, 1, 2], [1, 2, -1]]
 
 
 def test_of_two_other_tiles_at_one_place_the_first_by_name_has_it() -> None:

@@ -1,6 +1,8 @@
 """Facts about photographs that are predicted whole: they are judged as their tiles are."""
 
+import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +14,7 @@ import torch
 from PIL import Image
 
 from ensemble.base.errors import InputError
-from ensemble.base.files import write_json
+from ensemble.base.files import read_object, write_json
 from ensemble.data.batches import SplitTiles, make_batch, place_split, place_tiles
 from ensemble.data.grid import PLACE
 from ensemble.data.layout import Layout
@@ -25,12 +27,18 @@ from ensemble.data.tiles import resize_picture
 from ensemble.data.view import View
 from ensemble.data.windows import CENTRE, PLACES, find_neighbours
 from ensemble.prediction.overlays import draw_overlay
-from ensemble.prediction.single_tile import draw_look, read_tile
+from ensemble.prediction.single_tile import FoundPicture, draw_look, find_picture, read_tile
 from ensemble.prediction.verdicts import predict_pictures
 from ensemble.run.members import score_tiles
 from ensemble.selection.choice import TileAlone
 from ensemble.selection.ensemble import Ensemble
-from ensemble.selection.neighbours import FIGURES, NeighbourGain, NeighbourModel, Places
+from ensemble.selection.neighbours import (
+    FIGURES,
+    NeighbourGain,
+    NeighbourModel,
+    Places,
+    gather_around,
+)
 from ensemble.training.checkpoint import Member
 from ensemble.training.config import TrialConfig
 
@@ -308,6 +316,29 @@ def test_an_overlap_whose_steps_do_not_divide_a_tile_is_refused(
         predict_pictures(ensemble, save(data.photograph()[1]), overlap=0.3)
 
 
+def test_a_copy_in_the_first_class_folder_is_nobodys_neighbour(tmp_path: Path) -> None:
+    draw_dataset(tmp_path / "tiles", photographs_per_surface=4, rows=3, columns=5, tile_size_px=32)
+    original = sorted((tmp_path / "tiles" / "D" / "UD").iterdir())[0]
+    copy = tmp_path / "tiles" / "D" / "CD" / f"{original.stem}_2.jpg"
+    with Image.open(original) as picture:
+        picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(copy)
+    packed = pack(open_source(tmp_path / "tiles", Layout()), under=tmp_path, log=lambda line: None)
+    found = 0
+    for split in ("train", "val", "test"):
+        tiles, table = place_split(packed, split, CPU)
+        of = {Path(tile).stem: row for tile, row in zip(table["tile"], table["row"], strict=True)}
+        if copy.stem in of:
+            assert of[copy.stem] < of[original.stem]
+            neighbours = np.delete(tiles.neighbours.numpy(), CENTRE, axis=1)
+            assert not (neighbours == of[copy.stem]).any()
+            assert (neighbours == of[original.stem]).sum() >= 3
+            places = Places.of(table)
+            around = gather_around(table["row"].to_numpy(dtype=float), places)
+            assert not (around == of[copy.stem]).any()
+            found += 1
+    assert found == 1
+
+
 def test_a_photograph_that_shows_nothing_has_no_scores_and_a_legend_without_a_threshold(
     ensemble: Ensemble,
 ) -> None:
@@ -348,7 +379,7 @@ def test_a_look_at_a_photograph_shows_what_predict_shows(
     (path,) = save(data.photograph()[1])
     found = predict_pictures(ensemble, [path]).sort_values(f"trial_{member.trial}")
     likeliest = found.iloc[-1]
-    tile = read_tile(Picture("wall.png", path), member, run)
+    tile = read_tile(FoundPicture(Picture("wall.png", path)), member, run)
     assert tile.name == f"wall.png, tile {likeliest['tile']} of {ROWS * COLUMNS}"
     assert tile.probability == pytest.approx(likeliest[f"trial_{member.trial}"], rel=1e-5)
     assert tile.pixels.shape == (*STORED, 3)
@@ -356,3 +387,77 @@ def test_a_look_at_a_photograph_shows_what_predict_shows(
     assert image.shape[-1] == 16 + 2 * context_px * 16 // SIDE
     draw_look(member, tile, Path("look.png"), run_name="run")
     assert Path("look.png").stat().st_size > 0
+
+
+def run_of(data: Data, source: Path) -> Path:
+    """A run's folder after `evaluate`, as far as a look reads it."""
+    run = Path("run")
+    (run / "evaluation").mkdir(parents=True)
+    record = data.pack.record
+    write_json(
+        run / "run.json",
+        {
+            "data": str(source),
+            "pack_folder": str(data.pack.folder),
+            "split_digest": record["split_digest"],
+            "stored_size_px": record["stored_size_px"],
+            "tile_size_px": [SIDE, SIDE],
+        },
+    )
+    data.pack.table("val").to_csv(run / "validation.csv", index=False)
+    data.pack.table("test").to_csv(run / "evaluation" / "predictions.csv", index=False)
+    return run
+
+
+@pytest.mark.parametrize("kind", ["folder", ".zip", "path"])
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_a_look_at_a_tile_of_the_data_set_shows_the_tiles_around_it(
+    data: Data, ensemble: Ensemble, split: str, kind: str
+) -> None:
+    source = data.folder
+    if kind == ".zip":
+        source = Path(shutil.make_archive("tiles", "zip", data.folder)).resolve()
+    run, member = run_of(data, source), ensemble.members[0]
+    tiles, table = place_split(data.pack, split, CPU)
+    number = int((table[PLACE] == 1).all(axis=1).argmax())
+    name = table["tile"][number]
+    with ExitStack() as archives:
+        found = find_picture(str(source / name) if kind == "path" else name, run, archives)
+        tile = read_tile(found, member, run)
+    view = member.record.config.data.view
+    seen, _ = make_batch(tile.tiles, torch.tensor([tile.number]), view)
+    expected, _ = make_batch(tiles, torch.tensor([number]), view)
+    assert torch.equal(seen, expected)
+    assert tile.probability == pytest.approx(score_tiles([member], tiles)[0, number], rel=1e-5)
+    assert tile.name == (name.rpartition("/")[2] if kind == "path" else name)
+
+
+def test_a_look_at_a_tile_whose_place_is_not_known_shows_its_mirror_image(
+    data: Data, ensemble: Ensemble
+) -> None:
+    """Nobody has tested the run, and the pack is gone."""
+    run, member = run_of(data, data.folder), ensemble.members[0]
+    shutil.rmtree(run / "evaluation")
+    write_json(run / "run.json", {**read_object(run / "run.json"), "pack_folder": "gone"})
+    for split in ("train", "test"):
+        tiles, table = place_split(data.pack, split, CPU)
+        with ExitStack() as archives:
+            tile = read_tile(find_picture(table["tile"][0], run, archives), member, run)
+        alone = score_tiles([member], tiles, alone=True)[0, 0]
+        assert tile.probability == pytest.approx(alone, rel=1e-5)
+        assert not tile.tiles.has_neighbours[tile.number]
+
+
+def test_a_tile_that_is_gone_from_around_another_is_refused(data: Data, ensemble: Ensemble) -> None:
+    source = Path(shutil.copytree(data.folder, "tiles"))
+    table = data.pack.table("val")
+    middle = table[(table[PLACE] == 1).all(axis=1)].iloc[0]
+    beside = (table["photograph"] == middle["photograph"]) & (table[PLACE] == [1, 2]).all(axis=1)
+    (missing,) = table.loc[beside, "tile"]
+    (source / missing).unlink()
+    run = run_of(data, source)
+    with ExitStack() as archives:
+        found = find_picture(middle["tile"], run, archives)
+        with pytest.raises(InputError, match=f"{missing}: cannot be read"):
+            read_tile(found, ensemble.members[0], run)
+        read_tile(found, ensemble.members[1], run)  # which sees the tile alone
