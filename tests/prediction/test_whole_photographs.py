@@ -424,7 +424,7 @@ def test_a_look_at_a_tile_of_the_data_set_shows_the_tiles_around_it(
     with ExitStack() as archives:
         found = find_picture(str(source / name) if kind == "path" else name, run, archives)
         tile = read_tile(found, member, run)
-    view = member.record.config.data.view
+    view = member.record.view
     seen, _ = make_batch(tile.tiles, torch.tensor([tile.number]), view)
     expected, _ = make_batch(tiles, torch.tensor([number]), view)
     assert torch.equal(seen, expected)
