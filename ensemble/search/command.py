@@ -25,6 +25,7 @@ from ensemble.run.folder import (
     identify_weights,
     run_lock,
 )
+from ensemble.search.budget import Budget
 from ensemble.search.cluster.connection import (
     Head,
     check_wait,
@@ -34,6 +35,7 @@ from ensemble.search.cluster.connection import (
     start_local_ray,
 )
 from ensemble.search.cluster.ray_log import log_ray_to
+from ensemble.search.finished import find_finished
 from ensemble.search.plan import (
     SearchPlan,
     find_budget,
@@ -109,7 +111,13 @@ def run_search(request: SearchRequest, console: Console | None = None) -> Search
         identity = _identify_search(plan.space, packed, request.seed, request.sampler, states)
         with run_lock(plan.folder, what="search"):
             check_same_run(plan.folder, identity, packed)
-            outcome = _search(request, head, plan, packed, states, identity, console)
+            outcome = None
+            if head is None and plan.storage is None:
+                outcome = find_finished(plan.folder, plan.space, request, console.print)
+            if outcome is None:
+                outcome = _search(request, head, plan, packed, states, identity, console)
+            else:
+                _begin(plan, plan.budget, request, packed, states, identity, console)
     with printing_result():
         if outcome.best_trial is not None:
             f1 = f"{outcome.best_val_f1:.3f}"
@@ -140,6 +148,31 @@ def _make_initial_states(plan: SearchPlan, seed: int, console: Console) -> dict[
     return states
 
 
+def _begin(
+    plan: SearchPlan,
+    budget: Budget,
+    request: SearchRequest,
+    packed: Pack,
+    states: dict[str, InitialState],
+    identity: dict[str, Any],
+    console: Console,
+) -> None:
+    """Make the run's folder, or note in it with what it is continued."""
+    begin_run(
+        plan.folder,
+        identity,
+        packed,
+        states,
+        asked={"space.toml": plan.space.path},
+        settings={
+            "keep": request.keep,
+            "device": "cuda" if budget.gpus_per_worker else "cpu",
+            "threads": budget.threads_per_worker,
+        },
+        log=console.print,
+    )
+
+
 def _search(
     request: SearchRequest,
     head: Head | None,
@@ -163,19 +196,7 @@ def _search(
         from ensemble.search.trackers.tensorboard import make_trackers
 
         trackers = make_trackers(folder, request.mlflow)
-        begin_run(
-            folder,
-            identity,
-            packed,
-            states,
-            asked={"space.toml": space.path},
-            settings={
-                "keep": request.keep,
-                "device": "cuda" if budget.gpus_per_worker else "cpu",
-                "threads": budget.threads_per_worker,
-            },
-            log=console.print,
-        )
+        _begin(plan, budget, request, packed, states, identity, console)
         for backbone, state in states.items():
             console.print(f"{backbone} starts from {state.describe()}")
         now = "" if budget == plan.budget else f"; the budget is now {budget}"

@@ -21,6 +21,7 @@ from ensemble.search.cluster.lifeline import Lifeline, RayLostError, look_after_
 from ensemble.search.cluster.reservations import count_places
 from ensemble.search.cluster.scratch import scratch_folder
 from ensemble.search.cluster.storage import Storage
+from ensemble.search.finished import describe_outcome, settle
 from ensemble.search.live_table import Finished, Progress
 from ensemble.search.request import SearchOutcome, SearchRequest
 from ensemble.search.retention import Retention
@@ -34,8 +35,6 @@ from ensemble.search.stopping import (
 )
 from ensemble.search.study import (
     StudyTables,
-    count_finished,
-    find_best,
     finished_trials,
     let_running_wait,
     make_durable,
@@ -141,7 +140,7 @@ class Search:
         for trial in self._study.get_trials(deepcopy=False):  # a killed search may not have
             if trial.state.is_finished():
                 self._forget(trial.number)
-        self._settle()
+        settle(self._study, self._tables, self._retention)
         lifeline = Lifeline(
             look_after_ray(),
             lambda: self._request.describe_way_on(self._progress.num_finished),
@@ -195,11 +194,9 @@ class Search:
         )
 
     def _describe_outcome(self) -> SearchOutcome:
-        num_finished = count_finished(self._study)
-        best_trial, best_val_f1 = find_best(self._study) if num_finished else (None, None)
-        outcome = SearchOutcome(self._folder, num_finished, best_trial, best_val_f1)
+        outcome = describe_outcome(self._folder, self._study)
         stop = self._stopping.request
-        if stop is None or (stop.exit_code != 2 and num_finished >= self._request.trials):
+        if stop is None or (stop.exit_code != 2 and outcome.num_finished >= self._request.trials):
             return outcome
         return replace(outcome, stopped=stop.words, exit_code=stop.exit_code)
 
@@ -242,19 +239,10 @@ class Search:
             self._folder / "study.db", self._log
         )  # before what it could go on from is removed
         self._forget(number)
-        self._settle()
+        settle(self._study, self._tables, self._retention)
 
     def _forget(self, number: int) -> None:
         """Remove the files that only a trial that goes on needs."""
         remove_state(member_folder(self._folder, number))
         if self._storage is not None and self._layout is not None:
             self._storage.delete(self._layout.member(number))
-
-    def _settle(self) -> None:
-        """Bring weights and tables in line with the study."""
-        failed = self._study.get_trials(deepcopy=False, states=[TrialState.FAIL])
-        self._retention.keep_best(
-            finished=[trial.number for trial in finished_trials(self._study)],
-            failed=[trial.number for trial in failed],
-        )
-        self._tables.write_trials(self._study)

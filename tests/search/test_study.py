@@ -9,6 +9,7 @@ from contextlib import closing
 from types import SimpleNamespace
 
 import optuna
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -17,7 +18,10 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from ensemble.base.errors import CannotWriteError, InputError
+from ensemble.cli import parse
 from ensemble.search import database
+from ensemble.search.command import read_request
+from ensemble.search.finished import find_finished
 from ensemble.search.searcher import StudySearcher, make_early_stopping
 from ensemble.search.space_file import load_space
 from ensemble.search.stopping import StopByErrors, Stopping
@@ -534,3 +538,25 @@ def test_a_continued_search_stops_early_what_an_undisturbed_one_would(tmp_path):
             trial = SimpleNamespace(trial_id=name)
             scheduler.on_trial_add(None, trial)
             assert scheduler.on_trial_result(None, trial, result(epoch, best)) == decision, name
+
+
+def test_a_search_that_has_its_trials_is_finished_without_ray_and_one_that_lacks_some_is_not(
+    tmp_path,
+):
+    (tmp_path / "space.toml").write_text(SPACE)
+    space, said = load_space(tmp_path / "space.toml"), []
+    request = read_request(parse("search", ["--data", "tiles", "--trials", "2"]))
+    assert find_finished(tmp_path, space, request, said.append) is None  # there is no study
+    study = open_study(tmp_path / "study.db", space, sampler="tpe", seed=0)
+    for value in (0.5, 0.7):
+        assert find_finished(tmp_path, space, request, said.append) is None
+        trial = study.ask()
+        space.ask(trial, seed=0)
+        trial.report(value, step=1)
+        study.tell(trial, value)
+    assert said == []
+    outcome = find_finished(tmp_path, space, request, said.append)
+    assert (outcome.num_finished, outcome.best_trial, outcome.best_val_f1) == (2, 1, 0.7)
+    assert (outcome.stopped, outcome.exit_code) == ("", 0)
+    assert said[-1] == "finished already: 2 trials; a larger --trials trains more"
+    assert pd.read_csv(tmp_path / "trials.csv")["state"].tolist() == ["COMPLETE"] * 2
