@@ -6,7 +6,7 @@ one seed gives one augmentation on every device, up to rounding.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -73,6 +73,15 @@ class SplitTiles:
     def has_neighbours(self) -> np.ndarray:
         """Whether any neighbour of each tile is known: (N,) bool."""
         return (self.neighbours >= 0).sum(1).numpy() > 1
+
+    def take(self, index: Tensor) -> "SplitTiles":
+        """Some of the tiles, which see the same neighbours as before.
+
+        Args:
+            index: (K,) int64 on the CPU: numbers of the tiles.
+        """
+        labels = self.labels[index.to(self.device)]
+        return replace(self, neighbours=self.neighbours[index], labels=labels)
 
     def input_side_px(self, view: View) -> int:
         """Side of a network's input."""

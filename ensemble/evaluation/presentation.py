@@ -164,9 +164,7 @@ def draw_ways(ways: dict[str, Any], *, bounds: bool) -> Table:
         table.add_row(
             name,
             *(
-                _describe_f1(
-                    part["figures"]["f1"], part["figures"]["intervals"]["f1"], ".2f", shown
-                )
+                _describe_f1(part["figures"]["f1"], part["figures"]["intervals"]["f1"], shown)
                 for part, shown in zip(parts, has_bounds, strict=True)
             ),
         )
@@ -179,20 +177,23 @@ def draw_ways(ways: dict[str, Any], *, bounds: bool) -> Table:
         table.add_row(
             f"gain {name}",
             *(
-                _describe_f1(gain["difference"], gain, "+.3f", shown)
+                _describe_f1(gain["difference"], gain, shown, is_gain=True)
                 for gain, shown in zip(gains, has_bounds, strict=True)
             ),
         )
     return table
 
 
-def _describe_f1(value: float | None, bounds: dict[str, Any], style: str, shown: bool) -> str:
+def _describe_f1(
+    value: float | None, bounds: dict[str, Any], shown: bool, *, is_gain: bool = False
+) -> str:
+    """An F1, or a gain in F1, with its interval where there is one and it is to be `shown`."""
     if value is None:
         return format_number(None)
-    said = f"{value:{'+.3f' if '+' in style else '.3f'}}"
+    form, form_of_bounds = ("+.3f", "+.3f") if is_gain else (".3f", ".2f")
     if not shown or bounds["low"] is None:
-        return said
-    return f"{said} [{bounds['low']:{style}}, {bounds['high']:{style}}]"
+        return f"{value:{form}}"
+    return f"{value:{form}} [{bounds['low']:{form_of_bounds}}, {bounds['high']:{form_of_bounds}}]"
 
 
 def choice_sentences(choice: dict[str, Any]) -> list[str]:

@@ -5,7 +5,6 @@ augmentation and dropout, so that the difference between the two is overfitting 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -147,12 +146,7 @@ def _labels(tiles: SplitTiles) -> np.ndarray:
 def sample_tiles(tiles: SplitTiles, count: int) -> SplitTiles:
     """All tiles, or `count` of them, drawn evenly and always the same."""
     order = torch.randperm(len(tiles), generator=torch.Generator().manual_seed(0))
-    index = order[:count].sort().values
-    return replace(
-        tiles,
-        neighbours=tiles.neighbours[index],
-        labels=tiles.labels[index.to(tiles.device)],
-    )
+    return tiles.take(order[:count].sort().values)
 
 
 def report_validation(name: str, member: Member, data: TrainingData) -> str:
