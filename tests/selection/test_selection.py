@@ -68,7 +68,9 @@ def trials(members: list[Member]) -> list[int]:
 
 def make_table(labels: np.ndarray) -> pd.DataFrame:
     """Validation tiles without a photograph."""
-    return pd.DataFrame({"label": labels, "photograph": ""} | dict.fromkeys(PLACE, -1))
+    names = [f"{number}.jpg" for number in range(len(labels))]
+    known = {"tile": names, "label": labels, "photograph": ""}
+    return pd.DataFrame(known | dict.fromkeys(PLACE, -1))
 
 
 def test_members_are_ranked_by_validation_f1_then_by_trial() -> None:
