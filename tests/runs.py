@@ -22,6 +22,7 @@ from ensemble.evaluation.mistakes import relabelled_figures, suspect_labels
 from ensemble.explanation.activation import Group, draw_gallery
 from ensemble.explanation.errors import find_errors
 from ensemble.selection.calibration import apply_temperature
+from ensemble.selection.choice import JudgedMember
 
 HOSTILE = 'SDNET/<script>alert("1")</script>&<b>.jpg'
 MEMBERS = (2, 0)
@@ -195,6 +196,7 @@ def make_evaluated(run: Path) -> dict[str, Any]:
             "photograph": [f"{i // 5:03}" for i in range(80)],
             "surface": np.where(np.arange(80) < 40, "D", "W"),
             "label": labels.astype(int),
+            "context": "neighbours",
             **{f"trial_{trial}": row for trial, row in scores.items()},
             "ensemble": mean,
             "calibrated": apply_temperature(mean, 0.8),
@@ -217,13 +219,14 @@ def make_evaluated(run: Path) -> dict[str, Any]:
         }
         for trial in MEMBERS
     ]
+    way = Way("ensemble", "ensemble", 0.45)
     metrics = {
-        "ensemble": ensemble_figures(predictions, 0.45, 0.75),
+        "ensemble": ensemble_figures(predictions, way, 0.75),
         "members": members,
         "best_single": members[0],
-        "surfaces": surface_figures(predictions, 0.45),
+        "surfaces": surface_figures(predictions, way),
         "gain_over_best_single": gain_over(
-            predictions, threshold=0.45, single=2, single_threshold=0.5
+            predictions, way, JudgedMember.model_validate(choice["best_single"])
         ),
         "ways": describe_ways(
             predictions,

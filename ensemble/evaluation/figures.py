@@ -35,6 +35,28 @@ def unit_of(predictions: pd.DataFrame) -> str:
     return "photograph" if (predictions["photograph"] != "").all() else "tile"
 
 
+def thresholds_of(
+    predictions: pd.DataFrame, threshold: float, alone: float | None
+) -> np.ndarray | None:
+    """The threshold of each tile: (N,); None where it is `threshold` for all of them.
+
+    Args:
+        predictions: `context`, which is "tile" where members saw the tile alone.
+        threshold: Lowest probability that is called cracked, of a tile seen with its neighbours.
+        alone: The same of a tile seen alone; None where no member sees more.
+    """
+    if alone is None or not (lone := predictions["context"] == "tile").any():
+        return None
+    return np.where(lone, alone, threshold)
+
+
+def thresholds_in(metrics: dict[str, Any], predictions: pd.DataFrame) -> float | np.ndarray:
+    """The thresholds of the ensemble, for all tiles or for each (N,); `metrics.json` in."""
+    threshold, alone = metrics["ensemble"]["threshold"], metrics["choice"]["alone"]
+    own = thresholds_of(predictions, threshold, None if alone is None else alone["threshold"])
+    return threshold if own is None else own
+
+
 class Way(NamedTuple):
     """One way in which the ensemble judges the test tiles.
 
@@ -86,12 +108,12 @@ def compute_figures(
     }
 
 
-def ensemble_figures(predictions: pd.DataFrame, threshold: float, val_f1: float) -> dict[str, Any]:
+def ensemble_figures(predictions: pd.DataFrame, way: Way, val_f1: float) -> dict[str, Any]:
     """The ensemble's figures, and how well it is calibrated before and after its temperature."""
     labels = predictions["label"].to_numpy()
     before, after = (predictions[column].to_numpy() for column in ("ensemble", "calibrated"))
     return {
-        **compute_figures(predictions, "ensemble", threshold),
+        **compute_figures(predictions, way.column, way.threshold, way.thresholds),
         "val_f1": val_f1,
         "expected_calibration_error": expected_calibration_error(labels, before),
         "calibrated_loss": log_loss(labels, after),
@@ -104,36 +126,36 @@ def member_figures(
     predictions: pd.DataFrame, member: Member, judged: JudgedMember
 ) -> dict[str, Any]:
     """The figures of one member by itself, at its own threshold."""
+    thresholds = thresholds_of(predictions, judged.threshold, judged.alone_threshold)
     return {
         "trial": member.trial,
         "backbone": member.record.config.model.backbone,
         "epoch": member.record.epoch,
         "val_f1": judged.val_f1,
-        **compute_figures(predictions, f"trial_{member.trial}", judged.threshold),
+        **compute_figures(predictions, f"trial_{member.trial}", judged.threshold, thresholds),
     }
 
 
-def surface_figures(predictions: pd.DataFrame, threshold: float) -> dict[str, Any]:
-    """The ensemble's figures on each surface, at the one threshold."""
+def surface_figures(predictions: pd.DataFrame, way: Way) -> dict[str, Any]:
+    """The ensemble's figures on each surface, at one threshold for all surfaces."""
+    surfaces = predictions["surface"].to_numpy()
     return {
         str(surface): {
-            **compute_figures(part, "ensemble", threshold),
+            **compute_figures(part, way.column, way.threshold, way.on(chosen).thresholds),
             "num_tiles": len(part),
             "num_photographs": len(set(photograph_of(part))),
         }
-        for surface, part in predictions.groupby("surface")
+        for surface in np.unique(surfaces)
+        for chosen in [surfaces == surface]
+        for part in [predictions[chosen]]
     }
 
 
-def gain_over(
-    predictions: pd.DataFrame, *, threshold: float, single: int, single_threshold: float
-) -> dict[str, Any]:
+def gain_over(predictions: pd.DataFrame, ensemble: Way, single: JudgedMember) -> dict[str, Any]:
     """The ensemble's figures minus those of the best single member, on the same resamples."""
-    return _compare(
-        predictions,
-        Way("ensemble", "ensemble", threshold),
-        Way("best single", f"trial_{single}", single_threshold),
-    )
+    thresholds = thresholds_of(predictions, single.threshold, single.alone_threshold)
+    other = Way("best single", f"trial_{single.trial}", single.threshold, thresholds)
+    return _compare(predictions, ensemble, other)
 
 
 def describe_ways(predictions: pd.DataFrame, ways: Sequence[Way]) -> dict[str, Any]:
@@ -169,7 +191,7 @@ def describe_ways(predictions: pd.DataFrame, ways: Sequence[Way]) -> dict[str, A
 
 def _is_same(predictions: pd.DataFrame, first: Way, second: Way) -> bool:
     one, other = (predictions[way.column].to_numpy() for way in (first, second))
-    return np.array_equal(one, other) and np.array_equal(first.bounds, second.bounds)
+    return np.array_equal(one, other) and bool(np.all(np.equal(first.bounds, second.bounds)))
 
 
 def _compare(predictions: pd.DataFrame, first: Way, second: Way) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def _contradicts(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
 
 
 def relabelled_figures(
-    predictions: pd.DataFrame, suspects: pd.DataFrame, threshold: float
+    predictions: pd.DataFrame, suspects: pd.DataFrame, threshold: float | np.ndarray
 ) -> pd.DataFrame:
     """The test figures if the first 0, 5, 10, … and all suspects were labelled as suggested.
 
@@ -87,7 +87,7 @@ def relabelled_figures(
     Args:
         predictions: `tile`, `label`, `ensemble`.
         suspects: Suspects as `suspect_labels` ranks them.
-        threshold: Threshold on `ensemble`.
+        threshold: Threshold on `ensemble`, for all tiles or for each (N,).
 
     Returns:
         `num_relabelled`, `f1`, `precision`, `recall`, `average_precision` (NaN where only one class

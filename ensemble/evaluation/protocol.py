@@ -29,6 +29,7 @@ from ensemble.evaluation.figures import (
     member_figures,
     photograph_of,
     surface_figures,
+    thresholds_of,
 )
 from ensemble.evaluation.mistakes import (
     CorrectedLabels,
@@ -105,9 +106,7 @@ def evaluate_run(
             **describe_code_and_machine(),
         }
         if labels is not None and corrected is not None:
-            metrics["relabelled"] = _describe_relabelled(
-                predictions, labels, corrected, record.threshold
-            )
+            metrics["relabelled"] = _describe_relabelled(predictions, labels, corrected, record)
         _write(folder, predictions, metrics, record)
         draw_galleries(folder, predictions, ensemble, tiles)
     return metrics
@@ -148,39 +147,56 @@ def _predict(
         by_folder |= {m.folder: row for m, row in zip(others, rows_of_others, strict=True)}
     mean = ensemble.weigh(scores)
     alone = ensemble.weigh(ensemble.score(tiles, alone=True)) if ensemble.sees_context else mean
-    calibrated = ensemble.calibrate(mean)
+    context = ensemble.name_context(tiles)
+    lone = context == "tile"
+    calibrated = ensemble.calibrate(mean, lone=lone)
     return table[[*ABOUT_A_TILE, *PLACE]].assign(
+        context=context,
         **{f"trial_{member.trial}": by_folder[member.folder] for member in singles},
         alone=alone,
         ensemble=mean,
         calibrated=calibrated,
-        refined=ensemble.refine(calibrated, Places.of(table)).probabilities,
+        refined=ensemble.refine(calibrated, Places.of(table), lone=lone).probabilities,
     )
 
 
 def _ways(predictions: pd.DataFrame, ensemble: Ensemble) -> list[Way]:
     """Each tile alone, with what lies around it, and with the scores of its neighbours."""
-    alone = ensemble.threshold if ensemble.alone is None else ensemble.alone.threshold
+    lone = (predictions["context"] == "tile").to_numpy()
     ways = [
-        Way("tile alone", "alone", alone),
-        Way("with context", "ensemble", ensemble.threshold),
+        Way("tile alone", "alone", float(ensemble.thresholds(True))),
+        Way("with context", "ensemble", ensemble.threshold, ensemble.thresholds(lone)),
     ]
     if ensemble.neighbours is None:
-        return [*ways, Way("with neighbours", "ensemble", ensemble.threshold)]
-    refined = ensemble.refine(predictions["calibrated"].to_numpy(), Places.of(predictions))
+        return [*ways, ways[-1]._replace(name="with neighbours")]
+    refined = ensemble.refine(
+        predictions["calibrated"].to_numpy(), Places.of(predictions), lone=lone
+    )
     threshold = ensemble.neighbours.threshold
     return [*ways, Way("with neighbours", "refined", threshold, refined.thresholds)]
 
 
+def _judged(predictions: pd.DataFrame, record: EnsembleRecord) -> Way:
+    """The ensemble without its second stage, as `evaluate` judges it and `predict` does."""
+    thresholds = thresholds_of(predictions, record.threshold, record.alone_threshold)
+    return Way("ensemble", "ensemble", record.threshold, thresholds)
+
+
 def _describe_relabelled(
-    predictions: pd.DataFrame, labels: pd.Series, corrected: CorrectedLabels, threshold: float
+    predictions: pd.DataFrame,
+    labels: pd.Series,
+    corrected: CorrectedLabels,
+    record: EnsembleRecord,
 ) -> dict[str, Any]:
     """The ensemble's figures on corrected labels, and how many labels were changed."""
+    way = _judged(predictions, record)
     return {
         "labels": str(corrected.path),
         "num_changed": int((labels != predictions["label"]).sum()),
         "num_ignored": len(corrected.tiles.keys() - set(predictions["tile"])),
-        **compute_figures(predictions.assign(label=labels), "ensemble", threshold),
+        **compute_figures(
+            predictions.assign(label=labels), way.column, way.threshold, way.thresholds
+        ),
     }
 
 
@@ -188,22 +204,19 @@ def _describe_test(
     predictions: pd.DataFrame, record: EnsembleRecord, singles: Sequence[Member]
 ) -> dict[str, Any]:
     """All figures of the test, at the thresholds of the record."""
-    best = record.best_single
+    judged = _judged(predictions, record)
     members = [
-        member_figures(predictions, member, judged)
-        for member, judged in zip(singles, record.shown, strict=True)
+        member_figures(predictions, member, own)
+        for member, own in zip(singles, record.shown, strict=True)
     ]
     return {
-        "ensemble": ensemble_figures(predictions, record.threshold, record.val_metrics["f1"]),
+        "ensemble": ensemble_figures(predictions, judged, record.val_metrics["f1"]),
         "members": members,
-        "best_single": next(figures for figures in members if figures["trial"] == best.trial),
-        "surfaces": surface_figures(predictions, record.threshold),
-        "gain_over_best_single": gain_over(
-            predictions,
-            threshold=record.threshold,
-            single=best.trial,
-            single_threshold=best.threshold,
+        "best_single": next(
+            figures for figures in members if figures["trial"] == record.best_single.trial
         ),
+        "surfaces": surface_figures(predictions, judged),
+        "gain_over_best_single": gain_over(predictions, judged, record.best_single),
         "choice": record.model_dump(mode="json"),
         "num_finished_trials": record.num_finished,
         "num_candidates": record.num_candidates,
@@ -237,12 +250,13 @@ def member_columns(predictions: pd.DataFrame, record: EnsembleRecord) -> pd.Data
 def _write(
     folder: Path, predictions: pd.DataFrame, metrics: dict[str, Any], record: EnsembleRecord
 ) -> None:
+    thresholds = _judged(predictions, record).bounds
     suspects = suspect_labels(member_columns(predictions, record), record.weights)
     for name, table in (
         ("predictions", predictions),
-        ("errors", find_errors(predictions, record.threshold)),
+        ("errors", find_errors(predictions, thresholds)),
         ("suspect_labels", suspects),
-        ("if_relabelled", relabelled_figures(predictions, suspects, record.threshold)),
+        ("if_relabelled", relabelled_figures(predictions, suspects, thresholds)),
     ):
         write_table(folder / f"{name}.csv", table)
     write_json(folder / "metrics.json", metrics)

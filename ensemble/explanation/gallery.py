@@ -25,7 +25,8 @@ def draw_galleries(
 
     `predictions` has one row a tile, in the order of `tiles`, which the ensemble judged.
     """
-    errors = find_errors(predictions, ensemble.threshold)
+    lone = (predictions["context"] == "tile").to_numpy()
+    errors = find_errors(predictions, ensemble.thresholds(lone))
     for kind, name in (("miss", "misses.png"), ("false alarm", "false_alarms.png")):
         of_kind = errors[errors["kind"] == kind]
         worst = of_kind.head(NUM_SHOWN)

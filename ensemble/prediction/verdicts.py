@@ -166,7 +166,7 @@ def _score(ensemble: Ensemble, lot: _Lot) -> pd.DataFrame:
     if lot.shown:
         tiles = lot.cut.place(ensemble.device, ensemble.tile_size_px)
         scores[:, lot.shown] = ensemble.score(tiles)
-        context[lot.shown] = np.where(tiles.has_neighbours, "neighbours", "tile")
+        context[lot.shown] = ensemble.name_context(tiles)
     members = {f"trial_{m.trial}": row for m, row in zip(ensemble.members, scores, strict=True)}
     return pd.DataFrame(lot.places).assign(**members, context=context)
 

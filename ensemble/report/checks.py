@@ -33,7 +33,7 @@ TEXTS = {  # columns of text, by table
     "trials": ("state",),
     "epochs": ("backbone",),
     "validation": ("photograph", "surface"),
-    "predictions": ("tile", "photograph", "surface"),
+    "predictions": ("tile", "photograph", "surface", "context"),
     "suspect_labels": ("tile",),
     "ledger": ("opened_at", "method", "trials", "threshold_rule", "tta"),
 }

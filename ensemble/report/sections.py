@@ -5,6 +5,7 @@ from typing import Any
 import pandas as pd
 
 from ensemble.base.wording import capitalize_first
+from ensemble.evaluation.figures import thresholds_in
 from ensemble.evaluation.presentation import describe_method, sole_member, trivial_figures
 from ensemble.report import sentences as summary
 from ensemble.report.learning import describe_learning, group_by_verdict, learning_curve
@@ -240,7 +241,7 @@ def errors_by_photograph(run: Run) -> list[dict[Any, Any]]:
     table = run.predictions
     if table is None or run.metrics is None or (table["photograph"] == "").any():
         return []
-    called = table["ensemble"] >= run.metrics["ensemble"]["threshold"]
+    called = table["ensemble"] >= thresholds_in(run.metrics, table)
     cracked = table["label"] == 1
     counted = table.assign(misses=cracked & ~called, false_alarms=~cracked & called)
     rows = counted.groupby("photograph", as_index=False).agg(

@@ -6,6 +6,7 @@ import pandas as pd
 
 from ensemble.base.door import spell_command
 from ensemble.base.wording import format_number, percent, plural
+from ensemble.evaluation.figures import thresholds_in
 from ensemble.evaluation.presentation import describe_method, sole_member, trivial_sentences
 from ensemble.training.metrics import confusion_counts
 
@@ -145,7 +146,7 @@ def warnings_about(
 def agrees(metrics: dict[str, Any], predictions: pd.DataFrame) -> bool:
     """Whether the confusion matrix follows from the predictions."""
     labels, scores = (predictions[name].to_numpy() for name in ("label", "ensemble"))
-    counts = confusion_counts(labels, scores, metrics["ensemble"]["threshold"])
+    counts = confusion_counts(labels, scores, thresholds_in(metrics, predictions))
     return counts.items() <= metrics["ensemble"]["confusion_matrix"].items()
 
 

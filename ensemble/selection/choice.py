@@ -37,7 +37,13 @@ class JudgedMember(_Record):
     weights_sha256: str
     temperature: float = Field(gt=0, description="Calibrates this member alone.")
     threshold: float = Field(ge=0, le=1, description="This member's own, by the same rule.")
-    val_f1: float = Field(ge=0, le=1, description="Validation F1 at that threshold.")
+    alone_threshold: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="For tiles that it sees alone; null where it never sees more than the tile.",
+    )
+    val_f1: float = Field(ge=0, le=1, description="Validation F1 at `threshold`.")
 
 
 class ChosenMember(JudgedMember):
@@ -107,6 +113,11 @@ class EnsembleRecord(_Record):
         parts: list[JudgedMember] = self.ingredients or [*self.members]
         known = {member.trial for member in parts}
         return [*parts, *[self.best_single] * (self.best_single.trial not in known)]
+
+    @property
+    def alone_threshold(self) -> float | None:
+        """Threshold for tiles that are seen alone; None where no member sees more than the tile."""
+        return None if self.alone is None else self.alone.threshold
 
     @property
     def weights(self) -> np.ndarray:

@@ -252,8 +252,9 @@ def fit_thresholds(
         )
         scores = turned if tried.turned > tried.plain else scores
     uses_tta = tried is not None and tried.turned > tried.plain
+    alone = {} if val is None else _score_alone([*members.values()], val, tta=uses_tta)
     judged = {
-        folder: _judge_member(run, member, labels, scores[folder], rule)
+        folder: _judge_member(run, member, labels, scores[folder], alone.get(folder), rule)
         for folder, member in members.items()
     }
     chosen = [judged[member.folder] for member in picked.members]
@@ -268,7 +269,7 @@ def fit_thresholds(
         "ingredients": [judged[member.folder] for member in picked.ingredients],
         "tta": uses_tta,
         "tta_tried": tried,
-        "alone": None if val is None else _judge_alone(picked, val, labels, rule, tta=uses_tta),
+        "alone": _judge_alone(picked, {**scores, **alone}, labels, rule),
         **_judge_mean(picked.weights @ rows, table, rule),
         "disagreement": pairs["disagreement"].tolist(),
         "error_correlation": [
@@ -283,11 +284,27 @@ def _score(picked: Picked, scores: Scores, labels: np.ndarray, rule: str) -> flo
     return rule_score(choose_threshold(labels, picked.weights @ picked.rows(scores), rule), rule)
 
 
+def _score_alone(members: list[Member], val: SplitTiles, *, tta: bool) -> Scores:
+    """Probabilities of validation tiles without their neighbours, of members that see these."""
+    seeing = [member for member in members if see_context([member])]
+    if not seeing:
+        return {}
+    rows = score_tiles(seeing, val, tta=tta, alone=True)
+    return {member.folder: row for member, row in zip(seeing, rows, strict=True)}
+
+
 def _judge_member(
-    run: Path, member: Member, labels: np.ndarray, scores: np.ndarray, rule: str
+    run: Path,
+    member: Member,
+    labels: np.ndarray,
+    scores: np.ndarray,
+    alone: np.ndarray | None,
+    rule: str,
 ) -> JudgedMember:
+    """A member by its scores, and by those of tiles that it saw `alone`, if it ever sees more."""
     choice = choose_threshold(labels, scores, rule)
     return JudgedMember(
+        alone_threshold=None if alone is None else choose_threshold(labels, alone, rule).threshold,
         trial=member.trial,
         folder=member.folder.relative_to(run).as_posix(),
         weights_sha256=str(member.record.weights_sha256),
@@ -297,13 +314,11 @@ def _judge_member(
     )
 
 
-def _judge_alone(
-    picked: Picked, val: SplitTiles, labels: np.ndarray, rule: str, *, tta: bool
-) -> TileAlone | None:
+def _judge_alone(picked: Picked, scores: Scores, labels: np.ndarray, rule: str) -> TileAlone | None:
     """How tiles without their neighbours are judged; None where no member sees more than a tile."""
     if not see_context(picked.members):
         return None
-    mean = picked.weights @ score_tiles(picked.members, val, tta=tta, alone=True)
+    mean = picked.weights @ picked.rows(scores)
     temperature = fit_temperature(logit(mean), labels)
     threshold = choose_threshold(labels, mean, rule).threshold
     return TileAlone(

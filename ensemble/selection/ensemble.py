@@ -81,6 +81,10 @@ class Ensemble:
         """Whether any member sees more than the tile itself."""
         return see_context(self.members)
 
+    def name_context(self, tiles: SplitTiles) -> np.ndarray:
+        """What members saw of each tile: "neighbours", or "tile" where they saw it alone: (N,)."""
+        return np.where(tiles.has_neighbours & self.sees_context, "neighbours", "tile")
+
     def weigh(self, scores: np.ndarray) -> np.ndarray:
         """The weighted mean of the members' probabilities: (M, N) → (N,).
 
@@ -110,8 +114,12 @@ class Ensemble:
             probabilities: (N,) mean probabilities.
             lone: Whether each tile was seen without any neighbour: (N,), or one for all.
         """
-        threshold = self.threshold if self.alone is None else self.alone.threshold
-        return probabilities >= np.where(lone, threshold, self.threshold)
+        return probabilities >= self.thresholds(lone)
+
+    def thresholds(self, lone: np.ndarray | bool) -> np.ndarray:
+        """Lowest mean probabilities that are called cracked, by whether a tile is `lone`: (N,)."""
+        alone = self.threshold if self.alone is None else self.alone.threshold
+        return np.where(lone, alone, self.threshold)
 
     def refine(
         self, calibrated: np.ndarray, places: Places, *, lone: np.ndarray | bool = False

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from ensemble.evaluation.figures import Way, describe_ways
+from ensemble.evaluation.figures import Way, describe_ways, thresholds_of
 
 
 def predictions(seed: int = 0) -> pd.DataFrame:
@@ -55,6 +55,19 @@ def test_a_threshold_of_each_tile_is_taken_where_there_is_one():
     assert called[0] - called[1] == (table.loc[in_photograph, "sure"] >= 0.65).sum() > 0
 
 
+def test_tiles_that_were_seen_alone_have_the_threshold_of_such_tiles():
+    table = predictions().assign(context="neighbours")
+    assert thresholds_of(table, 0.6, 0.7) is None  # one for all
+    table.loc[[3, 5], "context"] = "tile"
+    assert thresholds_of(table, 0.6, None) is None
+    thresholds = thresholds_of(table, 0.6, 0.7)
+    assert thresholds[[3, 5]].tolist() == [0.7, 0.7]
+    assert (np.delete(thresholds, [3, 5]) == 0.6).all()
+
+
 def test_a_way_that_judges_every_tile_as_the_one_before_only_says_so():
     ways = describe_ways(predictions(), [Way("first", "sure", 0.6), Way("second", "sure", 0.6)])
     assert ways["second"] == {"same_as": "first"}
+    each = Way("each", "sure", 0.5, np.full(200, 0.6))
+    ways = describe_ways(predictions(), [Way("first", "sure", 0.6), each])
+    assert ways["each"] == {"same_as": "first"}

@@ -448,9 +448,11 @@ def test_the_tile_alone_has_a_threshold_where_members_see_more_than_the_tile(
     )
     if context_px == 0:
         assert found["alone"] is None
+        assert found["best_single"].alone_threshold is None
         return
     alone = score_tiles([one], lone)[0]  # there is nothing around these
     assert found["alone"].threshold == choose_threshold(labels, alone, "f1").threshold
+    assert found["best_single"].alone_threshold == found["alone"].threshold
     assert not np.array_equal(score_tiles([one], tiles)[0], alone)
 
 

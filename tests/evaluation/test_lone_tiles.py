@@ -1,0 +1,76 @@
+"""Tiles without any neighbour are tested as they are predicted."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ensemble import train
+from ensemble.cli import parse
+from ensemble.data.synthetic import draw_dataset
+from ensemble.evaluation.protocol import evaluate_run
+from ensemble.prediction.verdicts import predict_pictures
+from ensemble.selection.ensemble import load_ensemble
+
+RECIPE = """
+what = "sees what lies around a tile"
+stated = "nothing"
+data = "sdnet2018"
+weights = "none"
+[config.model]
+backbone = "small_cnn"
+[config.optimisation]
+epochs = 2
+global_batch_size = 16
+precision = "float32"
+[config.data]
+image_size_px = 32
+context_px = 16
+augmentation = 0.0
+"""
+ROWS, COLUMNS = 3, 6
+LONE = ((0, 3), (2, 3), (0, 5), (2, 5))  # the columns 0 and 1 are complete, all else is missing
+
+
+@pytest.fixture
+def tiles(tmp_path: Path) -> Path:
+    """Photographs of six tiles beside each other and four lone ones."""
+    folder = tmp_path / "tiles"
+    draw_dataset(folder, photographs_per_surface=4, rows=ROWS, columns=COLUMNS, tile_size_px=32)
+    for path in folder.rglob("*.jpg"):
+        photograph, number = path.stem.split("-")
+        place = divmod(int(number) - 1, COLUMNS)
+        if place[1] < 2 or place in LONE:
+            path.rename(path.with_stem(f"{photograph}-r{place[0]}-c{place[1]}"))
+        else:
+            path.unlink()
+    return folder
+
+
+def test_a_lone_tile_is_tested_as_predict_judges_it(
+    tiles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("context.toml").write_text(RECIPE)
+    train.main(parse("train", ["--recipe", "context.toml", "--data", str(tiles), "--name", "run"]))
+    run = Path("results/run")
+    metrics = evaluate_run(run)
+    ensemble = load_ensemble(run)
+    assert ensemble.alone is not None
+    assert ensemble.alone.temperature != ensemble.temperature
+    tested = pd.read_csv(run / "evaluation" / "predictions.csv")
+    places = list(zip(tested["row_in_photograph"], tested["column_in_photograph"], strict=True))
+    is_lone = np.array([place in LONE for place in places])
+    assert 0 < is_lone.sum() < len(tested)
+    assert (tested["context"] == np.where(is_lone, "tile", "neighbours")).all()
+    lone = tested[is_lone]
+    predicted = predict_pictures(ensemble, [tiles / tile for tile in lone["tile"]])
+    for column in ("ensemble", "calibrated", "refined"):
+        np.testing.assert_allclose(lone[column], predicted[column], rtol=1e-5)
+    wrong = set(pd.read_csv(run / "evaluation" / "errors.csv")["tile"]) & set(lone["tile"])
+    is_wrong = (predicted["verdict"] == "cracked").to_numpy() != (lone["label"] == 1).to_numpy()
+    assert wrong == set(lone["tile"][is_wrong])
+    (only,) = metrics["members"]
+    shared = set(only) & set(metrics["ensemble"])
+    assert {key: only[key] for key in shared} == {key: metrics["ensemble"][key] for key in shared}
