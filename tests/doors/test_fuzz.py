@@ -324,8 +324,8 @@ TEXTS = {
     "val_f1\n0,small_cnn,1,0.5,0.8,0.5,0.8,0.5\n0,small_cnn,2,0.4,0.8,0.5,0.8,0.6\n",
     "report/validation.csv": "tile,photograph,surface,label\na.jpg,007,D,1\nb.jpg,8,W,0\n",
     "report/space.toml": 'question = "Which?"\n',
-    "report/evaluation/predictions.csv": "tile,photograph,surface,label,trial_0,ensemble,"
-    "trial_2,calibrated\na.jpg,007,D,1,0.5,0.5,0.5,0.5\n",
+    "report/evaluation/predictions.csv": "tile,photograph,surface,label,context,trial_0,ensemble,"
+    "trial_2,calibrated\na.jpg,007,D,1,tile,0.5,0.5,0.5,0.5\n",
     "report/evaluation/ledger.csv": "opened_at,method,trials,threshold_rule,threshold,tta\n"
     "1,mean,0,f1,0,\n",
 }
