@@ -125,6 +125,8 @@ def make_epoch() -> Callable[..., Epoch]:
             precision="float32",
             batch_losses=np.zeros(0, np.float32),
             optimizer_state={},
+            average={},
+            weights={},
         )
 
     return make
@@ -157,7 +159,7 @@ def write_member(
         epoch = make_epoch(number=number, val_f1=val_f1, margins=margins or [-1.0, 0.5, 2.0])
         checkpoint.write_member(
             folder,
-            model,
+            model.state_dict(),
             epoch.val_margins,
             **epoch.describe_result(),
             config=config or make_trial_config(),

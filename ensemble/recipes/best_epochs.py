@@ -8,8 +8,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from ensemble.run.members import member_folder
 from ensemble.training.checkpoint import Member, open_member, write_member
 from ensemble.training.config import TrialConfig
@@ -26,7 +24,7 @@ class BestEpochs:
         self._run, self._numbers = run, numbers
         self._folder = run / "checkpoints"
 
-    def take(self, model: nn.Module, epoch: Epoch, config: TrialConfig, **about: Any) -> None:
+    def take(self, epoch: Epoch, config: TrialConfig, **about: Any) -> None:
         """Keep the network as it is after `epoch` if that epoch is among the best so far.
 
         Later epochs, which a cut run left, are removed. `about` goes to `write_member`.
@@ -37,7 +35,7 @@ class BestEpochs:
         if len(better) <= len(self._numbers):
             write_member(
                 self._folder / f"{epoch.number:04}",
-                model,
+                epoch.weights,
                 epoch.val_margins,
                 config=config,
                 **epoch.describe_result(),
@@ -51,7 +49,7 @@ class BestEpochs:
         for number, waiting in zip(self._numbers, self._ranked()[1:], strict=False):
             folder = member_folder(self._run, number)
             fields = waiting.record.describe_training(trial=number)
-            write_member(folder, waiting.load_model(), waiting.val_margins(), **fields)
+            write_member(folder, waiting.load_model().state_dict(), waiting.val_margins(), **fields)
             made.append(open_member(folder))
         return made
 

@@ -172,7 +172,7 @@ class RecipeRun:
                 folder=member_folder(self.folder, number),
                 each_epoch=None
                 if best_epochs is None
-                else lambda model, epoch: best_epochs.take(model, epoch, config, **origin),
+                else lambda epoch: best_epochs.take(epoch, config, **origin),
             ):
                 events.add_epoch(epoch.row())
                 events.add_batches(epoch)
@@ -286,7 +286,8 @@ def describe_epoch(epoch: Epoch, num_epochs: int) -> str:
         f"validation loss {val['loss']:.4f}, accuracy {val['accuracy']:.3f}, "
         f"precision {val['precision']:.3f}, recall {val['recall']:.3f}, F1 {val['f1']:.3f}, "
         f"AUC {val['roc_auc']:.3f}; learning rate {epoch.learning_rate:.2e}, "
-        f"{epoch.images_per_second:.0f} images/s{', best so far' * epoch.improved}"
+        f"{epoch.images_per_second:.0f} images/s{', moving average' * epoch.is_average}"
+        f"{', best so far' * epoch.improved}"
     )
 
 

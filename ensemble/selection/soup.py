@@ -69,7 +69,7 @@ def write_soup(
     metrics = validation_metrics(data.val.labels.cpu().numpy(), soup.val_margins)
     write_member(
         folder,
-        soup.model,
+        soup.model.state_dict(),
         soup.val_margins,
         **first.record.describe_training(
             metrics={f"val_{name}": value for name, value in metrics.items()},

@@ -165,7 +165,7 @@ class Member:
 
 def write_member(
     folder: Path,
-    model: nn.Module,
+    tensors: Mapping[str, Tensor],
     val_margins: np.ndarray,
     *,
     weights: tuple[str, str] | None = None,
@@ -178,7 +178,7 @@ def write_member(
 
     Args:
         folder: Folder of the member; made if missing.
-        model: The network.
+        tensors: The network's weights and statistics by name.
         val_margins: (N,) logit differences of the validation tiles.
         weights: Name and SHA-256 of the file of weights, if it is written already.
         **fields: The fields of `MemberRecord` that say what was trained and how good it is.
@@ -187,7 +187,7 @@ def write_member(
     scores = io.BytesIO()
     np.lib.format.write_array(scores, val_margins.astype(np.float32), allow_pickle=False)
     stem = f"epoch-{fields['epoch']}"
-    weights_file, weights_sha256 = weights or write_tensors(folder, stem, model.state_dict())
+    weights_file, weights_sha256 = weights or write_tensors(folder, stem, tensors)
     scores_file, scores_sha256 = write_content_addressed(
         folder, f"{stem}-val", "npy", scores.getvalue()
     )
@@ -345,12 +345,17 @@ def identify_run(
 
 
 def write_state_tensors(
-    folder: Path, model: nn.Module, number: int, optimizer_state: dict[str, Tensor]
+    folder: Path,
+    model: nn.Module,
+    number: int,
+    optimizer_state: dict[str, Tensor],
+    average: dict[str, Tensor],
 ) -> tuple[str, str]:
     """Write the tensors of the state after epoch `number`; see `write_tensors`."""
     tensors = {
         **{f"model.{name}": tensor for name, tensor in model.state_dict().items()},
         **{f"optimizer.{name}": tensor for name, tensor in optimizer_state.items()},
+        **{f"average.{name}": tensor for name, tensor in average.items()},
     }
     return write_tensors(folder, f"state-{number}", tensors)
 
@@ -388,13 +393,16 @@ def load_state(folder: Path, *, identity: str) -> State | None:
         tensors = safetensors.torch.load(data)
     except (InputError, ValidationError, OSError, safetensors.SafetensorError):
         return None
+    latest, average = _part(tensors, "model."), _part(tensors, "average.")
     epoch = Epoch(
         **record.epoch.model_dump(),
         val_margins=np.array(record.val_margins, np.float32),
         batch_losses=np.zeros(0, np.float32),
         optimizer_state=_part(tensors, "optimizer."),
+        average=average,
+        weights=average if record.epoch.is_average else latest,
     )
-    return State(epoch, _part(tensors, "model."), record.tensors_sha256)
+    return State(epoch, latest, record.tensors_sha256)
 
 
 def remove_state(folder: Path) -> None:

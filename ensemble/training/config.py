@@ -74,6 +74,13 @@ class OptimisationConfig(Section):
         le=10_000,
         description="epochs without a better validation F1 before training stops; 0 = never",
     )
+    ema_decay: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="decay a step of a moving average of the weights, which is validated beside "
+        "them and kept where its F1 is higher; 0 = none",
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="auto: see `choose_precision`"
     )

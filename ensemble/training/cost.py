@@ -40,7 +40,7 @@ class Summary(NamedTuple):
     trainable_backbone: int  #: parameters that are trained in the last epoch
     trainable_head: int
     weight_bytes: int  #: of parameters and BatchNorm statistics
-    optimizer_bytes: int  #: of gradients and of what the optimizer keeps
+    optimizer_bytes: int  #: of gradients, of what the optimizer keeps, and of a moving average
     activation_bytes: int  #: of what a forward pass keeps for the backward pass, in float32
     multiply_adds: int  #: of the forward pass of one image
 
@@ -73,6 +73,7 @@ def summarise(config: TrialConfig, *, tile_side_px: int) -> Summary:
     parameters, trainable = _count(model.parameters())
     tensors = [*model.parameters(), *model.buffers()]
     kept = 1 + OPTIMIZER_TENSORS[config.optimisation.optimizer]
+    weight_bytes = sum(t.nbytes for t in tensors)
     return Summary(
         input_side_px=side,
         layers=layers,
@@ -80,8 +81,8 @@ def summarise(config: TrialConfig, *, tile_side_px: int) -> Summary:
         head_parameters=head_parameters,
         trainable_backbone=trainable - trainable_head,
         trainable_head=trainable_head,
-        weight_bytes=sum(t.nbytes for t in tensors),
-        optimizer_bytes=4 * kept * trainable,
+        weight_bytes=weight_bytes,
+        optimizer_bytes=4 * kept * trainable + weight_bytes * (config.optimisation.ema_decay > 0),
         activation_bytes=activation_bytes,
         multiply_adds=multiply_adds,
     )

@@ -25,15 +25,19 @@ def wrap_model(model: nn.Module) -> DistributedDataParallel:
     return DistributedDataParallel(model, **options)
 
 
-def share_statistics(model: nn.Module) -> None:
+def share_statistics(model: nn.Module, *, like: nn.Module | None = None) -> None:
     """Average the workers' BatchNorm statistics, so that all validate the same network.
 
     The variance over all tiles is the mean of the workers' variances plus the variance of their
     means (law of total variance). Frozen layers are left as they are, to the bit.
+
+    Args:
+        model: The network.
+        like: The network whose layers in training mode were trained; `model` itself without it.
     """
     num_workers = dist.get_world_size()
-    for module in model.modules():
-        if not isinstance(module, _BatchNorm) or not module.training:
+    for module, trained in zip(model.modules(), (like or model).modules(), strict=True):
+        if not isinstance(module, _BatchNorm) or not trained.training:
             continue
         mean, variance = module.running_mean, module.running_var
         assert mean is not None  # every network here tracks statistics

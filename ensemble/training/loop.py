@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ensemble.base.errors import InputError
 from ensemble.data.batches import SplitTiles, make_batch
 from ensemble.data.view import View
+from ensemble.training.averaging import WeightAverage
 from ensemble.training.backbones import choose_trainable
 from ensemble.training.config import TrialConfig, derive_seed
 from ensemble.training.data_parallel import rank_and_world_size, share_statistics, wrap_model
@@ -52,6 +53,7 @@ class EpochFigures(BaseModel):
     val_metrics: dict[str, float]  #: named as in `validation_metrics`
     improved: bool  #: whether the validation F1 is the best so far
     best_val_f1: float
+    is_average: bool = False  #: whether the figures and the weights are the moving average's
     epochs_since_best: int = Field(ge=0)
     train_seconds: float
     val_seconds: float
@@ -81,6 +83,8 @@ class Epoch(EpochFigures):
     batch_losses: np.ndarray = Field(repr=False)
     #: tensors as `<kind>.<parameter>`, which the next epoch changes
     optimizer_state: dict[str, Tensor] = Field(repr=False)
+    average: dict[str, Tensor] = Field(repr=False)  #: the moving average; empty without one
+    weights: dict[str, Tensor] = Field(repr=False)  #: those that were validated
 
     def describe_result(self) -> dict[str, Any]:
         """Return the fields of a `MemberRecord` that are known of an epoch."""
@@ -94,7 +98,7 @@ def fit(
     val: SplitTiles,
     *,
     start: Epoch | None = None,
-    after_training: Callable[[int, dict[str, Tensor]], None] | None = None,
+    after_training: Callable[[int, dict[str, Tensor], dict[str, Tensor]], None] | None = None,
 ) -> Iterator[Epoch]:
     """Train `model` in place and yield after each epoch; a continued run gives the same bits.
 
@@ -104,8 +108,9 @@ def fit(
         train: Training tiles.
         val: Validation tiles, of both classes.
         start: The epoch after which `model` stands; it is yielded again, then the next ones.
-        after_training: Called before each validation with the epoch's number and the optimizer's
-            tensors; these and the network stay as they are until the epoch was yielded.
+        after_training: Called before each validation with the epoch's number, the optimizer's
+            tensors and the moving average; these and the network stay as they are until the epoch
+            was yielded.
 
     Raises:
         DivergedError: The loss or a score is not finite.
@@ -121,9 +126,10 @@ def fit(
         train_loss, accuracy, batch_losses = _train_epoch(run, number)
         train_seconds = time.perf_counter() - started
         optimizer_state = name_tensors(run.optimizer, model)
+        average = run.average.model.state_dict() if run.average else {}
         if after_training is not None:
-            after_training(number, optimizer_state)
-        metrics, margins = _validate(run, number)
+            after_training(number, optimizer_state, average)
+        metrics, margins, is_average = _validate(run, number)
         best, since_best = metrics["f1"], 0
         if previous is not None and previous.best_val_f1 >= best:
             best, since_best = previous.best_val_f1, previous.epochs_since_best + 1
@@ -135,6 +141,7 @@ def fit(
             learning_rate=float(run.optimizer.param_groups[0]["lr"]),
             val_metrics=metrics,
             val_margins=margins,
+            is_average=is_average,
             improved=since_best == 0,
             best_val_f1=best,
             epochs_since_best=since_best,
@@ -145,6 +152,8 @@ def fit(
             precision=name_precision(run.precision),
             batch_losses=batch_losses,
             optimizer_state=optimizer_state,
+            average=average,
+            weights=average if is_average else run.model.state_dict(),
         )
         yield previous
 
@@ -183,6 +192,10 @@ class _Run:
             self.optimizer, config.optimisation, self.steps, done_steps=done_steps
         )
         self.class_weights = class_weights(config.loss, train.labels)
+        self.average: WeightAverage | None = None
+        if decay := config.optimisation.ema_decay:
+            weights = start.average if start else {}
+            self.average = WeightAverage(self.model, decay, done_steps=done_steps, weights=weights)
 
 
 def _train_epoch(run: _Run, number: int) -> tuple[float, float, np.ndarray]:
@@ -217,6 +230,8 @@ def _train_epoch(run: _Run, number: int) -> tuple[float, float, np.ndarray]:
         (loss * scale).backward()
         run.optimizer.step()
         run.schedule.step()
+        if run.average is not None:
+            run.average.update(run.model)
         with torch.no_grad():
             losses[step] = loss
             hits = (logits.argmax(1) == labels).sum()
@@ -224,18 +239,28 @@ def _train_epoch(run: _Run, number: int) -> tuple[float, float, np.ndarray]:
     if run.num_workers > 1:
         dist.all_reduce(sums)
         share_statistics(run.model)
+        if run.average is not None:
+            share_statistics(run.average.model, like=run.model)
     train_loss, accuracy = (sums / (run.steps * batch)).tolist()
     if not math.isfinite(train_loss):
         raise DivergedError(f"the training loss is {train_loss} in epoch {number}")
     return train_loss, accuracy, losses.cpu().numpy()
 
 
-def _validate(run: _Run, number: int) -> tuple[dict[str, float], np.ndarray]:
-    """Score the validation tiles → figures and margins (N,)."""
-    margins = predict_margins(run.model, run.val, run.config.view, precision=run.precision)
-    if not np.isfinite(margins).all():
-        raise DivergedError(f"the network's outputs are not finite after epoch {number}")
-    return validation_metrics(run.val_labels, margins), margins
+def _validate(run: _Run, number: int) -> tuple[dict[str, float], np.ndarray, bool]:
+    """Score the validation tiles by the latest weights and by their moving average.
+
+    Returns:
+        Figures and margins (N,) of those with the higher F1, and whether that is the average.
+    """
+    scored = []
+    for model in [run.model, *([run.average.model] if run.average else [])]:
+        margins = predict_margins(model, run.val, run.config.view, precision=run.precision)
+        if not np.isfinite(margins).all():
+            raise DivergedError(f"the network's outputs are not finite after epoch {number}")
+        scored.append((validation_metrics(run.val_labels, margins), margins))
+    best = max(range(len(scored)), key=lambda which: scored[which][0]["f1"])  # the first of equals
+    return *scored[best], best == 1
 
 
 @torch.inference_mode()

@@ -63,7 +63,7 @@ def train_member(
     initial_weights: Path,
     folder: Path,
     is_writer: bool = True,
-    each_epoch: Callable[[nn.Module, Epoch], None] | None = None,
+    each_epoch: Callable[[Epoch], None] | None = None,
 ) -> Iterator[Epoch]:
     """Train from `initial_weights`; after each better epoch the member in `folder` is replaced.
 
@@ -77,7 +77,7 @@ def train_member(
         initial_weights: File that `save_initial_state` wrote.
         folder: Folder of the member; made if missing.
         is_writer: Whether this process writes (of several workers, rank 0 does).
-        each_epoch: Called by the writer with the network as it stands after each epoch.
+        each_epoch: Called by the writer after each epoch.
 
     Yields:
         Each epoch, after its state and its member are safe on disk.
@@ -111,7 +111,7 @@ def train_member(
                 if is_writer:
                     writer.finish(epoch, has_state=epoch is start)
                     if each_epoch is not None:
-                        each_epoch(model, epoch)
+                        each_epoch(epoch)
                 yield epoch
 
 
@@ -129,14 +129,17 @@ class _EpochWriter:
         self._state: Future[tuple[str, str]] | None = None
         self._weights: Future[tuple[str, str]] | None = None
 
-    def begin(self, number: int, optimizer_state: dict[str, Tensor]) -> None:
+    def begin(
+        self, number: int, optimizer_state: dict[str, Tensor], average: dict[str, Tensor]
+    ) -> None:
         """Begin to write the tensors of epoch `number`."""
         self._state = self._thread.submit(
-            write_state_tensors, self._folder, self._model, number, optimizer_state
+            write_state_tensors, self._folder, self._model, number, optimizer_state, average
         )
-        self._weights = self._thread.submit(
-            write_tensors, self._folder, f"epoch-{number}", self._model.state_dict()
-        )
+        if not average:  # else the validation decides which of the two is kept
+            self._weights = self._thread.submit(
+                write_tensors, self._folder, f"epoch-{number}", self._model.state_dict()
+            )
 
     def finish(self, epoch: Epoch, *, has_state: bool) -> None:
         """Write the records of an epoch; raises what writing its tensors raised.
@@ -151,7 +154,7 @@ class _EpochWriter:
             future, self._weights = self._weights, None  # from here on the weights are a member's
             weights = future.result() if future else None
             fields = {**self._about, **epoch.describe_result()}
-            write_member(self._folder, self._model, epoch.val_margins, weights=weights, **fields)
+            write_member(self._folder, epoch.weights, epoch.val_margins, weights=weights, **fields)
         self._drop_weights()
 
     def _drop_weights(self) -> None:

@@ -181,7 +181,7 @@ def _place_member(run: Path, number: int, result: dict[str, Any]) -> None:
     config = parse_config({"model": {"backbone": "small_cnn"}}, where="the benchmark")
     write_member(
         member_folder(run, number),
-        build_model("small_cnn"),
+        build_model("small_cnn").state_dict(),
         np.zeros(100, np.float32),
         config=config,
         epoch=result["epoch"],

@@ -341,7 +341,9 @@ def sent(
     sent = tmp_path_factory.mktemp("sent")
     (sent / "state").mkdir()
     momentum = {"step": torch.zeros(1)}
-    tensors = write_state_tensors(sent / "state", torch.nn.Linear(2, 2, bias=False), 1, momentum)
+    tensors = write_state_tensors(
+        sent / "state", torch.nn.Linear(2, 2, bias=False), 1, momentum, {}
+    )
     save_state(sent / "state", make_epoch(margins=[0.5]), tensors, identity="this run")
     member = write_member(sent / "run" / "members" / "0000")
     choice = make_choice({0: str(member.record.weights_sha256)})

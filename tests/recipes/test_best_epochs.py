@@ -32,8 +32,9 @@ def trained(tmp_path, networks, make_epoch, make_trial_config):
     best = BestEpochs(tmp_path, range(7, 9))
     for number, score in SCORES.items():
         epoch = make_epoch(number=number, val_f1=score, margins=[number, -1.0, 0.25])
+        epoch = epoch.model_copy(update={"weights": networks[number].state_dict()})
         about = {"trial": 0, "split_digest": "split", "initial_weights_digest": "initial"}
-        best.take(networks[number], epoch, make_trial_config(), **about)
+        best.take(epoch, make_trial_config(), **about)
     return best
 
 

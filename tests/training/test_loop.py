@@ -63,7 +63,11 @@ def loss_of(logits: Tensor, labels: Tensor, **values: Any) -> Tensor:
 
 
 def parameters_of(model: nn.Module) -> np.ndarray:
-    return torch.cat([t.double().flatten() for t in model.state_dict().values()]).numpy()
+    return flat(model.state_dict())
+
+
+def flat(tensors: dict[str, torch.Tensor]) -> np.ndarray:
+    return torch.cat([t.double().flatten() for t in tensors.values()]).numpy()
 
 
 # --- the loss
@@ -399,8 +403,10 @@ def run_all(
         ("cnn", small_cnn(dropout=0.3), cnn),
     ):
         epochs = list(fit(model, config, train, val))
+        results[f"{name}_state"] = parameters_of(model)
+        model.load_state_dict(epochs[-1].weights)
         results |= {
-            f"{name}_state": parameters_of(model),
+            f"{name}_average": flat(epochs[-1].average),
             f"{name}_margins": np.stack([epoch.val_margins for epoch in epochs]),
             f"{name}_losses": np.array([epoch.train_loss for epoch in epochs]),
             f"{name}_accuracies": np.array([epoch.train_accuracy for epoch in epochs]),
@@ -443,7 +449,12 @@ def alone_and_two_workers(
 ) -> list[dict[str, np.ndarray]]:
     """The same runs by one process and by each of two; 15 tiles a batch, so 7 and 8 a worker."""
     folder = tmp_path_factory.mktemp("workers")
-    optimisation = {"global_batch_size": 15, "epochs": 2, "learning_rate": 0.01}
+    optimisation = {
+        "global_batch_size": 15,
+        "epochs": 2,
+        "learning_rate": 0.01,
+        "ema_decay": 0.5,
+    }
     plain = make_trial_config(optimisation=optimisation, loss={"crack_weight": 3.0})
     cnn = make_trial_config(
         model={"dropout": 0.3, "fine_tuning": "unfreeze_later"},
@@ -489,7 +500,7 @@ def test_two_workers_end_with_the_same_bits(
 ) -> None:
     """Weights and BatchNorm statistics, and so every figure that is reported."""
     _, first, second = alone_and_two_workers
-    for what in ("state", "margins", "losses", "accuracies", "evaluated"):
+    for what in ("state", "average", "margins", "losses", "accuracies", "evaluated"):
         assert np.array_equal(first[f"{name}_{what}"], second[f"{name}_{what}"]), what
     assert np.array_equal(first[f"{name}_margins"][-1], first[f"{name}_evaluated"])
 
@@ -499,7 +510,7 @@ def test_two_workers_train_as_one_does_where_tiles_are_independent(
 ) -> None:
     """Without BatchNorm, dropout and augmentation the gradient is that of the global batch."""
     alone, first, _ = alone_and_two_workers
-    for what in ("state", "margins", "losses", "accuracies"):
+    for what in ("state", "average", "margins", "losses", "accuracies"):
         np.testing.assert_allclose(
             first[f"plain_{what}"], alone[f"plain_{what}"], rtol=1e-4, atol=1e-5
         )

@@ -167,7 +167,11 @@ def cut(tmp_path: Path, run: Run) -> Path:
             "optimisation": {"optimizer": "sgd"},
         },
         {"model": {"fine_tuning": "frozen"}},
-        {"model": {"backbone": "mobilenet_v3_small"}, "data": {"image_size_px": 32}},
+        {
+            "model": {"backbone": "mobilenet_v3_small"},
+            "optimisation": {"ema_decay": 0.9},
+            "data": {"image_size_px": 32},
+        },
         {"model": {"backbone": "squeezenet1_1"}, "data": {"image_size_px": 32}},
     ],
     ids=[
@@ -178,7 +182,7 @@ def cut(tmp_path: Path, run: Run) -> Path:
         "head first, adamw",
         "head first, sgd",
         "head alone",
-        "mobilenet",
+        "mobilenet with a moving average",
         "squeezenet",
     ],
 )
@@ -295,7 +299,7 @@ def test_state_that_cannot_be_written_leaves_the_one_before(
     monkeypatch.setattr(Path, "replace", fail)
 
     def save() -> None:
-        tensors = write_state_tensors(cut, torch.nn.Identity(), 3, epoch.optimizer_state)
+        tensors = write_state_tensors(cut, torch.nn.Identity(), 3, epoch.optimizer_state, {})
         save_state(cut, epoch, tensors, identity=identity)
 
     with pytest.raises(InputError, match="cut"):
