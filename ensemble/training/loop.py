@@ -123,25 +123,22 @@ def fit(
     while previous is None or not previous.last:
         number = previous.number + 1 if previous else 1
         started = time.perf_counter()
-        train_loss, accuracy, batch_losses = _train_epoch(run, number)
+        trained = _train_epoch(run, number)
         train_seconds = time.perf_counter() - started
         optimizer_state = name_tensors(run.optimizer, model)
         average = run.average.model.state_dict() if run.average else {}
         if after_training is not None:
             after_training(number, optimizer_state, average)
-        metrics, margins, is_average = _validate(run, number)
-        best, since_best = metrics["f1"], 0
+        validated = _validate(run, number)
+        best, since_best = validated["val_metrics"]["f1"], 0
         if previous is not None and previous.best_val_f1 >= best:
             best, since_best = previous.best_val_f1, previous.epochs_since_best + 1
         is_out_of_patience = 0 < config.optimisation.early_stopping_patience <= since_best
         previous = Epoch(
             number=number,
-            train_loss=train_loss,
-            train_accuracy=accuracy,
+            **trained,
             learning_rate=float(run.optimizer.param_groups[0]["lr"]),
-            val_metrics=metrics,
-            val_margins=margins,
-            is_average=is_average,
+            **validated,
             improved=since_best == 0,
             best_val_f1=best,
             epochs_since_best=since_best,
@@ -150,10 +147,8 @@ def fit(
             images_per_second=run.steps * run.batch / train_seconds,
             last=number == config.optimisation.epochs or is_out_of_patience,
             precision=name_precision(run.precision),
-            batch_losses=batch_losses,
             optimizer_state=optimizer_state,
             average=average,
-            weights=average if is_average else run.model.state_dict(),
         )
         yield previous
 
@@ -198,8 +193,8 @@ class _Run:
             self.average = WeightAverage(self.model, decay, done_steps=done_steps, weights=weights)
 
 
-def _train_epoch(run: _Run, number: int) -> tuple[float, float, np.ndarray]:
-    """Train for one epoch → mean loss, accuracy, and the losses of this worker's batches."""
+def _train_epoch(run: _Run, number: int) -> dict[str, Any]:
+    """Train for one epoch, and return the losses and the accuracy of an `Epoch`."""
     config, tiles, rank, batch = run.config, run.train, run.rank, run.batch
     torch.manual_seed(derive_seed(config.seed, "dropout", number, rank))
     order = torch.randperm(len(tiles), generator=_generator(config.seed, "order", number))
@@ -244,23 +239,33 @@ def _train_epoch(run: _Run, number: int) -> tuple[float, float, np.ndarray]:
     train_loss, accuracy = (sums / (run.steps * batch)).tolist()
     if not math.isfinite(train_loss):
         raise DivergedError(f"the training loss is {train_loss} in epoch {number}")
-    return train_loss, accuracy, losses.cpu().numpy()
+    return {
+        "train_loss": train_loss,
+        "train_accuracy": accuracy,
+        "batch_losses": losses.cpu().numpy(),
+    }
 
 
-def _validate(run: _Run, number: int) -> tuple[dict[str, float], np.ndarray, bool]:
+def _validate(run: _Run, number: int) -> dict[str, Any]:
     """Score the validation tiles by the latest weights and by their moving average.
 
     Returns:
-        Figures and margins (N,) of those with the higher F1, and whether that is the average.
+        Those fields of an `Epoch` that say what the better of the two found, and which it is.
     """
+    models = [run.model, *([run.average.model] if run.average else [])]
     scored = []
-    for model in [run.model, *([run.average.model] if run.average else [])]:
+    for model in models:
         margins = predict_margins(model, run.val, run.config.view, precision=run.precision)
         if not np.isfinite(margins).all():
             raise DivergedError(f"the network's outputs are not finite after epoch {number}")
         scored.append((validation_metrics(run.val_labels, margins), margins))
     best = max(range(len(scored)), key=lambda which: scored[which][0]["f1"])  # the first of equals
-    return *scored[best], best == 1
+    return {
+        "val_metrics": scored[best][0],
+        "val_margins": scored[best][1],
+        "weights": models[best].state_dict(),
+        "is_average": best == 1,
+    }
 
 
 @torch.inference_mode()
