@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from ensemble.base.door import run_command, run_module, spell_command
+from ensemble.base.errors import short_repr
 from ensemble.base.options import (
     COUNT,
     COUNT_OR_NONE,
@@ -26,7 +27,7 @@ from ensemble.base.options import (
     positive_number,
     read_overlap,
 )
-from ensemble.training.backbone_table import BACKBONES
+from ensemble.training.backbone_table import BACKBONES, check_backbone
 
 Group = argparse._ActionsContainer  # a parser, or a group of one
 
@@ -128,8 +129,8 @@ def add_train_options(parser: Parser) -> None:
     recipes = ", ".join(sorted(path.stem for path in RECIPES.glob("*.toml")))
     add_option(parser, "--recipe", "NAME|FILE", f"a TOML file, or one of {recipes}", required=True)
     _add_data(parser, required=False)
-    backbone = f"another network: {', '.join(BACKBONES)}"
-    add_option(parser, "--backbone", "NAME", backbone, choices=BACKBONES, otherwise="the recipe's")
+    backbone = f"another network: {', '.join(BACKBONES)}, or timm/MODEL; `backbones` lists them"
+    add_option(parser, "--backbone", "NAME", backbone, type=_backbone, otherwise="the recipe's")
     _add_training(parser, whose="the recipe's", of="each configuration")
     _add_gpu(parser)
     export = "write RUN/export/ even if the recipe does not say"
@@ -214,6 +215,14 @@ def add_spaces_options(parser: Parser) -> None:
     """Add the name of the one that is printed."""
     about = "space or recipe to print as a whole, to copy and change it"
     add_option(parser, "name", None, about, nargs="?")
+
+
+def _backbone(name: str) -> str:
+    """Take the name of a network as a `type` of argparse does."""
+    try:
+        return check_backbone(name)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{short_repr(name)}: {error}") from None
 
 
 def _add_data(group: Group, *, required: bool) -> None:

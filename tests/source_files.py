@@ -6,7 +6,14 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-HEAVY = {"torch", "torchvision", "ray", "optuna", "playwright"}  # seconds of a core to import
+HEAVY = {
+    "torch",
+    "torchvision",
+    "ray",
+    "optuna",
+    "playwright",
+    "timm",
+}  # seconds of a core to import
 TESTS = ROOT / "tests"
 
 

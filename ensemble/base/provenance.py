@@ -9,7 +9,17 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "pandas", "scikit-learn", "pillow")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "ray",
+    "optuna",
+    "numpy",
+    "pandas",
+    "scikit-learn",
+    "pillow",
+)
 
 
 def describe_code_and_machine() -> dict[str, Any]:

@@ -8,6 +8,7 @@ small_cnn take a maximum over places: their map is what the head would say of ea
 """
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ensemble.base.files import atomic_write
-from ensemble.training.backbone_table import BACKBONES
+from ensemble.training.backbone_table import Backbone, find_backbone
 
 MAP_PX = 64  # side of an ensemble's map
 
@@ -48,7 +49,7 @@ def class_activation_map(model: nn.Module, backbone: str, images: Tensor) -> np.
     Args:
         model: As built for `backbone`, on the images' device; it is put in eval mode, and nothing
             else of it changes.
-        backbone: A name of `BACKBONES`.
+        backbone: Name of its backbone.
         images: (B, 3, S, S), normalised, as `make_batch` makes them.
 
     Returns:
@@ -61,7 +62,7 @@ def class_activation_map(model: nn.Module, backbone: str, images: Tensor) -> np.
         return kept[-1]
 
     model.eval()
-    about = BACKBONES[backbone]
+    about = find_backbone(backbone)
     hook = model.get_submodule(about.last_map).register_forward_hook(cut)
     try:
         with torch.inference_mode(False), torch.enable_grad():
@@ -71,14 +72,23 @@ def class_activation_map(model: nn.Module, backbone: str, images: Tensor) -> np.
             (gradient,) = torch.autograd.grad((logits[:, 1] - logits[:, 0]).sum(), kept[0])
     finally:
         hook.remove()
-    activation = kept[0].detach()
-    if about.is_channels_last:
-        activation, gradient = activation.movedim(-1, 1), gradient.movedim(-1, 1)
+    activation, gradient = _by_place(kept[0].detach(), about), _by_place(gradient, about)
     weights = gradient.float().sum((2, 3), keepdim=True)  # (B, C, 1, 1)
     evidence = (weights * activation.float()).sum(1).clamp(min=0)  # (B, h, w)
     largest = evidence.amax((1, 2), keepdim=True)
     maps = evidence / torch.where(largest > 0, largest, 1)
     return maps.cpu().numpy()
+
+
+def _by_place(output: Tensor, about: Backbone) -> Tensor:
+    """The last map, or its gradient, as (B, C, h, w)."""
+    if about.layout == "NCHW":
+        return output
+    if about.layout == "NLC":
+        output = output[:, about.num_prefix_tokens :]
+        side = math.isqrt(output.shape[1])
+        output = output.unflatten(1, (side, side))
+    return output.movedim(-1, 1)
 
 
 def average_maps(

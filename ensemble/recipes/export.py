@@ -1,7 +1,7 @@
 """A member → a complete model that runs without this project, and its weights by themselves.
 
 `model.pt2` (torch.export) takes a picture's pixels and gives probabilities, so that nobody has to
-know how pixels are normalised; `state_dict.safetensors` has torchvision's names.
+know how pixels are normalised; `state_dict.safetensors` has torchvision's or timm's names.
 """
 
 from pathlib import Path
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ensemble.base.files import atomic_write, make_folder, write_text
 from ensemble.data.view import View
 from ensemble.training.checkpoint import Member
+from ensemble.training.initial_weights import name_owner
 
 HOW_TO = """# {name}: {backbone}, epoch {epoch}
 
@@ -99,7 +100,7 @@ def export_member(
     text = HOW_TO.format(
         name=name,
         backbone=config.model.backbone,
-        owner="the project" if config.model.backbone.startswith("small_cnn") else "torchvision",
+        owner=name_owner(config.model.backbone),
         epoch=member.record.epoch,
         version=f"torch {torch.__version__}",
         what="windows" if view.context_px else "tiles",

@@ -21,6 +21,7 @@ from ensemble.recipes.recipe import BASE
 from ensemble.recipes.runner import RecipeRun
 from ensemble.run.folder import run_lock
 from ensemble.run.pack import find_pack
+from ensemble.training.backbone_table import name_weights_file
 from ensemble.training.checkpoint import Member
 from ensemble.training.config import TrialConfig, flatten, parse_config, unflatten
 from ensemble.training.member import open_training_data
@@ -54,7 +55,7 @@ def train_recall_remedies(run: Path, device: torch.device, console: Console) -> 
         weight = round(float((labels == 0).sum() / (labels == 1).sum()), 3)
         for number, (name, changes) in enumerate(_remedies(base, weight).items(), first_number):
             config = parse_config(unflatten(flatten(base) | changes), where=name)
-            start = run / "initial" / f"{base.model.backbone}.safetensors"
+            start = run / "initial" / name_weights_file(base.model.backbone)
             member = recipe_run.train(number, name, config, start, settings=changes)
             if member is not None:
                 members[name] = member

@@ -30,7 +30,7 @@ from pydantic import Field, ValidationError
 from ensemble.base.errors import InputError, short_repr
 from ensemble.base.files import find_toml, read_toml
 from ensemble.base.options import RECIPES
-from ensemble.training.backbones import build_model, choose_trainable
+from ensemble.training.backbones import build_model, check_input_side, choose_trainable
 from ensemble.training.config import (
     BackboneName,
     Section,
@@ -214,23 +214,16 @@ def _change(variant: _Variant, earlier: list[Variant], path: Path) -> Variant:
 
 
 def _checked(recipe: Recipe) -> Recipe:
-    """Refuse a recipe that names parts its network lacks, or whose tiles are too small.
+    """Refuse a recipe that names parts its network lacks, or tiles of a size it cannot take.
 
     Torch's meta device makes that quick and needs no memory.
     """
     with torch.device("meta"):
         model = build_model(recipe.backbone)
     for variant in recipe.variants:
-        side = variant.config.view.side_px(recipe.tile_side_px)
         try:
             choose_trainable(model, variant.config.model, epoch=1)
-            with torch.inference_mode():
-                model(torch.zeros(2, 3, side, side, device="meta"))
+            check_input_side(recipe.backbone, variant.config.view.side_px(recipe.tile_side_px))
         except InputError as error:
             raise InputError(f"{recipe.path}, {variant.name}: {error}") from None
-        except RuntimeError as error:
-            raise InputError(
-                f"{recipe.path}, {variant.name}: {side} px are too few for {recipe.backbone} "
-                f"({str(error).splitlines()[0][:100]}); give larger images"
-            ) from None
     return recipe

@@ -28,6 +28,7 @@ from ensemble.run.folder import (
 )
 from ensemble.run.members import member_folder, rank_members
 from ensemble.run.tables import RunTables
+from ensemble.training.backbone_table import name_weights_file
 from ensemble.training.checkpoint import Member, open_member, remove_state
 from ensemble.training.config import TrialConfig, flatten
 from ensemble.training.cost import print_layers, print_totals, summarise
@@ -240,7 +241,7 @@ def train_recipe(run: RecipeRun, recipe: Recipe) -> dict[str, Member]:
     Raises:
         InputError: Base cannot be trained.
     """
-    start = run.folder / "initial" / f"{recipe.backbone}.safetensors"
+    start = run.folder / "initial" / name_weights_file(recipe.backbone)
     changed = {key: None for variant in recipe.variants for key in variant.changed}
     members: dict[str, Member] = {}
     for number, variant in enumerate(recipe.variants):

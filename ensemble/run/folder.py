@@ -23,6 +23,7 @@ from ensemble.base.locks import file_lock
 from ensemble.base.provenance import describe_code_and_machine
 from ensemble.data.grid import PLACE
 from ensemble.data.pack import Pack, explain_difference
+from ensemble.training.backbone_table import name_weights_file
 from ensemble.training.initial_weights import InitialState, save_initial_state
 
 LONGEST_NAME = 200  # bytes; names of files beside the run are longer, and limited to 255
@@ -171,7 +172,7 @@ def begin_run(
     try:
         (partial / "initial").mkdir(parents=True)
         for backbone, state in states.items():
-            save_initial_state(state, partial / "initial" / f"{backbone}.safetensors")
+            save_initial_state(state, partial / "initial" / name_weights_file(backbone))
         write_json(partial / "initial" / "states.json", identity["weights"])
         for name, path in asked.items():
             write_text(partial / name, path.read_text(encoding="utf-8"))

@@ -17,11 +17,12 @@ from ensemble.run.folder import run_folder
 from ensemble.search.budget import Budget, Node, plan_budget, wait_for_room
 from ensemble.search.cluster.connection import Head, alive_nodes, ask_for_nodes
 from ensemble.search.cluster.storage import Storage
+from ensemble.search.input_sides import check_input_sides
 from ensemble.search.request import SearchRequest
 from ensemble.search.space import Space
 from ensemble.search.space_file import load_space
 from ensemble.search.start import start
-from ensemble.training.backbone_table import BACKBONES
+from ensemble.training.backbone_table import find_backbone
 from ensemble.training.initial_weights import parse_weights
 
 LARGE_ON_A_CPU = 1.0  # billions of multiply-adds an image; the space cpu has at most a fifth
@@ -87,6 +88,7 @@ def _plan_space(
         space, recipe, changes = start(space, request.start_from, under=request.out)
         log(changes)
     space = space.changed(epochs=request.epochs, image_size_px=request.image_size)
+    check_input_sides(space)
     weights = parse_weights(request.weights, space.initial_weights)
     if recipe is not None:
         changes = describe_changes(
@@ -138,9 +140,9 @@ def warn_of_large_networks(space: Space, tile_side_px: int) -> list[str]:
         int(space.largest("data.image_size_px")), context_px=int(space.largest("data.context_px"))
     )
     side = view.side_px(tile_side_px)
-    costs = {name: BACKBONES[name].million_multiply_adds for name in space.backbones}
+    costs = {name: find_backbone(name).forecast_multiply_adds(side) for name in space.backbones}
     largest = max(costs, key=lambda name: costs[name])
-    billions = costs[largest] / 1000 * (side / 224) ** 2
+    billions = costs[largest] / 1000
     if billions < LARGE_ON_A_CPU:
         return []
     margin = f" ({view.margin_px(tile_side_px)} of them a margin on each side)"

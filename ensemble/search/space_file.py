@@ -29,6 +29,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from ensemble.base.errors import InputError, short_repr
 from ensemble.base.files import read_toml
+from ensemble.search.input_sides import check_input_sides
 from ensemble.search.space import (
     EarlyStopping,
     Parameter,
@@ -150,7 +151,8 @@ def check_values(space: Space) -> None:
     """Every choice, both ends of every range and every start must make a valid configuration.
 
     Raises:
-        InputError: One does not, or a start is outside of what is searched.
+        InputError: One does not, a start is outside of what is searched, or a network takes no
+            tiles of a size that it would get.
     """
     for parameter in space.parameters:
         for value in parameter.ends():
@@ -175,3 +177,4 @@ def check_values(space: Space) -> None:
                     f"{space.path}: a start has {name} = {short_repr(value)}, "
                     "outside of what is searched"
                 )
+    check_input_sides(space)

@@ -18,6 +18,7 @@ from ensemble.base.process import keep_freed_memory
 from ensemble.data.pack import Pack, PackError
 from ensemble.search.cluster.scratch import own, remove_abandoned
 from ensemble.search.cluster.storage import Storage, StorageError, local_pack, push_pack
+from ensemble.training.backbone_table import name_weights_file
 from ensemble.training.config import Section, TrialConfig
 from ensemble.training.loop import DivergedError
 from ensemble.training.member import TrainingData, open_training_data, train_member
@@ -114,7 +115,7 @@ def run_task(
         task.config,
         data,
         trial=task.number,
-        initial_weights=initial_folder / f"{task.config.model.backbone}.safetensors",
+        initial_weights=initial_folder / name_weights_file(task.config.model.backbone),
         folder=place.member if place else Path(task.member_folder),
         is_writer=rank == 0,
     )
@@ -141,7 +142,7 @@ class _NodeFolder:
             remove_abandoned(folder.glob("[0-9]*-*"))  # also of trials that are over
         self.member.mkdir(parents=True)
         self._lock = own(self.member)
-        if not (self.initial / f"{task.config.model.backbone}.safetensors").exists():
+        if not (self.initial / name_weights_file(task.config.model.backbone)).exists():
             self._storage.fetch(layout.initial, self.initial)
         self._storage.fetch(self._name, self.member)
 

@@ -1,37 +1,110 @@
-"""Table of the networks that can be trained: a further one of torchvision's takes a line here.
+"""Names of the networks that can be trained, and a table of our own and torchvision's.
 
-Nothing slow is imported, as the command line needs the names.
+A further one of torchvision's takes a line here. Every network of timm's is one by the name
+`timm/MODEL` or `timm/MODEL.TAG`; what training needs to know of it is worked out by
+`timm_networks.py`. Nothing slow is imported for the other names, as the command line needs them.
 """
 
-from typing import NamedTuple
+import difflib
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
 
 from ensemble.data.view import IMAGENET_MEAN, IMAGENET_STD, Colour, Interpolation
 
+TIMM = "timm/"
+NUM_NEAREST = 3  # names that are offered in place of an unknown one
+LEAST_LIKENESS = 0.3  # of those, from 0 to 1
+
 
 class Backbone(NamedTuple):
-    """Names of the parts of a network that training and explanation need."""
+    """Names of the parts of a network that training and explanation need, and what it is fed."""
 
-    last_layer: str  #: the layer that the head replaces; all else is the backbone
-    million_multiply_adds: int  #: of the forward pass of one image of 224 px
+    last_layers: tuple[str, ...]  #: that give the logits: the head; all else is the backbone
+    million_multiply_adds: int  #: of the forward pass of one image of `counted_side_px`
     last_map: str = "features"  #: the module after which no layer looks at neighbouring places
-    is_channels_last: bool = False  #: whether its output is (B, H, W, C), not (B, C, H, W)
+    layout: Literal["NCHW", "NHWC", "NLC"] = "NCHW"  #: axes of its output; L are tokens, by row
+    num_prefix_tokens: int = 0  #: tokens before those of the image's places
+    filters: tuple[int, ...] = ()  #: of each convolution of a `SmallCNN`; none of others
+    counted_side_px: int = 224
     mean: Colour = IMAGENET_MEAN  #: of the pixels that it was trained on, from 0 to 1
     std: Colour = IMAGENET_STD
     interpolation: Interpolation = "bilinear"  #: by which pictures were resized in that training
-    filters: tuple[int, ...] = ()  #: of each convolution of a `SmallCNN`; none of torchvision's
+
+    def forecast_multiply_adds(self, side_px: int) -> float:
+        """Millions for an image of another side; they grow about as its pixels do."""
+        return self.million_multiply_adds * (side_px / self.counted_side_px) ** 2
+
+    def in_head(self, name: str) -> bool:
+        """Say whether a parameter or tensor of this name belongs to the head."""
+        return name.startswith(tuple(f"{layer}." for layer in self.last_layers))
 
 
 BACKBONES = {
-    "small_cnn": Backbone("classifier.1", 137, filters=(16, 32, 64)),
-    "small_cnn_deep": Backbone("classifier.1", 679, filters=(32, 64, 128, 128, 256)),
-    "squeezenet1_1": Backbone("classifier.1", 263),
-    "mobilenet_v2": Backbone("classifier.1", 299),
-    "mobilenet_v3_small": Backbone("classifier.3", 55),
-    "mobilenet_v3_large": Backbone("classifier.3", 215),
-    "resnet18": Backbone("fc", 1814, last_map="layer4"),
-    "resnet50": Backbone("fc", 4087, last_map="layer4"),
-    "efficientnet_b0": Backbone("classifier.1", 385),
-    "efficientnet_v2_s": Backbone("classifier.1", 2849),
-    "convnext_tiny": Backbone("classifier.2", 4455),
-    "swin_v2_t": Backbone("head", 4938, last_map="norm", is_channels_last=True),
+    "small_cnn": Backbone(("classifier.1",), 137, filters=(16, 32, 64)),
+    "small_cnn_deep": Backbone(("classifier.1",), 679, filters=(32, 64, 128, 128, 256)),
+    "squeezenet1_1": Backbone(("classifier.1",), 263),
+    "mobilenet_v2": Backbone(("classifier.1",), 299),
+    "mobilenet_v3_small": Backbone(("classifier.3",), 55),
+    "mobilenet_v3_large": Backbone(("classifier.3",), 215),
+    "resnet18": Backbone(("fc",), 1814, last_map="layer4"),
+    "resnet50": Backbone(("fc",), 4087, last_map="layer4"),
+    "efficientnet_b0": Backbone(("classifier.1",), 385),
+    "efficientnet_v2_s": Backbone(("classifier.1",), 2849),
+    "convnext_tiny": Backbone(("classifier.2",), 4455),
+    "swin_v2_t": Backbone(("head",), 4938, last_map="norm", layout="NHWC"),
 }
+
+
+def check_backbone(name: str) -> str:
+    """Return the name of a network, if there is one of that name.
+
+    Raises:
+        ValueError: There is none; the three names that are most like it are given.
+    """
+    if name in BACKBONES:
+        return name
+    try:
+        # seconds, as it imports torch; names of the table need it not
+        from ensemble.training.timm_networks import list_networks
+    except ImportError as error:
+        raise ValueError(
+            f"must be one of {', '.join(BACKBONES)}, as timm cannot be imported ({error})"
+        ) from None
+    if name in (of_timm := list_networks()):
+        return name
+    nearest = _find_nearest(name, [*BACKBONES, *of_timm])
+    raise ValueError(
+        f"must be a backbone: {', '.join(nearest or BACKBONES)} or another one that `backbones` "
+        "lists"
+    )
+
+
+def _find_nearest(name: str, names: Iterable[str]) -> list[str]:
+    """Return the names that are most like one, whether they begin with `timm/` or not."""
+    whole: dict[str, list[str]] = {}
+    for known in names:
+        if ("." in name) or ("." not in known):
+            whole.setdefault(known.removeprefix(TIMM), []).append(known)
+    like = difflib.get_close_matches(name.removeprefix(TIMM), whole, NUM_NEAREST, LEAST_LIKENESS)
+    return [known for bare in like for known in whole[bare]][:NUM_NEAREST]
+
+
+def find_backbone(name: str) -> Backbone:
+    """Return the names of a network's parts, and what it is fed.
+
+    Args:
+        name: A name that `check_backbone` knows.
+
+    Raises:
+        InputError: It is a network of timm's that cannot be a backbone.
+    """
+    if name in BACKBONES:
+        return BACKBONES[name]
+    from ensemble.training.timm_networks import describe_network
+
+    return describe_network(name)
+
+
+def name_weights_file(backbone: str) -> str:
+    """The name of the file in which a run keeps what a backbone starts from."""
+    return f"{backbone.replace('/', '-')}.safetensors"

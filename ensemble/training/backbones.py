@@ -1,19 +1,22 @@
-"""Networks: backbones of torchvision's, or of stacked convolutions, with a dropout head.
+"""Networks: backbones of torchvision's or timm's, or of stacked convolutions, with a dropout head.
 
 Every network ends in dropout and two logits, index 1 = cracked. Which parts are trained, and at
 which learning rate, is decided here too.
 """
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ensemble.base.errors import InputError
-from ensemble.training.backbone_table import BACKBONES
+from ensemble.training.backbone_table import BACKBONES, TIMM, find_backbone
 from ensemble.training.config import ModelConfig, OptimisationConfig
 
 _MAX_POOLINGS = 4  # after four, tiles of 16 px have one place left
+STEPS_PX = (14, 16, 32)  # usual sides of patches and of places in the last map
 
 
 class SmallCNN(nn.Module):
@@ -50,18 +53,23 @@ def build_model(backbone: str, *, dropout: float = 0.0) -> nn.Module:
     """Build a network with random weights from torch's global generator.
 
     Args:
-        backbone: A name of `BACKBONES`.
+        backbone: A name that `check_backbone` knows.
         dropout: Probability of dropout before the last layer.
 
     Returns:
         A module (B, 3, S, S) → (B, 2) logits.
     """
+    if backbone.startswith(TIMM):
+        from ensemble.training.timm_networks import build_network
+
+        return build_network(backbone, dropout=dropout)
     if filters := BACKBONES[backbone].filters:
         return SmallCNN(filters, dropout=dropout)
     from torchvision.models import get_model  # takes seconds, and networks of our own need it not
 
     model = get_model(backbone, weights=None)
-    _replace_last_layer(model, BACKBONES[backbone].last_layer, dropout)
+    (last_layer,) = BACKBONES[backbone].last_layers
+    _replace_last_layer(model, last_layer, dropout)
     return model
 
 
@@ -83,6 +91,52 @@ def _replace_last_layer(model: nn.Module, name: str, dropout: float) -> None:
     setattr(owner, key, layer)
 
 
+@cache
+def check_input_side(backbone: str, side_px: int) -> None:
+    """Refuse an input that a network cannot take, which torch's meta device tells quickly.
+
+    Args:
+        backbone: A name that `check_backbone` knows.
+        side_px: Side of the input: that of the tile, and of the margin around it.
+
+    Raises:
+        InputError: It is too small, or the network has position embeddings or windows of a fixed
+            size, or patches that do not divide it.
+    """
+    find_backbone(backbone)
+    with torch.device("meta"):
+        model = build_model(backbone)
+    if not (reason := _why_not(model, side_px)):
+        return
+    raise InputError(
+        f"{backbone} takes no input of {side_px} × {side_px} px ({reason}); "
+        f"{_name_sides(backbone, model, side_px)}"
+    )
+
+
+def _why_not(model: nn.Module, side_px: int) -> str:
+    """Say why a network on the meta device cannot take an input; "" where it can."""
+    try:
+        with torch.inference_mode():
+            model(torch.zeros(2, 3, side_px, side_px, device="meta"))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        return (str(error).splitlines() or ["its windows do not fit"])[0][:100]
+    return ""
+
+
+def _name_sides(backbone: str, model: nn.Module, side_px: int) -> str:
+    """Name inputs that a network takes, near one that it does not."""
+    sides = {step * (side_px // step + more) for step in STEPS_PX for more in (0, 1)} - {0}
+    taken = [side for side in sorted(sides) if not _why_not(model, side)]
+    if not taken and backbone.startswith(TIMM):
+        from ensemble.training.timm_networks import native_side_px
+
+        taken = [side for side in [native_side_px(backbone)] if not _why_not(model, side)]
+    if not taken:
+        return "give larger images"
+    return f"it takes {' or '.join(map(str, taken))} px"
+
+
 def choose_trainable(model: nn.Module, config: ModelConfig, *, epoch: int) -> None:
     """Set `requires_grad` and train/eval modes for `epoch` as `config.fine_tuning` says.
 
@@ -96,8 +150,7 @@ def choose_trainable(model: nn.Module, config: ModelConfig, *, epoch: int) -> No
     Raises:
         InputError: There is no module called `config.trainable_from` in the backbone.
     """
-    head = BACKBONES[config.backbone].last_layer
-    in_head = {id(p) for p in model.get_submodule(head).parameters()}
+    in_head = find_backbone(config.backbone).in_head
     frozen = config.fine_tuning == "frozen" or (
         config.fine_tuning == "unfreeze_later" and epoch <= config.frozen_epochs
     )
@@ -105,18 +158,19 @@ def choose_trainable(model: nn.Module, config: ModelConfig, *, epoch: int) -> No
     start = config.trainable_from
     if start is not None:
         reached = False
-        names = [
-            name for name, parameter in model.named_parameters() if id(parameter) not in in_head
+        modules = [
+            name.rpartition(".")[0]
+            for name, _ in model.named_parameters()
+            if "." in name and not in_head(name)
         ]
-        if not any(name.startswith(start + ".") for name in names):
+        if not any(f"{module}.".startswith(f"{start}.") for module in modules):
             raise InputError(
                 f"trainable_from = {start!r}: {config.backbone} has no such module with weights; "
-                f"its first is {names[0].rpartition('.')[0]!r}, its last "
-                f"{names[-1].rpartition('.')[0]!r}"
+                f"its first is {modules[0]!r}, its last {modules[-1]!r}"
             )
     for name, parameter in model.named_parameters():
         reached = reached or (start is not None and name.startswith(start + "."))
-        parameter.requires_grad = reached or id(parameter) in in_head
+        parameter.requires_grad = reached or in_head(name)
     model.train()
     for module in model.modules():
         parameters = list(module.parameters())
@@ -129,9 +183,11 @@ def parameter_groups(
 ) -> Iterator[dict[str, object]]:
     """Yield groups for a torch optimizer: head and backbone, with and without weight decay.
 
-    Biases and normalisation (tensors of one dimension) get no weight decay.
+    Biases and normalisation (tensors of one dimension) get no weight decay, nor does what a network
+    of timm's says, such as position embeddings.
     """
-    head = {id(p) for p in model.get_submodule(BACKBONES[config.backbone].last_layer).parameters()}
+    is_in_head = find_backbone(config.backbone).in_head
+    spared: set[str] = getattr(model, "no_weight_decay", set)()
     rate = optimisation.learning_rate
     for in_head, learning_rate in (
         (True, rate),
@@ -140,8 +196,8 @@ def parameter_groups(
         for decayed in (True, False):
             parameters = [
                 p
-                for p in model.parameters()
-                if (id(p) in head) == in_head and (p.ndim > 1) == decayed
+                for name, p in model.named_parameters()
+                if is_in_head(name) == in_head and (p.ndim > 1 and name not in spared) == decayed
             ]
             if parameters:
                 decay = optimisation.weight_decay if decayed else 0.0

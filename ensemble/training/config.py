@@ -12,16 +12,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from ensemble.base.errors import InputError, short_repr
 from ensemble.data.view import View
-from ensemble.training.backbone_table import BACKBONES
+from ensemble.training.backbone_table import check_backbone, find_backbone
 
-
-def _check_backbone(name: str) -> str:
-    if name not in BACKBONES:
-        raise ValueError(f"must be one of {', '.join(BACKBONES)}")
-    return name
-
-
-BackboneName = Annotated[str, AfterValidator(_check_backbone)]
+BackboneName = Annotated[str, AfterValidator(check_backbone)]
 
 
 class Section(BaseModel):
@@ -33,7 +26,7 @@ class Section(BaseModel):
 class ModelConfig(Section):
     """The network, and which part of it is trained."""
 
-    backbone: BackboneName = Field(description="name in `BACKBONES`")
+    backbone: BackboneName = Field(description="a name that `backbones` lists")
     dropout: float = Field(0.2, ge=0, lt=1, description="probability before the last layer")
     fine_tuning: Literal["full", "frozen", "unfreeze_later", "from_module"] = Field(
         "full", description="part of the backbone that is trained; the head always is"
@@ -139,7 +132,7 @@ class TrialConfig(Section):
     @property
     def view(self) -> View:
         """What the network sees of a tile; pixels are scaled as in its training before."""
-        backbone = BACKBONES[self.model.backbone]
+        backbone = find_backbone(self.model.backbone)
         return View(
             self.data.image_size_px,
             self.data.context_px,

@@ -12,7 +12,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ensemble.training.backbone_table import BACKBONES
+from ensemble.training.backbone_table import find_backbone
 from ensemble.training.backbones import build_model, choose_trainable
 from ensemble.training.config import TrialConfig
 from ensemble.training.losses import weighted_loss
@@ -68,8 +68,10 @@ def summarise(config: TrialConfig, *, tile_side_px: int) -> Summary:
         for name, module in model.named_modules()
         if (own := list(module.parameters(recurse=False))) or not list(module.children())
     ]
-    head = model.get_submodule(BACKBONES[config.model.backbone].last_layer)
-    head_parameters, trainable_head = _count(head.parameters())
+    in_head = find_backbone(config.model.backbone).in_head
+    head_parameters, trainable_head = _count(
+        parameter for name, parameter in model.named_parameters() if in_head(name)
+    )
     parameters, trainable = _count(model.parameters())
     tensors = [*model.parameters(), *model.buffers()]
     kept = 1 + OPTIMIZER_TENSORS[config.optimisation.optimizer]
@@ -121,11 +123,12 @@ def _run_once(model: nn.Module, side: int) -> tuple[dict[str, tuple[int, ...]], 
     names = {module: name for name, module in model.named_modules()}
 
     def note(module: nn.Module, inputs: Any, output: Any) -> None:
-        shapes[names[module]] = tuple(output.shape[1:])
+        if isinstance(output, Tensor):  # some blocks of timm's return several
+            shapes[names[module]] = tuple(output.shape[1:])
 
     hooks = [module.register_forward_hook(note) for module in names]
     counter = FlopCounterMode(display=False)
-    with torch.inference_mode(), counter:
+    with counter:  # with gradients, as without it fails at parameters that are expanded
         model.eval()(torch.zeros(1, 3, side, side, device="meta"))
     for hook in hooks:
         hook.remove()

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ensemble.base.errors import InputError, short_repr
 from ensemble.base.files import atomic_write
-from ensemble.training.backbone_table import BACKBONES
+from ensemble.training.backbone_table import BACKBONES, TIMM, check_backbone, find_backbone
 from ensemble.training.backbones import build_model
 from ensemble.training.config import derive_seed
 from ensemble.training.weights_file import name_first, read_weights
@@ -53,8 +53,7 @@ def parse_weights(given: Sequence[str], defaults: Mapping[str, str]) -> dict[str
         backbone, equals, what = text.rpartition("=")
         if equals and backbone not in weights:
             names = ", ".join(defaults)
-            known = "not in use here" if backbone in BACKBONES else "an unknown backbone"
-            raise InputError(f"--weights {text}: {backbone!r} is {known} (there is {names})")
+            raise InputError(f"--weights {text}: {_why_unused(backbone)} (there is {names})")
         value: str | Path = what if what in ("imagenet", "none") else Path(what)
         if isinstance(value, Path) and not equals and len(weights) > 1:
             raise InputError(f"--weights {text}: name the backbone: --weights BACKBONE={what}")
@@ -63,14 +62,22 @@ def parse_weights(given: Sequence[str], defaults: Mapping[str, str]) -> dict[str
     return weights
 
 
+def _why_unused(backbone: str) -> str:
+    try:
+        check_backbone(backbone)
+    except ValueError:
+        return f"{backbone!r} is an unknown backbone"
+    return f"{backbone!r} is not in use here"
+
+
 def make_initial_state(backbone: str, weights: str | Path, *, seed: int) -> InitialState:
     """Make the initial weights of a backbone.
 
     Args:
         backbone: Name of the backbone.
-        weights: `imagenet` (torchvision's own download), `none`, or a file of tensors in
-            torchvision's names (.safetensors, or a state dict or checkpoint that `torch.load`
-            reads with `weights_only=True`).
+        weights: `imagenet` (the download of torchvision's, or of the hub's for timm), `none`, or a
+            file of tensors in torchvision's or timm's names (.safetensors, or a state dict or
+            checkpoint that `torch.load` reads with `weights_only=True`).
         seed: Seed of the study; draws the head, and the rest if `weights` is `none`.
 
     Raises:
@@ -86,8 +93,8 @@ def make_initial_state(backbone: str, weights: str | Path, *, seed: int) -> Init
         origin = "random weights"
     elif weights == "imagenet":
         name, loaded = _download(backbone)
-        _fit(tensors, loaded, backbone, "torchvision's weights")
-        origin = f"ImageNet weights ({name})"
+        _fit(tensors, loaded, backbone, f"{name_owner(backbone)}'s weights")
+        origin = f"{'pretrained' if backbone.startswith(TIMM) else 'ImageNet'} weights ({name})"
     else:
         loaded, note = read_weights(Path(weights), _needed(tensors, backbone), backbone=backbone)
         _fit(tensors, loaded, backbone, f"weights file {weights}")
@@ -96,7 +103,13 @@ def make_initial_state(backbone: str, weights: str | Path, *, seed: int) -> Init
 
 
 def _download(backbone: str) -> tuple[str, Mapping[str, Tensor]]:
-    """Return the name that torchvision gives to its weights of a backbone, and the weights."""
+    """Return the name that torchvision or timm gives to weights of a backbone, and the weights."""
+    if backbone.startswith(TIMM):
+        from ensemble.training.timm_networks import download_weights
+
+        name, tensors = download_weights(backbone)
+        in_head = find_backbone(backbone).in_head
+        return name, {key: tensor for key, tensor in tensors.items() if not in_head(key)}
     if BACKBONES[backbone].filters:
         raise InputError(f"{backbone} has no ImageNet weights; say --weights {backbone}=none")
     from torchvision.models import get_model_weights
@@ -116,23 +129,17 @@ def _fit(
     tensors: dict[str, Tensor], loaded: Mapping[str, Tensor], backbone: str, where: str
 ) -> None:
     """Put `loaded` into `tensors`; all of the backbone must be in it, the head need not."""
-    head = BACKBONES[backbone].last_layer + "."
-    unknown = [name for name in loaded if name not in tensors and not name.startswith(head)]
-    missing = [name for name in _needed(tensors, backbone) if name not in loaded]
-    wrong = [
-        f"{name!r} has the shape {tuple(loaded[name].shape)}, expected {tuple(tensor.shape)}"
-        for name, tensor in tensors.items()
-        if name in loaded and not name.startswith(head) and loaded[name].shape != tensor.shape
-    ]
-    faults = [
-        *([f"it has no {name_first([repr(name) for name in missing])}"] if missing else []),
-        *([f"it has the unknown {name_first(list(map(short_repr, unknown)))}"] if unknown else []),
-        *([name_first(wrong)] if wrong else []),
-    ]
+    faults = _find_faults(tensors, loaded, backbone)
+    if faults and backbone.startswith(TIMM):
+        from ensemble.training.timm_networks import adapt_tensors
+
+        adapted = adapt_tensors(backbone, loaded)
+        if not _find_faults(tensors, adapted, backbone):
+            loaded, faults = adapted, []
     if faults:
         raise InputError(
             f"{where}: does not fit {backbone}: {'; '.join(faults)}; give weights of {backbone} in "
-            f"{'this project' if BACKBONES[backbone].filters else 'torchvision'}'s names"
+            f"{name_owner(backbone)}'s names"
         )
     for name, tensor in loaded.items():
         if name not in tensors or tensor.shape != tensors[name].shape:
@@ -148,13 +155,37 @@ def _fit(
         tensors[name] = numbers
 
 
+def _find_faults(
+    tensors: Mapping[str, Tensor], loaded: Mapping[str, Tensor], backbone: str
+) -> list[str]:
+    """List what of the backbone is missing in `loaded`, unknown, or of another shape."""
+    in_head = find_backbone(backbone).in_head
+    unknown = [name for name in loaded if name not in tensors and not in_head(name)]
+    missing = [name for name in _needed(tensors, backbone) if name not in loaded]
+    wrong = [
+        f"{name!r} has the shape {tuple(loaded[name].shape)}, expected {tuple(tensor.shape)}"
+        for name, tensor in tensors.items()
+        if name in loaded and not in_head(name) and loaded[name].shape != tensor.shape
+    ]
+    return [
+        *([f"it has no {name_first([repr(name) for name in missing])}"] if missing else []),
+        *([f"it has the unknown {name_first(list(map(short_repr, unknown)))}"] if unknown else []),
+        *([name_first(wrong)] if wrong else []),
+    ]
+
+
+def name_owner(backbone: str) -> str:
+    """Say whose names the tensors of a backbone have."""
+    if backbone.startswith(TIMM):
+        return "timm"
+    return "this project" if BACKBONES[backbone].filters else "torchvision"
+
+
 def _needed(tensors: Iterable[str], backbone: str) -> list[str]:
     """List the names that a file must have: the backbone's, but counters that older files lack."""
-    head = BACKBONES[backbone].last_layer + "."
+    in_head = find_backbone(backbone).in_head
     return [
-        name
-        for name in tensors
-        if not name.startswith(head) and not name.endswith("num_batches_tracked")
+        name for name in tensors if not in_head(name) and not name.endswith("num_batches_tracked")
     ]
 
 

@@ -36,9 +36,9 @@ def model_config(backbone: str, **values: Any) -> ModelConfig:
     return ModelConfig.model_validate({"backbone": backbone, **values})
 
 
-def shapes_of_the_backbone(model: nn.Module, head: str) -> dict[str, torch.Size]:
-    tensors = model.state_dict().items()
-    return {name: tensor.shape for name, tensor in tensors if not name.startswith(head + ".")}
+def shapes_of_the_backbone(model: nn.Module, backbone: str) -> dict[str, torch.Size]:
+    in_head = BACKBONES[backbone].in_head
+    return {name: t.shape for name, t in model.state_dict().items() if not in_head(name)}
 
 
 def num_trainable(model: nn.Module) -> int:
@@ -65,9 +65,7 @@ def test_every_backbone_gives_two_logits_behind_dropout(backbone: str) -> None:
     name, last = next(
         (name, m) for name, m in modules[dropout:] if isinstance(m, nn.Linear | nn.Conv2d)
     )
-    assert (name == BACKBONES[backbone].last_layer) or name.startswith(
-        BACKBONES[backbone].last_layer + "."
-    )
+    assert BACKBONES[backbone].in_head(f"{name}.weight")
     assert last.weight.shape[0] == 2
     assert last is [m for _, m in modules if isinstance(m, nn.Linear | nn.Conv2d)][-1]
 
@@ -76,9 +74,9 @@ def test_every_backbone_gives_two_logits_behind_dropout(backbone: str) -> None:
 def test_backbone_has_torchvisions_names_and_shapes(backbone: str) -> None:
     """So that a file of ImageNet weights fits all but the head."""
     with torch.device("meta"):
-        ours = shapes_of_the_backbone(build_model(backbone), BACKBONES[backbone].last_layer)
+        ours = shapes_of_the_backbone(build_model(backbone), backbone)
         theirs = torchvision.models.get_model(backbone, weights=None)
-    assert ours == shapes_of_the_backbone(theirs, BACKBONES[backbone].last_layer)
+    assert ours == shapes_of_the_backbone(theirs, backbone)
 
 
 def test_squeezenet_logits_may_be_negative() -> None:
@@ -147,9 +145,9 @@ def test_frozen_trains_the_head_and_full_trains_everything(backbone: str) -> Non
     with torch.device("meta"):
         model = build_model(backbone)
     choose_trainable(model, model_config(backbone, fine_tuning="frozen"), epoch=1)
-    head = BACKBONES[backbone].last_layer + "."
+    in_head = BACKBONES[backbone].in_head
     for name, parameter in model.named_parameters():
-        assert parameter.requires_grad == name.startswith(head), name
+        assert parameter.requires_grad == in_head(name), name
     for name, module in model.named_modules():
         if isinstance(module, nn.BatchNorm2d):
             assert not module.training, name
@@ -186,7 +184,7 @@ def test_frozen_backbone_keeps_every_bit_through_training(
     )
     tiles = make_bright_and_dark(32)
     assert len(list(fit(model, config, tiles, tiles))) == 2
-    head = BACKBONES[backbone].last_layer
+    (head,) = BACKBONES[backbone].last_layers
     assert moved(before, model) == {f"{head}.weight", f"{head}.bias"}
 
 
@@ -229,7 +227,7 @@ def test_groups_hold_every_parameter_once_and_decay_no_vector(backbone: str) -> 
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     for group in groups:
         for parameter in group["params"]:
-            in_head = names[id(parameter)].startswith(BACKBONES[backbone].last_layer + ".")
+            in_head = BACKBONES[backbone].in_head(names[id(parameter)])
             assert group["lr"] == pytest.approx(0.02 if in_head else 0.002)
             assert group["weight_decay"] == (0.3 if parameter.ndim > 1 else 0.0)
     assert groups[0]["lr"] == 0.02  # the rate that epochs report is the head's
@@ -306,9 +304,8 @@ def test_file_with_a_head_of_1000_classes_fits(tmp_path: Path, backbone: str) ->
     path = save_as(tmp_path / "imagenet.pth", theirs)
     state = make_initial_state(backbone, path, seed=1)
     build_model(backbone).load_state_dict(state.tensors)
-    head = BACKBONES[backbone].last_layer + "."
     for name, tensor in state.tensors.items():
-        if name.startswith(head):
+        if BACKBONES[backbone].in_head(name):
             assert 2 in tensor.shape
         else:
             assert torch.equal(tensor, theirs[name])

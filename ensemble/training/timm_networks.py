@@ -1,0 +1,222 @@
+"""Networks of timm (Wightman 2019, https://github.com/huggingface/pytorch-image-models) by name.
+
+All that touches timm is here, and nothing imports this module before a name begins with `timm/`.
+What training and explanation need to know of a network is found by running it once on torch's meta
+device, which has shapes and no numbers. A network whose position embeddings timm can resize in
+each forward pass takes tiles of any size that its patches divide; others take what they can.
+"""
+
+import math
+import re
+import sys
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import huggingface_hub
+import timm
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ensemble.base.errors import InputError
+from ensemble.training.backbone_table import TIMM, Backbone
+
+MODELS = "https://huggingface.co/timm"
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+@cache
+def list_networks() -> tuple[str, ...]:
+    """List the names of timm's networks, with and without the tags of their weights."""
+    names = {*timm.list_models(), *timm.list_models(include_tags=True)}
+    return tuple(TIMM + name for name in sorted(names))
+
+
+def build_network(name: str, *, dropout: float = 0.0) -> nn.Module:
+    """Build a network with random weights from torch's global generator.
+
+    Args:
+        name: A name of `list_networks`.
+        dropout: Probability of dropout before the last layer.
+
+    Returns:
+        A module (B, 3, S, S) → (B, 2) logits.
+    """
+    return _create(name, drop_rate=dropout, **_options(name))
+
+
+def _create(name: str, **settings: Any) -> nn.Module:
+    return timm.create_model(name.removeprefix(TIMM), num_classes=2, **settings)
+
+
+@cache
+def _options(name: str) -> dict[str, bool]:
+    """Settings that let a network take inputs of other sizes than its weights were trained at."""
+    if not _find_config(name).fixed_input_size:
+        return {}
+    options = {"dynamic_img_size": True}
+    try:
+        with torch.device("meta"):
+            _create(name, **options)
+    except TypeError:  # its family has no such setting
+        return {}
+    return options
+
+
+def _find_config(name: str) -> Any:
+    """What timm knows of the weights: where they are, and what they were trained on."""
+    return timm.get_pretrained_cfg(name.removeprefix(TIMM))
+
+
+def native_side_px(name: str) -> int:
+    """Side of the images that the weights were trained on."""
+    return int(_find_config(name).input_size[-1])
+
+
+@cache
+def describe_network(name: str) -> Backbone:
+    """Work out what training and explanation need to know of a network.
+
+    Args:
+        name: A name of `list_networks`.
+
+    Raises:
+        InputError: It has no map of places before its head, so no activation map can be drawn.
+    """
+    config, side = _find_config(name), native_side_px(name)
+    with torch.device("meta"):
+        model: Any = build_network(name).eval()
+        images = torch.zeros(1, 3, side, side)
+    names = {module: name for name, module in model.named_modules()}
+    outputs: list[tuple[str, Any]] = []
+
+    def note(module: nn.Module, inputs: Any, output: Any) -> None:
+        outputs.append((names[module], output))
+
+    hooks = [module.register_forward_hook(note) for module in names]
+    counter = FlopCounterMode(display=False)
+    features = model.forward_features(images)
+    for hook in hooks:
+        hook.remove()
+    with counter:  # with gradients, as without it fails at parameters that are expanded
+        model(images)
+    last_map, layout, num_prefix_tokens = _find_map(name, model, features, outputs)
+    classifiers = model.get_classifier()
+    layers = [classifiers] if isinstance(classifiers, nn.Module) else list(classifiers)
+    return Backbone(
+        last_layers=tuple(names[layer] for layer in layers),
+        million_multiply_adds=round(counter.get_total_flops() / 2e6),
+        last_map=last_map,
+        layout=layout,
+        num_prefix_tokens=num_prefix_tokens,
+        counted_side_px=side,
+        mean=tuple(config.mean),
+        std=tuple(config.std),
+        interpolation=config.interpolation,
+    )
+
+
+def _find_map(
+    name: str, model: Any, features: Any, outputs: list[tuple[str, Any]]
+) -> tuple[str, Literal["NCHW", "NHWC", "NLC"], int]:
+    """Find the module whose output the head reads by place.
+
+    Args:
+        name: Name of the network.
+        model: The network.
+        features: What its head gets of one image.
+        outputs: Name and output of every module that was called before the head.
+
+    Returns:
+        Name of the module, axes of its output, and number of tokens before those of the places.
+    """
+    modules = [module for module, output in outputs if output is features]
+    if not modules or hasattr(model, "reroll"):  # of the latter, tokens are not in rows
+        raise _without_map(name)
+    if features.ndim == 4:
+        is_last = getattr(model, "output_fmt", "NCHW") == "NHWC"
+        return modules[-1], "NHWC" if is_last else "NCHW", 0
+    prefix = getattr(model, "num_prefix_tokens", 0)
+    if getattr(model, "global_pool", None) == "token":
+        # its head reads the class token alone, which reads the places in the last block
+        modules = [
+            module
+            for module, output in outputs
+            if re.fullmatch(r"blocks\.\d+", module)
+            and isinstance(output, Tensor)
+            and output.shape == features.shape
+        ][:-1]
+    places = features.shape[1] - prefix
+    if not modules or places < 4 or math.isqrt(places) ** 2 != places:
+        raise _without_map(name)
+    return modules[-1], "NLC", prefix
+
+
+def _without_map(name: str) -> InputError:
+    return InputError(
+        f"{name} cannot be a backbone: it has no map of places before its head, which the pictures "
+        "of where a member saw a crack need; choose another network"
+    )
+
+
+def find_weights(name: str) -> Literal["here", "to download", "none"]:
+    """Say where the pretrained weights of a network are."""
+    config = _find_config(name)
+    if not config.has_weights:
+        return "none"
+    if config.hf_hub_id:
+        files = [config.hf_hub_filename] if config.hf_hub_filename else HUB_FILES
+        repository, _, revision = config.hf_hub_id.partition("@")
+        look = huggingface_hub.try_to_load_from_cache
+        if any(isinstance(look(repository, f, revision=revision or None), str) for f in files):
+            return "here"
+    if config.url and (Path(torch.hub.get_dir()) / "checkpoints" / Path(config.url).name).exists():
+        return "here"
+    return "to download"
+
+
+def download_weights(name: str) -> tuple[str, dict[str, Tensor]]:
+    """Download the weights that a name means, unless they are in the hub's cache.
+
+    `HF_HOME` and `HF_HUB_OFFLINE` count as everywhere with the hub.
+
+    Returns:
+        Name of the weights, with their tag, and the tensors of the network, whose head is random.
+
+    Raises:
+        InputError: There are no such weights, or they cannot be had.
+    """
+    config = _find_config(name)
+    if not config.has_weights:
+        raise InputError(
+            f"timm has no weights of {name}; say --weights {name}=none or --weights {name}=FILE"
+        )
+    try:
+        with torch.random.fork_rng(devices=[]):
+            model = _create(name, pretrained=True, **_options(name))
+    except Exception as error:  # the hub's client raises whatever its transport does
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"cannot download the weights of {name} ({reason[:200]}); without a network say "
+            f"--weights {name}=FILE with a file from {MODELS}, or --weights {name}=none to start "
+            "from random ones"
+        ) from None
+    tag = f".{config.tag}" if config.tag else ""
+    return f"{TIMM}{config.architecture}{tag}", dict(model.state_dict())
+
+
+def adapt_tensors(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Bring tensors in their authors' names or sizes into those of a network, where timm can.
+
+    Position embeddings of another size are resized. What timm cannot read comes back as it was.
+    """
+    model = build_network(name)
+    adapt = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    if adapt is None:
+        return dict(tensors)
+    try:
+        return dict(adapt(dict(tensors), model))
+    except (AttributeError, KeyError, IndexError, RuntimeError, TypeError, ValueError):
+        return dict(tensors)  # of another network
