@@ -6,14 +6,8 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-HEAVY = {
-    "torch",
-    "torchvision",
-    "ray",
-    "optuna",
-    "playwright",
-    "timm",
-}  # seconds of a core to import
+# seconds of a core to import
+HEAVY = {"torch", "torchvision", "timm", "ray", "optuna", "playwright"}
 TESTS = ROOT / "tests"
 
 

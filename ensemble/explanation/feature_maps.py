@@ -91,11 +91,11 @@ def find_feature_maps(
         passed = output, output._version
 
     model.eval()
-    hooks = [
-        module.register_forward_hook(follow)
-        for module in model.modules()
-        if isinstance(module, (nn.Conv2d, *_PASSED_ON))
-    ]
+    kinds = (nn.Conv2d, *_PASSED_ON)
+    followed = [module for module in model.modules() if isinstance(module, kinds)]
+    # timm's normalisation holds the activation behind it, and is passed on as a whole
+    inside = {part for module in followed for part in module.modules() if part is not module}
+    hooks = [module.register_forward_hook(follow) for module in followed if module not in inside]
     try:
         with torch.no_grad():
             model(image)

@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +36,7 @@ from ensemble.base.files import (
     write_json,
 )
 from ensemble.data.view import IMAGENET_MEAN, IMAGENET_STD, Colour, Interpolation, View
+from ensemble.training.backbone_table import TIMM
 from ensemble.training.backbones import build_model
 from ensemble.training.config import TrialConfig, explain_validation
 from ensemble.training.loop import Epoch, EpochFigures
@@ -199,12 +201,18 @@ def write_member(
         weights_sha256=weights_sha256,
         scores_file=scores_file,
         scores_sha256=scores_sha256,
-        versions={"torch": torch.__version__},
+        versions=_describe_versions(fields["config"]),
         written_at=datetime.now(UTC).isoformat(timespec="seconds"),
         **(scaling | fields),
     )
     write_json(folder / "member.json", record.model_dump(mode="json"))
     _remove_member_files_but(folder, weights_file, scores_file)
+
+
+def _describe_versions(config: TrialConfig) -> dict[str, str]:
+    """Name what a network was built with."""
+    of_timm = {"timm": version("timm")} if config.model.backbone.startswith(TIMM) else {}
+    return {"torch": torch.__version__, **of_timm}
 
 
 def write_tensors(folder: Path, stem: str, tensors: Mapping[str, Tensor]) -> tuple[str, str]:
