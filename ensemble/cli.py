@@ -15,6 +15,7 @@ from ensemble.base.errors import short_repr
 from ensemble.base.options import (
     COUNT,
     COUNT_OR_NONE,
+    DEFAULT_IMAGE_PX,
     EPOCHS,
     IMAGE_SIZE,
     METHODS,
@@ -211,6 +212,14 @@ def add_predict_options(parser: Parser) -> None:
     _add_runs(parser)
 
 
+def add_backbones_options(parser: Parser) -> None:
+    """Add which networks are listed, and for which size of image they are counted."""
+    add = partial(add_option, parser)
+    about = "part of a name, or a pattern such as 'timm/convnext*'; one with a dot lists tags, too"
+    add("pattern", "PATTERN", about, nargs="?")
+    add("--size", "PX", "side of the image", type=IMAGE_SIZE, default=DEFAULT_IMAGE_PX)
+
+
 def add_spaces_options(parser: Parser) -> None:
     """Add the name of the one that is printed."""
     about = "space or recipe to print as a whole, to copy and change it"
@@ -388,6 +397,12 @@ COMMANDS = {
         "It is trained with class weights, with augmentation at full strength and with both; "
         "recall, precision and F1 are compared on validation. The same command goes on where it "
         "was interrupted.",
+    ),
+    "backbones": Command(
+        "ensemble.backbones",
+        add_backbones_options,
+        "List the networks that can be trained, with what they cost and whether weights are here.",
+        "Without a pattern they are the project's own and torchvision's.",
     ),
     "spaces": Command(
         "ensemble.spaces",

@@ -33,6 +33,7 @@ OVERLAPS = {0.0: 1, 0.5: 2, 0.75: 4}  # part of a tile's side that overlaps → 
 OVERLAPS_IN_WORDS = "{:g}, {:g} or {:g}".format(*OVERLAPS)
 MOST_EPOCHS = 10_000
 LEAST_IMAGE_PX, MOST_IMAGE_PX = 16, 1024
+DEFAULT_IMAGE_PX = 224
 MOST_SEED = 2**63 - 1
 
 

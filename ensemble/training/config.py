@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ensemble.base.errors import InputError, short_repr
+from ensemble.base.options import DEFAULT_IMAGE_PX
 from ensemble.data.view import View
 from ensemble.training.backbone_table import check_backbone, find_backbone
 
@@ -94,7 +95,7 @@ class DataConfig(Section):
     """Size of the tiles, what is seen around them, and their augmentation."""
 
     image_size_px: int = Field(
-        224, ge=16, le=1024, description="side of the tile, as the network sees it"
+        DEFAULT_IMAGE_PX, ge=16, le=1024, description="side of the tile, as the network sees it"
     )
     context_px: int = Field(
         0,

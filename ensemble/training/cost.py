@@ -12,8 +12,9 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from ensemble.base.errors import InputError
 from ensemble.training.backbone_table import find_backbone
-from ensemble.training.backbones import build_model, choose_trainable
+from ensemble.training.backbones import build_model, check_input_side, choose_trainable
 from ensemble.training.config import TrialConfig
 from ensemble.training.losses import weighted_loss
 
@@ -133,6 +134,38 @@ def _run_once(model: nn.Module, side: int) -> tuple[dict[str, tuple[int, ...]], 
     for hook in hooks:
         hook.remove()
     return shapes, counter.get_total_flops() // 2
+
+
+class BackboneCost(NamedTuple):
+    """What a network costs for any configuration."""
+
+    name: str
+    parameters: int  #: with a head of two classes
+    multiply_adds: int  #: of the forward pass of one image of `side_px`
+    side_px: int
+    refusal: str = ""  #: why it cannot be a backbone, in few words
+
+
+def count_backbone(name: str, side_px: int) -> BackboneCost:
+    """Count parameters and multiply-adds of a network.
+
+    Args:
+        name: Name of the network.
+        side_px: Side of the image; where the network cannot take it, that of its training.
+    """
+    try:
+        about = find_backbone(name)
+    except InputError:
+        return BackboneCost(name, 0, 0, side_px, "no map of places: cannot be a backbone")
+    with torch.device("meta"):
+        model = build_model(name)
+    parameters, _ = _count(model.parameters())
+    try:
+        check_input_side(name, side_px)
+    except InputError:
+        side_px = about.counted_side_px
+    _, multiply_adds = _run_once(model, side_px)
+    return BackboneCost(name, parameters, multiply_adds, side_px)
 
 
 def print_layers(summary: Summary, console: Console) -> None:

@@ -10,6 +10,7 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 from urllib.error import URLError
 
 import safetensors.torch
@@ -100,6 +101,21 @@ def make_initial_state(backbone: str, weights: str | Path, *, seed: int) -> Init
         _fit(tensors, loaded, backbone, f"weights file {weights}")
         origin = f"weights of {weights}"
     return InitialState(tensors, origin, digest_tensors(tensors), note)
+
+
+def find_weights(backbone: str) -> Literal["here", "to download", "none"]:
+    """Say where the pretrained weights of a backbone are."""
+    if backbone.startswith(TIMM):
+        from ensemble.training import timm_networks
+
+        return timm_networks.find_weights(backbone)
+    if BACKBONES[backbone].filters:
+        return "none"
+    from torchvision.models import get_model_weights
+
+    file = Path(get_model_weights(backbone).DEFAULT.url).name
+    is_here = (Path(torch.hub.get_dir()) / "checkpoints" / file).exists()
+    return "here" if is_here else "to download"
 
 
 def _download(backbone: str) -> tuple[str, Mapping[str, Tensor]]:

@@ -6,6 +6,7 @@ device, which has shapes and no numbers. A network whose position embeddings tim
 each forward pass takes tiles of any size that its patches divide; others take what they can.
 """
 
+import fnmatch
 import math
 import re
 import sys
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ensemble.base.errors import InputError
-from ensemble.training.backbone_table import TIMM, Backbone
+from ensemble.training.backbone_table import BACKBONES, TIMM, Backbone
 
 MODELS = "https://huggingface.co/timm"
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -32,6 +33,16 @@ def list_networks() -> tuple[str, ...]:
     """List the names of timm's networks, with and without the tags of their weights."""
     names = {*timm.list_models(), *timm.list_models(include_tags=True)}
     return tuple(TIMM + name for name in sorted(names))
+
+
+def find_names(pattern: str) -> list[str]:
+    """List the backbones whose name matches a shell's pattern, or holds a text.
+
+    Tags are listed where the pattern has a dot.
+    """
+    wanted = pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
+    names = [*BACKBONES, *(n for n in list_networks() if "." in pattern or "." not in n)]
+    return fnmatch.filter(names, wanted)
 
 
 def build_network(name: str, *, dropout: float = 0.0) -> nn.Module:

@@ -8,6 +8,7 @@ import pytest
 from ensemble.base.errors import InputError
 from ensemble.data.pack import Pack
 from ensemble.search.command import fit_space
+from ensemble.search.input_sides import check_input_sides
 from ensemble.search.space_file import load_space
 from ensemble.training.backbones import build_model, choose_trainable
 from ensemble.training.cost import summarise
@@ -183,3 +184,46 @@ def test_a_wrong_space_is_named_in_one_line(write, text, message):
 def test_a_missing_space_is_named(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         load_space(tmp_path / "none.toml")
+
+
+# --- networks of timm's
+
+
+def timm_space(backbone: str, **data: str) -> str:
+    searched = "".join(f"{name} = {values}\n" for name, values in data.items())
+    return (
+        f"question = '?'\n[default.model]\nbackbone = {backbone!r}\n"
+        f"[default.data]\nimage_size_px = 160\n[search.data]\n{searched}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (timm_space("timm/test_vit", image_size_px="[96, 100]"), "image_size_px = 100, timm/test_"),
+        (timm_space("timm/test_vit", image_size_px="{low = 96, high = 160}"), "image_size_px = 97"),
+        (timm_space("timm/test_maxvit", image_size_px="[160, 192]"), "it takes 160 px"),
+        (timm_space("timm/test_vitt", augmentation="[0.0, 1.0]"), "timm/test_vit, timm/test_vit2"),
+        (timm_space("timm/cait_xxs24_224", augmentation="[0.0, 1.0]"), "no map of places"),
+    ],
+)
+def test_what_a_network_of_timms_cannot_take_is_refused_when_the_space_is_read(
+    tmp_path, text, message
+):
+    path = tmp_path / "space.toml"
+    path.write_text(text)
+    with pytest.raises(InputError) as refused:
+        load_space(path)
+    assert message in str(refused.value)
+    assert str(refused.value).startswith(str(path))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_margin_is_counted_once_the_tiles_are_known(tmp_path):
+    """8 of a tile's 160 px are a margin of 8 px, so the input of 160 px has 176."""
+    path = tmp_path / "space.toml"
+    path.write_text(timm_space("timm/test_vit", image_size_px="[160]", context_px="[0, 8]"))
+    space = load_space(path)
+    check_input_sides(space, tile_side_px=160)
+    with pytest.raises(InputError, match=r"and data.context_px = 8, .* no input of 166 × 166 px"):
+        check_input_sides(space, tile_side_px=400)

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from ensemble.base.errors import InputError
 from ensemble.data.batches import SplitTiles
-from ensemble.data.view import View
 from ensemble.explanation.activation import class_activation_map
 from ensemble.explanation.feature_maps import find_feature_maps
 from ensemble.recipes.export import export_member
@@ -112,7 +111,9 @@ def test_a_family_is_trained_saved_loaded_and_explained(
     member = open_member(tmp_path)
     loaded = member.load_model()
     assert digest_tensors(loaded.state_dict()) == digest_tensors(model.state_dict())
-    np.testing.assert_array_equal(predict_margins(loaded, tiles, View(sides[0])), epoch.val_margins)
+    np.testing.assert_array_equal(
+        predict_margins(loaded, tiles, member.record.view), epoch.val_margins
+    )
     assert member.record.versions["timm"] == timm.__version__
 
     images = torch.randn(2, 3, sides[-1], sides[-1], generator=torch.Generator().manual_seed(0))

@@ -1,0 +1,57 @@
+"""python -m ensemble.backbones: the networks that can be trained, with what they cost."""
+
+from ensemble.cli import start
+
+if __name__ == "__main__":  # before the imports below, which take seconds
+    start("backbones")
+
+import argparse
+from typing import Any
+
+from ensemble.base.door import printing_result, spell_command
+from ensemble.base.errors import InputError
+from ensemble.base.progress_bar import progress_bar
+from ensemble.training.backbone_table import BACKBONES, TIMM
+from ensemble.training.cost import BackboneCost, count_backbone
+from ensemble.training.initial_weights import find_weights
+from ensemble.training.timm_networks import find_names
+
+MOST_COUNTED = 40  # networks that are built to be counted; of more, names alone are listed
+
+
+def main(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """List the networks that match, with parameters, multiply-adds and weights if they are few."""
+    names = [*BACKBONES] if options.pattern is None else find_names(options.pattern)
+    if not names:
+        raise InputError(
+            f"{options.pattern}: no backbone of such a name; * stands for anything, as in "
+            f"'{TIMM}*lite*'"
+        )
+    if len(names) > MOST_COUNTED:
+        with printing_result():
+            print("\n".join(names))
+        print(f"{len(names)} names; a pattern that {MOST_COUNTED} or fewer match shows costs, too")
+        return [{"name": name} for name in names]
+    listed = []
+    with progress_bar() as bar:
+        for name in bar.track(names, description="counting"):
+            listed.append((count_backbone(name, options.size), find_weights(name)))
+    with printing_result():
+        print(f"{'name':44}{'parameters':>14}{'multiply-adds':>16}  weights")
+        for cost, weights in listed:
+            print(f"{cost.name:44}{_describe(cost, options.size)}  {weights}")
+    print(f"multiply-adds are millions for an image of {options.size} px, where no size is given")
+    if options.pattern is None:
+        print(
+            f"there are over 1,300 more of timm's: {spell_command('backbones')} '{TIMM}convnext*' "
+            "lists some"
+        )
+    return [cost._asdict() | {"weights": weights} for cost, weights in listed]
+
+
+def _describe(cost: BackboneCost, size: int) -> str:
+    """What a network costs, or why it cannot be a backbone."""
+    if cost.refusal:
+        return f"  {cost.refusal}"
+    where = "" if cost.side_px == size else f" at {cost.side_px}"
+    return f"{cost.parameters / 1e6:>12,.2f} M{f'{cost.multiply_adds / 1e6:,.0f}{where}':>16}"
