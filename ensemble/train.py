@@ -29,6 +29,7 @@ from ensemble.recipes.recipe import load_recipe
 from ensemble.recipes.runner import print_summary, run_recipe
 from ensemble.run.folder import display_path, run_folder
 from ensemble.run.members import choose_device
+from ensemble.training.backbone_table import name_pretrained
 from ensemble.training.initial_weights import make_initial_state, parse_weights
 
 
@@ -66,7 +67,8 @@ def main(options: argparse.Namespace) -> dict[str, Any]:
     how = f"the same command with --name {shlex.quote(name)} goes on after the last finished epoch"
     with resumable(how, console.print):
         if weights == "imagenet":
-            console.print(f"{recipe.backbone}: ImageNet weights, downloaded unless they are here")
+            what = name_pretrained(recipe.backbone)
+            console.print(f"{recipe.backbone}: {what}, downloaded unless they are here")
         state = make_initial_state(recipe.backbone, weights, seed=options.seed)
         packed = prepare_data(
             options.data,

@@ -7,9 +7,8 @@ file name them; the sentence takes them from the configuration that was trained.
 from pathlib import Path
 
 from ensemble.base.wording import plural
+from ensemble.training.backbone_table import name_pretrained
 from ensemble.training.config import TrialConfig
-
-WEIGHTS = {"imagenet": "ImageNet weights", "none": "random weights"}
 
 
 def describe_run(
@@ -29,7 +28,8 @@ def describe_run(
     optimisation = config.optimisation
     most = "at most " if optimisation.early_stopping_patience else ""
     epochs = most + plural(optimisation.epochs, "epoch")
-    network = f"{config.model.backbone} from {name_weights(weights)} on {Path(data).name or data}"
+    backbone = config.model.backbone
+    network = f"{backbone} from {name_weights(weights, backbone)} on {Path(data).name or data}"
     run = f"{network}, {config.data.describe_size()}, {epochs}: {what}"
     changes = describe_changes(asked, config, asked_weights=asked_weights, weights=weights)
     return f"{run} (changed from the recipe: {changes})" if changes else run
@@ -41,7 +41,11 @@ def describe_changes(
     """List what differs from a recipe, each as `recipe's → this run's`; "" for nothing."""
     pairs = (
         (asked.model.backbone, config.model.backbone, ""),
-        (name_weights(asked_weights), name_weights(weights), ""),
+        (
+            name_weights(asked_weights, asked.model.backbone),
+            name_weights(weights, config.model.backbone),
+            "",
+        ),
         (asked.data.image_size_px, config.data.image_size_px, " px"),
         (asked.data.context_px, config.data.context_px, " px of context"),
         (asked.optimisation.epochs, config.optimisation.epochs, " epochs"),
@@ -49,14 +53,16 @@ def describe_changes(
     return ", ".join(f"{was} → {now}{unit}" for was, now, unit in pairs if was != now)
 
 
-def name_weights(weights: str | Path) -> str:
+def name_weights(weights: str | Path, backbone: str) -> str:
     """Name the weights that a network starts from.
 
     Args:
         weights: `imagenet`, `none`, a file, or the origin that `InitialState` and `run.json` have.
+        backbone: Name of the network.
     """
     if isinstance(weights, Path):
         return f"weights of {weights.name}"
     if weights.startswith("weights of "):
         return f"weights of {Path(weights.removeprefix('weights of ')).name}"
-    return WEIGHTS.get(weights, weights.partition(" (")[0])
+    names = {"imagenet": name_pretrained(backbone), "none": "random weights"}
+    return names.get(weights, weights.partition(" (")[0])

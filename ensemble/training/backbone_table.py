@@ -105,6 +105,11 @@ def find_backbone(name: str) -> Backbone:
     return describe_network(name)
 
 
+def name_pretrained(backbone: str) -> str:
+    """Say what `imagenet` means for a backbone; timm's default weights may be of other pictures."""
+    return "pretrained weights" if backbone.startswith(TIMM) else "ImageNet weights"
+
+
 def name_weights_file(backbone: str) -> str:
     """The name of the file in which a run keeps what a backbone starts from."""
     return f"{backbone.replace('/', '-')}.safetensors"

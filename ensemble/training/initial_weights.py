@@ -19,7 +19,13 @@ from torch import Tensor
 
 from ensemble.base.errors import InputError, short_repr
 from ensemble.base.files import atomic_write
-from ensemble.training.backbone_table import BACKBONES, TIMM, check_backbone, find_backbone
+from ensemble.training.backbone_table import (
+    BACKBONES,
+    TIMM,
+    check_backbone,
+    find_backbone,
+    name_pretrained,
+)
 from ensemble.training.backbones import build_model
 from ensemble.training.config import derive_seed
 from ensemble.training.weights_file import name_first, read_weights
@@ -95,7 +101,7 @@ def make_initial_state(backbone: str, weights: str | Path, *, seed: int) -> Init
     elif weights == "imagenet":
         name, loaded = _download(backbone)
         _fit(tensors, loaded, backbone, f"{name_owner(backbone)}'s weights")
-        origin = f"{'pretrained' if backbone.startswith(TIMM) else 'ImageNet'} weights ({name})"
+        origin = f"{name_pretrained(backbone)} ({name})"
     else:
         loaded, note = read_weights(Path(weights), _needed(tensors, backbone), backbone=backbone)
         _fit(tensors, loaded, backbone, f"weights file {weights}")

@@ -200,11 +200,17 @@ def timm_space(backbone: str, **data: str) -> str:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (timm_space("timm/test_vit", image_size_px="[96, 100]"), "image_size_px = 100, timm/test_"),
+        (
+            timm_space("timm/test_vit", image_size_px="[96, 100, 160]"),
+            "image_size_px = 100, timm/test_",
+        ),
         (timm_space("timm/test_vit", image_size_px="{low = 96, high = 160}"), "image_size_px = 97"),
         (timm_space("timm/test_maxvit", image_size_px="[160, 192]"), "it takes 160 px"),
-        (timm_space("timm/test_vitt", augmentation="[0.0, 1.0]"), "timm/test_vit, timm/test_vit2"),
-        (timm_space("timm/cait_xxs24_224", augmentation="[0.0, 1.0]"), "no map of places"),
+        (
+            timm_space("timm/test_vitt", augmentation="[0.5, 1.0]"),
+            "must be a backbone: timm/test_vit, ",
+        ),
+        (timm_space("timm/cait_xxs24_224", augmentation="[0.5, 1.0]"), "no map of places"),
     ],
 )
 def test_what_a_network_of_timms_cannot_take_is_refused_when_the_space_is_read(

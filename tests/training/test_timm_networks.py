@@ -295,7 +295,9 @@ def test_a_side_that_a_network_cannot_take_is_refused_with_those_that_it_can(
     assert str(refused.value).endswith(taken)
 
 
-@pytest.mark.parametrize("backbone", ["timm/cait_xxs24_224", "timm/hiera_tiny_224"])
+@pytest.mark.parametrize(
+    "backbone", ["timm/cait_xxs24_224", "timm/hiera_tiny_224", "timm/nest_tiny"]
+)
 def test_a_network_without_a_map_of_places_is_refused(backbone: str) -> None:
     with pytest.raises(InputError, match="cannot be a backbone: it has no map of places"):
         find_backbone(backbone)
