@@ -26,6 +26,7 @@ NAMES = {
     "ray.train.torch": ["TorchTrainer._create_default_callbacks"],  # workers.py
     "ray.tune.experiment": ["Trial.should_recover", "Trial.PENDING"],  # watch.py, live_table.py
     "ray.tune": ["Callback.on_trial_recover"],  # watch.py
+    "timm.models.vision_transformer": ["checkpoint_filter_fn"],  # training/timm_networks.py
     "torch.cpu": ["_is_avx512_bf16_supported"],  # training/precision.py
     "torch.nn.modules.batchnorm": ["_BatchNorm"],  # training/data_parallel.py
     "torch": ["UntypedStorage._cdata", "Tensor._version"],  # training/cost.py, feature_maps.py
