@@ -194,7 +194,7 @@ def test_the_margin_around_a_tile_counts_where_its_size_is_checked(tmp_path):
     path = tmp_path / "recipe.toml"
     head = 'what = "?"\nstated = "?"\ndata = "metu"\n[config.model]\nbackbone = "squeezenet1_1"\n'
     path.write_text(head + "[config.data]\nimage_size_px = 16\ncontext_px = 7\n")
-    with pytest.raises(InputError, match="16 px are too few for squeezenet1_1"):
+    with pytest.raises(InputError, match="squeezenet1_1 takes no input of 16 × 16 px"):
         load_recipe(str(path))
     path.write_text(head + "[config.data]\nimage_size_px = 16\ncontext_px = 8\n")
     assert load_recipe(str(path)).base.data.context_px == 8
