@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ensemble.base.files import atomic_write, make_folder, write_text
 from ensemble.data.view import View
+from ensemble.training.backbone_table import TIMM
 from ensemble.training.checkpoint import Member
 from ensemble.training.initial_weights import name_owner
 
@@ -30,7 +31,7 @@ Any number of {what} at a time, each {side} × {side} pixels. It was trained on 
 mode="{interpolation}", antialias=True)`. On validation, F1 was best ({f1:.3f}) with "cracked" where
 probability >= {threshold:.6g}.
 {about_windows}
-`state_dict.safetensors` holds the weights of {owner}'s {backbone} with two outputs, index 1 =
+`state_dict.safetensors` holds the weights of {owner}'s {network} with two outputs, index 1 =
 cracked. Its input is (pixels / 255 − mean) / std, with mean {mean} and
 std {std}.
 """
@@ -100,6 +101,7 @@ def export_member(
     text = HOW_TO.format(
         name=name,
         backbone=config.model.backbone,
+        network=config.model.backbone.removeprefix(TIMM),
         owner=name_owner(config.model.backbone),
         epoch=member.record.epoch,
         version=f"torch {torch.__version__}",

@@ -208,14 +208,20 @@ def download_weights(name: str) -> tuple[str, dict[str, Tensor]]:
         with torch.random.fork_rng(devices=[]):
             model = _create(name, pretrained=True, **_options(name))
     except Exception as error:  # the hub's client raises whatever its transport does
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
-            f"cannot download the weights of {name} ({reason[:200]}); without a network say "
-            f"--weights {name}=FILE with a file from {MODELS}, or --weights {name}=none to start "
-            "from random ones"
+            f"cannot download the weights of {name} ({_why_no_download(error)}); without a network "
+            f"say --weights {name}=FILE with a file from {MODELS}, or --weights {name}=none to "
+            "start from random ones"
         ) from None
     tag = f".{config.tag}" if config.tag else ""
     return f"{TIMM}{config.architecture}{tag}", dict(model.state_dict())
+
+
+def _why_no_download(error: Exception) -> str:
+    hub = huggingface_hub.constants
+    if hub.HF_HUB_OFFLINE:
+        return f"HF_HUB_OFFLINE is set, and they are not in the hub's cache {hub.HF_HUB_CACHE}"
+    return (str(error) or type(error).__name__).splitlines()[0][:200]
 
 
 def adapt_tensors(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

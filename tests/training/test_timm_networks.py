@@ -369,6 +369,7 @@ def test_weights_that_are_not_here_are_refused_offline_with_the_way_on(offline_h
     assert find_weights("timm/test_resnet") == "to download"
     message = refusal("imagenet", "timm/test_resnet")
     assert message.startswith("cannot download the weights of timm/test_resnet (")
+    assert f"HF_HUB_OFFLINE is set, and they are not in the hub's cache {offline_hub}" in message
     assert "--weights timm/test_resnet=FILE" in message
     assert "--weights timm/test_resnet=none" in message
 
