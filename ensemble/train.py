@@ -29,8 +29,11 @@ from ensemble.recipes.recipe import load_recipe
 from ensemble.recipes.runner import print_summary, run_recipe
 from ensemble.run.folder import display_path, run_folder
 from ensemble.run.members import choose_device
-from ensemble.training.backbone_table import name_pretrained
-from ensemble.training.initial_weights import make_initial_state, parse_weights
+from ensemble.training.initial_weights import (
+    announce_download,
+    make_initial_state,
+    parse_weights,
+)
 
 
 def main(options: argparse.Namespace) -> dict[str, Any]:
@@ -67,8 +70,7 @@ def main(options: argparse.Namespace) -> dict[str, Any]:
     how = f"the same command with --name {shlex.quote(name)} goes on after the last finished epoch"
     with resumable(how, console.print):
         if weights == "imagenet":
-            what = name_pretrained(recipe.backbone)
-            console.print(f"{recipe.backbone}: {what}, downloaded unless they are here")
+            console.print(announce_download(recipe.backbone))
         state = make_initial_state(recipe.backbone, weights, seed=options.seed)
         packed = prepare_data(
             options.data,

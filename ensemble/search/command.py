@@ -48,8 +48,11 @@ from ensemble.search.request import SearchOutcome, SearchRequest
 from ensemble.search.retention import check_disk
 from ensemble.search.space import Space
 from ensemble.search.task import share_run
-from ensemble.training.backbone_table import name_pretrained
-from ensemble.training.initial_weights import InitialState, make_initial_state
+from ensemble.training.initial_weights import (
+    InitialState,
+    announce_download,
+    make_initial_state,
+)
 
 
 def main(options: argparse.Namespace) -> dict[str, Any]:
@@ -146,9 +149,7 @@ def _make_initial_states(plan: SearchPlan, seed: int, console: Console) -> dict[
     states = {}
     for backbone, weights in plan.weights.items():
         if weights == "imagenet":
-            console.print(
-                f"{backbone}: {name_pretrained(backbone)}, downloaded unless they are here already"
-            )
+            console.print(announce_download(backbone))
         states[backbone] = make_initial_state(backbone, weights, seed=seed)
     return states
 

@@ -109,6 +109,11 @@ def make_initial_state(backbone: str, weights: str | Path, *, seed: int) -> Init
     return InitialState(tensors, origin, digest_tensors(tensors), note)
 
 
+def announce_download(backbone: str) -> str:
+    """Say that pretrained weights are about to be read, which may take minutes."""
+    return f"{backbone}: {name_pretrained(backbone)}, downloaded unless they are here already"
+
+
 def find_weights(backbone: str) -> Literal["here", "to download", "none"]:
     """Say where the pretrained weights of a backbone are."""
     if backbone.startswith(TIMM):
