@@ -107,7 +107,7 @@ def test_a_family_is_trained_saved_loaded_and_explained(
 
     about = {"trial": 3, "split_digest": "s", "initial_weights_digest": "i", "config": config}
     fields = {**about, **epoch.describe_result()}
-    write_member(tmp_path, model, epoch.val_margins, **fields)
+    write_member(tmp_path, model.state_dict(), epoch.val_margins, **fields)
     member = open_member(tmp_path)
     loaded = member.load_model()
     assert digest_tensors(loaded.state_dict()) == digest_tensors(model.state_dict())
@@ -214,7 +214,9 @@ def test_a_family_is_exported(
     about = {"trial": 0, "split_digest": "s", "initial_weights_digest": "i", "config": config}
     epoch = make_epoch(margins=[0.0])
     model = seeded(backbone)
-    write_member(tmp_path, model, epoch.val_margins, **about, **epoch.describe_result())
+    write_member(
+        tmp_path, model.state_dict(), epoch.val_margins, **about, **epoch.describe_result()
+    )
     member = open_member(tmp_path)
     export_member(member, tmp_path / "out", name="t", tile_size_px=(side, side))
     program = torch.export.load(tmp_path / "out" / "model.pt2").module()
