@@ -115,6 +115,11 @@ def test_map_before_a_residual_is_added_is_without_it() -> None:
         ("mobilenet_v3_small", "features.0.0", lambda m: m.features[0]),  # BatchNorm, Hardswish
         ("efficientnet_b0", "features.0.0", lambda m: m.features[0]),  # BatchNorm, SiLU
         ("convnext_tiny", "features.0.0", lambda m: m.features[0]),  # LayerNorm
+        (
+            "timm/test_efficientnet",
+            "conv_stem",
+            lambda m: nn.Sequential(m.conv_stem, m.bn1),
+        ),  # both
         ("swin_v2_t", "features.0.0", lambda m: m.features[0][0]),  # nothing: LayerNorm is turned
     ],
 )
