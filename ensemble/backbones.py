@@ -11,10 +11,10 @@ from typing import Any
 from ensemble.base.door import printing_result, spell_command
 from ensemble.base.errors import InputError
 from ensemble.base.progress_bar import progress_bar
-from ensemble.training.backbone_table import BACKBONES, TIMM
+from ensemble.training.backbone_table import BACKBONES, TIMM, find_nearest
 from ensemble.training.cost import BackboneCost, count_backbone
 from ensemble.training.initial_weights import find_weights
-from ensemble.training.timm_networks import find_names
+from ensemble.training.timm_networks import find_names, list_networks
 
 MOST_COUNTED = 40  # networks that are built to be counted; of more, names alone are listed
 
@@ -23,8 +23,10 @@ def main(options: argparse.Namespace) -> list[dict[str, Any]]:
     """List the networks that match, with parameters, multiply-adds and weights if they are few."""
     names = [*BACKBONES] if options.pattern is None else find_names(options.pattern)
     if not names:
+        nearest = find_nearest(options.pattern, [*BACKBONES, *list_networks()])
+        like = f" (like it: {', '.join(nearest)})" if nearest else ""
         raise InputError(
-            f"{options.pattern}: no backbone of such a name; * stands for anything, as in "
+            f"{options.pattern}: no backbone of such a name{like}; * stands for anything, as in "
             f"'{TIMM}*lite*'"
         )
     if len(names) > MOST_COUNTED:
@@ -40,7 +42,10 @@ def main(options: argparse.Namespace) -> list[dict[str, Any]]:
         print(f"{'name':44}{'parameters':>14}{'multiply-adds':>16}  weights")
         for cost, weights in listed:
             print(f"{cost.name:44}{_describe(cost, options.size)}  {weights}")
-    print(f"multiply-adds are millions for an image of {options.size} px, where no size is given")
+    print(
+        f"multiply-adds are millions for an image of {options.size} px; a network that takes none "
+        "of that size is counted at the size that its row gives"
+    )
     if options.pattern is None:
         print(
             f"there are over 1,300 more of timm's: {spell_command('backbones')} '{TIMM}convnext*' "

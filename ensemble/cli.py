@@ -16,6 +16,7 @@ from ensemble.base.options import (
     COUNT,
     COUNT_OR_NONE,
     DEFAULT_IMAGE_PX,
+    DEFAULT_OUT,
     EPOCHS,
     IMAGE_SIZE,
     METHODS,
@@ -297,7 +298,7 @@ def _add_training(group: Group, *, whose: str, of: str) -> None:
     """
     add = partial(add_option, group)
     add("--epochs", "N", f"epochs of {of}", type=EPOCHS, otherwise=whose)
-    size = "side of the square input in pixels"
+    size = "side of the tile in pixels, as networks see it; a margin around it is added"
     add("--image-size", "PX", size, type=IMAGE_SIZE, otherwise=whose)
     add(
         "--weights",
@@ -337,7 +338,7 @@ def _add_last_run(group: Group) -> None:
 
 
 def _add_runs(group: Group, about: str = "folder of the runs") -> None:
-    add_option(group, "--out", "FOLDER", about, type=Path, default=Path("results"))
+    add_option(group, "--out", "FOLDER", about, type=Path, default=DEFAULT_OUT)
 
 
 class Command(NamedTuple):

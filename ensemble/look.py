@@ -12,7 +12,7 @@ from typing import Any
 
 from ensemble.base.door import printing_result
 from ensemble.base.errors import InputError
-from ensemble.prediction.single_tile import draw_look, find_picture, read_tile
+from ensemble.prediction.single_tile import describe_verdict, draw_look, find_picture, read_tile
 from ensemble.run.members import find_member, find_run, find_run_of
 
 
@@ -32,12 +32,14 @@ def main(options: argparse.Namespace) -> dict[str, Any]:
         found = find_picture(options.tile, run, archives)
         tile = read_tile(found, member, run)
     draw_look(member, tile, options.png, run_name=run.name, draws_all=options.all)
+    threshold = member.record.metrics.get("val_threshold")
     with printing_result():
+        print(f"{tile.name}: {describe_verdict(tile.probability, threshold)}")
         print(f"written: {options.png}")
     return {
         "member": str(member.folder),
         "tile": tile.name,
         "probability": tile.probability,
-        "threshold": member.record.metrics.get("val_threshold"),
+        "threshold": threshold,
         "png": str(options.png),
     }

@@ -28,6 +28,7 @@ SAMPLERS: dict[str, tuple[str, dict[str, bool]]] = {  # classes of optuna.sample
     "gp": ("GPSampler", {}),
     "qmc": ("QMCSampler", {"scramble": True, "warn_independent_sampling": False}),
 }
+DEFAULT_OUT = Path("results")
 NUM_CONVOLUTIONS = 12  # that `look` draws, unless --all
 OVERLAPS = {0.0: 1, 0.5: 2, 0.75: 4}  # part of a tile's side that overlaps → grids each way
 OVERLAPS_IN_WORDS = "{:g}, {:g} or {:g}".format(*OVERLAPS)

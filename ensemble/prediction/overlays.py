@@ -27,6 +27,7 @@ from ensemble.data.samples import DARK, LIGHT, line_px, outline_tile
 from ensemble.prediction.tiling import in_first_grid
 from ensemble.selection.ensemble import Ensemble
 
+PALENESS = 0.4  # of what no cracked tile covers, where tiles overlap
 NOT_JUDGED = "not judged"  # verdict on a tile that shows nothing
 OVERLAY_PX = 2000  # long side
 LEGEND_PX = (560, 110)  # width and height of the strip under the picture
@@ -141,7 +142,7 @@ def _mark(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], text: str) 
 
 
 def _mark_together(sheet: Image.Image, boxes: np.ndarray, probabilities: np.ndarray) -> None:
-    """Draw one outline around tiles that overlap, and write the probabilities of the surest.
+    """Draw one outline around tiles that overlap, with all else paler, and number the surest.
 
     A probability is not written over that of a surer tile: of boxes that overlap, the surest has
     its number, as in the suppression of detections that are not maximal.
@@ -154,6 +155,8 @@ def _mark_together(sheet: Image.Image, boxes: np.ndarray, probabilities: np.ndar
     covered = np.zeros((sheet.height, sheet.width), dtype=bool)
     for x1, y1, x2, y2 in boxes:
         covered[y1:y2, x1:x2] = True
+    pale = Image.blend(sheet, Image.new("RGB", sheet.size, "white"), PALENESS)
+    sheet.paste(pale, (0, 0), Image.fromarray(np.uint8(255) * ~covered))
     x1, y1, x2, y2 = boxes[0]
     line = line_px(min(x2 - x1, y2 - y1))
     for colour in (DARK, LIGHT):
@@ -216,7 +219,7 @@ def _draw_legend(draw: ImageDraw.ImageDraw, top: int, thresholds: str, *, overla
     if overlap:
         lines = (
             f"in a cracked tile; highest probability{thresholds}",
-            "outside: in no tile that is called cracked",
+            "paler: in no tile that is called cracked",
             lines[-1],
         )
     for number, line in enumerate(lines):

@@ -15,12 +15,14 @@ from markupsafe import Markup
 
 from ensemble.base.door import printing_result, spell_command
 from ensemble.base.files import write_text
+from ensemble.base.options import DEFAULT_OUT
 from ensemble.base.wording import capitalize_first, format_number, percent, plural
 from ensemble.report import sections
 from ensemble.report import sentences as summary
 from ensemble.report.data_urls import embed_picture, embed_sheet
 from ensemble.report.run_files import Run, read_run
 from ensemble.report.search_plots import short_name
+from ensemble.run.folder import display_path
 from ensemble.run.members import find_run
 
 PAGE = Path(__file__).parent
@@ -76,9 +78,17 @@ def render(run: Run) -> str:
         plural=plural,
         short_name=short_name,
         provenance=list(_provenance(run)),
-        command=shlex.quote(run.folder.name),
+        command=_name_for_commands(run.folder),
         spell_command=spell_command,
     )
+
+
+def _name_for_commands(folder: Path) -> str:
+    """How commands find a run: by its name where `--out` is not needed for that, else its path."""
+    folder = folder.resolve()
+    if folder.parent == DEFAULT_OUT.resolve():
+        return shlex.quote(folder.name)
+    return display_path(folder)
 
 
 def _provenance(run: Run) -> Iterator[tuple[str, str]]:

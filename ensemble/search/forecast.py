@@ -1,5 +1,6 @@
 """Forecast of how long a search will still take, from the epochs that ended."""
 
+import math
 import time
 from collections.abc import Callable
 
@@ -30,6 +31,7 @@ class Forecast:
         self._concurrent, self._clock = max_concurrent_trials, clock
         self._last_news: dict[str, float] = {}
         self._epochs: dict[str, tuple[int, int]] = {}  # of running trials: done, at most
+        self._latest: dict[str, float] = {}  # of running trials: seconds of the latest epoch
         self._num_epochs = self._num_ended = self._ended_epochs = 0
         self._seconds = 0.0
 
@@ -41,7 +43,8 @@ class Forecast:
     def report(self, trial: str, epoch: int) -> None:
         """Note that an epoch of a trial ended."""
         now = self._clock()
-        self._seconds += now - self._last_news[trial]
+        self._latest[trial] = now - self._last_news[trial]
+        self._seconds += self._latest[trial]
         self._num_epochs += 1
         self._last_news[trial] = now
         self._epochs[trial] = epoch, self._epochs[trial][1]
@@ -49,6 +52,7 @@ class Forecast:
     def end(self, trial: str, *, counts: bool) -> None:
         """Note that a trial ended; `counts` says whether it is one of the wanted ones."""
         self._last_news.pop(trial, None)
+        self._latest.pop(trial, None)
         epochs, _ = self._epochs.pop(trial, (0, 0))
         if counts:
             self._missing -= 1
@@ -74,9 +78,14 @@ class Forecast:
         return (running + num_waiting * usual * epoch_seconds) / at_a_time
 
     def seconds_until_stop(self) -> float | None:
-        """Seconds until all running trials have ended their epochs; None before the first one."""
-        if not self._num_epochs:
-            return None
-        now, epoch_seconds = self._clock(), self._seconds / self._num_epochs
-        left = [epoch_seconds - (now - last) for last in list(self._last_news.values())]
-        return max([0.0, *left])
+        """Seconds until all running trials have ended their epochs.
+
+        None where one is in its first epoch: nobody knows how long its network takes.
+        """
+        now, latest = self._clock(), dict(self._latest)
+        left = [
+            latest.get(trial, math.inf) - (now - last)
+            for trial, last in list(self._last_news.items())
+        ]
+        longest = max([0.0, *left])
+        return None if math.isinf(longest) else longest

@@ -72,14 +72,14 @@ def check_backbone(name: str) -> str:
         ) from None
     if name in (of_timm := list_networks()):
         return name
-    nearest = _find_nearest(name, [*BACKBONES, *of_timm])
+    nearest = find_nearest(name, [*BACKBONES, *of_timm])
     raise ValueError(
         f"must be a backbone: {', '.join(nearest or BACKBONES)} or another one that `backbones` "
         "lists"
     )
 
 
-def _find_nearest(name: str, names: Iterable[str]) -> list[str]:
+def find_nearest(name: str, names: Iterable[str]) -> list[str]:
     """Return the names that are most like one, whether they begin with `timm/` or not."""
     whole: dict[str, list[str]] = {}
     for known in names:

@@ -64,6 +64,7 @@ class MemberRecord(BaseModel):
     scores_file: str = Field(pattern=r"^[A-Za-z0-9_-]{1,40}\.npy$")
     scores_sha256: str
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of the scores")
+    is_average: bool = Field(False, description="whether weights are their moving average")
     mean: Colour = Field(IMAGENET_MEAN, description="of the pixels, in `View`")
     std: Colour = Field(IMAGENET_STD, description="of the pixels, in `View`")
     interpolation: Interpolation = "bilinear"
@@ -79,7 +80,7 @@ class MemberRecord(BaseModel):
     def describe_training(self, **changes: Any) -> dict[str, Any]:
         """Return the fields that `write_member` takes, for a member made from this one."""
         names = ("trial", "config", "epoch", "metrics", "split_digest", "initial_weights_digest",
-                 "precision", "mean", "std", "interpolation")  # fmt: skip
+                 "precision", "is_average", "mean", "std", "interpolation")  # fmt: skip
         return {name: getattr(self, name) for name in names} | changes
 
     @field_validator("weights_sha256")

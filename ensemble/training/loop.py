@@ -88,7 +88,12 @@ class Epoch(EpochFigures):
 
     def describe_result(self) -> dict[str, Any]:
         """Return the fields of a `MemberRecord` that are known of an epoch."""
-        return {"epoch": self.number, "metrics": self.row(), "precision": self.precision}
+        return {
+            "epoch": self.number,
+            "metrics": self.row(),
+            "precision": self.precision,
+            "is_average": self.is_average,
+        }
 
 
 def fit(

@@ -7,10 +7,12 @@ each forward pass takes tiles of any size that its patches divide; others take w
 """
 
 import fnmatch
+import logging
 import math
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ensemble.base.errors import InputError
+from ensemble.base.errors import InputError, one_line
 from ensemble.training.backbone_table import BACKBONES, TIMM, Backbone
 
 MODELS = "https://huggingface.co/timm"
@@ -205,23 +207,35 @@ def download_weights(name: str) -> tuple[str, dict[str, Tensor]]:
             f"timm has no weights of {name}; say --weights {name}=none or --weights {name}=FILE"
         )
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), _quiet_hub():
             model = _create(name, pretrained=True, **_options(name))
     except Exception as error:  # the hub's client raises whatever its transport does
         raise InputError(
             f"cannot download the weights of {name} ({_why_no_download(error)}); without a network "
             f"say --weights {name}=FILE with a file from {MODELS}, or --weights {name}=none to "
-            "start from random ones"
+            "start from random ones; HF_HUB_OFFLINE=1 tells it at once, without tries for a minute"
         ) from None
     tag = f".{config.tag}" if config.tag else ""
     return f"{TIMM}{config.architecture}{tag}", dict(model.state_dict())
+
+
+@contextmanager
+def _quiet_hub() -> Iterator[None]:
+    """Keep the hub's client from telling each of its tries; an error says what there is to say."""
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _why_no_download(error: Exception) -> str:
     hub = huggingface_hub.constants
     if hub.HF_HUB_OFFLINE:
         return f"HF_HUB_OFFLINE is set, and they are not in the hub's cache {hub.HF_HUB_CACHE}"
-    return (str(error) or type(error).__name__).splitlines()[0][:200]
+    return one_line(str(error) or type(error).__name__)[:200]
 
 
 def adapt_tensors(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -61,3 +61,6 @@ def test_a_network_that_cannot_be_a_backbone_says_why(capsys) -> None:
 def test_no_such_name_is_one_clear_error() -> None:
     with pytest.raises(InputError, match="nonsense: no backbone of such a name"):
         main(Namespace(pattern="nonsense", size=64))
+    like = r"squeeznet: no backbone of such a name \(like it: squeezenet1_1, "
+    with pytest.raises(InputError, match=like):
+        main(Namespace(pattern="squeeznet", size=64))

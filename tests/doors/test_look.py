@@ -355,7 +355,9 @@ def test_tile_of_a_data_set_that_is_gone_is_refused_with_the_place_it_had(run: P
 
 def test_picture_shows_the_tile_and_three_convolutions(capsys: pytest.CaptureFixture[str]) -> None:
     main(parse("look", ["--member", "one/3", "bright.png", "--png", "three.png"]))
-    assert capsys.readouterr().out == "written: three.png\n"
+    verdict, written = capsys.readouterr().out.splitlines()
+    assert verdict.startswith("bright.png: probability of a crack ")
+    assert written == "written: three.png"
     with Image.open("three.png") as image:
         picture = np.asarray(image.convert("RGB"))
     assert (picture[20:200, 20:200] == BRIGHT).all()

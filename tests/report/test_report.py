@@ -359,7 +359,18 @@ def test_a_run_without_evaluation_says_how_to_evaluate(searched: Path, capsys):
     page = Page((searched / "report.html").read_text(encoding="utf-8"))
     shown = {figure["attrs"]["id"] for figure in page.find("figure")}
     assert shown == {"figure-history", "figure-epochs", "figure-parallel", "figure-learning-2"}
-    assert any("python -m ensemble.evaluate run" in element["text"] for element in page.find("pre"))
+    commands = [element["text"] for element in page.find("pre")]
+    assert any(f"python -m ensemble.evaluate {searched}" in text for text in commands)
+
+
+def test_a_run_where_commands_look_for_it_is_named_without_its_path(
+    searched: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    shutil.copytree(searched, tmp_path / "results" / "run")
+    monkeypatch.chdir(tmp_path)
+    page = Page(write_report(Path("results/run")).read_text(encoding="utf-8"))
+    commands = [element["text"] for element in page.find("pre")]
+    assert any("python -m ensemble.evaluate run\n" in f"{text}\n" for text in commands)
 
 
 def test_a_run_without_a_trial_has_a_page(searched: Path, tmp_path: Path):

@@ -100,3 +100,7 @@ def test_until_the_running_epochs_end_it_takes_what_is_left_of_the_youngest():
     assert forecast.seconds_until_stop() == 7
     clock.now += 30
     assert forecast.seconds_until_stop() == 0
+    forecast.start("c", num_epochs=4)
+    assert forecast.seconds_until_stop() is None  # the network of c may be a slow one
+    forecast.end("c", counts=False)
+    assert forecast.seconds_until_stop() == 0
