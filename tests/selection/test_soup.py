@@ -33,7 +33,7 @@ def make_members(
             epoch = make_epoch(margins=[0.0])
             write_member(
                 tmp_path / str(trial),
-                model,
+                model.state_dict(),
                 epoch.val_margins,
                 **epoch.describe_result(),
                 config=make_trial_config(
