@@ -80,6 +80,7 @@ from ensemble.training.checkpoint import (
 )
 from ensemble.training.initial_weights import make_initial_state
 from ensemble.training.loop import Epoch
+from ensemble.training.timm_networks import list_networks
 from ensemble.training.weights_file import read_tensors
 
 SPACES = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.toml"))
@@ -97,6 +98,7 @@ fuzz = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 
+list_networks()  # here, as the guard below would take what the import does for the work of a file
 guarded = False
 torch.set_warn_always(True)  # those that come once would belong to one input of many
 
