@@ -129,9 +129,8 @@ def _name_sides(backbone: str, model: nn.Module, side_px: int) -> str:
     sides = {step * (side_px // step + more) for step in STEPS_PX for more in (0, 1)} - {0}
     taken = [side for side in sorted(sides) if not _why_not(model, side)]
     if not taken and backbone.startswith(TIMM):
-        from ensemble.training.timm_networks import native_side_px
-
-        taken = [side for side in [native_side_px(backbone)] if not _why_not(model, side)]
+        trained_px = find_backbone(backbone).counted_side_px
+        taken = [trained_px] if not _why_not(model, trained_px) else []
     if not taken:
         return "give larger images"
     return f"it takes {' or '.join(map(str, taken))} px"

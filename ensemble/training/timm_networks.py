@@ -83,11 +83,6 @@ def _find_config(name: str) -> Any:
     return timm.get_pretrained_cfg(name.removeprefix(TIMM))
 
 
-def native_side_px(name: str) -> int:
-    """Side of the images that the weights were trained on."""
-    return int(_find_config(name).input_size[-1])
-
-
 @cache
 def describe_network(name: str) -> Backbone:
     """Work out what training and explanation need to know of a network.
@@ -98,7 +93,8 @@ def describe_network(name: str) -> Backbone:
     Raises:
         InputError: It has no map of places before its head, so no activation map can be drawn.
     """
-    config, side = _find_config(name), native_side_px(name)
+    config = _find_config(name)
+    side = int(config.input_size[-1])  # of the images that the weights were trained on
     with torch.device("meta"):
         model: Any = build_network(name).eval()
         images = torch.zeros(1, 3, side, side)
