@@ -106,12 +106,15 @@ def describe_network(name: str) -> Backbone:
 
     hooks = [module.register_forward_hook(note) for module in names]
     counter = FlopCounterMode(display=False)
-    features = model.forward_features(images)
+    with counter:  # with gradients, as without it fails at parameters that are expanded
+        features = model.forward_features(images)
+        num_before_head = len(outputs)
+        model.forward_head(features)
     for hook in hooks:
         hook.remove()
-    with counter:  # with gradients, as without it fails at parameters that are expanded
-        model(images)
-    last_map, layout, num_prefix_tokens = _find_map(name, model, features, outputs)
+    last_map, layout, num_prefix_tokens = _find_map(
+        name, model, features, outputs[:num_before_head]
+    )
     classifiers = model.get_classifier()
     layers = [classifiers] if isinstance(classifiers, nn.Module) else list(classifiers)
     return Backbone(
