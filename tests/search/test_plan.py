@@ -19,16 +19,24 @@ SPACES = Path(__file__).parents[2] / "search_spaces"
 @pytest.mark.parametrize(
     ("space", "network", "seen"),
     [
-        # 4,455 and 4,938 million at 224 px, times (336 / 224)² and (384 / 224)²
-        ("sdnet2018", "convnext_tiny", "10.0 billion multiply-adds an image of 336 px (56 of them"),
-        ("sdnet2018_large", "swin_v2_t", "14.5 billion multiply-adds an image of 384 px (64 of"),
+        # multiply-adds at 224 px, times (336 / 224)² and (384 / 224)²
+        (
+            "sdnet2018",
+            "timm/hgnetv2_b4.ssld_stage2_ft_in1k",
+            "6.1 billion multiply-adds an image of 336 px (56",
+        ),
+        (
+            "sdnet2018_large",
+            "timm/convnext_small.in12k_ft_in1k",
+            "25.5 billion multiply-adds an image of 384 px (64",
+        ),
     ],
 )
 def test_large_networks_without_a_gpu_are_said_to_take_long_in_one_line(space, network, seen):
     (warning,) = warn_of_large_networks(load_space(SPACES / f"{space}.toml"), 256)
     assert warning.startswith(f"no GPU is used: {network} takes {seen}")
     assert warning.endswith(
-        " a margin on each side), so a trial may take hours; --space cpu is made for CPUs"
+        " of them a margin on each side), so a trial may take hours; --space cpu is made for CPUs"
     )
 
 
