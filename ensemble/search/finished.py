@@ -19,6 +19,7 @@ from ensemble.search.study import (
     count_finished,
     find_best,
     finished_trials,
+    interrupted_trials,
     open_study,
 )
 from ensemble.training.checkpoint import remove_state
@@ -49,6 +50,18 @@ def describe_outcome(folder: Path, study: optuna.Study) -> SearchOutcome:
     num_finished = count_finished(study)
     best_trial, best_val_f1 = find_best(study) if num_finished else (None, None)
     return SearchOutcome(folder, num_finished, best_trial, best_val_f1)
+
+
+def describe_continuation(study: optuna.Study, request: SearchRequest) -> str | None:
+    """Say in a line where a search goes on; None where no trial was begun."""
+    num_finished, interrupted = count_finished(study), interrupted_trials(study)
+    if not num_finished and not interrupted:
+        return None
+    were = []
+    for number, epoch in sorted(interrupted.items()):
+        where = f"after epoch {epoch}" if epoch else "in its first epoch"
+        were.append(f"trial {number} was interrupted {where}")
+    return f"continuing: {'; '.join([request.describe_state(num_finished), *were])}"
 
 
 def find_finished(

@@ -49,6 +49,11 @@ class Forecast:
         self._last_news[trial] = now
         self._epochs[trial] = epoch, self._epochs[trial][1]
 
+    def resume(self, trial: str, epoch: int) -> None:
+        """Note that a trial goes on after an epoch, which took no time now."""
+        self._last_news[trial] = self._clock()
+        self._epochs[trial] = epoch, self._epochs[trial][1]
+
     def end(self, trial: str, *, counts: bool) -> None:
         """Note that a trial ended; `counts` says whether it is one of the wanted ones."""
         self._last_news.pop(trial, None)

@@ -1,7 +1,7 @@
 """A live table of the trials on a terminal, or a plain line an epoch in a log file."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,6 +77,7 @@ class Progress(tune.Callback):
         count_places: Counts the trials for which Ray has a place.
         num_trials: Finished trials that the run is to have.
         stored: Finished trials that it has already.
+        interrupted: Numbers of trials that go on, each with the last epoch that was told of it.
         max_concurrent_trials: Trials at a time.
         max_seconds: Seconds that the search may take; None is no limit.
     """
@@ -91,6 +92,7 @@ class Progress(tune.Callback):
         *,
         num_trials: int,
         stored: Sequence[Finished],
+        interrupted: Mapping[int, int],
         max_concurrent_trials: int,
         max_seconds: float | None,
     ):
@@ -107,6 +109,7 @@ class Progress(tune.Callback):
             max_concurrent_trials=max_concurrent_trials,
         )
         stopping.describe_wait = self._describe_wait
+        self._told = dict(interrupted)  # the last epoch, by the trial's number
         self._running: dict[str, RunningTrial] = {}
         self._starting: dict[str, StartingTrial] = {}
         self._last_look = -LOOK_EVERY_SECONDS
@@ -162,18 +165,27 @@ class Progress(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
-        """An epoch ended."""
+        """An epoch ended; a trial that goes on tells its last one again."""
         if "epoch" not in result:
             return
         running = self._running[trial.trial_id]
+        goes_on = not running.epoch and self._told.get(running.number) == result["epoch"]
+        self._told[running.number] = result["epoch"]
         running.epoch, running.reported_at = result["epoch"], time.monotonic()
         running.epoch_seconds = result["train_seconds"] + result["val_seconds"]
         running.images_per_second = result["images_per_second"]
         running.val_f1, running.best_val_f1 = result["val_f1"], result["best_val_f1"]
-        self._forecast.report(trial.trial_id, running.epoch)
+        note = self._forecast.resume if goes_on else self._forecast.report
+        note(trial.trial_id, running.epoch)
         figures = {"epoch": running.epoch, **epoch_figures(result)}
         figures["precision"] = result["precision"]
         self._tables.add_epoch(running.number, running.backbone, figures)
+        if goes_on:
+            self._log(
+                f"trial {running.number} goes on after epoch {running.epoch} of "
+                f"{running.num_epochs} (best val F1 {running.best_val_f1:.3f})"
+            )
+            return
         self._log(
             f"trial {running.number} epoch {running.epoch}/{running.num_epochs}: "
             f"val F1 {running.val_f1:.3f} (best {running.best_val_f1:.3f}), "

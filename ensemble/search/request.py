@@ -81,10 +81,14 @@ class SearchRequest:
     def describe_way_on(self, num_finished: int | None = None) -> str:
         """How the search goes on, after the number of its finished trials where that is known."""
         command = f"the same command with --name {shlex.quote(self.name or '')} goes on"
-        if num_finished is None:
-            return command
+        return (
+            command if num_finished is None else f"{self.describe_state(num_finished)}; {command}"
+        )
+
+    def describe_state(self, num_finished: int) -> str:
+        """How many trials are finished, of how many."""
         are = "is" if self.trials == 1 else "are"
-        return f"{num_finished} of {plural(self.trials, 'trial')} {are} finished; {command}"
+        return f"{num_finished} of {plural(self.trials, 'trial')} {are} finished"
 
 
 @dataclass(frozen=True)

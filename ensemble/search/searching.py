@@ -21,7 +21,7 @@ from ensemble.search.cluster.lifeline import Lifeline, RayLostError, look_after_
 from ensemble.search.cluster.reservations import count_places
 from ensemble.search.cluster.scratch import scratch_folder
 from ensemble.search.cluster.storage import Storage
-from ensemble.search.finished import describe_outcome, settle
+from ensemble.search.finished import describe_continuation, describe_outcome, settle
 from ensemble.search.live_table import Finished, Progress
 from ensemble.search.request import SearchOutcome, SearchRequest
 from ensemble.search.retention import Retention
@@ -36,6 +36,7 @@ from ensemble.search.stopping import (
 from ensemble.search.study import (
     StudyTables,
     finished_trials,
+    interrupted_trials,
     let_running_wait,
     make_durable,
     open_study,
@@ -108,6 +109,7 @@ class Search:
             count_places,
             num_trials=request.trials,
             stored=self._stored(),
+            interrupted=interrupted_trials(self._study),
             max_concurrent_trials=budget.max_concurrent_trials,
             max_seconds=max_seconds,
         )
@@ -141,6 +143,8 @@ class Search:
             if trial.state.is_finished():
                 self._forget(trial.number)
         settle(self._study, self._tables, self._retention)
+        if where := describe_continuation(self._study, self._request):
+            self._log(where)
         lifeline = Lifeline(
             look_after_ray(),
             lambda: self._request.describe_way_on(self._progress.num_finished),

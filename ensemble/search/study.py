@@ -160,6 +160,16 @@ def finished_trials(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     return study.get_trials(deepcopy=False, states=states)
 
 
+def interrupted_trials(study: optuna.Study) -> dict[int, int]:
+    """Numbers of the trials that wait to go on, each with its last epoch; 0 is before the first."""
+    waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+    return {
+        trial.number: max(trial.intermediate_values, default=0)
+        for trial in waiting
+        if trial.params or trial.intermediate_values  # else a start point that nobody began
+    }
+
+
 def count_finished(study: optuna.Study) -> int:
     """Count the trials that ended by themselves or by early stopping."""
     return len(finished_trials(study))

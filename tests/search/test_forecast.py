@@ -27,6 +27,18 @@ def test_nothing_is_said_before_the_first_epoch():
     assert forecast.seconds_left() is None
 
 
+def test_a_trial_that_goes_on_has_fewer_epochs_left_and_was_not_quick():
+    forecast, clock = make(num_trials=1, num_finished=0, max_concurrent_trials=1)
+    forecast.start("a", num_epochs=10)
+    clock.now += 1
+    forecast.resume("a", 4)
+    assert forecast.seconds_left() is None
+    assert forecast.seconds_until_stop() is None
+    clock.now += 10
+    forecast.report("a", 5)
+    assert forecast.seconds_left() == pytest.approx(5 * 10)
+
+
 def test_trials_to_come_last_as_long_as_those_seen():
     forecast, clock = make(num_trials=3, num_finished=0, max_concurrent_trials=1)
     forecast.start("a", num_epochs=4)

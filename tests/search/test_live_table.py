@@ -13,7 +13,7 @@ from ensemble.search.stopping import Stopping
 
 @pytest.fixture
 def make_progress(tmp_path):
-    def make(*, stored=(), terminal=True, max_seconds=None, places=0, said=None):
+    def make(*, stored=(), terminal=True, max_seconds=None, places=0, said=None, told=None):
         console = Console(file=io.StringIO(), force_terminal=terminal, width=100, color_system=None)
         progress = Progress(
             RunTables(tmp_path),
@@ -23,6 +23,7 @@ def make_progress(tmp_path):
             lambda: places,
             num_trials=4,
             stored=stored,
+            interrupted=told or {},
             max_concurrent_trials=2,
             max_seconds=max_seconds,
         )
@@ -127,6 +128,35 @@ def test_a_log_file_has_a_plain_line_an_epoch_and_the_time_left(make_progress, t
     assert "trial 3 epoch 1/4: val F1 0.610 (best 0.610), loss 0.500 / 0.500, 123" in lines[1]
     assert "trial 3 finished after epoch 1, best val F1 0.610 [1/4 trials" in lines[2]
     assert "\x1b" not in console.file.getvalue()
+
+
+def test_an_epoch_that_was_told_before_is_not_printed_as_a_new_one(make_progress, trial):
+    progress, console = make_progress(terminal=False, told={3: 2})
+    one = trial(3)
+    progress.on_trial_start(0, [], one)
+    report(progress, one, 2, 0.58, 0.61)
+    report(progress, one, 3, 0.64, 0.64)
+    progress.on_trial_recover(0, [], one)
+    progress.on_trial_start(0, [], one)
+    report(progress, one, 3, 0.64, 0.64)
+    starts, goes_on, third, again, goes_on_again = console.file.getvalue().splitlines()
+    assert starts.endswith("trial 3 starts: small_cnn")
+    assert goes_on.endswith("trial 3 goes on after epoch 2 of 4 (best val F1 0.610)")
+    assert "trial 3 epoch 3/4: val F1 0.640" in third
+    assert again.endswith("trial 3 starts: small_cnn")
+    assert goes_on_again.endswith("trial 3 goes on after epoch 3 of 4 (best val F1 0.640)")
+
+
+def test_epochs_that_are_trained_anew_are_printed(make_progress, trial):
+    """As where the state on the disk was damaged."""
+    progress, console = make_progress(terminal=False, told={3: 2})
+    one = trial(3)
+    progress.on_trial_start(0, [], one)
+    for epoch in (1, 2):
+        report(progress, one, epoch, 0.5, 0.5)
+    lines = console.file.getvalue().splitlines()
+    assert "trial 3 epoch 1/4" in lines[1]
+    assert "trial 3 epoch 2/4" in lines[2]
 
 
 def test_a_trial_whose_process_starts_is_told_from_one_that_has_no_place(make_progress, trial):

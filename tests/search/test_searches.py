@@ -47,7 +47,7 @@ def cut(folder: Path) -> list[Launch]:
             said = []
             for line in process.stdout or []:
                 said.append(line)
-                if deadly and " epoch 1/3" in line:
+                if deadly and re.search(r"epoch 1/3|goes on after epoch", line):
                     process.send_signal(deadly)
                     said += list(process.stdout or [])
             code = process.wait(timeout=120)
@@ -62,6 +62,13 @@ def test_an_interrupted_and_a_killed_search_go_on_where_they_were(folder, cut):
     assert "2 trials at a time" in interrupted.said
     assert "--name cut goes on" in interrupted.said.splitlines()[-1]
     assert "Traceback" not in interrupted.said + ended.said
+    assert "continuing" not in interrupted.said
+    (line,) = re.findall("^continuing: .*$", ended.said, re.MULTILINE)
+    assert re.search(
+        r"^continuing: [01] of 3 trials are finished; trial 0 was interrupted after epoch", line
+    )
+    told = re.findall(r"trial \d epoch \d/3", "".join(launch.said for launch in cut))
+    assert len(told) == len(set(told))
     run = folder / "results" / "cut"
     trials, epochs = pd.read_csv(run / "trials.csv"), pd.read_csv(run / "epochs.csv")
     assert trials["trial"].tolist() == [0, 1, 2]
