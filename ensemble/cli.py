@@ -72,6 +72,16 @@ def _add_search(group: Group) -> None:
     )
     trials = "trials in all, finished or stopped early"
     add("--trials", "N", trials, type=COUNT, default=20)
+    add(
+        "--backbone",
+        "NAME",
+        "networks to search among, in place of the space's; repeatable, and `backbones` lists them",
+        type=_backbone,
+        nargs="+",
+        action="extend",
+        default=[],
+        otherwise="the space's",
+    )
     _add_training(group, whose="the space's", of="each trial")
     add(
         "--sampler",

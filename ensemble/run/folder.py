@@ -116,11 +116,14 @@ def check_same_run(folder: Path, identity: dict[str, Any], packed: Pack) -> None
             continue  # the same tiles may have been moved
         name = {"image_size_px": "image size", "context_px": "context"}.get(key, key)
         what = f"with other {name}"
-        if key == "split_digest":
+        old = known.get(key)
+        if key == "weights" and isinstance(old, dict) and old.keys() != value.keys():
+            what = f"with other backbones ({', '.join(old)}, now {', '.join(value)})"
+        elif key == "split_digest":
             read_object(folder / "run.json", data_summary=dict, pack_folder=str)
             what = explain_difference(known["data_summary"], Path(known["pack_folder"]), packed)
         elif not isinstance(value, dict):
-            what += f" ({known.get(key)}, now {value})"
+            what += f" ({old}, now {value})"
         how = "choose another --name"
         if key == "split_digest" and "space" in identity:
             how += f" (--start-from {display_path(folder)} makes this run's best trials its first)"

@@ -17,6 +17,7 @@ from ensemble.run.folder import run_folder
 from ensemble.search.budget import Budget, Node, plan_budget, wait_for_room
 from ensemble.search.cluster.connection import Head, alive_nodes, ask_for_nodes
 from ensemble.search.cluster.storage import Storage
+from ensemble.search.given_backbones import give_backbones
 from ensemble.search.input_sides import check_input_sides
 from ensemble.search.request import SearchRequest
 from ensemble.search.space import Space
@@ -83,9 +84,19 @@ def _plan_space(
 ) -> tuple[Space, dict[str, str | Path]]:
     """The space as the request changes it, and what its backbones start from."""
     space = load_space(find_toml(request.space, SPACES, what="--space"))
+    if request.backbone:
+        space, losses = give_backbones(space, request.backbone)
+        if losses:
+            log(losses)
     recipe = None
     if request.start_from is not None:
         space, recipe, changes = start(space, request.start_from, under=request.out)
+        first = space.default.model.backbone
+        if request.backbone and first not in request.backbone:
+            raise InputError(
+                f"--start-from {request.start_from}: it begins with {first}, which "
+                "--backbone does not name; name it, too, or leave --backbone out"
+            )
         log(changes)
     space = space.changed(epochs=request.epochs, image_size_px=request.image_size)
     check_input_sides(space)

@@ -25,6 +25,7 @@ class SearchRequest:
         trials: Trials in all, finished or stopped early.
         epochs: Epochs of a trial; None takes the space's.
         image_size: Side of the square input in pixels; None takes the space's.
+        backbone: Names of the backbones to search among; none takes the space's.
         weights: What backbones start from, each `WHAT` or `BACKBONE=WHAT`.
         seed: Seed of the study.
         sampler: Name of the sampler that chooses the next trial; see `SAMPLERS`.
@@ -54,6 +55,7 @@ class SearchRequest:
     trials: int
     epochs: int | None
     image_size: int | None
+    backbone: Sequence[str]
     weights: Sequence[str]
     seed: int
     sampler: str

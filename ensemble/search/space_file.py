@@ -107,6 +107,7 @@ def load_space(path: Path) -> Space:
         early_stopping=file.early_stopping,
     )
     check_values(space)
+    check_input_sides(space)
     return space
 
 
@@ -151,8 +152,7 @@ def check_values(space: Space) -> None:
     """Every choice, both ends of every range and every start must make a valid configuration.
 
     Raises:
-        InputError: One does not, a start is outside of what is searched, or a network takes no
-            tiles of a size that it would get.
+        InputError: One does not, or a start is outside of what is searched.
     """
     for parameter in space.parameters:
         for value in parameter.ends():
@@ -177,4 +177,3 @@ def check_values(space: Space) -> None:
                     f"{space.path}: a start has {name} = {short_repr(value)}, "
                     "outside of what is searched"
                 )
-    check_input_sides(space)

@@ -92,11 +92,9 @@ def start_from_run(space: Space, run: Path) -> tuple[Space, str]:
         raise InputError(f"--start-from {run}: none of its trials is finished; name another run")
     config = best[0].record.config
     if config.model.backbone not in space.backbones:
-        own = run / "space.toml"
-        how = f"--space {own} has it" if own.exists() else "give a --space that has it"
         raise InputError(
             f"--start-from {run}: the space {space.path.stem} lacks the network of its best trial, "
-            f"{config.model.backbone}; {how}"
+            f"{config.model.backbone}; name it with --backbone, or give a --space that has it"
         )
     started, changes = _hold(space, config, name=run.name)
     starts = []

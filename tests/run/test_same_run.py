@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from ensemble.base.errors import InputError
@@ -15,6 +16,7 @@ from ensemble.data.pack import Pack
 from ensemble.data.packing import pack
 from ensemble.data.sources import open_source
 from ensemble.run.folder import begin_run, check_same_run, identify_data
+from ensemble.training.initial_weights import InitialState
 
 FOLDERS = ("UD", "CD")
 NUM_TILES = 24
@@ -106,6 +108,19 @@ def test_other_labels_are_told_where_the_older_pack_is_gone(tiles: Path, tmp_pat
         "other labels: of the same tiles, some are labelled differently now: choose another --name"
         in said
     )
+
+
+def test_other_backbones_are_told_by_name(tiles: Path, tmp_path: Path) -> None:
+    packed = pack_anew(tiles)
+    weights = {"resnet18": {"digest": "a"}, "small_cnn": {"digest": "b"}}
+    state = InitialState({"weight": torch.zeros(1)}, origin="random weights", digest="a")
+    run = tmp_path / "run"
+    states = dict.fromkeys(weights, state)
+    begin_run(run, identity_of(packed, weights=weights), packed, states, asked={})
+    said = refusal(run, packed, weights={"resnet18": {"digest": "a"}})
+    assert "exists with other backbones (resnet18, small_cnn, now resnet18): choose" in said
+    other = refusal(run, packed, weights={**weights, "small_cnn": {"digest": "c"}})
+    assert "exists with other weights: choose" in other
 
 
 def test_another_split_of_the_same_tiles_is_told_as_that(tiles: Path, tmp_path: Path) -> None:

@@ -144,5 +144,7 @@ def test_a_run_without_a_finished_trial_is_no_start(run):
 
 def test_a_space_that_lacks_the_network_of_a_run_is_refused(run, write):
     space = load_space(write("space.toml", SPACE))
-    with pytest.raises(InputError, match=r"the space space lacks the network .* small_cnn; give a"):
+    with pytest.raises(
+        InputError, match=r"the space space lacks the network .* small_cnn; name it"
+    ):
         start(space, str(run), under=run.parent)
