@@ -39,13 +39,8 @@ def main(options: argparse.Namespace) -> list[dict[str, Any]]:
         for name in bar.track(names, description="counting"):
             listed.append((count_backbone(name, options.size), find_weights(name)))
     with printing_result():
-        print(f"{'name':44}{'parameters':>14}{'multiply-adds':>16}  weights")
-        for cost, weights in listed:
-            print(f"{cost.name:44}{_describe(cost, options.size)}  {weights}")
-    print(
-        f"multiply-adds are millions for an image of {options.size} px; a network that takes none "
-        "of that size is counted at the size that its row gives"
-    )
+        _print_table([row for row in listed if not row[0].refusal], options.size)
+        _print_refused([cost for cost, _ in listed if cost.refusal])
     if options.pattern is None:
         print(
             f"there are over 1,300 more of timm's: {spell_command('backbones')} '{TIMM}convnext*' "
@@ -54,9 +49,26 @@ def main(options: argparse.Namespace) -> list[dict[str, Any]]:
     return [cost._asdict() | {"weights": weights} for cost, weights in listed]
 
 
-def _describe(cost: BackboneCost, size: int) -> str:
-    """What a network costs, or why it cannot be a backbone."""
-    if cost.refusal:
-        return f"  {cost.refusal}"
-    where = "" if cost.side_px == size else f" at {cost.side_px}"
-    return f"{cost.parameters / 1e6:>12,.2f} M{f'{cost.multiply_adds / 1e6:,.0f}{where}':>16}"
+def _print_table(rows: list[tuple[BackboneCost, str]], size: int) -> None:
+    """Print a line for each network with what it costs, and say what the numbers are."""
+    if not rows:
+        return
+    width = max(len(cost.name) for cost, _ in rows)
+    print(f"{'name':{width}}{'parameters':>14}{'multiply-adds':>16}  weights")
+    for cost, weights in rows:
+        where = "" if cost.side_px == size else f" at {cost.side_px}"
+        counts = f"{cost.multiply_adds / 1e6:,.0f}{where}"
+        print(f"{cost.name:{width}}{cost.parameters / 1e6:>12,.2f} M{counts:>16}  {weights}")
+    print(
+        f"multiply-adds are millions for an image of {size} px; a network that takes none of that "
+        "size is counted at the size that its row gives"
+    )
+
+
+def _print_refused(costs: list[BackboneCost]) -> None:
+    """Print the networks that match and cannot be trained, below the reason."""
+    for reason in dict.fromkeys(cost.refusal for cost in costs):
+        names = [cost.name for cost in costs if cost.refusal == reason]
+        what = "this one cannot be a backbone" if len(names) == 1 else "these cannot be backbones"
+        print(f"{what} ({reason}):")
+        print("\n".join(f"  {name}" for name in names))

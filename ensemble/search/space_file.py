@@ -37,6 +37,7 @@ from ensemble.search.space import (
     Space,
     applies,
 )
+from ensemble.training.backbone_table import suggest_backbones
 from ensemble.training.config import (
     Section,
     TrialConfig,
@@ -129,6 +130,8 @@ def _parameter(name: str, domain: Any, known: dict[str, Any], path: Path) -> Par
             raise InputError(f"{where}: {condition!r} in when has no values; give at least one")
     when = {key: tuple(values) for key, values in checked.when.items()}
     if isinstance(checked, _Choices):
+        if name == "model.backbone":
+            _check_names(checked.choices, where)
         return Parameter(name, CategoricalDistribution(checked.choices), when)
     kind = _kind(name)
     if kind is float:
@@ -138,6 +141,23 @@ def _parameter(name: str, domain: Any, known: dict[str, Any], path: Path) -> Par
     if not checked.low.is_integer() or not checked.high.is_integer():
         raise InputError(f"{where}: a whole number; so must low and high be")
     return Parameter(name, IntDistribution(int(checked.low), int(checked.high), checked.log), when)
+
+
+def _check_names(choices: list[SettingValue], where: str) -> None:
+    """Refuse names that are no network's, all of them in one line."""
+    wrong = []
+    for name in choices:
+        if not isinstance(name, str):
+            continue  # refused with the other values
+        try:
+            nearest = suggest_backbones(name)
+        except ValueError as error:
+            raise InputError(f"{where}: {short_repr(name)}: {error}") from None
+        if nearest is not None:
+            like = f" (like it: {', '.join(nearest)})" if nearest else ""
+            wrong.append(f"{short_repr(name)}{like}")
+    if wrong:
+        raise InputError(f"{where}: no backbone: {'; '.join(wrong)}; `backbones` lists them all")
 
 
 def _kind(name: str) -> Any:

@@ -6,6 +6,7 @@ A further one of torchvision's takes a line here. Every network of timm's is one
 """
 
 import difflib
+import re
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
@@ -13,7 +14,8 @@ from ensemble.data.view import IMAGENET_MEAN, IMAGENET_STD, Colour, Interpolatio
 
 TIMM = "timm/"
 NUM_NEAREST = 3  # names that are offered in place of an unknown one
-LEAST_LIKENESS = 0.3  # of those, from 0 to 1
+LEAST_LIKENESS = 0.8  # of those that are only spelt alike, from 0 to 1
+TESTS = "timm/test_"  # networks of timm's for its own tests
 
 
 class Backbone(NamedTuple):
@@ -59,10 +61,25 @@ def check_backbone(name: str) -> str:
     """Return the name of a network, if there is one of that name.
 
     Raises:
-        ValueError: There is none; the three names that are most like it are given.
+        ValueError: There is none; the names that are most like it are given.
+    """
+    nearest = suggest_backbones(name)
+    if nearest is None:
+        return name
+    raise ValueError(
+        f"must be a backbone: {', '.join(nearest or BACKBONES)} or another one that `backbones` "
+        "lists"
+    )
+
+
+def suggest_backbones(name: str) -> list[str] | None:
+    """Return the backbones that an unknown name may stand for; None where there is one of the name.
+
+    Raises:
+        ValueError: It is none of the table's, and timm cannot be imported.
     """
     if name in BACKBONES:
-        return name
+        return None
     try:
         # seconds, as it imports torch; names of the table need it not
         from ensemble.training.timm_networks import list_networks
@@ -70,23 +87,51 @@ def check_backbone(name: str) -> str:
         raise ValueError(
             f"must be one of {', '.join(BACKBONES)}, as timm cannot be imported ({error})"
         ) from None
-    if name in (of_timm := list_networks()):
-        return name
-    nearest = find_nearest(name, [*BACKBONES, *of_timm])
-    raise ValueError(
-        f"must be a backbone: {', '.join(nearest or BACKBONES)} or another one that `backbones` "
-        "lists"
-    )
+    of_timm = list_networks()
+    return None if name in of_timm else find_nearest(name, [*BACKBONES, *of_timm])
 
 
 def find_nearest(name: str, names: Iterable[str]) -> list[str]:
-    """Return the names that are most like one, whether they begin with `timm/` or not."""
-    whole: dict[str, list[str]] = {}
-    for known in names:
-        if ("." in name) or ("." not in known):
-            whole.setdefault(known.removeprefix(TIMM), []).append(known)
-    like = difflib.get_close_matches(name.removeprefix(TIMM), whole, NUM_NEAREST, LEAST_LIKENESS)
-    return [known for bare in like for known in whole[bare]][:NUM_NEAREST]
+    """Return the names that a mistyped or shortened one may stand for, the likeliest first.
+
+    Signs between words and capitals do not count. Names that hold it, or whose words begin as its
+    own do, come before those that are merely spelt alike. Tags are given where it has a dot.
+    """
+    wanted, words = _letters(name), _words(name)
+    known = [
+        one
+        for one in names
+        if ("." in name or "." not in one) and ("test" in name or TESTS not in one)
+    ]
+    meant = [one for one in known if wanted in _letters(one) or _abbreviates(words, _words(one))]
+    meant = meant if wanted else []
+
+    def rank(one: str) -> tuple[bool, bool, bool, int, str]:
+        letters, is_kin = _letters(one), one.startswith(TIMM) == name.startswith(TIMM)
+        return letters != wanted, not is_kin, not letters.startswith(wanted), len(letters), one
+
+    spelt: dict[str, list[str]] = {}
+    for one in known:
+        spelt.setdefault(_letters(one), []).append(one)
+    alike = difflib.get_close_matches(wanted, spelt, NUM_NEAREST, LEAST_LIKENESS)
+    nearest = [*sorted(meant, key=rank), *(one for letters in alike for one in spelt[letters])]
+    return [*dict.fromkeys(nearest)][:NUM_NEAREST]
+
+
+def _letters(name: str) -> str:
+    """A name's letters and digits alone."""
+    return "".join(_words(name))
+
+
+def _words(name: str) -> list[str]:
+    """A name's runs of letters and of digits."""
+    return re.findall(r"[a-z]+|[0-9]+", name.lower().removeprefix(TIMM))
+
+
+def _abbreviates(words: Iterable[str], whole: Iterable[str]) -> bool:
+    """Whether words begin some of a name's words, in their order: `vit b 16`."""
+    rest = iter(whole)
+    return all(any(one.startswith(word) for one in rest) for word in words)
 
 
 def find_backbone(name: str) -> Backbone:

@@ -156,7 +156,7 @@ def count_backbone(name: str, side_px: int) -> BackboneCost:
     try:
         about = find_backbone(name)
     except InputError:
-        return BackboneCost(name, 0, 0, side_px, "no map of places: cannot be a backbone")
+        return BackboneCost(name, 0, 0, side_px, "no map of places before its head")
     with torch.device("meta"):
         model = build_model(name)
     parameters, _ = _count(model.parameters())

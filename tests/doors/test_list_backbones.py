@@ -53,14 +53,30 @@ def test_a_part_of_a_name_is_enough_and_a_dot_lists_tags() -> None:
 
 
 def test_a_network_that_cannot_be_a_backbone_says_why(capsys) -> None:
-    rows = rows_of("timm/cait_xxs24_224")
+    rows = rows_of("timm/cait_xxs24_*")
     assert rows["timm/cait_xxs24_224"]["refusal"]
-    assert "no map of places: cannot be a backbone" in capsys.readouterr().out
+    assert capsys.readouterr().out.splitlines() == [
+        "these cannot be backbones (no map of places before its head):",
+        "  timm/cait_xxs24_224",
+        "  timm/cait_xxs24_384",
+    ]
+
+
+def test_networks_that_cannot_be_backbones_stand_below_the_table(capsys) -> None:
+    rows = rows_of("timm/c*it_tiny*", "--size", "224")
+    assert [row["name"] for row in rows.values()] == ["timm/convit_tiny", "timm/crossvit_tiny_240"]
+    head, row, note, reason, refused = capsys.readouterr().out.splitlines()
+    assert head.split() == ["name", "parameters", "multiply-adds", "weights"]
+    assert row.startswith("timm/convit_tiny ")
+    assert head.index("  weights") == row.rindex("  ")
+    assert note.startswith("multiply-adds are millions for an image of 224 px")
+    assert reason == "this one cannot be a backbone (no map of places before its head):"
+    assert refused == "  timm/crossvit_tiny_240"
 
 
 def test_no_such_name_is_one_clear_error() -> None:
     with pytest.raises(InputError, match="nonsense: no backbone of such a name"):
         main(Namespace(pattern="nonsense", size=64))
-    like = r"squeeznet: no backbone of such a name \(like it: squeezenet1_1, "
+    like = r"squeeznet: no backbone of such a name \(like it: squeezenet1_1\)"
     with pytest.raises(InputError, match=like):
         main(Namespace(pattern="squeeznet", size=64))

@@ -164,6 +164,11 @@ def test_trials_have_seeds_of_their_own_that_depend_on_the_study_seed(write):
             MINIMAL + '[search.loss]\nfocal_gamma = { low = 1, high = 2, when = { "x.y" = [1] } }',
             "unknown key 'x.y' in when",
         ),
+        (
+            MINIMAL + "[search.model]\nbackbone = ['resnet18', 'resnet-18', 'xyz', 3]",
+            r"'search\.model\.backbone': no backbone: 'resnet-18' \(like it: resnet18, .*\); 'xyz'"
+            "; `backbones` lists",
+        ),
         (MINIMAL + '[[start]]\n"model.colour" = 1', "unknown key 'model.colour'"),
         (MINIMAL + "[early_stopping]\nreduction_factor = 1", "reduction_factor"),
         ("question = ", "not a readable TOML file"),

@@ -19,7 +19,7 @@ from ensemble.data.batches import SplitTiles
 from ensemble.explanation.activation import class_activation_map
 from ensemble.explanation.feature_maps import find_feature_maps
 from ensemble.recipes.export import FromPixels, export_member
-from ensemble.training.backbone_table import check_backbone, find_backbone
+from ensemble.training.backbone_table import check_backbone, find_backbone, suggest_backbones
 from ensemble.training.backbones import (
     build_model,
     check_input_side,
@@ -253,14 +253,40 @@ def test_every_name_of_timms_is_known_and_an_unknown_one_gets_the_nearest() -> N
         ("timm/tf_efficientnet_light0", "timm/tf_efficientnet_lite0"),
         ("tf_efficientnet_lite0", "timm/tf_efficientnet_lite0"),
         ("resnet81", "resnet18"),
-        ("timm/convnextv2_nano.fcmae", "timm/convnextv2_nano.fcmae"),
         ("timm/resnet50.a1_in1", "timm/resnet50.a1_in1k"),
     ):
-        if wrong == right:
-            continue
         with pytest.raises(ValueError, match="must be a backbone") as refused:
             check_backbone(wrong)
         assert right in str(refused.value), wrong
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("resnet-18", ["resnet18", "timm/resnet18", "timm/resnet18d"]),
+        ("ResNet_50", ["resnet50", "timm/resnet50", "timm/resnet50c"]),
+        ("resnt18", ["resnet18", "timm/resnet18", "timm/resnet18d"]),
+        ("efficientnetb0", ["efficientnet_b0", "timm/efficientnet_b0", "timm/efficientnet_b0_gn"]),
+        ("mobilenetv3", ["mobilenet_v3_large", "mobilenet_v3_small", "timm/mobilenetv3_rw"]),
+        ("convnext", ["convnext_tiny", "timm/convnext_", "timm/convnext_"]),
+        ("vit_small", ["timm/vit_small_"] * 3),
+        ("vit_b_16", ["timm/vit_base_r50_s16_224", "timm/vit_base_", "timm/vit_base_patch16_224"]),
+        ("dinov2", ["timm/vit_base_patch14_dinov2", "timm/vit_giant_patch14_d", "timm/vit_large"]),
+        ("swin", ["swin_v2_t", "timm/swin_", "timm/swin_"]),
+        ("swin_tiny", ["timm/swin_tiny_patch4_window7_224", "timm/swin_s3_tiny_224", "timm/swin"]),
+        ("squeezenet", ["squeezenet1_1"]),
+        ("lite0", ["timm/efficientnet_lite0", "timm/tf_efficientnet_lite0"]),
+        ("regnet", ["timm/regnet"] * 3),
+        ("timm/resnet-18", ["timm/resnet18", "resnet18", "timm/resnet18d"]),
+        ("nonsense", []),
+        ("_", []),
+    ],
+)
+def test_the_names_that_a_wrong_one_may_stand_for(typed: str, meant: list[str]) -> None:
+    nearest = suggest_backbones(typed)
+    assert nearest is not None
+    assert len(nearest) == len(meant), nearest
+    assert all(name.startswith(start) for name, start in zip(nearest, meant, strict=True)), nearest
 
 
 def test_each_network_says_what_its_weights_were_trained_on() -> None:
