@@ -30,7 +30,12 @@ from pydantic import Field, ValidationError
 from ensemble.base.errors import InputError, short_repr
 from ensemble.base.files import find_toml, read_toml
 from ensemble.base.options import RECIPES
-from ensemble.training.backbones import build_model, check_input_side, choose_trainable
+from ensemble.training.backbones import (
+    build_model,
+    check_drop_path,
+    check_input_side,
+    choose_trainable,
+)
 from ensemble.training.config import (
     BackboneName,
     Section,
@@ -214,7 +219,7 @@ def _change(variant: _Variant, earlier: list[Variant], path: Path) -> Variant:
 
 
 def _checked(recipe: Recipe) -> Recipe:
-    """Refuse a recipe that names parts its network lacks, or tiles of a size it cannot take.
+    """Refuse a recipe that gives its network what it lacks or cannot take.
 
     Torch's meta device makes that quick and needs no memory.
     """
@@ -223,6 +228,8 @@ def _checked(recipe: Recipe) -> Recipe:
     for variant in recipe.variants:
         try:
             choose_trainable(model, variant.config.model, epoch=1)
+            if variant.config.model.drop_path_rate is not None:
+                check_drop_path(recipe.backbone)
             check_input_side(recipe.backbone, variant.config.view.side_px(recipe.tile_side_px))
         except InputError as error:
             raise InputError(f"{recipe.path}, {variant.name}: {error}") from None

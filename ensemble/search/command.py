@@ -36,7 +36,7 @@ from ensemble.search.cluster.connection import (
 )
 from ensemble.search.cluster.ray_log import log_ray_to
 from ensemble.search.finished import find_finished
-from ensemble.search.input_sides import check_input_sides
+from ensemble.search.networks import check_networks
 from ensemble.search.plan import (
     SearchPlan,
     find_budget,
@@ -110,7 +110,7 @@ def run_search(request: SearchRequest, console: Console | None = None) -> Search
             log=console.print,
         )
         plan = replace(plan, space=fit_space(plan.space, packed, console.print))
-        check_input_sides(plan.space, min(packed.tile_size_px))
+        check_networks(plan.space, min(packed.tile_size_px))
         if not plan.budget.num_gpus:
             for line in warn_of_large_networks(plan.space, min(packed.tile_size_px)):
                 console.print(line)

@@ -39,7 +39,7 @@ def give_backbones(space: Space, given: Sequence[str]) -> tuple[Space, str]:
             "start from something else"
         )
     first = model.backbone if model.backbone in names else names[0]
-    values = flatten(space.default) | {BACKBONE: first}
+    values = space.settle(flatten(space.default) | {BACKBONE: first})
     starts = [start for start in space.starts if start.get(BACKBONE, first) in names]
     chosen = replace(
         space,

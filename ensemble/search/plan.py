@@ -18,7 +18,7 @@ from ensemble.search.budget import Budget, Node, plan_budget, wait_for_room
 from ensemble.search.cluster.connection import Head, alive_nodes, ask_for_nodes
 from ensemble.search.cluster.storage import Storage
 from ensemble.search.given_backbones import give_backbones
-from ensemble.search.input_sides import check_input_sides
+from ensemble.search.networks import check_networks
 from ensemble.search.request import SearchRequest
 from ensemble.search.space import Space
 from ensemble.search.space_file import load_space
@@ -99,7 +99,7 @@ def _plan_space(
             )
         log(changes)
     space = space.changed(epochs=request.epochs, image_size_px=request.image_size)
-    check_input_sides(space)
+    check_networks(space)
     weights = parse_weights(request.weights, space.initial_weights)
     if recipe is not None:
         changes = describe_changes(

@@ -19,6 +19,7 @@ from pydantic import Field
 from ensemble.training.config import (
     Section,
     TrialConfig,
+    can_be_null,
     derive_seed,
     flatten,
     parse_config,
@@ -108,12 +109,16 @@ class Space:
         }
 
     def start_points(self) -> list[dict[str, SettingValue]]:
-        """Parameters of trial 0 (the default) and of the further starts."""
+        """Parameters of trial 0 (the default) and of the further starts.
+
+        The search chooses those that are null there, as each of its values is a number or a name.
+        """
         return [self._point({}), *(self._point(start) for start in self.starts)]
 
     def _point(self, changes: dict[str, SettingValue]) -> dict[str, SettingValue]:
         values = flatten(self.default) | changes
-        return {p.name: values[p.name] for p in self.parameters if applies(p, values)}
+        applying = [p.name for p in self.parameters if applies(p, values)]
+        return {name: values[name] for name in applying if values[name] is not None}
 
     def ask(self, trial: optuna.trial.BaseTrial, *, seed: int) -> TrialConfig:
         """Have Optuna suggest the parameters of `trial`, in the file's order.
@@ -126,8 +131,22 @@ class Space:
         for parameter in self.parameters:
             if applies(parameter, values):
                 values[parameter.name] = _suggest(trial, parameter)
+        values = self.settle(values)
         values["seed"] = derive_seed(seed, "trial", trial.number)
         return parse_config(unflatten(values), where=f"{self.path}, trial {trial.number}")
+
+    def settle(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Settings with null for what is searched under a condition that they do not meet.
+
+        So a value of the default that belongs to its network stays with it. A setting that cannot
+        be null keeps its value, and so does one whose condition the default does not meet either.
+        """
+        default = flatten(self.default)
+        return values | {
+            p.name: None
+            for p in self.parameters
+            if can_be_null(p.name) and applies(p, default) and not applies(p, values)
+        }
 
     def largest(self, name: str) -> float:
         """The largest value that a numeric setting takes in any trial."""

@@ -10,11 +10,13 @@ backbone = "resnet18"
 [search.model]
 backbone = ["resnet18", "swin_v2_t"]                       # one of these
 dropout = { low = 0.0, high = 0.6 }                        # uniform; log = true: in the logarithm
+drop_path_rate = { low = 0.0, high = 0.3, when = { "model.backbone" = ["swin_v2_t"] } }
 [search.loss]
 focal_gamma = { low = 0.5, high = 4.0, when = { "loss.kind" = ["focal"] } }
 
 [[start]]                          # tried right after trial 0; differences from the default
 "model.backbone" = "swin_v2_t"
+"model.drop_path_rate" = 0.2
 
 [early_stopping]                   # ASHA (Li et al. 2018, https://arxiv.org/abs/1810.05934)
 grace_epochs = 1
@@ -29,7 +31,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from ensemble.base.errors import InputError, short_repr
 from ensemble.base.files import read_toml
-from ensemble.search.input_sides import check_input_sides
+from ensemble.search.networks import check_networks
 from ensemble.search.space import (
     EarlyStopping,
     Parameter,
@@ -40,8 +42,8 @@ from ensemble.search.space import (
 from ensemble.training.backbone_table import suggest_backbones
 from ensemble.training.config import (
     Section,
-    TrialConfig,
     explain_validation,
+    find_type,
     flatten,
     parse_config,
     unflatten,
@@ -108,7 +110,7 @@ def load_space(path: Path) -> Space:
         early_stopping=file.early_stopping,
     )
     check_values(space)
-    check_input_sides(space)
+    check_networks(space)
     return space
 
 
@@ -133,8 +135,8 @@ def _parameter(name: str, domain: Any, known: dict[str, Any], path: Path) -> Par
         if name == "model.backbone":
             _check_names(checked.choices, where)
         return Parameter(name, CategoricalDistribution(checked.choices), when)
-    kind = _kind(name)
-    if kind is float:
+    kind = find_type(name)
+    if kind in (float, float | None):
         return Parameter(name, FloatDistribution(checked.low, checked.high, checked.log), when)
     if kind is not int:
         raise InputError(f"{where}: not a number; give a list of choices")
@@ -160,14 +162,6 @@ def _check_names(choices: list[SettingValue], where: str) -> None:
         raise InputError(f"{where}: no backbone: {'; '.join(wrong)}; `backbones` lists them all")
 
 
-def _kind(name: str) -> Any:
-    section, _, field = name.partition(".")
-    if not field:
-        return TrialConfig.model_fields[section].annotation
-    model: Any = TrialConfig.model_fields[section].annotation
-    return model.model_fields[field].annotation
-
-
 def check_values(space: Space) -> None:
     """Every choice, both ends of every range and every start must make a valid configuration.
 
@@ -178,7 +172,7 @@ def check_values(space: Space) -> None:
         for value in parameter.ends():
             values = flatten(space.default)
             values |= {key: allowed[0] for key, allowed in parameter.when.items()}
-            values[parameter.name] = value
+            values = space.settle(values | {parameter.name: value})
             for other in space.parameters:  # settings that are asked for only with this value
                 if other.when and values[other.name] is None and applies(other, values):
                     values[other.name] = other.ends()[0]
@@ -188,7 +182,7 @@ def check_values(space: Space) -> None:
         for name in start:
             if name not in known:
                 raise InputError(f"{space.path}: unknown key {short_repr(name)} in [[start]]")
-        parse_config(unflatten(known | start), where=f"{space.path}, [[start]]")
+        parse_config(unflatten(space.settle(known | start)), where=f"{space.path}, [[start]]")
     parameters = {parameter.name: parameter for parameter in space.parameters}
     for point in space.start_points():
         for name, value in point.items():

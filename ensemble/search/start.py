@@ -52,7 +52,7 @@ def start_from(space: Space, recipe: Recipe) -> tuple[Space, str]:
 
     A searched setting whose domain lacks the recipe's value gains it: a choice is added, a range
     extended. Where the recipe trains its network from a module on, backbone and fine-tuning are no
-    longer searched, as the module is that network's.
+    longer searched, as the module is that network's; nor is a setting that is null in the recipe.
 
     Args:
         space: Search space.
@@ -114,9 +114,10 @@ def start_from_run(space: Space, run: Path) -> tuple[Space, str]:
 def _hold(space: Space, base: TrialConfig, *, name: str) -> tuple[Space, str]:
     """The space with `base` as its default, widened to hold it; and the changes in words."""
     values = flatten(base)
-    fixed: tuple[str, ...] = ()
+    # the search would choose what is null in the base, and trial 0 would not be the base
+    fixed = {p.name for p in space.parameters if values[p.name] is None and applies(p, values)}
     if base.model.trainable_from:
-        fixed = ("model.backbone", "model.fine_tuning", "model.trainable_from")
+        fixed |= {"model.backbone", "model.fine_tuning", "model.trainable_from"}
     notes = [f"{p.name} is no longer searched" for p in space.parameters if p.name in fixed]
     parameters = []
     for parameter in space.parameters:

@@ -49,20 +49,30 @@ class SmallCNN(nn.Module):
         return self.classifier(self.pool(self.features(images)).flatten(1))
 
 
-def build_model(backbone: str, *, dropout: float = 0.0) -> nn.Module:
+def build_model(
+    backbone: str, *, dropout: float = 0.0, drop_path_rate: float | None = None
+) -> nn.Module:
     """Build a network with random weights from torch's global generator.
 
     Args:
         backbone: A name that `check_backbone` knows.
         dropout: Probability of dropout before the last layer.
+        drop_path_rate: Rate of stochastic depth (Huang et al. 2016,
+            https://arxiv.org/abs/1603.09382), as `ModelConfig` describes it; None: the network's
+            own.
 
     Returns:
         A module (B, 3, S, S) → (B, 2) logits.
+
+    Raises:
+        InputError: A rate is given, and the network has no stochastic depth.
     """
+    if drop_path_rate is not None:
+        check_drop_path(backbone)
     if backbone.startswith(TIMM):
         from ensemble.training.timm_networks import build_network
 
-        return build_network(backbone, dropout=dropout)
+        return build_network(backbone, dropout=dropout, drop_path_rate=drop_path_rate)
     if filters := BACKBONES[backbone].filters:
         return SmallCNN(filters, dropout=dropout)
     from torchvision.models import get_model  # takes seconds, and networks of our own need it not
@@ -70,7 +80,18 @@ def build_model(backbone: str, *, dropout: float = 0.0) -> nn.Module:
     model = get_model(backbone, weights=None)
     (last_layer,) = BACKBONES[backbone].last_layers
     _replace_last_layer(model, last_layer, dropout)
+    if drop_path_rate is not None:
+        blocks = _list_droppable(model)
+        for depth, block in enumerate(blocks):
+            block.p = drop_path_rate * depth / max(1, len(blocks) - 1)
     return model
+
+
+def build_configured(config: ModelConfig) -> nn.Module:
+    """Build the network that a configuration describes, as `build_model` does."""
+    return build_model(
+        config.backbone, dropout=config.dropout, drop_path_rate=config.drop_path_rate
+    )
 
 
 def _replace_last_layer(model: nn.Module, name: str, dropout: float) -> None:
@@ -89,6 +110,37 @@ def _replace_last_layer(model: nn.Module, name: str, dropout: float) -> None:
     else:
         layer = nn.Sequential(nn.Dropout(dropout), layer)
     setattr(owner, key, layer)
+
+
+def _list_droppable(model: nn.Module) -> list[Any]:
+    """List the modules that leave out blocks of a network of torchvision's, from its input on."""
+    from torchvision.ops import StochasticDepth
+
+    return [module for module in model.modules() if isinstance(module, StochasticDepth)]
+
+
+@cache
+def check_drop_path(backbone: str) -> None:
+    """Refuse stochastic depth for a network that has none, which torch's meta device tells quickly.
+
+    Args:
+        backbone: A name that `check_backbone` knows.
+
+    Raises:
+        InputError: None of its blocks can be left out.
+    """
+    if backbone.startswith(TIMM):
+        from ensemble.training.timm_networks import has_drop_path
+
+        can_drop = has_drop_path(backbone)
+    else:
+        with torch.device("meta"):
+            can_drop = bool(_list_droppable(build_model(backbone)))
+    if not can_drop:
+        raise InputError(
+            f"{backbone} takes no drop_path_rate, as none of its blocks can be left out; "
+            "leave the setting out"
+        )
 
 
 @cache

@@ -6,7 +6,7 @@ validated again wherever it is read. Nothing is clipped or repaired: recorded se
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -29,6 +29,14 @@ class ModelConfig(Section):
 
     backbone: BackboneName = Field(description="a name that `backbones` lists")
     dropout: float = Field(0.2, ge=0, lt=1, description="probability before the last layer")
+    drop_path_rate: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="probability at the deepest block that a training step leaves the block out "
+        "of a tile's way through the network, growing linearly from 0 at the first block; null = "
+        "as the network's authors set it",
+    )
     fine_tuning: Literal["full", "frozen", "unfreeze_later", "from_module"] = Field(
         "full", description="part of the backbone that is trained; the head always is"
     )
@@ -187,6 +195,18 @@ def unflatten(values: dict[str, Any]) -> dict[str, Any]:
         else:
             nested[name] = value
     return nested
+
+
+def find_type(name: str) -> Any:
+    """Return the type of a setting by `section.field`, as `TrialConfig` annotates it."""
+    section, _, field = name.partition(".")
+    annotation: Any = TrialConfig.model_fields[section].annotation
+    return annotation.model_fields[field].annotation if field else annotation
+
+
+def can_be_null(name: str) -> bool:
+    """Say whether a setting by `section.field` can be null."""
+    return type(None) in get_args(find_type(name))
 
 
 def derive_seed(seed: int, *purpose: object) -> int:

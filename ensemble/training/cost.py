@@ -14,7 +14,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ensemble.base.errors import InputError
 from ensemble.training.backbone_table import find_backbone
-from ensemble.training.backbones import build_model, check_input_side, choose_trainable
+from ensemble.training.backbones import (
+    build_configured,
+    build_model,
+    check_input_side,
+    choose_trainable,
+)
 from ensemble.training.config import TrialConfig
 from ensemble.training.losses import weighted_loss
 
@@ -60,7 +65,7 @@ def summarise(config: TrialConfig, *, tile_side_px: int) -> Summary:
     """
     side = config.view.side_px(tile_side_px)
     with torch.device("meta"):
-        model = build_model(config.model.backbone, dropout=config.model.dropout)
+        model = build_configured(config.model)
     choose_trainable(model, config.model, epoch=config.optimisation.epochs)
     activation_bytes = _count_activations(model, config, side)
     shapes, multiply_adds = _run_once(model, side)

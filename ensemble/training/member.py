@@ -17,7 +17,7 @@ from ensemble.base.files import make_folder, remove_file
 from ensemble.base.locks import file_lock
 from ensemble.data.batches import SplitTiles, place_split
 from ensemble.data.pack import open_pack
-from ensemble.training.backbones import build_model
+from ensemble.training.backbones import build_configured
 from ensemble.training.checkpoint import (
     State,
     identify_run,
@@ -99,7 +99,7 @@ def train_member(
         if state and not state.epoch.improved and not _has_best(folder, state.epoch, about):
             state = None
         state = _agree(state, folder, identity, data.train.device, is_writer=is_writer)
-        model = build_model(config.model.backbone, dropout=config.model.dropout)
+        model = build_configured(config.model)
         model.load_state_dict(state.weights if state else initial)
         model.to(data.train.device)
         start = state.epoch if state else None

@@ -20,6 +20,7 @@ from typing import Any, Literal
 import huggingface_hub
 import timm
 import torch
+from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -47,17 +48,33 @@ def find_names(pattern: str) -> list[str]:
     return fnmatch.filter(names, wanted)
 
 
-def build_network(name: str, *, dropout: float = 0.0) -> nn.Module:
+def build_network(
+    name: str, *, dropout: float = 0.0, drop_path_rate: float | None = None
+) -> nn.Module:
     """Build a network with random weights from torch's global generator.
 
     Args:
         name: A name of `list_networks`.
         dropout: Probability of dropout before the last layer.
+        drop_path_rate: Rate of stochastic depth of a network that has it; None: its own.
 
     Returns:
         A module (B, 3, S, S) → (B, 2) logits.
     """
-    return _create(name, drop_rate=dropout, **_options(name))
+    settings: dict[str, Any] = dict(_options(name))
+    if drop_path_rate is not None:
+        settings["drop_path_rate"] = drop_path_rate
+    return _create(name, drop_rate=dropout, **settings)
+
+
+def has_drop_path(name: str) -> bool:
+    """Say whether blocks of a network can be left out of a training step: not in all families."""
+    try:
+        with torch.device("meta"):
+            model = _create(name, drop_path_rate=0.5)
+    except TypeError:  # its family has no such setting
+        return False
+    return any(isinstance(module, DropPath) and module.drop_prob for module in model.modules())
 
 
 def _create(name: str, **settings: Any) -> nn.Module:

@@ -9,7 +9,7 @@ from bench.plan import Plan
 from bench.row import Row
 from ensemble.base.process import keep_freed_memory
 from ensemble.data import batches
-from ensemble.training.backbones import build_model
+from ensemble.training.backbones import build_configured
 from ensemble.training.initial_weights import make_initial_state
 from ensemble.training.loop import fit
 from ensemble.training.member import open_training_data
@@ -54,7 +54,7 @@ def _train(plan: Plan, seed: int, plain: bool) -> float:
     config = config.model_copy(update={"seed": seed})
     data = open_training_data(plan.pack_folder, plan.device)
     state = make_initial_state(plan.backbone, plan.weights or "none", seed=seed)
-    model = build_model(plan.backbone, dropout=config.model.dropout)
+    model = build_configured(config.model)
     model.load_state_dict(state.tensors)
     *_, last = fit(model.to(plan.device), config, data.train, data.val)
     return last.val_metrics["average_precision"]

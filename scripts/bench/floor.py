@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # where it is run as a proce
 from bench.plan import ROOT, Plan
 from bench.row import Row
 from ensemble.base.process import keep_freed_memory
-from ensemble.training.backbones import build_model, choose_trainable
+from ensemble.training.backbones import build_configured, choose_trainable
 from ensemble.training.config import TrialConfig
 from ensemble.training.losses import weighted_loss
 from ensemble.training.optimiser import make_optimizer
@@ -51,7 +51,7 @@ def run_steps(
     """
     layout = torch.channels_last if channels_last else torch.contiguous_format
     size, batch = config.data.image_size_px, config.optimisation.global_batch_size
-    model = build_model(config.model.backbone, dropout=config.model.dropout)
+    model = build_configured(config.model)
     model = model.to(device).to(memory_format=layout)
     choose_trainable(model, config.model, epoch=1)
     optimizer = make_optimizer(model, config)

@@ -11,7 +11,7 @@ from bench.floor import run_steps
 from bench.plan import Plan
 from bench.row import Row
 from ensemble.base.process import keep_freed_memory
-from ensemble.training.backbones import build_model
+from ensemble.training.backbones import build_configured
 from ensemble.training.config import TrialConfig
 from ensemble.training.loop import fit
 from ensemble.training.member import open_training_data
@@ -65,7 +65,7 @@ def _measure_slot(
         barrier.wait()
         floors.append(run_steps(config, plan.device, steps))
         barrier.wait()
-        model = build_model(config.model.backbone, dropout=config.model.dropout)
+        model = build_configured(config.model)
         epoch = next(fit(model.to(plan.device), config, data.train, data.val))
         fits.append(epoch.images_per_second)
         precision = epoch.precision

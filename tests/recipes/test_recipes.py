@@ -165,6 +165,10 @@ def test_the_recipes_are_those_of_the_docs():
             MINIMAL + "fine_tuning = 'from_module'\ntrainable_from = 'layer9'",
             "base: trainable_from = 'layer9'.*no such module",
         ),
+        (
+            MINIMAL + "[[variant]]\nname = 'a'\nchanges = { 'model.drop_path_rate' = 0.1 }",
+            "toml, a: small_cnn takes no drop_path_rate.*leave the setting out",
+        ),
         (MINIMAL + "[trainable_from]\nbig_cnn = 'x'", "big_cnn"),
         ("what = ", "not a readable TOML file"),
     ],

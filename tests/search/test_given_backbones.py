@@ -145,3 +145,16 @@ def test_a_recipe_whose_network_is_not_named_is_no_start(tmp_path):
 def test_an_unknown_network_is_refused_with_the_nearest_names():
     with pytest.raises(InputError, match=r"--backbone 'resnet19': must be a backbone: resnet18, "):
         parse("search", ["--data", "synthetic", "--backbone", "resnet19"])
+
+
+def test_stochastic_depth_of_trial_0_stays_with_its_network(path):
+    path.write_text(
+        'question = "?"\n[default.model]\nbackbone = "convnext_tiny"\ndrop_path_rate = 0.1\n'
+        '[search.model]\nbackbone = ["convnext_tiny", "resnet18"]\ndrop_path_rate = '
+        '{ low = 0.0, high = 0.3, when = { "model.backbone" = ["convnext_tiny"] } }\n'
+    )
+    space = load_space(path)
+    assert give_backbones(space, ["resnet18"])[0].default.model.drop_path_rate is None
+    chosen, _ = give_backbones(space, ["resnet50", "convnext_tiny"])
+    assert chosen.default.model == space.default.model
+    assert searched_by(chosen)["resnet50"] == {"model.backbone"}

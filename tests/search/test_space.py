@@ -10,7 +10,7 @@ import timm
 from ensemble.base.errors import InputError
 from ensemble.data.pack import Pack
 from ensemble.search.command import fit_space
-from ensemble.search.input_sides import check_input_sides
+from ensemble.search.networks import check_networks
 from ensemble.search.space_file import load_space
 from ensemble.training.backbone_table import TIMM
 from ensemble.training.backbones import build_model, choose_trainable
@@ -197,6 +197,76 @@ def test_a_missing_space_is_named(tmp_path):
         load_space(tmp_path / "none.toml")
 
 
+# --- stochastic depth
+
+TWO_NETWORKS = """
+question = "?"
+[default.model]
+backbone = "efficientnet_b0"
+drop_path_rate = 0.1
+[search.model]
+backbone = ["efficientnet_b0", "resnet18", "timm/ghostnet_050"]
+"""
+LIMITED = 'when = { "model.backbone" = ["efficientnet_b0"] }'
+
+
+def test_stochastic_depth_is_searched_only_with_the_networks_that_its_condition_names(write):
+    rate = f"drop_path_rate = {{ low = 0.0, high = 0.3, {LIMITED} }}\n"
+    space = load_space(write(TWO_NETWORKS + rate + '[[start]]\n"model.backbone" = "resnet18"\n'))
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for point in space.start_points():
+        study.enqueue_trial(point)
+    models = [space.ask(study.ask(), seed=0).model for _ in range(20)]
+    assert models[0] == space.default.model
+    assert (models[1].backbone, models[1].drop_path_rate) == ("resnet18", None)
+    for model in models:
+        assert (model.drop_path_rate is not None) == (model.backbone == "efficientnet_b0")
+    assert len({model.drop_path_rate for model in models}) > 2
+
+
+def test_the_search_chooses_what_trial_0_leaves_null(write):
+    text = TWO_NETWORKS.replace("drop_path_rate = 0.1\n", "")
+    space = load_space(write(text + f"drop_path_rate = {{ low = 0.2, high = 0.3, {LIMITED} }}\n"))
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    (point,) = space.start_points()
+    study.enqueue_trial(point)
+    model = space.ask(study.ask(), seed=0).model
+    assert model.backbone == "efficientnet_b0"
+    assert 0.2 <= model.drop_path_rate <= 0.3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            TWO_NETWORKS,
+            "model.drop_path_rate is given to resnet18, timm/ghostnet_050, which cannot leave "
+            f"blocks out; under [search.model], limit it by {LIMITED}",
+        ),
+        (
+            TWO_NETWORKS + "drop_path_rate = { low = 0.0, high = 0.3 }\n",
+            f"is given to resnet18, timm/ghostnet_050, which cannot leave blocks out; under "
+            f"[search.model], limit it by {LIMITED}",
+        ),
+        (
+            MINIMAL + "drop_path_rate = 0.1\n",
+            "is given to resnet18, which cannot leave blocks out; leave the setting out",
+        ),
+        (
+            TWO_NETWORKS + f"drop_path_rate = {{ low = 0.0, high = 1.3, {LIMITED} }}\n",
+            "search.model.drop_path_rate': 'model.drop_path_rate'",
+        ),
+    ],
+)
+def test_stochastic_depth_that_a_network_lacks_is_refused_when_the_space_is_read(
+    write, text, message
+):
+    with pytest.raises(InputError) as refused:
+        load_space(write(text))
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
 # --- networks of timm's
 
 
@@ -241,6 +311,6 @@ def test_a_margin_is_counted_once_the_tiles_are_known(tmp_path):
     path = tmp_path / "space.toml"
     path.write_text(timm_space("timm/test_vit", image_size_px="[160]", context_px="[0, 8]"))
     space = load_space(path)
-    check_input_sides(space, tile_side_px=160)
+    check_networks(space, tile_side_px=160)
     with pytest.raises(InputError, match=r"and data.context_px = 8, .* no input of 166 × 166 px"):
-        check_input_sides(space, tile_side_px=400)
+        check_networks(space, tile_side_px=400)

@@ -101,6 +101,20 @@ def test_a_module_to_train_from_keeps_its_backbone(write):
     assert {c.model.trainable_from for c in trials_of(started, 9)} == {"features.12"}
 
 
+def test_a_setting_that_is_null_in_the_recipe_is_no_longer_searched(write):
+    space = load_space(
+        write(
+            "space.toml",
+            SPACE.replace("resnet18", "convnext_tiny") + "drop_path_rate = 0.1\n"
+            "[search.model]\nbackbone = ['convnext_tiny']\n"
+            "drop_path_rate = { low = 0.0, high = 0.3 }\n",
+        )
+    )
+    started, how = start_from(space, load_recipe("small-cnn"))
+    assert "model.drop_path_rate is no longer searched" in how
+    assert {config.model.drop_path_rate for config in trials_of(started, 9)} == {None}
+
+
 def test_a_value_that_a_logarithm_cannot_hold_is_named(write):
     recipe = write(
         "recipe.toml",

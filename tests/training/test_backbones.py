@@ -233,6 +233,51 @@ def test_groups_hold_every_parameter_once_and_decay_no_vector(backbone: str) -> 
     assert groups[0]["lr"] == 0.02  # the rate that epochs report is the head's
 
 
+# --- stochastic depth
+
+
+@pytest.mark.parametrize(
+    ("backbone", "num_blocks"),
+    [("efficientnet_b0", 16), ("convnext_tiny", 18), ("swin_v2_t", 12)],
+)
+def test_rate_of_stochastic_depth_grows_from_0_to_its_value_over_the_blocks(
+    backbone: str, num_blocks: int
+) -> None:
+    def rates(drop_path_rate: float | None) -> list[float]:
+        with torch.device("meta"):
+            model = build_model(backbone, drop_path_rate=drop_path_rate)
+        return [m.p for m in model.modules() if isinstance(m, torchvision.ops.StochasticDepth)]
+
+    assert rates(0.3) == pytest.approx([0.3 * i / (num_blocks - 1) for i in range(num_blocks)])
+    assert rates(0.0) == [0.0] * num_blocks
+    with torch.device("meta"):
+        theirs = torchvision.models.get_model(backbone)
+    assert rates(None) == [
+        m.p for m in theirs.modules() if isinstance(m, torchvision.ops.StochasticDepth)
+    ]
+
+
+def test_blocks_are_left_out_in_training_and_never_in_scoring() -> None:
+    """With a rate of almost 1 the last blocks are left out in almost every training step."""
+    torch.manual_seed(0)
+    model = build_model("convnext_tiny", drop_path_rate=0.999)
+    plain = build_model("convnext_tiny", drop_path_rate=0.0)
+    plain.load_state_dict(model.state_dict())
+    last: Any = model.get_submodule("features.7.2")
+    images = torch.rand(4, 768, 2, 2)
+    assert torch.equal(last.train()(images), images)
+    assert not torch.equal(last.eval()(images), images)
+    images = torch.rand(2, 3, 32, 32)
+    with torch.inference_mode():
+        assert torch.equal(model.eval()(images), plain.eval()(images))
+
+
+@pytest.mark.parametrize("backbone", ["small_cnn", "squeezenet1_1", "resnet18", "mobilenet_v2"])
+def test_a_network_whose_blocks_cannot_be_left_out_takes_no_rate(backbone: str) -> None:
+    with pytest.raises(InputError, match=f"^{backbone} takes no drop_path_rate"):
+        build_model(backbone, drop_path_rate=0.1)
+
+
 # --- where the weights come from
 
 

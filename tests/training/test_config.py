@@ -17,6 +17,8 @@ WRONG = [
     ("model", "dropout", "0.2"),
     ("model", "dropout", 1.0),
     ("model", "dropout", -0.1),
+    ("model", "drop_path_rate", 1.0),
+    ("model", "drop_path_rate", "0.1"),
     ("model", "frozen_epochs", 0),
     ("model", "backbone_learning_rate_factor", 0.0),
     ("optimisation", "learning_rate", math.nan),

@@ -12,6 +12,7 @@ import safetensors.torch
 import timm
 import torch
 import torch.distributed as dist
+from timm.layers import DropPath
 from torch import Tensor, nn
 
 from ensemble.base.errors import InputError
@@ -50,6 +51,8 @@ FAMILIES = {  # small members, and sides of inputs that they take
     "timm/swin_tiny_patch4_window7_224": (64, 96),
     "timm/test_maxvit": (160,),
 }
+CANNOT_DROP_PATH = ["timm/densenet121", "timm/ghostnet_050"]
+CAN_DROP_PATH = [backbone for backbone in FAMILIES if backbone not in CANNOT_DROP_PATH]
 QUICK = "timm/test_vit"
 EXPORTED = ["timm/test_resnet", "timm/test_convnext", "timm/test_vit"]  # in seconds
 MakeConfig = Callable[..., TrialConfig]
@@ -89,10 +92,11 @@ def test_a_family_is_trained_saved_loaded_and_explained(
     make_bright_and_dark: MakeTiles,
 ) -> None:
     sides = FAMILIES[backbone]
-    model = seeded(backbone, dropout=0.1)
+    drop_path_rate = 0.5 if backbone in CAN_DROP_PATH else None
+    model = seeded(backbone, dropout=0.1, drop_path_rate=drop_path_rate)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     config = make_trial_config(
-        model={"backbone": backbone, "dropout": 0.1},
+        model={"backbone": backbone, "dropout": 0.1, "drop_path_rate": drop_path_rate},
         optimisation={"epochs": 1, "global_batch_size": 4, "learning_rate": 1e-3},
         data={"image_size_px": sides[0]},
     )
@@ -126,6 +130,51 @@ def test_a_family_is_trained_saved_loaded_and_explained(
     assert find_feature_maps(loaded, images[:1])
     assert digest_tensors(loaded.state_dict()) == kept
     assert not any(module._forward_hooks for module in loaded.modules())
+
+
+@pytest.mark.parametrize("backbone", CAN_DROP_PATH)
+def test_rate_of_stochastic_depth_grows_over_the_blocks_of_a_family(backbone: str) -> None:
+    with torch.device("meta"):
+        model = build_model(backbone, drop_path_rate=0.5)
+    rates = [module.drop_prob for module in model.modules() if isinstance(module, DropPath)]
+    assert rates == sorted(rates)
+    assert 0 < rates[0] < 0.4 < rates[-1] <= 0.5
+
+
+@pytest.mark.parametrize("backbone", CANNOT_DROP_PATH)
+def test_a_family_whose_blocks_cannot_be_left_out_takes_no_rate(backbone: str) -> None:
+    with pytest.raises(InputError, match=f"^{backbone} takes no drop_path_rate"):
+        build_model(backbone, drop_path_rate=0.1)
+
+
+def test_a_cut_run_with_stochastic_depth_goes_on_with_the_same_bits(
+    make_trial_config: MakeConfig, make_bright_and_dark: MakeTiles
+) -> None:
+    config = make_trial_config(
+        model={"backbone": QUICK, "drop_path_rate": 0.5},
+        optimisation={"epochs": 2, "global_batch_size": 4},
+        data={"image_size_px": 64},
+    )
+    tiles = make_bright_and_dark(8)
+
+    def build() -> nn.Module:
+        return seeded(QUICK, drop_path_rate=0.5)
+
+    whole = build()
+    first, second = fit(whole, config, tiles, tiles)
+    cut = build()
+    run = fit(cut, config, tiles, tiles)
+    start = next(run)
+    run.close()
+    torch.manual_seed(1)  # what the process drew meanwhile
+    continued = build()
+    continued.load_state_dict(cut.state_dict())
+    _, again = fit(continued, config, tiles, tiles, start=start)
+    np.testing.assert_array_equal(again.val_margins, second.val_margins)
+    assert digest_tensors(continued.state_dict()) == digest_tensors(whole.state_dict())
+    masked = first.train_loss
+    (plain, _) = fit(seeded(QUICK), config, tiles, tiles)
+    assert plain.train_loss != masked  # else nothing was left out
 
 
 @pytest.mark.parametrize("backbone", FAMILIES)

@@ -1,7 +1,8 @@
-"""Whether each network of a space takes each size of input that the search may give it.
+"""Whether each network of a space takes what the search may give it: inputs, stochastic depth.
 
-Those of torchvision take any size of a tile that a configuration may name and a person would. Some
-of timm's have patches that must divide the input, or windows or position embeddings of one size.
+Networks of torchvision take any size of a tile that a configuration may name and a person would.
+Some of timm's have patches that must divide the input, or windows or position embeddings of one
+size. Only networks with residual blocks can leave some out of a training step, and not all do.
 """
 
 from typing import Any
@@ -14,9 +15,11 @@ from ensemble.search.space import Space, applies
 from ensemble.training.backbone_table import TIMM
 from ensemble.training.config import flatten
 
+DROP_PATH_RATE = "model.drop_path_rate"
 
-def check_input_sides(space: Space, tile_side_px: int | None = None) -> None:
-    """Refuse a space that gives a network of timm's an input that it cannot take.
+
+def check_networks(space: Space, tile_side_px: int | None = None) -> None:
+    """Refuse a space that gives a network an input or a stochastic depth that it cannot take.
 
     Args:
         space: The space.
@@ -26,6 +29,45 @@ def check_input_sides(space: Space, tile_side_px: int | None = None) -> None:
     Raises:
         InputError: It does.
     """
+    _check_drop_path(space)
+    _check_input_sides(space, tile_side_px)
+
+
+def _check_drop_path(space: Space) -> None:
+    given = [name for name in space.backbones if _may_drop_path(space, name)]
+    if not given:
+        return
+    from ensemble.training.backbones import check_drop_path  # torch takes seconds
+
+    lacking = []
+    for backbone in given:
+        try:
+            check_drop_path(backbone)
+        except InputError:
+            lacking.append(backbone)
+    if not lacking:
+        return
+    others = ", ".join(f'"{name}"' for name in given if name not in lacking)
+    way = "leave the setting out"
+    if others:
+        way = f'under [search.model], limit it by when = {{ "model.backbone" = [{others}] }}'
+    raise InputError(
+        f"{space.path}: {DROP_PATH_RATE} is given to {', '.join(lacking)}, which cannot leave "
+        f"blocks out; {way}"
+    )
+
+
+def _may_drop_path(space: Space, backbone: str) -> bool:
+    """Say whether a trial with a backbone may be given a rate of stochastic depth."""
+    for parameter in space.parameters:
+        allowed = parameter.when.get("model.backbone", (backbone,))
+        if parameter.name == DROP_PATH_RATE and backbone in allowed:
+            return True
+    values = space.settle(flatten(space.default) | {"model.backbone": backbone})
+    return values[DROP_PATH_RATE] is not None
+
+
+def _check_input_sides(space: Space, tile_side_px: int | None) -> None:
     if not any(name.startswith(TIMM) for name in space.backbones):
         return
     from ensemble.training.backbones import check_input_side  # torch takes seconds
