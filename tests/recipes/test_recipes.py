@@ -462,7 +462,10 @@ def test_ctrl_c_and_sigterm_end_with_how_to_go_on_and_the_same_command_does(work
             ["--split-seed", "5"],
             "exists with another split of the same tiles (split seed 0, now 5)",
         ),
-        (["--backbone", "small_cnn_deep"], "exists with other weights"),
+        (
+            ["--backbone", "small_cnn_deep"],
+            "exists with other backbones (small_cnn, now small_cnn_deep)",
+        ),
         (["--recipe", "small-cnn"], "exists with other recipe"),
     ],
 )
