@@ -38,7 +38,7 @@ flaky: .venv/.installed  ## tests that failed and passed at one commit, in the r
 soak: .venv/.installed  ## the faults in full counts, for hours; writes results/evidence/soak_*.csv
 	$(RUN) scripts/evidence/soak.py $(SOAK)
 
-bench: .venv/.installed  ## how quick, against the bare floor and against peers: an hour; writes results/benchmarks/
+bench: .venv/.installed  ## how quick, against the bare floor and against peers: two hours; writes results/benchmarks/
 	$(RUN) scripts/benchmark.py $(BENCH)
 
 bench-small: .venv/.installed  ## the same without peers, to show that it works: a few minutes

@@ -25,6 +25,7 @@ from bench import (
     gpu,
     growth,
     memory,
+    networks,
     packing,
     searcher,
     searches,
@@ -43,8 +44,8 @@ from ensemble.data.prepare import is_synthetic, prepare_data
 from ensemble.data.reading.listing import Reader
 from ensemble.data.sources import open_source
 
-PARTS = ("commands", "training", "choices", "packing", "windows", "selection", "searcher", "memory",
-         "gpu", "accuracy", "growth", "search")  # fmt: skip
+PARTS = ("commands", "training", "choices", "networks", "packing", "windows", "selection",
+         "searcher", "memory", "gpu", "accuracy", "growth", "search")  # fmt: skip
 
 
 def main() -> None:
@@ -136,6 +137,8 @@ def _measure(plan: Plan, parts: Sequence[str], options: argparse.Namespace) -> I
         yield from commands.measure()
     if "choices" in parts:
         yield from floor.measure(plan)
+    if "networks" in parts:
+        yield from networks.measure(plan)
     if "packing" in parts:
         yield from packing.measure(everything, plan.scratch, plan.image_size_px)
     if "windows" in parts:

@@ -27,9 +27,11 @@ from ensemble.training.losses import weighted_loss
 from ensemble.training.optimiser import make_optimizer
 from ensemble.training.precision import choose_precision
 
+CHANNELS_LAST = {"channels last (against contiguous)": {"channels_last": False}}
+PRECISION = {"precision by trying (against the other one)": {"other_precision": True}}
 CHOICES: dict[str, dict[str, Any]] = {
     "freed memory is kept (against glibc's default)": {"keep_memory": False},
-    "channels last (against contiguous)": {"channels_last": False},
+    **CHANNELS_LAST,
     "fused optimizer (against a loop over parameters)": {"fused": False},
     "no torch.compile (against torch.compile)": {"compile": True},
 }
@@ -83,23 +85,27 @@ def _wait_for(device: torch.device) -> None:
 
 
 def measure(plan: Plan) -> Iterator[Row]:
-    """What single choices are worth: images/s with ÷ without each, in turns."""
-    usual = {"threads": plan.threads, "processes": plan.slots}
+    """What single choices are worth to the network of the plan."""
     choices = dict(CHOICES)
     if plan.device.type == "cpu":
         choices["one thread a slot (against one process with all)"] = {
             "processes": 1,
             "threads": plan.threads * plan.slots,
         }
-        choices["precision by trying (against the other one)"] = {"other_precision": True}
-    if plan.small:
-        choices = dict(list(choices.items())[:1])
-    for what, changes in choices.items():
+        choices |= PRECISION
+    for what, ratio in compare(plan, choices):
+        yield Row("choices", what, ratio, "ratio")
+
+
+def compare(plan: Plan, choices: dict[str, dict[str, Any]]) -> Iterator[tuple[str, float]]:
+    """What each choice is worth: images/s with it ÷ without it, in turns; a small plan has one."""
+    usual = {"threads": plan.threads, "processes": plan.slots}
+    for what, changes in list(choices.items())[: 1 if plan.small else None]:
         ratios = []
         for _ in range(1 if plan.small else plan.rounds):
             with_it = _images_per_second(plan, usual)
             ratios.append(with_it / _images_per_second(plan, {**usual, **changes}))
-        yield Row("choices", what, statistics.median(ratios), "ratio")
+        yield what, statistics.median(ratios)
 
 
 def _images_per_second(plan: Plan, settings: dict[str, Any]) -> float:

@@ -10,6 +10,15 @@ from ensemble.training.config import TrialConfig, parse_config
 from ensemble.training.precision import has_bfloat16
 
 ROOT = Path(__file__).parents[2]
+# small ones of several families: the quicker a step, the more does the work around it count
+NETWORKS = (
+    "resnet18",
+    "timm/regnety_002",
+    "timm/mobilenetv4_conv_small",
+    "timm/tf_efficientnet_lite0",
+    "timm/convnextv2_atto",
+    "timm/vit_tiny_patch16_224",
+)
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,12 @@ class Plan:
     def threads(self) -> int:
         """Number of threads of torch in each slot."""
         return max(1, len(os.sched_getaffinity(0)) // self.slots)
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """Networks that are measured beside `backbone`."""
+        others = tuple(network for network in NETWORKS if network != self.backbone)
+        return others[:1] if self.small else others
 
     @property
     def binds(self) -> bool:

@@ -72,12 +72,12 @@ def _measure_slot(
     answers.put((floors, fits, precision))
 
 
-def measure(plan: Plan, speeds: Speeds) -> list[Row]:
-    """The rows of `speeds`."""
+def measure(plan: Plan, speeds: Speeds, *, part: str = "training") -> list[Row]:
+    """The rows of `speeds`, which were measured as `plan` says."""
     size = f"{plan.backbone}, {plan.image_size_px} px, {speeds.precision}, {plan.slots} slots"
     target = ">= 0.95" if plan.device.type == "cuda" else ">= 0.92"
     return [
-        Row("training", f"floor ({size})", speeds.floor, "images/s"),
-        Row("training", f"fit ({size})", speeds.fit, "images/s"),
-        Row("training", "fit ÷ floor", speeds.ratio, "ratio", target),
+        Row(part, f"floor ({size})", speeds.floor, "images/s"),
+        Row(part, f"fit ({size})", speeds.fit, "images/s"),
+        Row(part, f"fit ÷ floor ({size})", speeds.ratio, "ratio", target),
     ]

@@ -4,6 +4,7 @@ import importlib
 import json
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from ensemble.data.packing import pack
 from ensemble.data.sources import open_source
 from ensemble.data.synthetic import draw_dataset
 from ensemble.data.view import View
+from ensemble.training.backbones import check_input_side
 from ensemble.training.member import open_training_data
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -69,10 +71,9 @@ def test_packing_is_compared_with_its_decoder_and_leaves_nothing(bench, tiles, t
     assert list(tmp_path.iterdir()) == []
 
 
-def test_windows_are_compared_with_whole_tiles_that_give_the_same_batch(
-    bench, tiles, pack_folder, tmp_path
-):
-    plan = bench("plan").Plan(
+@pytest.fixture
+def plan(bench, tiles, pack_folder, tmp_path):
+    return bench("plan").Plan(
         scratch=tmp_path,
         pack_folder=pack_folder,
         source=tiles,
@@ -86,6 +87,22 @@ def test_windows_are_compared_with_whole_tiles_that_give_the_same_batch(
         rounds=1,
         small=True,
     )
+
+
+def test_other_networks_than_the_plans_are_measured_and_take_its_sizes(bench, plan):
+    networks = bench("plan").NETWORKS
+    assert plan.networks == networks[:1]  # a small plan measures one
+    whole = replace(plan, small=False, backbone=networks[0])
+    assert whole.networks == networks[1:]
+    for network in networks:
+        for side_px in (64, 128):
+            check_input_side(network, side_px)
+            assert whole.config(backbone=network, image_size_px=side_px).model.backbone == network
+
+
+def test_windows_are_compared_with_whole_tiles_that_give_the_same_batch(
+    bench, tiles, pack_folder, plan
+):
     windows = bench("windows")
     found = check(windows.measure(plan), "windows")
     assert [row.target for row in found.values()] == ["", ">= 0.95", ">= 0.95", "", "", ""]
