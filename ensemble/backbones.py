@@ -13,7 +13,7 @@ from ensemble.base.errors import InputError
 from ensemble.base.progress_bar import progress_bar
 from ensemble.training.backbone_table import BACKBONES, TIMM, find_nearest
 from ensemble.training.cost import BackboneCost, count_backbone
-from ensemble.training.initial_weights import find_weights
+from ensemble.training.initial_weights import find_licence, find_weights
 from ensemble.training.timm_networks import find_names, list_networks
 
 MOST_COUNTED = 40  # networks that are built to be counted; of more, names alone are listed
@@ -34,7 +34,7 @@ def main(options: argparse.Namespace) -> list[dict[str, Any]]:
             print("\n".join(names))
         print(f"{len(names)} names; a pattern that {MOST_COUNTED} or fewer match shows costs, too")
         return [{"name": name} for name in names]
-    listed = []
+    listed: list[tuple[BackboneCost, str]] = []
     with progress_bar() as bar:
         for name in bar.track(names, description="counting"):
             listed.append((count_backbone(name, options.size), find_weights(name)))
@@ -46,7 +46,10 @@ def main(options: argparse.Namespace) -> list[dict[str, Any]]:
             f"there are over 1,300 more of timm's: {spell_command('backbones')} '{TIMM}convnext*' "
             "lists some"
         )
-    return [cost._asdict() | {"weights": weights} for cost, weights in listed]
+    return [
+        cost._asdict() | {"weights": weights, "licence": find_licence(cost.name)}
+        for cost, weights in listed
+    ]
 
 
 def _print_table(rows: list[tuple[BackboneCost, str]], size: int) -> None:
@@ -54,11 +57,12 @@ def _print_table(rows: list[tuple[BackboneCost, str]], size: int) -> None:
     if not rows:
         return
     width = max(len(cost.name) for cost, _ in rows)
-    print(f"{'name':{width}}{'parameters':>14}{'multiply-adds':>16}  weights")
+    print(f"{'name':{width}}{'parameters':>14}{'multiply-adds':>16}  {'weights':13}their licence")
     for cost, weights in rows:
         where = "" if cost.side_px == size else f" at {cost.side_px}"
         counts = f"{cost.multiply_adds / 1e6:,.0f}{where}"
-        print(f"{cost.name:{width}}{cost.parameters / 1e6:>12,.2f} M{counts:>16}  {weights}")
+        line = f"{cost.name:{width}}{cost.parameters / 1e6:>12,.2f} M{counts:>16}"
+        print(f"{line}  {weights:13}{find_licence(cost.name)}".rstrip())
     print(
         f"multiply-adds are millions for an image of {size} px; a network that takes none of that "
         "size is counted at the size that its row gives"

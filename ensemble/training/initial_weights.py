@@ -129,6 +129,15 @@ def find_weights(backbone: str) -> Literal["here", "to download", "none"]:
     return "here" if is_here else "to download"
 
 
+def find_licence(backbone: str) -> str:
+    """Name the licence of the pretrained weights of a backbone; "" where nobody names one."""
+    if not backbone.startswith(TIMM):
+        return ""  # torchvision leaves it to the data sets that its weights were trained on
+    from ensemble.training import timm_networks
+
+    return timm_networks.find_licence(backbone)
+
+
 def _download(backbone: str) -> tuple[str, Mapping[str, Tensor]]:
     """Return the name that torchvision or timm gives to weights of a backbone, and the weights."""
     if backbone.startswith(TIMM):

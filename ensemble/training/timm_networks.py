@@ -206,6 +206,12 @@ def find_weights(name: str) -> Literal["here", "to download", "none"]:
     return "to download"
 
 
+def find_licence(name: str) -> str:
+    """Name the licence of the pretrained weights of a network; "" where timm has or names none."""
+    config = _find_config(name)
+    return (config.has_weights and config.license) or ""
+
+
 def download_weights(name: str) -> tuple[str, dict[str, Tensor]]:
     """Download the weights that a name means, unless they are in the hub's cache.
 

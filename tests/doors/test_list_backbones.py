@@ -39,6 +39,15 @@ def test_without_a_pattern_they_are_those_of_the_table(monkeypatch, capsys) -> N
     assert "1,300 more of timm's" in capsys.readouterr().out
 
 
+def test_the_licence_of_weights_is_told_and_none_where_there_are_no_weights(capsys) -> None:
+    licences = {"timm/convnextv2_atto.fcmae": "cc-by-nc-4.0", "timm/ghostnet_050": ""}
+    for name, licence in licences.items():
+        rows = rows_of(f"{name}*")
+        (line,) = (line for line in capsys.readouterr().out.splitlines() if f"{name} " in line)
+        assert rows[name]["licence"] == licence
+        assert line.endswith(f"to download  {licence}" if licence else "none")
+
+
 def test_of_many_the_names_are_listed_and_how_to_narrow(capsys) -> None:
     rows = rows_of("timm/resnet*")
     assert len(rows) > MOST_COUNTED
@@ -66,9 +75,9 @@ def test_networks_that_cannot_be_backbones_stand_below_the_table(capsys) -> None
     rows = rows_of("timm/c*it_tiny*", "--size", "224")
     assert [row["name"] for row in rows.values()] == ["timm/convit_tiny", "timm/crossvit_tiny_240"]
     head, row, note, reason, refused = capsys.readouterr().out.splitlines()
-    assert head.split() == ["name", "parameters", "multiply-adds", "weights"]
+    assert head.split() == ["name", "parameters", "multiply-adds", "weights", "their", "licence"]
     assert row.startswith("timm/convit_tiny ")
-    assert head.index("  weights") == row.rindex("  ")
+    assert head.index("their licence") == row.index("apache-2.0")
     assert note.startswith("multiply-adds are millions for an image of 224 px")
     assert reason == "this one cannot be a backbone (no map of places before its head):"
     assert refused == "  timm/crossvit_tiny_240"
