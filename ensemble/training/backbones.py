@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ensemble.base.errors import InputError
 from ensemble.training.backbone_table import BACKBONES, TIMM, find_backbone
 from ensemble.training.config import ModelConfig, OptimisationConfig
+from ensemble.training.layers import count_layers_to_head
 
 _MAX_POOLINGS = 4  # after four, tiles of 16 px have one place left
 STEPS_PX = (14, 16, 32)  # usual sides of patches and of places in the last map
@@ -234,22 +235,24 @@ def parameter_groups(
 ) -> Iterator[dict[str, object]]:
     """Yield groups for a torch optimizer: head and backbone, with and without weight decay.
 
-    Biases and normalisation (tensors of one dimension) get no weight decay, nor does what a network
-    of timm's says, such as position embeddings.
+    With `config.layer_decay` below 1 each layer of the backbone has groups of its own, from the
+    head down. Biases and normalisation (tensors of one dimension) get no weight decay, nor does
+    what a network of timm's says, such as position embeddings.
     """
-    is_in_head = find_backbone(config.backbone).in_head
+    in_head = find_backbone(config.backbone).in_head
     spared: set[str] = getattr(model, "no_weight_decay", set)()
-    rate = optimisation.learning_rate
-    for in_head, learning_rate in (
-        (True, rate),
-        (False, rate * config.backbone_learning_rate_factor),
-    ):
-        for decayed in (True, False):
-            parameters = [
-                p
-                for name, p in model.named_parameters()
-                if is_in_head(name) == in_head and (p.ndim > 1 and name not in spared) == decayed
-            ]
-            if parameters:
-                decay = optimisation.weight_decay if decayed else 0.0
-                yield {"params": parameters, "lr": learning_rate, "weight_decay": decay}
+    layers = count_layers_to_head(model, config.backbone) if config.layer_decay < 1 else {}
+    groups: dict[tuple[bool, int, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        is_spared = parameter.ndim <= 1 or name in spared
+        key = (not in_head(name), layers.get(name, 0), is_spared)
+        groups.setdefault(key, []).append(parameter)
+    for is_backbone, distance, is_spared in sorted(groups):
+        rate = optimisation.learning_rate
+        if is_backbone:
+            rate *= config.backbone_learning_rate_factor * config.layer_decay**distance
+        yield {
+            "params": groups[is_backbone, distance, is_spared],
+            "lr": rate,
+            "weight_decay": 0.0 if is_spared else optimisation.weight_decay,
+        }

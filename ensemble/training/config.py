@@ -49,6 +49,13 @@ class ModelConfig(Section):
     backbone_learning_rate_factor: float = Field(
         1.0, gt=0, le=10, description="learning rate of the backbone ÷ that of the head"
     )
+    layer_decay: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="learning rate of each layer of the backbone ÷ that of the layer above it, "
+        "the head being above the uppermost; 1 = the same for all layers",
+    )
 
     @model_validator(mode="after")
     def _module_is_named(self) -> "ModelConfig":

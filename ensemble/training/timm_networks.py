@@ -190,6 +190,14 @@ def _without_map(name: str) -> InputError:
     )
 
 
+def number_layers(model: Any) -> dict[str, int]:
+    """Number the layers from the input on, as timm groups parameters, by the parameters' names."""
+    numbers: dict[str, int] = timm.models.group_parameters(
+        model, model.group_matcher(coarse=False), reverse=True
+    )
+    return numbers
+
+
 def find_weights(name: str) -> Literal["here", "to download", "none"]:
     """Say where the pretrained weights of a network are."""
     config = _find_config(name)

@@ -1,5 +1,6 @@
 """Facts about the networks: shapes, what is trained, where the weights come from."""
 
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,7 @@ from ensemble.training.config import (
 )
 from ensemble.training.initial_weights import digest_tensors, make_initial_state, save_initial_state
 from ensemble.training.loop import fit
+from ensemble.training.optimiser import make_optimizer, make_schedule
 
 SMALL = [name for name, backbone in BACKBONES.items() if backbone.filters]
 OF_TORCHVISION = [name for name in BACKBONES if name not in SMALL]
@@ -231,6 +233,142 @@ def test_groups_hold_every_parameter_once_and_decay_no_vector(backbone: str) -> 
             assert group["lr"] == pytest.approx(0.02 if in_head else 0.002)
             assert group["weight_decay"] == (0.3 if parameter.ndim > 1 else 0.0)
     assert groups[0]["lr"] == 0.02  # the rate that epochs report is the head's
+
+
+# --- layer-wise decay of the learning rate
+
+LAYERS_TO_HEAD = {  # counted by hand
+    "small_cnn": {
+        "classifier.1.weight": 0,
+        "features.8.weight": 1,
+        "features.4.weight": 2,
+        "features.1.weight": 3,  # BatchNorm goes with its convolution
+        "features.0.weight": 3,
+    },
+    "resnet18": {
+        "fc.1.bias": 0,
+        "layer4.1.conv1.weight": 1,
+        "layer4.0.downsample.0.weight": 2,
+        "layer1.0.bn2.bias": 8,
+        "bn1.weight": 9,
+        "conv1.weight": 9,
+    },
+    "convnext_tiny": {  # 1 stem, blocks of 3, 3, 9 and 3, and a convolution between each two
+        "classifier.2.1.weight": 0,
+        "classifier.0.weight": 1,
+        "features.7.2.layer_scale": 1,
+        "features.7.0.block.0.weight": 3,
+        "features.6.1.weight": 4,
+        "features.5.0.block.0.weight": 13,
+        "features.3.2.block.5.bias": 15,
+        "features.2.1.weight": 18,
+        "features.2.0.weight": 19,
+        "features.0.0.weight": 22,
+    },
+    "timm/test_vit": {
+        "head.weight": 0,
+        "norm.weight": 1,
+        "blocks.5.attn.qkv.weight": 1,
+        "blocks.0.mlp.fc1.bias": 6,
+        "patch_embed.proj.weight": 7,
+        "pos_embed": 7,
+    },
+    "timm/test_convnext": {  # blocks of 1, 2, 4 and 2
+        "head.fc.weight": 0,
+        "head.norm.weight": 0,
+        "stages.3.blocks.1.conv_dw.weight": 1,
+        "stages.3.downsample.1.weight": 2,
+        "stages.1.blocks.0.gamma": 8,
+        "stages.0.blocks.0.mlp.fc1.weight": 9,
+        "stem.0.weight": 10,
+    },
+    "timm/poolformer_s12": {  # of which timm says nothing: 4 stages are modules
+        "head.fc.weight": 0,
+        "head.norm.weight": 1,
+        "stages.3.blocks.0.mlp.fc1.weight": 1,
+        "stages.0.blocks.0.norm1.weight": 4,
+        "stem.conv.weight": 5,
+    },
+}
+
+
+def rates_by_name(backbone: str, **model_settings: Any) -> dict[str, float]:
+    with torch.device("meta"):
+        model = build_model(backbone)
+    config = model_config(backbone, **model_settings)
+    optimisation = OptimisationConfig(learning_rate=0.02)
+    groups: list[dict[str, Any]] = list(parameter_groups(model, config, optimisation))
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {names[id(p)]: group["lr"] for group in groups for p in group["params"]}
+
+
+@pytest.mark.parametrize("backbone", LAYERS_TO_HEAD)
+def test_rate_falls_by_the_decay_from_each_layer_to_the_one_below(backbone: str) -> None:
+    rates = rates_by_name(backbone, layer_decay=0.7, backbone_learning_rate_factor=0.5)
+    distances = LAYERS_TO_HEAD[backbone]
+    head = next(iter(distances))
+    assert rates[head] == 0.02
+    for name, distance in distances.items():
+        if name != head:
+            assert rates[name] == pytest.approx(0.02 * 0.5 * 0.7**distance), name
+    assert min(rates.values()) == pytest.approx(0.02 * 0.5 * 0.7 ** max(distances.values()))
+
+
+def test_schedule_scales_the_rates_of_all_layers() -> None:
+    values = {
+        "model": {"backbone": "resnet18", "layer_decay": 0.5},
+        "optimisation": {"epochs": 2, "warmup_epochs": 0.5, "learning_rate": 0.1},
+    }
+    config = TrialConfig.model_validate(values)
+    optimizer = make_optimizer(build_model("resnet18"), config)
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    assert len(set(peaks)) == 10
+    assert peaks[0] == 0.1
+    schedule = make_schedule(optimizer, config.optimisation, steps_per_epoch=4)
+    for share in (0.5, 1.0, 1.0, 0.5 * (1 + math.cos(math.pi / 6))):
+        rates = [group["lr"] for group in optimizer.param_groups]
+        assert rates == pytest.approx([share * peak for peak in peaks])
+        optimizer.step()
+        schedule.step()
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {},
+        {"fine_tuning": "frozen"},
+        {"fine_tuning": "from_module", "trainable_from": "features.4"},
+    ],
+)
+def test_a_step_moves_each_layer_by_its_share_of_the_rate(
+    part: dict[str, str],
+    make_trial_config: Callable[..., TrialConfig],
+    make_bright_and_dark: Callable[..., SplitTiles],
+) -> None:
+    tiles = make_bright_and_dark(8)
+    torch.manual_seed(0)
+    start = snapshot(build_model("small_cnn"))
+
+    def moves(layer_decay: float) -> dict[str, Tensor]:
+        model = build_model("small_cnn")
+        model.load_state_dict(start)
+        config = make_trial_config(
+            model={"layer_decay": layer_decay, "dropout": 0.0, **part},
+            optimisation={
+                "optimizer": "sgd",
+                "epochs": 1,
+                "global_batch_size": 8,
+                "warmup_epochs": 0.0,
+                "precision": "float32",
+            },
+        )
+        list(fit(model, config, tiles, tiles))
+        return {name: p.detach() - start[name] for name, p in model.named_parameters()}
+
+    plain, decayed = moves(1.0), moves(0.5)
+    assert any(move.any() for move in plain.values())
+    for name, distance in LAYERS_TO_HEAD["small_cnn"].items():
+        torch.testing.assert_close(decayed[name], plain[name] * 0.5**distance, rtol=1e-3, atol=1e-7)
 
 
 # --- stochastic depth

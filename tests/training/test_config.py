@@ -19,6 +19,8 @@ WRONG = [
     ("model", "dropout", -0.1),
     ("model", "drop_path_rate", 1.0),
     ("model", "drop_path_rate", "0.1"),
+    ("model", "layer_decay", 0.0),
+    ("model", "layer_decay", 1.5),
     ("model", "frozen_epochs", 0),
     ("model", "backbone_learning_rate_factor", 0.0),
     ("optimisation", "learning_rate", math.nan),

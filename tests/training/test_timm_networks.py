@@ -31,6 +31,7 @@ from ensemble.training.checkpoint import open_member, write_member
 from ensemble.training.config import ModelConfig, OptimisationConfig, TrialConfig
 from ensemble.training.cost import summarise
 from ensemble.training.initial_weights import digest_tensors, make_initial_state, parse_weights
+from ensemble.training.layers import count_layers_to_head
 from ensemble.training.loop import Epoch, fit, predict_margins
 from ensemble.training.timm_networks import find_weights, list_networks
 
@@ -204,6 +205,16 @@ def test_the_head_is_trained_alone_and_has_groups_of_its_own(backbone: str) -> N
             assert group["lr"] == pytest.approx(0.02 if in_head else 0.002)
     spared = {names[id(p)] for g in groups if not g["weight_decay"] for p in g["params"]}
     assert {"pos_embed", "cls_token"} & set(names.values()) <= spared
+
+
+@pytest.mark.parametrize("backbone", FAMILIES)
+def test_layers_of_a_family_are_counted_from_the_head_down_to_the_stem(backbone: str) -> None:
+    model, in_head = on_meta(backbone), find_backbone(backbone).in_head
+    distances = count_layers_to_head(model, backbone)
+    assert all(distances[name] == 0 for name, _ in model.named_parameters() if in_head(name))
+    assert set(distances.values()) == set(range(max(distances.values()) + 1))
+    stem = next(name for name, parameter in model.named_parameters() if parameter.ndim == 4)
+    assert distances[stem] == max(distances.values()) >= 4
 
 
 @pytest.mark.parametrize("backbone", FAMILIES)
