@@ -1,8 +1,9 @@
 """Measure which network is quickest to a good F1: `backbones.py --data SDNET2018.zip`.
 
 Each network is trained at each of its sizes, with a constant learning rate and a moving average of
-its weights (`backbones.toml`), until its validation F1 has not risen for four epochs: so each epoch
-shows what a training of its length reaches. The test split stays closed.
+its weights, until its validation F1 has not risen for four epochs (`backbones.toml`, and with a
+higher learning rate `backbones_lite0.toml`): so each epoch shows what a training of its length
+reaches. The test split stays closed.
 
 `backbones.csv` has a row for each epoch of each network, size and seed, and `backbones.png` shows
 them. Minutes are those of training and validation at the pace of the quickest epoch of that network
@@ -27,8 +28,9 @@ from ensemble.base.provenance import describe_code_and_machine
 from ensemble.cli import parse
 from record import write_evidence
 
-RECIPE = Path(__file__).with_suffix(".toml")
+FOLDER = Path(__file__).parent
 LITE0 = "timm/tf_efficientnet_lite0"
+RECIPES = [f"{FOLDER / 'backbones.toml'}", f"{LITE0}={FOLDER / 'backbones_lite0.toml'}"]
 NETWORKS = ["squeezenet1_1:128", "squeezenet1_1:192", f"{LITE0}:128", f"{LITE0}:224"]
 FIGURES = {"val_f1": "validation F1", "val_average_precision": "validation AP"}
 
@@ -74,7 +76,13 @@ def _parse() -> argparse.Namespace:
     )
     add("--weights", nargs="+", default=[], metavar="X", help="as scripts/train.py takes them")
     add("--seeds", type=int, nargs="+", default=[0, 1], metavar="N", help="(default: 0 1)")
-    add("--recipe", type=Path, default=RECIPE, metavar="FILE", help="(default: backbones.toml)")
+    add(
+        "--recipe",
+        nargs="+",
+        default=RECIPES,
+        metavar="[BACKBONE=]FILE",
+        help="recipe of all networks, or of one (default: those beside this script)",
+    )
     add("--gpus", metavar="N", help="0 trains on the CPU (default: a GPU where there is one)")
     add("--table-only", action="store_true", help="train nothing; write what there is")
     add(
@@ -112,13 +120,19 @@ def list_asked(networks: list[str], seeds: list[int], out: Path) -> list[Asked]:
 
 def _words(options: argparse.Namespace, asked: Asked) -> list[str]:
     """What is typed behind `train`."""
-    words = ["--recipe", str(options.recipe), "--data", options.data]
-    words += ["--backbone", asked.backbone, "--image-size", str(asked.image_size_px)]
-    words += ["--seed", str(asked.seed), "--name", asked.run.name, "--out", str(options.out)]
-    for what in options.weights:
-        if what.startswith(f"{asked.backbone}=") or "=" not in what:
-            words += ["--weights", what]
+    recipe = _last_of(options.recipe, asked.backbone)
+    words = ["--recipe", recipe, "--data", options.data, "--backbone", asked.backbone]
+    words += ["--image-size", str(asked.image_size_px), "--seed", str(asked.seed)]
+    words += ["--name", asked.run.name, "--out", str(options.out)]
+    if weights := _last_of(options.weights, asked.backbone):
+        words += ["--weights", weights]
     return words + (["--gpus", options.gpus] if options.gpus is not None else [])
+
+
+def _last_of(values: list[str], backbone: str) -> str:
+    """The last value that is for a backbone, or for all; "" where there is none."""
+    named = [value.rpartition("=") for value in values]
+    return next((value for of, _, value in reversed(named) if of in ("", backbone)), "")
 
 
 def _write(asked: list[Asked], path: Path) -> None:
@@ -221,7 +235,7 @@ def _origin(begun: list[Asked]) -> dict[str, Any]:
         "num_photographs": summary["num_photographs"],
         "split_digest": first["split_digest"],
         "initial_weights": {b: w["digest"] for a in about for b, w in a["weights"].items()},
-        "recipe": first["recipe"],
+        "recipes": {a["recipe"]["name"]: a["recipe"] for a in about},
         "trained_at_commit": sorted({str(a["commit"]) for a in about}),
         "threads": sorted({a["threads"] for a in about}),
         **describe_code_and_machine(),

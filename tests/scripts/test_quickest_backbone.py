@@ -43,8 +43,9 @@ def test_networks_take_turns_seed_by_seed(script, tmp_path):
         script.list_asked(["resnet18"], [0], tmp_path)
 
 
-def test_training_goes_on_until_a_network_no_longer_gains():
-    settings = load_recipe(str(FOLDER / "backbones.toml")).base.optimisation
+@pytest.mark.parametrize("name", ["backbones", "backbones_lite0"])
+def test_training_goes_on_until_a_network_no_longer_gains(name):
+    settings = load_recipe(str(FOLDER / f"{name}.toml")).base.optimisation
     assert settings.schedule == "constant"
     assert 0 < settings.early_stopping_patience < settings.epochs
     assert settings.ema_decay > 0
