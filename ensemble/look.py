@@ -34,12 +34,13 @@ def main(options: argparse.Namespace) -> dict[str, Any]:
     draw_look(member, tile, options.png, run_name=run.name, draws_all=options.all)
     threshold = member.record.metrics.get("val_threshold")
     with printing_result():
-        print(f"{tile.name}: {describe_verdict(tile.probability, threshold)}")
+        print(f"{tile.name}: {describe_verdict(tile.probability, threshold, tile.label)}")
         print(f"written: {options.png}")
     return {
         "member": str(member.folder),
         "tile": tile.name,
         "probability": tile.probability,
         "threshold": threshold,
+        "label": tile.label,
         "png": str(options.png),
     }

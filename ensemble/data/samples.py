@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
+from ensemble.base.errors import escape
 from ensemble.base.wording import plural
 from ensemble.data.grid import PLACE, keep_first
 
@@ -19,6 +20,8 @@ SAMPLES_PER_CLASS = 6
 SAMPLE_PX = 128
 MARGIN_PX = 8
 TITLE_PX = 26
+NAME_SIZE, NAME_PX = 10, 12  # of a tile's name, and from one of its lines to the next
+MOST_NAME_LINES = 6
 SHEET_PX = SAMPLES_PER_CLASS * (SAMPLE_PX + MARGIN_PX) + MARGIN_PX  # width
 MOST_LINES = 100  # rows or columns of the photograph that are shown
 DARK, LIGHT = (0, 0, 0), (255, 225, 0)  # lines side by side: one of them shows on any concrete
@@ -50,23 +53,52 @@ def _draw_classes(tiles: pd.DataFrame, pixels: np.ndarray) -> Image.Image:
     groups: list[Any] = sorted(
         tiles.groupby(["surface", "label"]), key=lambda group: (group[0][0], -group[0][1])
     )
-    step = SAMPLE_PX + MARGIN_PX
-    sheet = Image.new("RGB", (SHEET_PX, len(groups) * (step + TITLE_PX) + MARGIN_PX), "white")
+    rows = [
+        (_title(surface, label, len(group)), _sample(group)) for (surface, label), group in groups
+    ]
+    names = [[break_name(tile) for tile in sample["tile"]] for _, sample in rows]
+    heights = [
+        TITLE_PX + SAMPLE_PX + NAME_PX * max(map(len, broken)) + MARGIN_PX for broken in names
+    ]
+    sheet = Image.new("RGB", (SHEET_PX, MARGIN_PX + sum(heights)), "white")
     draw = ImageDraw.Draw(sheet)
-    title_font, name_font = ImageFont.load_default(15), ImageFont.load_default(10)
-    for line, ((surface, label), group) in enumerate(groups):
-        top = MARGIN_PX + line * (step + TITLE_PX)
-        name = f"surface {surface}, " if surface else ""
-        title = f"{name}{'cracked' if label else 'uncracked'}: {len(group):,} training tiles"
+    title_font, name_font = ImageFont.load_default(15), ImageFont.load_default(NAME_SIZE)
+    top = MARGIN_PX
+    for (title, sample), broken, height in zip(rows, names, heights, strict=True):
         draw.text((MARGIN_PX, top), title, "black", title_font)
-        for number, (_, tile) in enumerate(_sample(group).iterrows()):
-            x, y = MARGIN_PX + number * step, top + TITLE_PX
-            picture = Image.fromarray(np.asarray(pixels[tile["row"]]))
+        for number, (row, lines) in enumerate(zip(sample["row"], broken, strict=True)):
+            x, y = MARGIN_PX + number * (SAMPLE_PX + MARGIN_PX), top + TITLE_PX
+            picture = Image.fromarray(np.asarray(pixels[row]))
             sheet.paste(picture.resize((SAMPLE_PX,) * 2, Image.Resampling.BILINEAR), (x, y))
-            stem, place = Path(tile["tile"]).stem, (x + 2, y + SAMPLE_PX - 14)
-            draw.rectangle(draw.textbbox(place, stem, name_font), "white")
-            draw.text(place, stem, "black", name_font)
+            for line, text in enumerate(lines):
+                draw.text((x, y + SAMPLE_PX + line * NAME_PX), text, "black", name_font)
+        top += height
     return sheet
+
+
+def _title(surface: str, label: int, count: int) -> str:
+    name = f"surface {surface}, " if surface else ""
+    return f"{name}{'cracked' if label else 'uncracked'}: {count:,} training tiles"
+
+
+def break_name(tile: str) -> list[str]:
+    """Break a tile's name, by which `look` finds it, into lines as wide as the tile.
+
+    A line ends behind a slash if it can. Of a very long name the end is shown, which tells more.
+    """
+    font = ImageFont.load_default(NAME_SIZE)
+    lines, rest = [], escape(tile)
+    while rest:
+        fitting = next(
+            n for n in range(len(rest), 0, -1) if n == 1 or font.getlength(rest[:n]) <= SAMPLE_PX
+        )
+        if fitting < len(rest):
+            fitting = rest.rfind("/", 0, fitting) + 1 or fitting
+        lines.append(rest[:fitting])
+        rest = rest[fitting:]
+    if len(lines) > MOST_NAME_LINES:
+        lines = ["…", *lines[1 - MOST_NAME_LINES :]]
+    return lines
 
 
 def _sample(group: pd.DataFrame) -> pd.DataFrame:

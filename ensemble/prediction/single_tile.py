@@ -26,7 +26,7 @@ from ensemble.explanation.activation import class_activation_map, crop_to_tile
 from ensemble.explanation.feature_maps import draw_sheet, find_feature_maps
 from ensemble.prediction.tiling import CutTiles, lay_grid
 from ensemble.run.members import read_stored_size, read_tile_size, score_tiles, see_context
-from ensemble.run.tiles import name_neighbours
+from ensemble.run.tiles import find_tile
 from ensemble.training.checkpoint import Member
 
 LONGEST_NAME = 60  # characters of a picture's
@@ -39,10 +39,13 @@ class FoundPicture(NamedTuple):
         picture: The picture.
         around: Pictures around it by their number in `PLACES`, where it is a tile that the run
             knows; None where it is any other picture.
+        label: 1 for such a tile that is labelled cracked, 0 for one that is not; None for any
+            other picture.
     """
 
     picture: Picture
     around: dict[int, Picture] | None = None
+    label: int | None = None
 
 
 class ScoredTile(NamedTuple):
@@ -53,12 +56,14 @@ class ScoredTile(NamedTuple):
         number: Number of the tile among these.
         name: Name for people.
         probability: Probability of a crack.
+        label: 1 where it is labelled cracked, 0 where it is not; None where that is not known.
     """
 
     tiles: SplitTiles
     number: int
     name: str
     probability: float
+    label: int | None = None
 
     @property
     def pixels(self) -> np.ndarray:
@@ -86,20 +91,19 @@ def find_picture(name: str, run: Path, archives: ExitStack) -> FoundPicture:
             raise InputError(f"{name}: is a folder; name one picture in it")
         if Path(name).is_file():
             tile = _name_in(source, Path(name))
-            return FoundPicture(Picture(Path(name).name, name), _find_around(tile, run, source))
+            return _find_around(Picture(Path(name).name, name), tile, run, source)
         if Path(name).exists():
             raise InputError(f"{name}: is a device or a pipe; name a picture")
         is_there = source is not None and source.exists()
         if source is not None and source.is_dir() and (source / name).is_file():
-            return FoundPicture(Picture(name, source / name), _find_around(name, run, source))
+            return _find_around(Picture(name, source / name), name, run, source)
     except OSError as error:  # too long a name
         raise InputError(f"{name}: cannot be opened ({error.strerror}); name a picture") from None
     if source is not None and source.is_file():
         archive = archives.enter_context(Archive(source))
         if name in archive.members:
             archive.check(name, MAX_TILE_BYTES)
-            around = _find_around(name, run, archive)
-            return FoundPicture(Picture(name, name, archive), around)
+            return _find_around(Picture(name, name, archive), name, run, archive)
     if is_there:
         raise InputError(
             f"{name}: no such picture, and no tile of that name in {source}, the data set of "
@@ -120,17 +124,28 @@ def _name_in(source: Path | None, path: Path) -> str:
     return path.relative_to(source.resolve()).as_posix()
 
 
-def _find_around(tile: str, run: Path, source: Path | Archive | None) -> dict[int, Picture] | None:
-    """Pictures around a tile of the data set by their number in `PLACES`; None for no such tile."""
-    names = name_neighbours(run, tile) if tile else None
-    if names is None or source is None:
-        return None
-    around = {place: name for place, name in enumerate(names) if name and place != CENTRE}
+def _find_around(
+    picture: Picture, tile: str, run: Path, source: Path | Archive | None
+) -> FoundPicture:
+    """A picture, with its label and those around it where it is a tile that the run knows.
+
+    Args:
+        picture: The picture.
+        tile: Its name in the data set; empty for none.
+        run: A run's folder.
+        source: The data set.
+    """
+    known = find_tile(run, tile) if tile else None
+    if known is None or source is None:
+        return FoundPicture(picture)
+    around = {place: name for place, name in enumerate(known.around) if name and place != CENTRE}
     if isinstance(source, Path):
-        return {place: Picture(name, source / name) for place, name in around.items()}
-    for name in source.members.keys() & around.values():
-        source.check(name, MAX_TILE_BYTES)
-    return {place: Picture(name, name, source) for place, name in around.items()}
+        pictures = {place: Picture(name, source / name) for place, name in around.items()}
+    else:
+        for name in source.members.keys() & around.values():
+            source.check(name, MAX_TILE_BYTES)
+        pictures = {place: Picture(name, name, source) for place, name in around.items()}
+    return FoundPicture(picture, pictures, known.label)
 
 
 def read_tile(found: FoundPicture, member: Member, run: Path) -> ScoredTile:
@@ -157,7 +172,8 @@ def read_tile(found: FoundPicture, member: Member, run: Path) -> ScoredTile:
     likeliest = int(scores.argmax())
     name = escape(found.picture.name)
     name = name if len(name) <= LONGEST_NAME else f"…{name[-LONGEST_NAME:]}"  # the end tells more
-    return ScoredTile(tiles, likeliest, name + parts[likeliest], float(scores[likeliest]))
+    name += parts[likeliest]
+    return ScoredTile(tiles, likeliest, name, float(scores[likeliest]), found.label)
 
 
 def _cut_tiles(
@@ -205,15 +221,13 @@ def _unreadable(picture: Picture, error: BaseException) -> InputError:
     return InputError(f"{picture.path}: cannot be read ({explain_unreadable(error)})")
 
 
-def describe_verdict(probability: float, threshold: float | None) -> str:
-    """A member's probability and verdict in words; no verdict where its threshold is not known."""
-    if threshold is None:
-        return f"probability of a crack {probability:.3f}"
-    called = "cracked" if probability >= threshold else "uncracked"
-    return (
-        f"probability of a crack {probability:.3f}: called {called} (cracked from "
-        f"{threshold:.3f}, best on validation)"
-    )
+def describe_verdict(probability: float, threshold: float | None, label: int | None = None) -> str:
+    """A member's probability and verdict in words, and the label, each where it is known."""
+    said = f"probability of a crack {probability:.3f}"
+    if threshold is not None:
+        called = "cracked" if probability >= threshold else "uncracked"
+        said += f": called {called} (cracked from {threshold:.3f}, best on validation)"
+    return said if label is None else f"{said}; labelled {'cracked' if label else 'uncracked'}"
 
 
 def draw_look(
@@ -250,7 +264,7 @@ def draw_look(
         what = f"{len(shown)} of {what}, spread over the depth (--all draws every one)"
     title = (
         tile.name,
-        describe_verdict(tile.probability, member.record.metrics.get("val_threshold")),
+        describe_verdict(tile.probability, member.record.metrics.get("val_threshold"), tile.label),
         f"trial {member.trial} of {run_name}, epoch {member.record.epoch}{around}",
         f"{config.model.backbone} at {size_px} × {size_px} px; {what}",
     )

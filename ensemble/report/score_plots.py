@@ -33,6 +33,8 @@ TRIVIAL = "every tile called cracked"
 def f1_intervals(rows: Sequence[tuple[str, dict[str, Any]]]) -> Drawing:
     """Draw F1 with its interval, a row each; the first is the ensemble."""
     [axes] = new_panels(height=1.3 + 0.42 * len(rows))
+    axes.margins(x=0.12)  # for the numbers above the outermost dots
+    has_bars = any(figures["intervals"]["f1"]["low"] is not None for _, figures in rows)
     for i, (_, figures) in enumerate(rows):
         colour = ENSEMBLE if i == 0 else MUTED
         bounds, f1 = figures["intervals"]["f1"], figures["f1"]
@@ -51,11 +53,14 @@ def f1_intervals(rows: Sequence[tuple[str, dict[str, Any]]]) -> Drawing:
     return finish(
         axes,
         "intervals",
-        title="Test F1 with 95 % intervals",
+        title="Test F1 with 95 % intervals" if has_bars else "Test F1",
         label=f"Test F1: {scores}; {TRIVIAL} {trivial:.3f}",
         caption="Dots are the F1 on the test split, bars the 95 % intervals where there are any. "
         "Where bars overlap much, do not read an order into the dots; the paired comparison below "
-        "is the sharper one, because all are judged on the same photographs.",
+        "is the sharper one, because all are judged on the same photographs."
+        if has_bars
+        else "Dots are the F1 on the test split. There is no interval, so do not read an order "
+        "into them: how far they would move with other photographs is not known.",
     )
 
 

@@ -10,10 +10,8 @@ from ensemble.base.wording import percent, plural
 from ensemble.evaluation.presentation import score_limits
 from ensemble.report.plots import (
     ENSEMBLE,
-    GRID,
     INK,
     MEMBER,
-    MUTED,
     PAPER,
     SINGLE,
     Drawing,
@@ -105,75 +103,18 @@ def importance(shares: dict[str, float], by_chance: dict[str, float]) -> Drawing
     )
 
 
-@page_style()
-def parallel_coordinates(
-    trials: pd.DataFrame, space: dict[str, Any], members: Sequence[int]
-) -> Drawing | None:
-    """Draw every trial as a line through its parameters; None where there are none.
-
-    `space` has the parameters as `run.json` describes them, by their column in `trials`.
-    """
-    names, scored = parameter_columns(trials), scored_trials(trials)
-    if not names or scored.empty:
-        return None
-    [axes] = new_panels(height=0.62 * (len(names) + 1))
-    places = []  # (rows, trials)
-    for row, name in enumerate([*names, "val_f1"]):
-        values, marks = _place(scored[name], space.get(name, {}))
-        places.append(values)
-        axes.plot([0, 1], [row, row], color=GRID, linewidth=1, zorder=0)
-        title = "validation F1" if name == "val_f1" else short_name(name)
-        axes.text(0, row - 0.17, title, ha="left", va="bottom", zorder=5)
-        for at, text in marks:
-            side = "left" if at < 0.05 else "right" if at > 0.95 else "center"
-            below: Any = {"ha": side, "va": "top", "fontsize": 8, "color": MUTED, "zorder": 5}
-            axes.text(at, row + 0.14, text, **below)
-    for rank, i in enumerate(scored["val_f1"].argsort().to_numpy(), 1):
-        style: Any = {"color": ENSEMBLE, "markersize": 4, "linewidth": 1.8, "zorder": 3}
-        if scored["trial"].iloc[i] not in members:
-            style = {"color": MEMBER, "markersize": 2.5, "linewidth": 0.9, "zorder": 2}
-            style["alpha"] = 0.35 + 0.5 * rank / len(scored)
-        axes.plot([values[i] for values in places], range(len(places)), marker="o", **style)
-    axes.set(ylim=(len(places) - 0.5, -0.6), xlim=(-0.02, 1.02))
-    axes.set_axis_off()
-    return finish(
-        axes,
-        "parallel",
-        title="Settings of all trials",
-        label=f"Settings of {plural(len(scored), 'trial')} along "
-        f"{plural(len(names), 'parameter')} and validation F1",
-        caption="Each line is a trial, from its settings down to its validation F1; the blue ones "
-        "are in the ensemble. A parameter matters where the blue lines meet in one place; where "
-        "they scatter, it hardly did. A line breaks at a parameter that its trial did not have.",
-    )
-
-
 def scored_trials(trials: pd.DataFrame) -> pd.DataFrame:
     """The finished trials with a score."""
     return trials[trials["state"].isin(FINISHED_STATES) & trials["val_f1"].notna()]
 
 
 def parameter_columns(trials: pd.DataFrame) -> list[str]:
-    """The columns of `trials.csv` that are parameters: `section.name`, with more than one value."""
-    return [name for name in trials.columns if "." in str(name) and trials[name].nunique() > 1]
+    """The columns of `trials.csv` that are parameters, `section.name`, in which trials differ.
 
-
-def _place(values: pd.Series, parameter: dict[str, Any]) -> tuple[np.ndarray, list[Any]]:
-    """Places from 0 to 1 of a parameter's values, and what to write where."""
-    distribution = parameter.get("distribution", {}).get("attributes", {})
-    numbers = pd.to_numeric(values, errors="coerce")
-    if "choices" in distribution or (numbers.isna() & values.notna()).any():
-        choices = [str(choice) for choice in distribution.get("choices", [])]
-        choices += sorted({str(value) for value in values.dropna()} - set(choices))
-        at = {c: i / max(len(choices) - 1, 1) for i, c in enumerate(choices)}
-        places = [at[str(value)] if pd.notna(value) else np.nan for value in values]
-        return np.array(places), [(place, choice) for choice, place in at.items()]
-    low = float(distribution.get("low", numbers.min()))
-    high = float(distribution.get("high", numbers.max()))
-    scale = np.log if distribution.get("log") else np.asarray
-    span = (scale(high) - scale(low)) or 1.0
-    ends = [(0.0, f"{low:.3g}"), (1.0, f"{high:.3g}")]
-    return (scale(numbers.to_numpy(dtype=np.float64)) - scale(low)) / span, ends
+    They also differ in a parameter that some of them do not have.
+    """
+    names = [name for name in trials.columns if "." in str(name)]
+    return [name for name in names if trials[name].nunique(dropna=False) > 1]
 
 
 def short_name(name: str) -> str:

@@ -9,6 +9,7 @@ from ensemble.evaluation.figures import thresholds_in
 from ensemble.evaluation.presentation import describe_method, sole_member, trivial_figures
 from ensemble.report import sentences as summary
 from ensemble.report.learning import describe_learning, group_by_verdict, learning_curve
+from ensemble.report.parallel_plot import parallel_coordinates
 from ensemble.report.plots import Drawing, confusion, matrix
 from ensemble.report.run_files import Run
 from ensemble.report.score_plots import (
@@ -22,7 +23,6 @@ from ensemble.report.search_plots import (
     epochs_spent,
     history,
     importance,
-    parallel_coordinates,
     parameter_columns,
     scored_trials,
 )
@@ -230,6 +230,9 @@ def result_section(run: Run) -> dict[str, Any] | None:
             for name, row in metrics["gain_over_best_single"].items()
             if row["difference"] is not None and only is None
         },
+        "has_intervals": any(
+            bounds["low"] is not None for _, row in rows for bounds in row["intervals"].values()
+        ),
         "calibrated": summary.calibration_sentence(metrics["ensemble"]),
         "intervals": f1_intervals(rows),
         "drawings": drawings,

@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageFont
 
 from ensemble.base.errors import InputError
 from ensemble.data.grid import (
@@ -20,7 +22,13 @@ from ensemble.data.grid import (
 from ensemble.data.layout import Layout
 from ensemble.data.packing import pack
 from ensemble.data.prepare import describe_pack
-from ensemble.data.samples import LIGHT, draw_samples
+from ensemble.data.samples import (
+    LIGHT,
+    MOST_NAME_LINES,
+    NAME_SIZE,
+    break_name,
+    draw_samples,
+)
 from ensemble.data.sources import open_source
 from ensemble.data.split import SPLITS
 from ensemble.data.synthetic import value_noise
@@ -287,7 +295,7 @@ def test_samples_show_a_whole_photograph_with_cracked_tiles_outlined(tmp_path: P
     folder = save(tmp_path / "tiles", lambda p, r, c: f"{p}-{6 * r + c}.png")
     packed = pack(open_source(folder), under=tmp_path / "packs", log=str)
     with Image.open(packed.folder / "samples.png") as image:
-        assert image.size == (6 * 136 + 8, 2 * (136 + 26) + 8 + 8 + 26 + 5 * 128 + 8)
+        assert image.size == (6 * 136 + 8, 2 * (136 + 26 + 12) + 8 + 8 + 26 + 5 * 128 + 8)
         shown = np.asarray(image)[-8 - 5 * 128 : -8, 8 : 8 + 6 * 128].astype(int)
     wholes = [
         draw_photograph(seed, 5, 6).resize((768, 640), Image.Resampling.BOX)
@@ -300,6 +308,27 @@ def test_samples_show_a_whole_photograph_with_cracked_tiles_outlined(tmp_path: P
     light = (shown == LIGHT).all(2)
     for y, x in np.ndindex(5, 6):
         assert light[128 * y : 128 * y + 128, 128 * x : 128 * x + 128].any() == (x % 2 == 1)
+
+
+@given(st.text("abc/é.", min_size=1, max_size=150))
+def test_the_name_below_a_sample_is_the_whole_name_of_the_tile(tile: str) -> None:
+    lines = break_name(tile)
+    font = ImageFont.load_default(NAME_SIZE)
+    assert all(font.getlength(line) <= 128 for line in lines)
+    if lines[0] == "…":
+        assert len(lines) == MOST_NAME_LINES
+        assert tile.endswith("".join(lines[1:]))
+    else:
+        assert "".join(lines) == tile
+    if "/" not in tile:
+        assert len(lines) <= 1 + font.getlength(tile) // 100
+
+
+def test_a_long_name_below_a_sample_is_broken_behind_its_folders() -> None:
+    assert break_name("Bridge Decks of 2018/Cracked/7001-12.jpg") == [
+        "Bridge Decks of 2018/",
+        "Cracked/7001-12.jpg",
+    ]
 
 
 def test_of_a_photograph_too_large_for_the_sheet_a_part_is_shown(tmp_path: Path) -> None:

@@ -194,8 +194,8 @@ def test_samples_picture_opens(packed: Packed) -> None:
     with Image.open(packed.pack.folder / "samples.png") as image:
         image.load()
         assert (image.format, image.mode) == ("PNG", "RGB")
-        # Two surfaces of two rows, each with a title; six tiles of 128 px in a row.
-        assert image.size == (6 * 136 + 8, 4 * (136 + 26) + 8)
+        # Two surfaces of two rows, each with a title and names; six tiles of 128 px in a row.
+        assert image.size == (6 * 136 + 8, 4 * (136 + 26 + 12) + 8)
 
 
 def test_mapped_pixels_are_private_to_writes(packed: Packed) -> None:

@@ -328,6 +328,22 @@ def test_tile_of_the_data_set_is_found_by_its_name_there(run: Path, tmp_path: Pa
     assert tile.probability == look_at("bright.png", member).probability
 
 
+@pytest.mark.parametrize(("label", "name"), [(0, "uncracked"), (1, "cracked")])
+def test_label_of_a_tile_that_the_run_knows_is_told(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], label: int, name: str
+) -> None:
+    table = {"tile": ["D/CD/7001-1.png"], "photograph": ["7001"], "label": [label]}
+    places = {"row_in_photograph": [0], "column_in_photograph": [0]}
+    pd.DataFrame(table | places).to_csv(run / "validation.csv", index=False)
+    png = str(tmp_path / "labelled.png")
+    said = main(parse("look", ["--member", f"{run}/3", "D/CD/7001-1.png", "--png", png]))
+    assert said["label"] == label
+    assert f"best on validation); labelled {name}\n" in capsys.readouterr().out
+    pd.DataFrame(table | places | {"label": [2]}).to_csv(run / "validation.csv", index=False)
+    with pytest.raises(InputError, match="a label is neither 0 nor 1"):
+        main(parse("look", ["--member", f"{run}/3", "D/CD/7001-1.png", "--png", png]))
+
+
 def test_file_of_that_name_goes_before_the_tile_of_the_data_set(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

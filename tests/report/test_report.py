@@ -27,6 +27,7 @@ from ensemble.explanation.activation import SHEET_KEY
 from ensemble.report.data_urls import embed_picture, embed_sheet
 from ensemble.report.learning import describe_learning, group_by_verdict, learning_curve
 from ensemble.report.page import main, write_report
+from ensemble.report.parallel_plot import parallel_coordinates, stagger
 from ensemble.report.run_files import read_run
 from ensemble.report.score_plots import precision_recall_steps
 from ensemble.report.sentences import describe_rule, headline, result_sentences
@@ -439,6 +440,58 @@ def test_what_is_seen_around_a_tile_is_said(evaluated: Path, tmp_path: Path, con
     text = change(evaluated, tmp_path, run={"context_px": context_px})
     margin = ", with up to 32 pixels of the photograph around a tile" if context_px else ""
     assert f"shown to the networks at 128 × 128{margin}." in text
+
+
+def test_intervals_are_named_only_where_there_are_some(evaluated: Path, text: str, tmp_path: Path):
+    assert "Test F1 with 95 % intervals" in text
+    assert "Test figures with 95 % intervals below them" in text
+    metrics = json.loads((evaluated / "evaluation" / "metrics.json").read_text())
+    for figures in (metrics["ensemble"], *metrics["members"]):
+        for bounds in figures["intervals"].values():
+            bounds["low"] = bounds["high"] = None
+    changed = {name: metrics[name] for name in ("ensemble", "members")}
+    few = change(evaluated, tmp_path, intervals="9 photographs are too few", **changed)
+    assert "Test F1 with" not in few
+    assert "There is no interval, so do not read an order into them" in few
+    assert "Test figures; for log loss" in few
+    assert "9 photographs are too few. The table judges" in few
+
+
+SCORED = {"state": "COMPLETE", "trial": [0, 1, 2], "val_f1": [0.5, 0.6, 0.7]}
+
+
+def test_a_setting_that_one_trial_had_is_drawn_beside_those_of_the_space():
+    trials = pd.DataFrame(
+        SCORED | {"loss.kind": ["a", "focal", "a"], "model.dropout": [0.1, 0.2, 0.3]}
+        | {"loss.focal_gamma": [None, 2.0, None], "data.augmentation": 0.5}
+    )  # fmt: skip
+    space: dict[str, Any] = {"loss.kind": {}, "loss.focal_gamma": {}, "model.dropout": {}}
+    drawing = parallel_coordinates(trials, space, [])
+    assert drawing is not None
+    titles = ["loss kind", "focal gamma", "dropout", "validation F1"]
+    found = re.findall(">(loss kind|focal gamma|dropout|augmentation|validation F1)<", drawing.svg)
+    assert found == titles
+    assert "nan" not in drawing.svg.lower()
+
+
+def test_labels_of_parallel_coordinates_lie_over_the_lines_and_not_over_each_other():
+    networks = [f"timm/a_network_with_a_long_name_{i}" for i in range(3)]
+    drawing = parallel_coordinates(pd.DataFrame(SCORED | {"model.backbone": networks}), {}, [2])
+    assert drawing is not None
+    last_line = max(found.start() for found in re.finditer("stroke: var", drawing.svg))
+    assert last_line < drawing.svg.index("<text")
+    placed = stagger([(i / 2, name) for i, name in enumerate(networks)])
+    assert [line for *_, line in placed] == [0, 1, 2]
+    assert [side for *_, side, _ in placed] == ["left", "center", "right"]
+    assert [line for *_, line in stagger([(0, "0"), (0.5, "1"), (1, "2")])] == [0, 0, 0]
+
+
+def test_a_whole_number_is_its_choice_in_a_column_that_some_trials_lack():
+    trials = pd.DataFrame(SCORED | {"data.context_px": [None, 0, 64]})
+    space = {"data.context_px": {"distribution": {"attributes": {"choices": [0, 64]}}}}
+    drawing = parallel_coordinates(trials, space, [])
+    assert drawing is not None
+    assert re.findall(r">(0|64|64\.0|0\.0)<", drawing.svg) == ["0", "64"]
 
 
 def test_bad_input_is_one_line(tmp_path: Path, evaluated: Path):
