@@ -28,7 +28,12 @@ from ensemble.training.backbone_table import (
 )
 from ensemble.training.backbones import build_model
 from ensemble.training.config import derive_seed
-from ensemble.training.weights_file import name_first, read_weights
+from ensemble.training.weights_file import (
+    COUNTER,
+    name_first,
+    put_statistics_last,
+    read_weights,
+)
 
 
 @dataclass(frozen=True)
@@ -196,12 +201,12 @@ def _find_faults(
 ) -> list[str]:
     """List what of the backbone is missing in `loaded`, unknown, or of another shape."""
     in_head = find_backbone(backbone).in_head
-    unknown = [name for name in loaded if name not in tensors and not in_head(name)]
-    missing = [name for name in _needed(tensors, backbone) if name not in loaded]
+    unknown = put_statistics_last(n for n in loaded if n not in tensors and not in_head(n))
+    missing = put_statistics_last(n for n in _needed(tensors, backbone) if n not in loaded)
     wrong = [
-        f"{name!r} has the shape {tuple(loaded[name].shape)}, expected {tuple(tensor.shape)}"
-        for name, tensor in tensors.items()
-        if name in loaded and not in_head(name) and loaded[name].shape != tensor.shape
+        f"{name!r} has the shape {tuple(loaded[name].shape)}, expected {tuple(tensors[name].shape)}"
+        for name in put_statistics_last(tensors)
+        if name in loaded and not in_head(name) and loaded[name].shape != tensors[name].shape
     ]
     return [
         *([f"it has no {name_first([repr(name) for name in missing])}"] if missing else []),
@@ -220,9 +225,7 @@ def name_owner(backbone: str) -> str:
 def _needed(tensors: Iterable[str], backbone: str) -> list[str]:
     """List the names that a file must have: the backbone's, but counters that older files lack."""
     in_head = find_backbone(backbone).in_head
-    return [
-        name for name in tensors if not in_head(name) and not name.endswith("num_batches_tracked")
-    ]
+    return [name for name in tensors if not in_head(name) and not name.endswith(COUNTER)]
 
 
 def digest_tensors(tensors: Mapping[str, Tensor]) -> str:

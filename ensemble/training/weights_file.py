@@ -8,7 +8,7 @@ All of these can be read. Nothing but tensors, numbers and text is unpickled.
 import re
 import warnings
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from torch import Tensor
 from ensemble.base.errors import InputError, short_repr
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")
+COUNTER = "num_batches_tracked"
+STATISTICS = (COUNTER, "running_mean", "running_var")
 NUM_NAMED = 3
 MOST_WORDS = 8  # of a prefix such as _orig_mod.module.model.backbone.
 SAVE = "torch.save(model.state_dict(), 'FILE')"
@@ -65,8 +67,9 @@ def read_weights(
     if 2 * count < len(expected):
         prefix = ""  # another network, which has some of the names by chance
     ignored = [f"names without their {prefix!r}"] if prefix else []
-    if left_out := [short_repr(name) for name in loaded if not name.startswith(prefix)]:
-        ignored.append(f"left out: {name_first(left_out)}")
+    if left_out := [name for name in loaded if not name.startswith(prefix)]:
+        shown = [short_repr(name) for name in put_statistics_last(left_out)]
+        ignored.append(f"left out: {name_first(shown)}")
     tensors = {
         name.removeprefix(prefix): t for name, t in loaded.items() if name.startswith(prefix)
     }
@@ -92,6 +95,11 @@ def name_first(names: Sequence[str]) -> str:
     """Name the first three, and say how many more there are."""
     more = len(names) - NUM_NAMED
     return ", ".join(names[:NUM_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def put_statistics_last(names: Iterable[str]) -> list[str]:
+    """Names of tensors, of BatchNorm's statistics and counters last: a weight tells more."""
+    return sorted(names, key=lambda name: name.endswith(STATISTICS))
 
 
 def _load(path: Path) -> Any:

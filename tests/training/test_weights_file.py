@@ -105,6 +105,22 @@ def test_what_does_not_fit_is_one_line_with_the_first_three(
     assert " and 1 more; give weights of small_cnn" in message
 
 
+def test_weights_are_named_before_statistics_and_counters(tmp_path: Path) -> None:
+    tensors = make_initial_state("resnet18", "none", seed=0).tensors
+    theirs = dict(sorted(tensors.items()))  # as in a file: bn1.bias, bn1.num_batches_tracked, …
+    safetensors.torch.save_file(theirs, tmp_path / "resnet18.safetensors")
+    message = refusal(tmp_path / "resnet18.safetensors", "small_cnn")
+    assert "it has no 'features.0.weight', 'features.1.weight', 'features.1.bias' and " in message
+    assert "it has the unknown 'bn1.bias', 'bn1.weight', 'conv1.weight' and " in message
+    theirs |= {"epoch.num_batches_tracked": torch.zeros(1), "other.weight": torch.zeros(1)}
+    prefixed_file = tmp_path / "prefixed.safetensors"
+    beside = ("epoch", "other")
+    named = {k if k.startswith(beside) else f"net.{k}": v for k, v in theirs.items()}
+    safetensors.torch.save_file(named, prefixed_file)
+    note = start(prefixed_file, "resnet18").note
+    assert note.endswith("left out: 'other.weight', 'epoch.num_batches_tracked'")
+
+
 @pytest.mark.parametrize("kind", ["whole network", "network of several GPUs", "Lightning"])
 def test_pickled_objects_are_refused_and_the_way_out_works(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
