@@ -18,6 +18,13 @@ def percent(share: float, decimals: int = 1) -> str:
     return f"{100 * share:.{decimals}f}\N{NO-BREAK SPACE}%"
 
 
+def clock(seconds: float) -> str:
+    """Write a time as hours, minutes and seconds: `0:01:20`."""
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"
+
+
 def capitalize_first(text: str) -> str:
     """Write the first letter of a text as a capital."""
     return text[:1].upper() + text[1:]

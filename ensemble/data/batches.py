@@ -29,12 +29,8 @@ from ensemble.data.windows import (
     hide_neighbours,
 )
 
+NUM_TURNS = 8  # symmetries of a square: flips and quarter turns
 GPU_SHARE = 0.4  # of the free memory, which the pixels of one split may take
-MOST_DEGREES, MOST_ZOOM, MOST_SHIFT = (
-    15,
-    0.10,
-    0.06,
-)  # at full strength; the shift of the tile's side
 
 
 @dataclass(frozen=True)
@@ -193,7 +189,7 @@ def make_batch(
         images = _see(tiles, bricks, side, view)
         images = _turn(images, turn) if turn else images
     else:
-        turns = torch.randint(8, (batch,), generator=generator)
+        turns = torch.randint(NUM_TURNS, (batch,), generator=generator)
         contrast = 1 + 0.3 * augmentation * _symmetric(batch, generator)
         brightness = 255 * 0.15 * augmentation * _symmetric(batch, generator)
         moves = _draw_moves(batch, augmentation, view.image_size_px / side, generator)
@@ -240,7 +236,7 @@ def _apply_symmetries(images: Tensor, turns: Tensor) -> Tensor:
     if images.device.type == "cpu":
         _turn_on_cpu(images, turns, result)
         return result
-    for turn in range(8):
+    for turn in range(NUM_TURNS):
         chosen = (turns == turn).nonzero().flatten().to(images.device)
         result[chosen] = _turn(images[chosen], turn)
     return result

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ensemble.base.files import append_line, make_folder, write_json, write_table
+from ensemble.base.progress_bar import telling_progress
 from ensemble.base.provenance import describe_code_and_machine
 from ensemble.data.batches import SplitTiles, place_split
 from ensemble.data.grid import PLACE
@@ -41,7 +42,7 @@ from ensemble.evaluation.mistakes import (
 from ensemble.explanation.errors import ABOUT_A_TILE, find_errors
 from ensemble.explanation.gallery import draw_galleries
 from ensemble.run.folder import run_lock
-from ensemble.run.members import score_tiles
+from ensemble.run.members import count_scores, score_tiles
 from ensemble.run.pack import find_pack
 from ensemble.selection.choice import EnsembleRecord, open_chosen
 from ensemble.selection.choose import choose_ensemble
@@ -71,7 +72,7 @@ def evaluate_run(
         rule: Rule of the threshold: f1, f2, a number, or recall=R.
         tta: Whether to try test-time augmentation on validation.
         labels_file: Corrected labels of test tiles, for figures beside those on the original ones.
-        log: Takes a line for each damaged member.
+        log: Takes a line for each damaged member, and now and then one while tiles are scored.
 
     Returns:
         What `evaluation/metrics.json` holds.
@@ -92,7 +93,7 @@ def evaluate_run(
         num_openings = _note_opening(run, record)
         tiles, table = place_split(pack, "test", ensemble.device)
         labels = None if corrected is None else correct_labels(table, corrected)
-        predictions = _predict(tiles, table, ensemble, singles)
+        predictions = _predict(tiles, table, ensemble, singles, log)
         metrics = {
             **_describe_test(predictions, record, singles),
             "ways": describe_ways(predictions, _ways(predictions, ensemble)),
@@ -136,17 +137,27 @@ def _note_opening(run: Path, record: EnsembleRecord) -> int:
 
 
 def _predict(
-    tiles: SplitTiles, table: pd.DataFrame, ensemble: Ensemble, singles: Sequence[Member]
+    tiles: SplitTiles,
+    table: pd.DataFrame,
+    ensemble: Ensemble,
+    singles: Sequence[Member],
+    log: Callable[[str], None],
 ) -> pd.DataFrame:
     """Score the test tiles; a row a tile with the probabilities of `singles` and the ensemble."""
-    scores = ensemble.score(tiles)  # (M, N)
-    by_folder = {member.folder: row for member, row in zip(ensemble.members, scores, strict=True)}
-    others = [member for member in singles if member.folder not in by_folder]
-    if others:
-        rows_of_others = score_tiles(others, tiles, tta=ensemble.tta)
-        by_folder |= {m.folder: row for m, row in zip(others, rows_of_others, strict=True)}
-    mean = ensemble.weigh(scores)
-    alone = ensemble.weigh(ensemble.score(tiles, alone=True)) if ensemble.sees_context else mean
+    members, tta = ensemble.members, ensemble.tta
+    folders = {member.folder for member in members}
+    others = [member for member in singles if member.folder not in folders]
+    passes = [*members, *others, *(members if ensemble.sees_context else ())]
+    total = count_scores(passes, tiles, tta=tta)
+    with telling_progress("scoring test tiles", total, log) as tell:
+        scores = ensemble.score(tiles, each_batch=tell)  # (M, N)
+        rows = [*scores]
+        if others:
+            rows += [*score_tiles(others, tiles, tta=tta, each_batch=tell)]
+        mean = alone = ensemble.weigh(scores)
+        if ensemble.sees_context:
+            alone = ensemble.weigh(ensemble.score(tiles, alone=True, each_batch=tell))
+    by_folder = {m.folder: row for m, row in zip([*members, *others], rows, strict=True)}
     context = ensemble.name_context(tiles)
     lone = context == "tile"
     calibrated = ensemble.calibrate(mean, lone=lone)

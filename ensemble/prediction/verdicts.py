@@ -12,7 +12,7 @@ import pandas as pd
 from ensemble.base.errors import InputError
 from ensemble.base.files import make_folder, write_table
 from ensemble.base.options import OVERLAPS, OVERLAPS_IN_WORDS
-from ensemble.base.progress_bar import progress_bar
+from ensemble.base.progress_bar import telling_progress
 from ensemble.base.wording import plural
 from ensemble.data.grid import UNKNOWN
 from ensemble.data.reading.blank import is_one_colour
@@ -64,7 +64,7 @@ def predict_pictures(
         raise InputError(f"overlap={overlap}: must be {OVERLAPS_IN_WORDS}")
     with ExitStack() as archives:
         pictures, passed_over = list_pictures([Path(path) for path in paths], overlays, archives)
-        tiles, unreadable = score_pictures(ensemble, pictures, overlap)
+        tiles, unreadable = score_pictures(ensemble, pictures, overlap, log)
         if csv is not None:
             make_folder(csv.parent)
             write_table(csv, tiles)
@@ -87,7 +87,10 @@ def predict_pictures(
 
 
 def score_pictures(
-    ensemble: Ensemble, pictures: Sequence[Picture], overlap: float
+    ensemble: Ensemble,
+    pictures: Sequence[Picture],
+    overlap: float,
+    log: Callable[[str], None],
 ) -> tuple[pd.DataFrame, dict[str, str]]:
     """Cut pictures into tiles and judge these, a lot at a time.
 
@@ -100,11 +103,12 @@ def score_pictures(
     """
     unreadable: dict[str, str] = {}
     tables = []
-    with progress_bar() as progress:
-        task = progress.add_task("looking for cracks", total=len(pictures))
+    num_done = 0.0
+    with telling_progress("looking for cracks", len(pictures), log) as tell:
         for lot in _cut_lots(pictures, ensemble, overlap, unreadable):
             tables.append(_score(ensemble, lot))
-            progress.update(task, completed=lot.num_done)
+            tell(lot.num_done - num_done)
+            num_done = lot.num_done
     if not tables:
         name, reason = next(iter(unreadable.items()))
         raise InputError(

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ from torch import nn
 
 from ensemble.base.errors import InputError, one_line
 from ensemble.base.files import read_object, read_table
-from ensemble.data.batches import SplitTiles
+from ensemble.data.batches import NUM_TURNS, SplitTiles
 from ensemble.data.grid import PLACE
 from ensemble.training.checkpoint import Member, open_member
 from ensemble.training.loop import predict_margins
@@ -187,12 +188,21 @@ def see_context(members: Sequence[Member]) -> bool:
 
 
 def score_tiles(
-    members: Sequence[Member], tiles: SplitTiles, *, tta: bool = False, alone: bool = False
+    members: Sequence[Member],
+    tiles: SplitTiles,
+    *,
+    tta: bool = False,
+    alone: bool = False,
+    each_batch: Callable[[int], None] | None = None,
 ) -> np.ndarray:
     """Members' probabilities of "cracked": (M, N) float64; each is loaded, used and let go."""
-    return np.stack(
-        [score_with(member, member.load_model(), tiles, tta=tta, alone=alone) for member in members]
-    )
+    how: Any = {"tta": tta, "alone": alone, "each_batch": each_batch}
+    return np.stack([score_with(each, each.load_model(), tiles, **how) for each in members])
+
+
+def count_scores(members: Sequence[Member], tiles: SplitTiles, *, tta: bool = False) -> int:
+    """How many tiles `score_tiles` tells `each_batch` of, those of all turns and members."""
+    return len(members) * len(tiles) * (NUM_TURNS if tta else 1)
 
 
 def score_with(
@@ -202,6 +212,7 @@ def score_with(
     *,
     tta: bool = False,
     alone: bool = False,
+    each_batch: Callable[[int], None] | None = None,
 ) -> np.ndarray:
     """One member's probabilities of "cracked" of every tile: (N,) float64.
 
@@ -211,6 +222,7 @@ def score_with(
         tiles: Tiles to score.
         tta: Whether to average over the eight flips and quarter turns of each tile.
         alone: Whether each tile is judged without its neighbours.
+        each_batch: Told the number of tiles of each batch that was scored, in each turn anew.
     """
     model = model.to(tiles.device).to(memory_format=torch.channels_last)
     margins = [
@@ -221,8 +233,9 @@ def score_with(
             precision=scoring_precision(member.record.precision, tiles.device),
             turn=turn,
             alone=alone,
+            each_batch=each_batch,
         )
-        for turn in (range(8) if tta else range(1))
+        for turn in range(NUM_TURNS if tta else 1)
     ]
     return margins_to_probabilities(np.stack(margins)).mean(axis=0)
 

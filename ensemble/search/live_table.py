@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ensemble.base.wording import format_number, plural
+from ensemble.base.wording import clock, format_number, plural
 from ensemble.run.events import epoch_figures
 from ensemble.search.forecast import Forecast
 from ensemble.search.stopping import Stopping
@@ -158,7 +158,7 @@ class Progress(tune.Callback):
             one.has_place = index < num_placed
             is_due = one.said_at is None or now - one.said_at >= REMIND_EVERY_SECONDS
             if one.has_place and is_due:
-                waited = f" ({_clock(now - one.since)})" if one.said_at else ""
+                waited = f" ({clock(now - one.since)})" if one.said_at else ""
                 self._log(f"trial {one.number}'s process is starting{waited}")
                 one.said_at = now
 
@@ -247,16 +247,16 @@ class Progress(tune.Callback):
         if self._stopping.request is not None:
             return f"stopping {self._describe_wait()}".rstrip()
         seconds = self._forecast.seconds_left()
-        return "" if seconds is None or seconds < 1 else f"about {_clock(seconds)} left"
+        return "" if seconds is None or seconds < 1 else f"about {clock(seconds)} left"
 
     def _describe_wait(self) -> str:
         seconds = self._forecast.seconds_until_stop()
-        return "" if seconds is None or seconds < 1 else f"in about {_clock(seconds)}"
+        return "" if seconds is None or seconds < 1 else f"in about {clock(seconds)}"
 
     def _log(self, line: str) -> None:
         if not self._console.is_terminal:
-            clock = _clock(time.monotonic() - self._started)
-            self._console.print(f"{clock} {line}", highlight=False, soft_wrap=True)
+            used = clock(time.monotonic() - self._started)
+            self._console.print(f"{used} {line}", highlight=False, soft_wrap=True)
 
     def _render(self) -> Group:
         table = Table(title_justify="left", expand=False)
@@ -271,12 +271,12 @@ class Progress(tune.Callback):
                 format_number(running.images_per_second, ".0f"),
                 format_number(running.val_f1),
                 format_number(running.best_val_f1),
-                "" if left is None else _clock(left),
+                "" if left is None else clock(left),
             )
         counts = ", ".join(f"{count} {kind}" for kind, count in self._counts.items())
-        used = _clock(time.monotonic() - self._started)
+        used = clock(time.monotonic() - self._started)
         if self._max_seconds is not None:
-            used += f" of {_clock(self._max_seconds)}"
+            used += f" of {clock(self._max_seconds)}"
         of = plural(self._num_trials, "trial")
         head = f"{used}  {len(self._running)} running, {counts}, of {of}"
         if forecast := self._left():
@@ -292,7 +292,7 @@ class Progress(tune.Callback):
             waiting = [one for one in list(self._starting.values()) if one.has_place == has_place]
             if waiting:
                 numbers = ", ".join(str(one.number) for one in waiting)
-                waited = _clock(time.monotonic() - min(one.since for one in waiting))
+                waited = clock(time.monotonic() - min(one.since for one in waiting))
                 lines.append(f"{what}: trial{'s' * (len(waiting) > 1)} {numbers} ({waited})")
         return lines
 
@@ -301,9 +301,3 @@ def _describe(trial: Trial) -> RunningTrial:
     task = Task.model_validate(trial.config)
     config = task.config
     return RunningTrial(task.number, config.model.backbone, config.optimisation.epochs)
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}"

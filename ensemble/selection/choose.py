@@ -19,9 +19,11 @@ import pandas as pd
 
 from ensemble.base.errors import InputError, one_line
 from ensemble.base.files import read_object
+from ensemble.base.progress_bar import telling_progress
 from ensemble.data.batches import SplitTiles
 from ensemble.run.members import (
     choose_device,
+    count_scores,
     open_members,
     rank_members,
     read_validation,
@@ -126,7 +128,7 @@ def choose_ensemble(
         picked = _weigh(members, table, method=method, k=k, rule=rule)
     val = None if data is None else data.val
     fitted = fit_thresholds(
-        run, picked, best_single=ranked[0], table=table, rule=rule, val=val, tta=tta
+        run, picked, best_single=ranked[0], table=table, rule=rule, val=val, tta=tta, log=log
     )
     return EnsembleRecord.model_validate(
         {
@@ -226,6 +228,7 @@ def fit_thresholds(
     rule: str,
     val: SplitTiles | None,
     tta: bool,
+    log: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Fit temperatures, thresholds and the second stage to validation scores.
 
@@ -237,6 +240,7 @@ def fit_thresholds(
         rule: Rule of the thresholds.
         val: Validation tiles, for `tta` and where a member sees more than the tile.
         tta: Whether to try flips and turns.
+        log: Takes a line now and then while tiles are scored.
 
     Returns:
         The fields of an `EnsembleRecord` that this decides.
@@ -246,20 +250,20 @@ def fit_thresholds(
     scores: Scores = {f: margins_to_probabilities(m.val_margins()) for f, m in members.items()}
     tried = None
     if tta and val is not None:
-        turned = dict(zip(members, score_tiles([*members.values()], val, tta=True), strict=True))
+        turned = _score_anew(members, val, log, tta=True)
         tried = TurnedScore(
             plain=_score(picked, scores, labels, rule), turned=_score(picked, turned, labels, rule)
         )
         scores = turned if tried.turned > tried.plain else scores
     uses_tta = tried is not None and tried.turned > tried.plain
-    alone = {} if val is None else _score_alone([*members.values()], val, tta=uses_tta)
+    seeing = {folder: member for folder, member in members.items() if see_context([member])}
+    alone = {} if val is None else _score_anew(seeing, val, log, tta=uses_tta, alone=True)
     judged = {
         folder: _judge_member(run, member, labels, scores[folder], alone.get(folder), rule)
         for folder, member in members.items()
     }
     chosen = [judged[member.folder] for member in picked.members]
     rows = picked.rows(scores)
-    pairs = diversity(rows, labels, np.array([member.threshold for member in chosen]))
     return {
         "members": [
             {**member.model_dump(), "weight": float(weight)}
@@ -271,6 +275,16 @@ def fit_thresholds(
         "tta_tried": tried,
         "alone": _judge_alone(picked, {**scores, **alone}, labels, rule),
         **_judge_mean(picked.weights @ rows, table, rule),
+        **_compare_members(rows, labels, np.array([member.threshold for member in chosen])),
+    }
+
+
+def _compare_members(
+    rows: np.ndarray, labels: np.ndarray, thresholds: np.ndarray
+) -> dict[str, Any]:
+    """How far members disagree, and how far their errors go together, each by pair."""
+    pairs = diversity(rows, labels, thresholds)
+    return {
         "disagreement": pairs["disagreement"].tolist(),
         "error_correlation": [
             [None if np.isnan(value) else value for value in row]
@@ -284,13 +298,22 @@ def _score(picked: Picked, scores: Scores, labels: np.ndarray, rule: str) -> flo
     return rule_score(choose_threshold(labels, picked.weights @ picked.rows(scores), rule), rule)
 
 
-def _score_alone(members: list[Member], val: SplitTiles, *, tta: bool) -> Scores:
-    """Probabilities of validation tiles without their neighbours, of members that see these."""
-    seeing = [member for member in members if see_context([member])]
-    if not seeing:
+def _score_anew(
+    members: dict[Path, Member],
+    val: SplitTiles,
+    log: Callable[[str], None],
+    *,
+    tta: bool,
+    alone: bool = False,
+) -> Scores:
+    """Probabilities of validation tiles that are turned, or seen without their neighbours."""
+    if not members:
         return {}
-    rows = score_tiles(seeing, val, tta=tta, alone=True)
-    return {member.folder: row for member, row in zip(seeing, rows, strict=True)}
+    scored, what = [*members.values()], "without their neighbours" if alone else "turned"
+    total = count_scores(scored, val, tta=tta)
+    with telling_progress(f"scoring validation tiles, {what}", total, log) as tell:
+        rows = score_tiles(scored, val, tta=tta, alone=alone, each_batch=tell)
+    return dict(zip(members, rows, strict=True))
 
 
 def _judge_member(

@@ -4,10 +4,11 @@ Everything that uses an ensemble (evaluation, prediction, galleries, a server) g
 class, and its numbers come from `ensemble.json`, so that all of them give one tile one verdict.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,15 +67,23 @@ class Ensemble:
         """
         return [member.load_model().to(self.device) for member in self.members]
 
-    def score(self, tiles: SplitTiles, *, alone: bool = False) -> np.ndarray:
+    def score(
+        self,
+        tiles: SplitTiles,
+        *,
+        alone: bool = False,
+        each_batch: Callable[[int], None] | None = None,
+    ) -> np.ndarray:
         """Each member's probability of a crack in each tile: (M, N) float64.
 
         Args:
             tiles: N tiles on `device`.
             alone: Whether each tile is seen without its neighbours.
+            each_batch: Told the number of tiles of each batch, of each member and turn anew.
         """
         scored = zip(self.members, self.models, strict=True)
-        return np.stack([score_with(*each, tiles, tta=self.tta, alone=alone) for each in scored])
+        how: Any = {"tta": self.tta, "alone": alone, "each_batch": each_batch}
+        return np.stack([score_with(*each, tiles, **how) for each in scored])
 
     @property
     def sees_context(self) -> bool:

@@ -282,6 +282,7 @@ def predict_margins(
     precision: torch.dtype = torch.float32,
     turn: int = 0,
     alone: bool = False,
+    each_batch: Callable[[int], None] | None = None,
 ) -> np.ndarray:
     """Score every tile in eval mode, without augmentation, all turned by the same symmetry.
 
@@ -294,6 +295,7 @@ def predict_margins(
         precision: Precision of the network.
         turn: One of the square's eight symmetries.
         alone: Whether each tile is judged without its neighbours.
+        each_batch: Told the number of tiles of each batch that was scored.
 
     Returns:
         (N,) float32: logit of "cracked" − logit of "uncracked", on every worker.
@@ -307,6 +309,8 @@ def predict_margins(
         with autocast(tiles.device, precision):
             logits = model(images).float()
         margins[index.to(tiles.device)] = logits[:, 1] - logits[:, 0]
+        if each_batch is not None:
+            each_batch(len(index))
     if num_workers > 1:
         dist.all_reduce(margins)  # each tile was scored by one worker, the others hold 0
     return margins.cpu().numpy()

@@ -1,4 +1,4 @@
-"""Tiles without any neighbour are tested as they are predicted."""
+"""A run whose member sees what lies around a tile, evaluated; some tiles have no neighbour."""
 
 from pathlib import Path
 
@@ -48,13 +48,25 @@ def tiles(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_lone_tile_is_tested_as_predict_judges_it(
-    tiles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def run(tiles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A trained run of one member that sees what lies around a tile."""
     monkeypatch.chdir(tmp_path)
     Path("context.toml").write_text(RECIPE)
     train.main(parse("train", ["--recipe", "context.toml", "--data", str(tiles), "--name", "run"]))
-    run = Path("results/run")
+    return Path("results/run")
+
+
+def test_a_log_is_told_how_far_the_scoring_is(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ensemble.base.progress_bar.TELL_EVERY_SECONDS", 0)
+    said: list[str] = []
+    evaluate_run(run, tta=True, log=said.append)
+    turned = [line for line in said if line.startswith("scoring validation tiles, turned: ")]
+    assert len(turned) == 7  # of eight turns; nothing is said when all is done
+    assert any(line.startswith("scoring test tiles: 50\N{NO-BREAK SPACE}%") for line in said)
+
+
+def test_a_lone_tile_is_tested_as_predict_judges_it(tiles: Path, run: Path) -> None:
     metrics = evaluate_run(run)
     ensemble = load_ensemble(run)
     assert ensemble.alone is not None

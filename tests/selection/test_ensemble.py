@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 
 from ensemble.data.batches import SplitTiles, place_tiles
 from ensemble.data.windows import find_neighbours
-from ensemble.run.members import score_tiles
+from ensemble.run.members import count_scores, score_tiles
 from ensemble.selection.choice import TileAlone
 from ensemble.selection.ensemble import Ensemble
 from ensemble.selection.neighbours import Places
@@ -79,6 +79,22 @@ def test_networks_are_loaded_once_and_score_as_each_member_by_itself(
     for trial in range(2):
         write_member(tmp_path / str(trial), trial=trial)
     assert np.array_equal(score_tiles(members, tiles), first)
+
+
+@pytest.mark.parametrize("tta", [False, True])
+def test_every_tile_that_is_scored_is_told_once_a_turn(
+    tmp_path: Path,
+    write_member: Callable[..., Member],
+    make_bright_and_dark: Callable[..., SplitTiles],
+    tta: bool,
+) -> None:
+    members = [write_member(tmp_path / str(trial), trial=trial) for trial in range(2)]
+    tiles, told = make_bright_and_dark(8), []
+    score_tiles(members, tiles, tta=tta, each_batch=told.append)
+    assert sum(told) == count_scores(members, tiles, tta=tta) == 2 * 8 * (8 if tta else 1)
+    told.clear()
+    replace(make_ensemble(0.5, 0.5, members=members), tta=tta).score(tiles, each_batch=told.append)
+    assert sum(told) == count_scores(members, tiles, tta=tta)
 
 
 def test_members_with_and_without_context_are_averaged_each_with_what_it_sees(

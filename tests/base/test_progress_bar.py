@@ -1,0 +1,16 @@
+"""Progress in a log: a line now and then, with what is left."""
+
+from ensemble.base.progress_bar import telling_progress
+
+
+def test_a_log_has_a_line_every_ten_seconds_and_none_when_all_is_done() -> None:
+    said: list[str] = []
+    now = 100.0
+    with telling_progress("scoring", 40, said.append, now=lambda: now) as tell:
+        for _ in range(8):
+            now += 4
+            tell(5)
+    assert said == [
+        "scoring: 38\N{NO-BREAK SPACE}%, about 0:00:20 left",
+        "scoring: 75\N{NO-BREAK SPACE}%, about 0:00:08 left",
+    ]
