@@ -11,6 +11,7 @@ import logging
 import math
 import re
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -28,6 +29,9 @@ from ensemble.base.errors import InputError, one_line
 from ensemble.training.backbone_table import BACKBONES, TIMM, Backbone
 
 MODELS = "https://huggingface.co/timm"
+# the client's errors by name, as their module changes from one of its versions to the next
+NO_CONNECTION = ("ConnectError", "ConnectTimeout")
+HUB_PAUSE_SECONDS = 1.0
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -238,15 +242,45 @@ def download_weights(name: str) -> tuple[str, dict[str, Tensor]]:
         )
     try:
         with torch.random.fork_rng(devices=[]), _quiet_hub():
+            if config.hf_hub_id and find_weights(name) != "here":
+                _reach_hub(config.hf_hub_id)
             model = _create(name, pretrained=True, **_options(name))
     except Exception as error:  # the hub's client raises whatever its transport does
         raise InputError(
             f"cannot download the weights of {name} ({_why_no_download(error)}); without a network "
             f"say --weights {name}=FILE with a file from {MODELS}, or --weights {name}=none to "
-            "start from random ones; HF_HUB_OFFLINE=1 tells it at once, without tries for a minute"
+            "start from random ones"
         ) from None
     tag = f".{config.tag}" if config.tag else ""
     return f"{TIMM}{config.architecture}{tag}", dict(model.state_dict())
+
+
+def _reach_hub(weights: str) -> None:
+    """Find out whether the hub can be reached, as its client would try so for most of a minute.
+
+    Whatever else may be wrong, a slow network too, is left to the download.
+
+    Args:
+        weights: Name of weights on the hub.
+
+    Raises:
+        ConnectionError: No connection was made, twice.
+    """
+    hub = huggingface_hub.constants
+    if hub.HF_HUB_OFFLINE:
+        return
+    url = huggingface_hub.hf_hub_url(weights.partition("@")[0], HUB_FILES[0])
+    for seconds in (HUB_PAUSE_SECONDS, 0):
+        try:
+            huggingface_hub.get_hf_file_metadata(url)
+        except Exception as error:
+            if type(error).__name__ not in NO_CONNECTION:
+                return
+            if not seconds:
+                raise ConnectionError(f"{hub.ENDPOINT} cannot be reached: {error}") from None
+            time.sleep(seconds)
+        else:
+            return
 
 
 @contextmanager

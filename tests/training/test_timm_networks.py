@@ -1,7 +1,10 @@
 """Facts about timm's networks: each family does all that those of torchvision do."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -452,6 +455,45 @@ def offline_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
     return cache
+
+
+@pytest.fixture
+def empty_hub(offline_hub: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HTTPServer]:
+    """A hub without any file, which may be asked, and from which nothing is here."""
+    server = HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)  # 501 whatever is asked
+    url = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", url)
+    monkeypatch.setattr(
+        huggingface_hub.constants,
+        "HUGGINGFACE_CO_URL_TEMPLATE",
+        url + "/{repo_id}/resolve/{revision}/{filename}",
+    )
+    for variable in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(variable, raising=False)
+    with server:
+        yield server
+
+
+def test_a_hub_that_cannot_be_reached_is_told_in_seconds(empty_hub: HTTPServer) -> None:
+    empty_hub.server_close()  # its port refuses connections
+    began = time.monotonic()
+    message = refusal("imagenet", "timm/test_resnet")
+    assert time.monotonic() - began < 10  # the hub's client by itself takes 23 s
+    url = huggingface_hub.constants.ENDPOINT
+    assert message.startswith("cannot download the weights of timm/test_resnet (")
+    assert f"{url} cannot be reached: " in message
+
+
+def test_a_hub_that_answers_is_asked_for_the_weights(empty_hub: HTTPServer) -> None:
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(empty_hub.serve_forever)
+        try:
+            message = refusal("imagenet", "timm/test_resnet")
+        finally:
+            empty_hub.shutdown()
+    assert message.startswith("cannot download the weights of timm/test_resnet (")
+    assert "cannot be reached" not in message
 
 
 def test_weights_that_are_not_here_are_refused_offline_with_the_way_on(offline_hub: Path) -> None:
