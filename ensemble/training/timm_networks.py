@@ -12,7 +12,7 @@ import math
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -33,6 +33,7 @@ MODELS = "https://huggingface.co/timm"
 NO_CONNECTION = ("ConnectError", "ConnectTimeout")
 HUB_PAUSE_SECONDS = 1.0
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+ONEDNN_BLOCK = 16  # channels that oneDNN computes at once, at most
 
 
 @cache
@@ -68,7 +69,32 @@ def build_network(
     settings: dict[str, Any] = dict(_options(name))
     if drop_path_rate is not None:
         settings["drop_path_rate"] = drop_path_rate
-    return _create(name, drop_rate=dropout, **settings)
+    model = _create(name, drop_rate=dropout, **settings)
+    _avoid_strides(model)
+    return model
+
+
+def _avoid_strides(model: nn.Module) -> None:
+    """Let 1 × 1 convolutions of few channels skip places before they compute, to the same result.
+
+    Their gradient in float32 and channels-last memory is wrong on a CPU where they have a stride,
+    and writes beyond its memory (https://github.com/uxlfoundation/oneDNN/issues/6035). The first
+    layers of FastViT, MobileOne and RepVGG are such.
+    """
+    for module in model.modules():
+        if (
+            isinstance(module, nn.Conv2d)
+            and module.kernel_size == (1, 1)
+            and module.stride != (1, 1)
+            and module.padding == (0, 0)
+            and module.in_channels < ONEDNN_BLOCK
+        ):
+            module.register_forward_pre_hook(_skip_places(*module.stride))
+            module.stride = (1, 1)
+
+
+def _skip_places(down: int, right: int) -> Callable[[nn.Module, tuple[Tensor]], Tensor]:
+    return lambda _, inputs: inputs[0][..., ::down, ::right]
 
 
 def has_drop_path(name: str) -> bool:

@@ -305,6 +305,34 @@ def test_summary_counts_what_the_network_has(backbone: str, make_trial_config: M
     assert summary.activation_bytes > 0
 
 
+@pytest.mark.parametrize("backbone", ["timm/fastvit_t8", "timm/repvgg_a0", "timm/mobileone_s0"])
+def test_no_convolution_is_left_whose_gradient_onednn_gets_wrong(backbone: str) -> None:
+    """Its gradient in channels-last memory is that in float64, where a stride once ended Python."""
+    model = seeded(backbone).eval()
+    strided = timm.create_model(backbone.removeprefix("timm/"), num_classes=2).eval()
+    strided.load_state_dict(model.state_dict())
+    found: list[str] = []
+    for name, module in strided.named_modules():
+        if isinstance(module, nn.Conv2d) and module.in_channels < 16 and module.groups == 1:
+            ours: Any = model.get_submodule(name)
+            assert ours.stride == ((1, 1) if module.kernel_size == (1, 1) else module.stride)
+            found += [name] if ours.stride != module.stride else []
+    (name,) = found
+    images = torch.randn(16, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(model(images[:2]), strided(images[:2]), rtol=1e-4, atol=1e-5)
+    images = images.contiguous(memory_format=torch.channels_last)
+    layer = model.get_submodule(name).to(memory_format=torch.channels_last)
+    layer(images).square().sum().backward()
+    exact = strided.get_submodule(name).double()
+    exact(images.double()).square().sum().backward()
+    expected = exact.get_parameter("weight").grad
+    assert expected is not None
+    torch.testing.assert_close(
+        layer.get_parameter("weight").grad, expected.float(), rtol=1e-3, atol=1
+    )
+
+
 # --- names
 
 
