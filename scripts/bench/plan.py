@@ -12,8 +12,8 @@ from ensemble.training.precision import has_bfloat16
 ROOT = Path(__file__).parents[2]
 # small ones of several families: the quicker a step, the more does the work around it count
 NETWORKS = (
-    "resnet18",
     "timm/regnety_002",
+    "resnet18",
     "timm/mobilenetv4_conv_small",
     "timm/tf_efficientnet_lite0",
     "timm/convnextv2_atto",

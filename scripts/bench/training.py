@@ -16,6 +16,8 @@ from ensemble.training.config import TrialConfig
 from ensemble.training.loop import fit
 from ensemble.training.member import open_training_data
 
+SMALL_STEPS = 4  # of a small plan
+
 
 @dataclass(frozen=True)
 class Speeds:
@@ -59,14 +61,17 @@ def _measure_slot(
     torch.set_num_threads(plan.threads)
     config = TrialConfig.model_validate(values)
     data = open_training_data(plan.pack_folder, plan.device)
-    steps = max(1, len(data.train) // config.optimisation.global_batch_size)
+    batch, train = config.optimisation.global_batch_size, data.train
+    if plan.small:
+        train = train.take(torch.arange(min(len(train), SMALL_STEPS * batch)))
+    steps = max(1, len(train) // batch)
     floors, fits, precision = [], [], ""
     for _ in range(plan.rounds + 1):
         barrier.wait()
         floors.append(run_steps(config, plan.device, steps))
         barrier.wait()
         model = build_configured(config.model)
-        epoch = next(fit(model.to(plan.device), config, data.train, data.val))
+        epoch = next(fit(model.to(plan.device), config, train, data.val))
         fits.append(epoch.images_per_second)
         precision = epoch.precision
     answers.put((floors, fits, precision))
