@@ -175,7 +175,7 @@ class Space:
 
         A start that differs from trial 0 in nothing else is dropped.
         """
-        values = {**flatten(self.default), **changes}
+        values = self.settle({**flatten(self.default), **changes}) | dict(changes)
         starts = [{k: v for k, v in s.items() if k not in changes} for s in self.starts]
         return replace(
             self,
