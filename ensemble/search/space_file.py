@@ -109,9 +109,23 @@ def load_space(path: Path) -> Space:
         starts=tuple(file.start),
         early_stopping=file.early_stopping,
     )
+    _check_starts(space)
     check_values(space)
     check_networks(space)
     return space
+
+
+def _check_starts(space: Space) -> None:
+    """Refuse a start that gives what is no setting, or what is not searched."""
+    searched = {parameter.name for parameter in space.parameters}
+    for name in dict.fromkeys(name for start in space.starts for name in start):
+        if name not in flatten(space.default):
+            raise InputError(f"{space.path}: unknown key {short_repr(name)} in [[start]]")
+        if name not in searched:
+            raise InputError(
+                f"{space.path}: a start has {name}, which is not searched; name its values in "
+                "[search], or give it in [default]"
+            )
 
 
 def _parameter(name: str, domain: Any, known: dict[str, Any], path: Path) -> Parameter:
@@ -179,9 +193,6 @@ def check_values(space: Space) -> None:
             parse_config(unflatten(values), where=f"{space.path}, 'search.{parameter.name}'")
     known = flatten(space.default)
     for start in space.starts:
-        for name in start:
-            if name not in known:
-                raise InputError(f"{space.path}: unknown key {short_repr(name)} in [[start]]")
         parse_config(unflatten(space.settle(known | start)), where=f"{space.path}, [[start]]")
     parameters = {parameter.name: parameter for parameter in space.parameters}
     for point in space.start_points():

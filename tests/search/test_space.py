@@ -88,6 +88,12 @@ def test_trial_0_is_the_default_configuration(path):
     assert config.model_copy(update={"seed": 0}) == space.default
 
 
+def test_a_start_cannot_give_what_is_not_searched(write):
+    text = MINIMAL + "[[start]]\n'data.image_size_px' = 64\n"
+    with pytest.raises(InputError, match=r"a start has data\.image_size_px, which is not searched"):
+        load_space(write(text))
+
+
 def test_a_conditional_parameter_is_asked_for_only_where_its_condition_holds(write):
     text = MINIMAL + (
         '[search.loss]\nkind = ["cross_entropy", "focal"]\n'
