@@ -33,7 +33,13 @@ def choose_precision(config: TrialConfig, device: torch.device, input_side_px: i
         return torch.float32
     if device.type != "cpu":
         return torch.bfloat16
-    return _faster_on_cpu(config.model, input_side_px, torch.get_num_threads())
+    model = config.model
+    trained = ModelConfig(  # without what a search varies and what takes no time
+        backbone=model.backbone,
+        fine_tuning=model.fine_tuning,
+        trainable_from=model.trainable_from,
+    )
+    return _faster_on_cpu(trained, input_side_px, torch.get_num_threads())
 
 
 def scoring_precision(recorded: str, device: torch.device) -> torch.dtype:

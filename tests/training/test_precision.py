@@ -66,6 +66,15 @@ def test_trying_computes_in_both_precisions_and_leaves_the_global_generator():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.skipif(not has_bfloat16(CPU), reason="this processor does not compute in bfloat16")
+def test_trials_that_differ_in_dropout_are_timed_once(make_trial_config):
+    _faster_on_cpu.cache_clear()
+    for dropout in (0.1, 0.2, 0.3):
+        config = make_trial_config(model={"dropout": dropout}, optimisation={"precision": "auto"})
+        choose_precision(config, CPU, 16)
+    assert _faster_on_cpu.cache_info().misses == 1
+
+
 def test_another_precision_than_the_thresholds_came_from_is_said(monkeypatch):
     recorded = {3: "bfloat16", 5: "float32", 8: "bfloat16"}
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
