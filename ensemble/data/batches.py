@@ -218,10 +218,10 @@ def _normalise(images: Tensor, view: View, contrast: Tensor, brightness: Tensor)
     std = 255 * torch.tensor(view.std).view(1, 3, 1, 1)
     middle = 127.5 * (1 - contrast) + brightness
     scale, shift = (
-        factor.expand(row).to(images.device).contiguous(memory_format=torch.channels_last)
+        factor.to(images.device).expand(row).contiguous(memory_format=torch.channels_last)
         for factor in (contrast.view(-1, 1, 1, 1) / std, (middle.view(-1, 1, 1, 1) - mean) / std)
     )  # (B, 3, 1, S)
-    scaled = images.to(torch.float32, copy=True)
+    scaled = images.to(torch.float32, copy=True, memory_format=torch.channels_last)
     return torch.addcmul(shift, scaled, scale, out=scaled)
 
 

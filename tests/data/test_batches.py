@@ -160,6 +160,15 @@ def test_batch_is_float32_in_channels_last_memory(strength: float, size_px: int)
     assert images.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize("turn", range(8))
+def test_a_turned_batch_is_in_channels_last_memory_too(turn: int) -> None:
+    plain, _ = batch(tiles_of())
+    turned, _ = make_batch(tiles_of(), torch.arange(12), View(16), turn=turn)
+    assert turned.is_contiguous(memory_format=torch.channels_last)
+    flipped = plain.flip(-1) if turn >= 4 else plain
+    assert torch.equal(turned, torch.rot90(flipped, turn % 4, (-2, -1)))
+
+
 # With augmentation
 
 
