@@ -9,7 +9,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ensemble.base.wording import clock, percent
 
-TELL_EVERY_SECONDS = 10.0
+TELL_EVERY_SECONDS = 10.0  # at first, then
+TELL_EVERY_SHARE = 0.2  # of the time until the last line
 
 
 def progress_bar() -> Progress:
@@ -52,7 +53,9 @@ def telling_progress(
         nonlocal told, done
         done += count
         bar.advance(task, count)
-        if bar.disable and now() - told >= TELL_EVERY_SECONDS and done < total:
+        # further and further apart, so that an hour takes no more than a few dozen lines
+        wait = max(TELL_EVERY_SECONDS, TELL_EVERY_SHARE * (told - started))
+        if bar.disable and now() - told >= wait and done < total:
             told = now()
             left = clock((told - started) * (total - done) / done)
             log(f"{what}: {percent(done / total, 0)}, about {left} left")

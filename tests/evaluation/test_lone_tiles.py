@@ -59,6 +59,7 @@ def run(tiles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_log_is_told_how_far_the_scoring_is(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ensemble.base.progress_bar.TELL_EVERY_SECONDS", 0)
+    monkeypatch.setattr("ensemble.base.progress_bar.TELL_EVERY_SHARE", 0)
     said: list[str] = []
     evaluate_run(run, tta=True, log=said.append)
     turned = [line for line in said if line.startswith("scoring validation tiles, turned: ")]
