@@ -6,6 +6,8 @@ from pathlib import Path
 
 import torch
 
+from ensemble.data.packing import pack
+from ensemble.data.sources import open_source
 from ensemble.training.config import TrialConfig, parse_config
 from ensemble.training.precision import has_bfloat16
 
@@ -27,7 +29,7 @@ class Plan:
 
     Attributes:
         scratch: For what is written and thrown away.
-        pack_folder: Packed tiles for training.
+        pack_folder: Packed tiles at their full size.
         source: The tiles themselves, a folder.
         backbone: Backbone that is trained.
         weights: State dict to start from, or none.
@@ -73,6 +75,20 @@ class Plan:
     def binds(self) -> bool:
         """Whether the targets are meant for this machine."""
         return not self.small and has_bfloat16(self.device)
+
+    def pack_as_in_a_run(self, image_size_px: int) -> Path:
+        """Pack the tiles at the size at which networks see them, as a run does, where not done yet.
+
+        Returns:
+            Folder of the packed tiles.
+        """
+        packed = pack(
+            open_source(self.source),
+            under=self.scratch / "packs",
+            side_px=image_size_px,
+            log=lambda _: None,
+        )
+        return packed.folder
 
     def config(
         self,

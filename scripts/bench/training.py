@@ -2,6 +2,7 @@
 
 import statistics
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -41,7 +42,8 @@ def measure_speeds(plan: Plan, config: TrialConfig, *, slots: int | None = None)
     slots = slots or plan.slots
     context = multiprocessing.get_context("spawn")
     barrier, answers = context.Barrier(slots), context.SimpleQueue()
-    arguments = (plan, config.model_dump(mode="json"), barrier, answers)
+    stored = plan.pack_as_in_a_run(config.data.image_size_px)
+    arguments = (plan, stored, config.model_dump(mode="json"), barrier, answers)
     multiprocessing.spawn(  # type: ignore[attr-defined]
         _measure_slot, args=arguments, nprocs=slots
     )
@@ -55,12 +57,12 @@ def measure_speeds(plan: Plan, config: TrialConfig, *, slots: int | None = None)
 
 
 def _measure_slot(
-    rank: int, plan: Plan, values: dict[str, Any], barrier: Any, answers: Any
+    rank: int, plan: Plan, stored: Path, values: dict[str, Any], barrier: Any, answers: Any
 ) -> None:
     keep_freed_memory()
     torch.set_num_threads(plan.threads)
     config = TrialConfig.model_validate(values)
-    data = open_training_data(plan.pack_folder, plan.device)
+    data = open_training_data(stored, plan.device)
     batch, train = config.optimisation.global_batch_size, data.train
     if plan.small:
         train = train.take(torch.arange(min(len(train), SMALL_STEPS * batch)))

@@ -12,8 +12,6 @@ from torch.nn import functional
 from bench.plan import Plan
 from bench.row import Row
 from ensemble.data.batches import SplitTiles, make_batch
-from ensemble.data.packing import pack
-from ensemble.data.sources import open_source
 from ensemble.data.view import IMAGENET_MEAN, IMAGENET_STD, View
 from ensemble.training.member import open_training_data
 
@@ -31,11 +29,8 @@ def measure(plan: Plan) -> list[Row]:
     compared with anything: they show pixels that a tile does not have.
     """
     size, device = plan.image_size_px, torch.device("cpu")
-    stored = pack(
-        open_source(plan.source), under=plan.scratch / "packs", side_px=size, log=lambda _: None
-    )
     full = open_training_data(plan.pack_folder, device).train
-    small = open_training_data(stored.folder, device).train
+    small = open_training_data(plan.pack_as_in_a_run(size), device).train
     margin = min(full.tile_size_px) // SHARE
     tile, wider = View(size), View(size, context_px=margin)
     augmented: dict[str, Any] = {
