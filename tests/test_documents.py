@@ -63,6 +63,19 @@ def test_what_a_margin_brought_is_what_the_table_holds():
     assert not table["neighbours_help"].any()  # "helped none of the networks"
 
 
+def test_how_near_networks_come_to_the_floor_is_what_the_table_holds():
+    rows = pd.read_csv(ROOT / "results/benchmarks/2026-11-26.csv").set_index("what")["value"]
+    page = (ROOT / "docs/speed.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^\| `(.+)` \| (\w+) \| (\d+) \| (\d\.\d\d) \|$", page, re.MULTILINE)
+    assert len(lines) == sum(what.startswith("floor") for what in rows.index)
+    for network, precision, floor, ratio in lines:
+        of = f"({network}, 128 px, {precision}, 2 slots)"
+        assert (f"{rows[f'floor {of}']:.0f}", f"{rows[f'fit ÷ floor {of}']:.2f}") == (floor, ratio)
+    for what in ("channels last", "precision by trying"):
+        found = [value for name, value in rows.items() if name.startswith(what)]
+        assert f"{min(found):.2f} to {max(found):.2f} times" in page
+
+
 def test_the_readme_is_short_and_its_pictures_are_small():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(readme.splitlines()) <= 150
