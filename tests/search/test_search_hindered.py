@@ -16,14 +16,14 @@ pytestmark = pytest.mark.long
 
 def test_a_search_that_stood_still_longer_than_trial_timeout_goes_on_without_a_loss(folder):
     """As in a paused container or a suspended Slurm job; the watch is faster than its trials."""
-    command = words(folder, "still", "--trial-timeout", "0.2", trials=2, epochs=30)
+    command = words(folder, "still", "--trial-timeout", "0.5", trials=2, epochs=30)
     with LiveSearch(folder, command) as search:
         search.wait_for(r"trial [01] epoch 2/", count=2)
         stopped = [psutil.Process(search.process.pid), *search.processes("")]
         for process in stopped:
             with suppress(psutil.NoSuchProcess):
                 process.suspend()
-        time.sleep(15)
+        time.sleep(33)  # longer than --trial-timeout
         for process in stopped:
             with suppress(psutil.NoSuchProcess):
                 process.resume()
