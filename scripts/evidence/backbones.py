@@ -55,11 +55,11 @@ def main() -> None:
     """Train network after network, and write table and picture anew after each."""
     options = _parse()
     asked = list_asked(options.network, options.seeds, options.out)
-    for each in asked:
-        if not options.table_only:
-            train.main(parse("train", _words(options, each)))
-            _write(asked, options.table)
     if options.table_only:
+        _write(asked, options.table)
+        return
+    for each in asked:
+        train.main(parse("train", _words(options, each)))
         _write(asked, options.table)
 
 
@@ -141,9 +141,10 @@ def _write(asked: list[Asked], path: Path) -> None:
     if not begun:
         raise InputError(f"{asked[0].run.parent}: no network has been trained for an epoch yet")
     table = tabulate(begun)
-    write_evidence(path, table.round(5), {"networks": summarise(table), **_origin(begun)})
+    networks = summarise(table)
+    write_evidence(path, table.round(5), {"networks": networks, **_origin(begun)})
     draw(table, path.with_suffix(".png"))
-    for each in summarise(table):
+    for each in networks:
         print(
             f"{each['network']}: AP {each['best_average_precision']:.3f}, F1 {each['best_f1']:.3f}"
             f" after {each['minutes_to_best_f1']:.0f} minutes (means of {each['seeds']} seeds)"
