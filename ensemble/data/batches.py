@@ -1,23 +1,30 @@
 """Batches on a device: cut windows, reduce to the input size, augment each sample, normalise.
 
 Pixels stay uint8 until the batch is made. On a GPU with room the whole split lies in its memory; on
-a CPU they come from the mapped pack. All random numbers come from a generator on the CPU, so that
-one seed gives one augmentation on every device, up to rounding.
+a CPU they come from the mapped pack. A GPU is never waited for while a batch is made.
 """
 
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from ensemble.data.augmentation import (
+    Changes,
+    draw_changes,
+    move_on_cpu,
+    move_on_gpu,
+    turn_all,
+    turn_each_on_cpu,
+    turn_each_on_gpu,
+)
 from ensemble.data.pack import Pack
 from ensemble.data.resize import resize_pixels
+from ensemble.data.transfer import send
 from ensemble.data.view import View
 from ensemble.data.windows import (
     CENTRE,
@@ -29,7 +36,6 @@ from ensemble.data.windows import (
     hide_neighbours,
 )
 
-NUM_TURNS = 8  # symmetries of a square: flips and quarter turns
 GPU_SHARE = 0.4  # of the free memory, which the pixels of one split may take
 
 
@@ -184,18 +190,17 @@ def make_batch(
     elif alone:
         bricks = hide_neighbours(bricks, torch.ones(batch, dtype=torch.bool))
     side = tiles.input_side_px(view)
-    contrast, brightness = torch.ones(batch), torch.zeros(batch)
     if generator is None or augmentation == 0:
-        images = _see(tiles, bricks, side, view)
-        images = _turn(images, turn) if turn else images
+        images = turn_all(_see(tiles, bricks, side, view), turn)
+        contrast, brightness = torch.ones(batch), torch.zeros(batch)
     else:
-        turns = torch.randint(NUM_TURNS, (batch,), generator=generator)
-        contrast = 1 + 0.3 * augmentation * _symmetric(batch, generator)
-        brightness = 255 * 0.15 * augmentation * _symmetric(batch, generator)
-        moves = _draw_moves(batch, augmentation, view.image_size_px / side, generator)
-        images = _apply_symmetries(_see_moved(tiles, bricks, side, view, moves), turns)
-    labels = tiles.labels[index.to(tiles.device)]
-    return _normalise(images, view, contrast, brightness), labels
+        changes = draw_changes(batch, augmentation, view.image_size_px / side, generator)
+        see = _see_changed_on_cpu if tiles.device.type == "cpu" else _see_changed_on_gpu
+        images = see(tiles, bricks, side, view, changes)
+        contrast, brightness = changes.contrast, changes.brightness
+    scale, shift = _scale_and_shift(view, contrast, brightness)
+    index, scale, shift = send(tiles.device, index, scale, shift)
+    return _normalise(images, scale, shift), tiles.labels[index]
 
 
 def _see(tiles: SplitTiles, bricks: Bricks, side: int, view: View) -> Tensor:
@@ -203,161 +208,75 @@ def _see(tiles: SplitTiles, bricks: Bricks, side: int, view: View) -> Tensor:
     tile_side = view.image_size_px
     margin = (side - tile_side) / 2
     down, right = (round(margin * n / tile_side) for n in tiles.pixels.shape[1:3])
-    pixels = cut_windows(tiles.pixels, bricks, (down, right)).to(tiles.device, non_blocking=True)
+    pixels = cut_windows(tiles.pixels, bricks, (down, right))
+    if pixels.device.type == "cpu":
+        (pixels,) = send(tiles.device, pixels)
     return resize_pixels(pixels.permute(0, 3, 1, 2), (side, side), view.interpolation)
 
 
-def _normalise(images: Tensor, view: View, contrast: Tensor, brightness: Tensor) -> Tensor:
-    """Change the light of (B, 3, S, S) from 0 to 255 by (B,) each, and scale as `view` says.
+def _see_changed_on_cpu(
+    tiles: SplitTiles, bricks: Bricks, side: int, view: View, changes: Changes
+) -> Tensor:
+    """Windows as `_see` returns them, changed in all but their light: uint8."""
+    batch = len(bricks.rows)
+    images = torch.empty((batch, side, side, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    if len(changes.others):
+        seen = _see(tiles, bricks.take(changes.others), side, view)
+        for image, place in zip(seen, changes.others.tolist(), strict=True):
+            images[place] = image  # five times quicker than by an index
+    if len(changes.moved):
+        wider = _wider_side(side, view, changes)
+        seen = _see(tiles, bricks.take(changes.moved), wider, view)
+        move_on_cpu(seen, changes.matrices * (side / wider), images, changes.moved)
+    return turn_each_on_cpu(images, changes.turns)
+
+
+def _see_changed_on_gpu(
+    tiles: SplitTiles, bricks: Bricks, side: int, view: View, changes: Changes
+) -> Tensor:
+    """Do with float32 what `_see_changed_on_cpu` does, and never wait for the GPU."""
+    wider = _wider_side(side, view, changes)
+    places, turns, matrices = send(
+        tiles.device,
+        torch.cat([changes.others, changes.moved]).argsort(),
+        changes.turns,
+        changes.matrices * (side / wider),
+    )
+    images = torch.empty((len(places), side, side, 3), device=tiles.device)
+    num_others = len(changes.others)
+    if num_others:
+        seen = _see(tiles, bricks.take(changes.others), side, view)
+        images[:num_others] = seen.permute(0, 2, 3, 1)
+    if len(changes.moved):
+        seen = _see(tiles, bricks.take(changes.moved), wider, view)
+        images[num_others:] = move_on_gpu(seen, matrices, side).permute(0, 2, 3, 1)
+    return turn_each_on_gpu(images, places, turns)
+
+
+def _wider_side(side: int, view: View, changes: Changes) -> int:
+    """Side of the windows that moved images are cut from; none goes beyond a tile's neighbours."""
+    tile_side = view.image_size_px
+    return side + 2 * min(math.ceil(changes.reach * side), tile_side - (side - tile_side) // 2)
+
+
+def _scale_and_shift(view: View, contrast: Tensor, brightness: Tensor) -> tuple[Tensor, Tensor]:
+    """What `_normalise` needs, (B, 3, 1, 1) each, to change the light by (B,) as `view` says."""
+    mean = 255 * torch.tensor(view.mean).view(1, 3, 1, 1)
+    std = 255 * torch.tensor(view.std).view(1, 3, 1, 1)
+    middle = 127.5 * (1 - contrast) + brightness
+    return contrast.view(-1, 1, 1, 1) / std, (middle.view(-1, 1, 1, 1) - mean) / std
+
+
+def _normalise(images: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """Scale and shift (B, 3, S, S) in float32.
 
     One multiply-add over the batch is quick; each image and channel has factors of its own, which
     are repeated along a row of pixels, as torch computes over long runs of memory only.
     """
     row = (-1, -1, 1, images.shape[-1])
-    mean = 255 * torch.tensor(view.mean).view(1, 3, 1, 1)
-    std = 255 * torch.tensor(view.std).view(1, 3, 1, 1)
-    middle = 127.5 * (1 - contrast) + brightness
     scale, shift = (
-        factor.to(images.device).expand(row).contiguous(memory_format=torch.channels_last)
-        for factor in (contrast.view(-1, 1, 1, 1) / std, (middle.view(-1, 1, 1, 1) - mean) / std)
+        factor.expand(row).contiguous(memory_format=torch.channels_last)
+        for factor in (scale, shift)
     )  # (B, 3, 1, S)
     scaled = images.to(torch.float32, copy=True, memory_format=torch.channels_last)
     return torch.addcmul(shift, scaled, scale, out=scaled)
-
-
-def _turn(images: Tensor, turn: int) -> Tensor:
-    """Apply one of the square's eight symmetries, 0 to 7: a flip from 4 on, then quarter turns."""
-    return torch.rot90(images.flip(-1) if turn >= 4 else images, turn % 4, (-2, -1))
-
-
-def _apply_symmetries(images: Tensor, turns: Tensor) -> Tensor:
-    """Apply a symmetry of its own to each image; `turns` (B,) from 0 to 7."""
-    result = torch.empty_like(images)
-    if images.device.type == "cpu":
-        _turn_on_cpu(images, turns, result)
-        return result
-    for turn in range(NUM_TURNS):
-        chosen = (turns == turn).nonzero().flatten().to(images.device)
-        result[chosen] = _turn(images[chosen], turn)
-    return result
-
-
-def _turn_on_cpu(images: Tensor, turns: Tensor, result: Tensor) -> None:
-    """Write what `_turn` makes of each uint8 image; OpenCV takes a fifth of the time."""
-    cv2 = _open_cv()
-    quarters = (cv2.ROTATE_90_COUNTERCLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_CLOCKWISE)
-    source, target = (batch.permute(0, 2, 3, 1).numpy() for batch in (images, result))
-    for image, turned, turn in zip(source, target, turns.tolist(), strict=True):
-        flipped = cv2.flip(image, 1) if turn >= 4 else image
-        if turn % 4:
-            cv2.rotate(flipped, quarters[turn % 4 - 1], dst=turned)
-        else:
-            turned[...] = flipped
-
-
-def _open_cv() -> Any:
-    """OpenCV, which is not needed where batches are made on a GPU, with one thread."""
-    import cv2
-
-    cv2.setNumThreads(1)  # the other cores have slots of their own
-    return cv2
-
-
-class _Moves(NamedTuple):
-    """Affine maps of some images of a batch.
-
-    Attributes:
-        chosen: (C,) int64 numbers of the images.
-        matrices: (C, 2, 3) for `affine_grid`, from the result to the image.
-        reach: Part of the image's side by which a map may look beyond each side.
-    """
-
-    chosen: Tensor
-    matrices: Tensor
-    reach: float
-
-
-def _draw_moves(
-    batch: int, strength: float, tile_part: float, generator: torch.Generator
-) -> _Moves:
-    """Map half of the images by up to ± 15°, ± 10 % in scale and ± 6 % of the tile in place.
-
-    `tile_part` is the side of the tile, as a part of the image's.
-    """
-    chosen = (torch.rand(batch, generator=generator) < 0.5).nonzero().flatten()
-    angle = math.radians(15) * strength * _symmetric(batch, generator)[chosen]
-    zoom = 1 + 0.10 * strength * _symmetric(batch, generator)[chosen]
-    most_shift = 0.12 * strength * tile_part  # an image is 2 long, from −1 to 1
-    shift = most_shift * _symmetric(batch * 2, generator).view(batch, 2)[chosen]
-    cos, sin = zoom * torch.cos(angle), zoom * torch.sin(angle)
-    matrices = torch.stack(
-        [torch.stack([cos, -sin, shift[:, 0]], 1), torch.stack([sin, cos, shift[:, 1]], 1)], 1
-    )
-    most_angle = math.radians(15) * strength
-    corner = (1 + 0.10 * strength) * (math.cos(most_angle) + math.sin(most_angle)) + most_shift
-    return _Moves(chosen, matrices, (corner - 1) / 2)
-
-
-def _see_moved(tiles: SplitTiles, bricks: Bricks, side: int, view: View, moves: _Moves) -> Tensor:
-    """Windows as `_see` returns them, some of them moved over what lies around them."""
-    is_moved = torch.zeros(len(bricks.rows), dtype=torch.bool)
-    is_moved[moves.chosen] = True
-    others = (~is_moved).nonzero().flatten()
-    tile_side = view.image_size_px
-    # a window goes no further than the tile's neighbours
-    wider = side + 2 * min(math.ceil(moves.reach * side), tile_side - (side - tile_side) // 2)
-    images = torch.empty(
-        (len(is_moved), side, side, 3),
-        dtype=torch.uint8 if tiles.device.type == "cpu" else torch.float32,
-        device=tiles.device,
-    ).permute(0, 3, 1, 2)
-    if len(others):
-        seen = _see(tiles, bricks.take(others), side, view)
-        if tiles.device.type == "cpu":  # five times quicker than by an index
-            for image, place in zip(seen, others.tolist(), strict=True):
-                images[place] = image
-        else:
-            images[others.to(tiles.device)] = seen.to(images.dtype)
-    if len(moves.chosen):
-        seen = _see(tiles, bricks.take(moves.chosen), wider, view)
-        warp = _warp_on_cpu if tiles.device.type == "cpu" else _warp_on_gpu
-        warp(seen, moves.matrices * (side / wider), images, moves.chosen)
-    return images
-
-
-def _warp_on_gpu(seen: Tensor, matrices: Tensor, images: Tensor, chosen: Tensor) -> None:
-    """Write (C, 3, R, R), mapped by (C, 2, 3), to the `chosen` of (B, 3, S, S) float32."""
-    size = [len(seen), 3, *images.shape[-2:]]
-    grid = functional.affine_grid(matrices.to(seen.device), size, align_corners=False)
-    images[chosen.to(images.device)] = functional.grid_sample(
-        seen.float(), grid, mode="bilinear", padding_mode="reflection", align_corners=False
-    )
-
-
-def _warp_on_cpu(seen: Tensor, matrices: Tensor, images: Tensor, chosen: Tensor) -> None:
-    """Do with uint8 images what `_warp_on_gpu` does; OpenCV takes a quarter of the time."""
-    cv2 = _open_cv()
-    side = images.shape[-1]
-    source = seen.permute(0, 2, 3, 1).numpy()  # (C, R, R, 3)
-    target = images.permute(0, 2, 3, 1).numpy()
-    to_pixels, to_unit = _unit_to_pixels(seen.shape[-1]), np.linalg.inv(_unit_to_pixels(side))
-    for image, place, matrix in zip(
-        source, chosen.tolist(), matrices.double().numpy(), strict=True
-    ):
-        target[place] = cv2.warpAffine(
-            np.ascontiguousarray(image),
-            (to_pixels @ np.vstack([matrix, (0, 0, 1)]) @ to_unit)[:2],
-            (side, side),
-            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_REFLECT,
-        )
-
-
-def _unit_to_pixels(size: int) -> np.ndarray:
-    """The (3, 3) map from −1 … 1, as `affine_grid` has it, to pixels."""
-    return np.array([[size / 2, 0, (size - 1) / 2], [0, size / 2, (size - 1) / 2], [0, 0, 1]])
-
-
-def _symmetric(count: int, generator: torch.Generator) -> Tensor:
-    """Draw from the uniform distribution on (−1, 1)."""
-    return 2 * torch.rand(count, generator=generator) - 1

@@ -6,6 +6,7 @@ Where a neighbour is missing, its place is filled by mirrored pixels: beyond the
 the reflected photograph, in a hole by the reflected brick beside it.
 """
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ensemble.data.grid import look_around
+from ensemble.data.transfer import send
 
 CENTRE = 4  # of the nine places (row by row) around and under a tile
 PLACES = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1)]
@@ -139,24 +141,33 @@ def _cut_on_cpu(pixels: Tensor, bricks: Bricks, margin: tuple[int, int], windows
 
 
 def _cut_on_gpu(pixels: Tensor, bricks: Bricks, margin: tuple[int, int], windows: Tensor) -> None:
-    """Copy all parts of one place and flip at once."""
+    """Copy all parts of one place at once, mirrored or not."""
     (height, width), (down, right) = pixels.shape[1:3], margin
-    rows, columns = _spans(height, down), _spans(width, right)
-    for place, (dy, dx) in enumerate(PLACES):
-        for flip in range(4):
-            chosen = (bricks.flips[:, place] == flip).nonzero().flatten()
-            if len(chosen) == 0:
-                continue
-            numbers = bricks.rows[chosen, place].to(pixels.device)
-            turned = [axis for axis, bit in ((1, FLIP_ROWS), (2, FLIP_COLUMNS)) if flip & bit]
-            y, x = (
-                span.near if flip & bit else span.source[False]
-                for span, bit in ((rows[dy], FLIP_ROWS), (columns[dx], FLIP_COLUMNS))
-            )
-            part = pixels[:, y, x][numbers]
-            windows[chosen.to(pixels.device), rows[dy].target, columns[dx].target] = (
-                part.flip(turned) if turned else part
-            )
+    rows, flipped_down, flipped_right = send(
+        pixels.device,
+        bricks.rows.view(-1, 3, 3),
+        (bricks.flips // FLIP_ROWS % 2).to(torch.int64).view(-1, 3, 3),
+        (bricks.flips // FLIP_COLUMNS % 2).to(torch.int64).view(-1, 3, 3),
+    )
+    parts, sources = _spans(height, down), _list_sources(height, down, pixels.device)
+    ys = {dy: (parts[dy].target, sources[dy][flipped_down[:, dy + 1]]) for dy in parts}
+    parts, sources = _spans(width, right), _list_sources(width, right, pixels.device)
+    xs = {dx: (parts[dx].target, sources[dx][flipped_right[:, :, dx + 1]]) for dx in parts}
+    for dy, dx in PLACES:
+        (rows_of_part, y), (columns_of_part, x) = ys[dy], xs[dx]  # y and x: (B, 3, n)
+        windows[:, rows_of_part, columns_of_part] = pixels[
+            rows[:, dy + 1, dx + 1, None, None], y[:, dx + 1, :, None], x[:, dy + 1, None, :]
+        ]
+
+
+@cache
+def _list_sources(size: int, margin: int, device: torch.device) -> dict[int, Tensor]:
+    """Places in the brick of what each part shows, as it is and mirrored: (2, n) int64."""
+    places = np.arange(size)
+    return {
+        part: torch.from_numpy(np.stack([places[source] for source in span.source])).to(device)
+        for part, span in _spans(size, margin).items()
+    }
 
 
 class _Span(NamedTuple):
@@ -165,12 +176,10 @@ class _Span(NamedTuple):
     Attributes:
         target: Place in the window.
         source: Place in the brick as it is, and (a negative step) in the mirrored one.
-        near: Place in the mirrored brick before it is mirrored.
     """
 
     target: slice
     source: tuple[slice, slice]
-    near: slice
 
 
 def _spans(size: int, margin: int) -> dict[int, _Span]:
@@ -179,13 +188,9 @@ def _spans(size: int, margin: int) -> dict[int, _Span]:
     last = slice(size - 1, size - 1 - margin if margin < size else None, -1)
     first = slice(margin - 1, None, -1) if margin else slice(0, 0)
     return {
-        -1: _Span(slice(0, margin), (slice(size - margin, size), first), slice(0, margin)),
-        0: _Span(slice(margin, margin + size), (whole, whole), whole),
-        1: _Span(
-            slice(margin + size, size + 2 * margin),
-            (slice(0, margin), last),
-            slice(size - margin, size),
-        ),
+        -1: _Span(slice(0, margin), (slice(size - margin, size), first)),
+        0: _Span(slice(margin, margin + size), (whole, whole)),
+        1: _Span(slice(margin + size, size + 2 * margin), (slice(0, margin), last)),
     }
 
 
@@ -193,4 +198,5 @@ def _gather(pixels: Tensor, rows: Tensor) -> Tensor:
     """Take rows of (R, H, W, 3); on a CPU, copying whole rows is ten times quicker."""
     if pixels.device.type == "cpu":
         return torch.stack([pixels[row] for row in rows.tolist()])
-    return pixels[rows.to(pixels.device)]
+    (rows,) = send(pixels.device, rows)
+    return pixels[rows]

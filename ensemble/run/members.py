@@ -12,7 +12,8 @@ from torch import nn
 
 from ensemble.base.errors import InputError, one_line
 from ensemble.base.files import read_object, read_table
-from ensemble.data.batches import NUM_TURNS, SplitTiles
+from ensemble.data.augmentation import NUM_TURNS
+from ensemble.data.batches import SplitTiles
 from ensemble.data.grid import PLACE
 from ensemble.training.checkpoint import Member, open_member
 from ensemble.training.loop import predict_margins

@@ -210,7 +210,7 @@ def _train_epoch(run: _Run, number: int) -> dict[str, Any]:
     module = wrap_model(run.model) if run.num_workers > 1 else run.model
     share = slice(rank * batch // run.num_workers, (rank + 1) * batch // run.num_workers)
     losses = torch.zeros(run.steps, device=tiles.device)
-    sums = torch.zeros(2, dtype=torch.float64, device=tiles.device)  # loss, hits
+    hits = torch.zeros((), dtype=torch.int64, device=tiles.device)
     for step in range(run.steps):
         index = order[step * batch : (step + 1) * batch][share]
         images, labels = make_batch(
@@ -232,10 +232,9 @@ def _train_epoch(run: _Run, number: int) -> dict[str, Any]:
         run.schedule.step()
         if run.average is not None:
             run.average.update(run.model)
-        with torch.no_grad():
-            losses[step] = loss
-            hits = (logits.argmax(1) == labels).sum()
-            sums += torch.stack([loss.double() * len(index), hits.double()])
+        losses[step] = loss.detach()
+        hits += (logits.argmax(1) == labels).sum()
+    sums = torch.stack([losses.double().sum() * len(index), hits.double()])
     if run.num_workers > 1:
         dist.all_reduce(sums)
         share_statistics(run.model)
@@ -308,7 +307,7 @@ def predict_margins(
         images, _ = make_batch(tiles, index, view, alone=alone, turn=turn)
         with autocast(tiles.device, precision):
             logits = model(images).float()
-        margins[index.to(tiles.device)] = logits[:, 1] - logits[:, 0]
+        margins[int(index[0]) : int(index[-1]) + 1] = logits[:, 1] - logits[:, 0]
         if each_batch is not None:
             each_batch(len(index))
     if num_workers > 1:

@@ -9,6 +9,7 @@ from bench.plan import Plan
 from bench.row import Row
 from ensemble.base.process import keep_freed_memory
 from ensemble.data import batches
+from ensemble.data.augmentation import move_on_gpu
 from ensemble.training.backbones import build_configured
 from ensemble.training.initial_weights import make_initial_state
 from ensemble.training.loop import fit
@@ -38,16 +39,14 @@ def measure(plan: Plan) -> list[Row]:
     ]
 
 
-def _warp_in_torch(seen: Tensor, matrices: Tensor, images: Tensor, chosen: Tensor) -> None:
-    exact = images.float()
-    batches._warp_on_gpu(seen, matrices, exact, chosen)
-    images.copy_(exact.round())
+def _move_in_torch(seen: Tensor, matrices: Tensor, images: Tensor, moved: Tensor) -> None:
+    images[moved] = move_on_gpu(seen, matrices, images.shape[-1]).round().byte()
 
 
 def _train(plan: Plan, seed: int, plain: bool) -> float:
     torch.set_num_threads(plan.threads)
     if plain:
-        batches._warp_on_cpu = _warp_in_torch
+        vars(batches)["move_on_cpu"] = _move_in_torch
     else:
         keep_freed_memory()
     config = plan.config(precision="float32" if plain else "auto")

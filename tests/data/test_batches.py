@@ -1,6 +1,7 @@
 """Facts about batches: equal to torchvision's, drawn by one generator, labels untouched."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,12 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torchvision.transforms import v2
 
+from ensemble.data.augmentation import draw_changes, move_on_cpu, move_on_gpu
 from ensemble.data.batches import (
     SplitTiles,
-    _warp_on_cpu,
-    _warp_on_gpu,
+    _see_changed_on_cpu,
+    _see_changed_on_gpu,
     make_batch,
     place_tiles,
 )
@@ -269,13 +273,77 @@ def test_the_affine_map_of_a_cpu_is_that_of_a_gpu():
     matrices = torch.tensor([[0.98, -0.2, 0.1], [0.2, 0.98, -0.12]]).repeat(8, 1, 1)
     matrices += 0.1 * (torch.rand(8, 2, 3, generator=generator) - 0.5)
     chosen = torch.tensor([1, 2, 6])
-    blank = torch.zeros(8, 30, 30, 3).permute(0, 3, 1, 2)  # what is seen is larger
-    expected, mapped = blank.clone(), blank.byte()
-    _warp_on_gpu(images[chosen], matrices[chosen], expected, chosen)
-    _warp_on_cpu(images[chosen], matrices[chosen], mapped, chosen)
-    assert (mapped - expected).abs().max() < 1.5  # of 255
+    mapped = torch.zeros(8, 30, 30, 3).permute(0, 3, 1, 2).byte()  # what is seen is larger
+    expected = move_on_gpu(images[chosen], matrices[chosen], 30)
+    move_on_cpu(images[chosen], matrices[chosen], mapped, chosen)
+    assert (mapped[chosen] - expected).abs().max() < 1.5  # of 255
     assert mapped[chosen].float().mean() > 50
     assert not mapped[[0, 3, 4, 5, 7]].any()
+
+
+@pytest.mark.parametrize("context_px", [0, 5])
+@pytest.mark.parametrize("seed", range(6))
+def test_a_gpu_changes_images_as_a_cpu_does(seed: int, context_px: int) -> None:
+    smooth = np.add.outer(np.arange(48), 2 * np.arange(48))[:, :, None] + 20 * np.arange(3)
+    bricks = [smooth[y : y + 16, x : x + 16] for y in (0, 16, 32) for x in (0, 16, 32)]
+    down, right = np.arange(9) // 3, np.arange(9) % 3
+    neighbours = find_neighbours(np.arange(9), np.full(9, "one"), down, right)
+    tiles = place_tiles(np.stack(bricks).astype(np.uint8), np.arange(9), np.arange(9) % 2, CPU,
+                        neighbours=neighbours)  # fmt: skip
+    view = View(image_size_px=16, context_px=context_px)
+    side = tiles.input_side_px(view)
+    changes = draw_changes(9, 1.0, 16 / side, torch.Generator().manual_seed(seed))
+    expected = _see_changed_on_cpu(tiles, tiles.bricks, side, view, changes)
+    changed = _see_changed_on_gpu(tiles, tiles.bricks, side, view, changes)
+    assert changed.is_contiguous(memory_format=torch.channels_last)
+    assert (changed - expected).abs().max() < 1.5  # of 255
+    assert len(changes.moved) not in (0, 9)
+
+
+class Transfers(TorchDispatchMode):
+    """What goes from the CPU to another device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent: list[tuple[str, torch.dtype]] = []
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None):
+        result = operation(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and result.device.type != "cpu":
+            self.sent += [
+                (str(operation), each.dtype)
+                for each in tree_leaves(args)
+                if isinstance(each, torch.Tensor) and each.device.type == "cpu" and each.dim()
+            ]
+        return result
+
+
+@pytest.mark.parametrize("resident", [True, False], ids=["pixels there", "pixels here"])
+@pytest.mark.parametrize("context_px", [0, 6])
+@pytest.mark.parametrize("augmentation", [0.0, 1.0])
+def test_a_gpu_is_sent_a_few_buffers_for_each_batch(
+    augmentation: float, context_px: int, resident: bool
+) -> None:
+    """Each of them from page-locked memory, by `send`; any other copy waits for the GPU."""
+    _, tiles = photograph_tiles()
+    meta = torch.device("meta")  # stands for a GPU
+    pixels = tiles.pixels.to(meta) if resident else tiles.pixels
+    there = replace(tiles, pixels=pixels, labels=tiles.labels.to(meta), device=meta)
+    generator = torch.Generator().manual_seed(0)
+    view = View(16, context_px)
+
+    def make() -> torch.Tensor:
+        return make_batch(
+            there, torch.arange(12), view, augmentation=augmentation, generator=generator,
+            context_dropout=0.5 if context_px else 0.0,
+        )[0]  # fmt: skip
+
+    make()  # tables that are kept are sent once
+    with Transfers() as transfers:
+        images = make()
+    assert images.device == meta
+    assert set(transfers.sent) == {("aten._to_copy.default", torch.uint8)}
+    assert len(transfers.sent) <= (4 if augmentation else 2)
 
 
 # Context
