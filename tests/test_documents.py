@@ -76,6 +76,21 @@ def test_how_near_networks_come_to_the_floor_is_what_the_table_holds():
         assert f"{min(found):.2f} to {max(found):.2f} times" in page
 
 
+def test_speeds_on_a_gpu_are_those_of_the_table():
+    rows = pd.read_csv(ROOT / "results/benchmarks/2026-11-27-h200.csv").set_index("what")["value"]
+    page = (ROOT / "docs/speed.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^\| `(.+)` \| (\d+) px \| ([\d,]+) \| (\d\.\d\d) \|$", page, re.MULTILINE)
+    assert len(lines) == 4
+    for network, side, speed, ratio in lines:
+        (fit,) = (what for what in rows.index if what.startswith(f"fit ({network}, {side} px"))
+        assert (f"{rows[fit]:,.0f}", f"{rows[fit.replace('fit', 'fit ÷ floor')]:.2f}") == (
+            speed,
+            ratio,
+        )
+    two, four = (rows[f"a search with --trials-per-gpu {n} ÷ with 1"] for n in (2, 4))
+    assert f"did {two:.2f} times the images of one, and four {four:.2f} times" in page
+
+
 def test_the_readme_is_short_and_its_pictures_are_small():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(readme.splitlines()) <= 150
