@@ -314,8 +314,9 @@ def _add_training(group: Group, *, whose: str, of: str) -> None:
         "--weights",
         "[BACKBONE=]WHAT",
         "what backbones start from: imagenet, none, or BACKBONE=FILE (.safetensors, or a state "
-        "dict or checkpoint of torch's); repeatable",
-        action="append",
+        "dict or checkpoint of torch's); several, or repeated",
+        action="extend",
+        nargs="+",
         default=[],
         otherwise=whose,
     )

@@ -162,7 +162,8 @@ def _download(backbone: str) -> tuple[str, Mapping[str, Tensor]]:
     except (URLError, OSError, RuntimeError) as error:
         raise InputError(
             f"cannot download the ImageNet weights of {backbone} ({error}); without a network say "
-            f"--weights {backbone}=FILE, or --weights none to start from random ones"
+            f"--weights {backbone}=FILE, --weights none to start from random ones, or --backbone "
+            "NAME for another one"
         ) from None
 
 

@@ -274,8 +274,8 @@ def download_weights(name: str) -> tuple[str, dict[str, Tensor]]:
     except Exception as error:  # the hub's client raises whatever its transport does
         raise InputError(
             f"cannot download the weights of {name} ({_why_no_download(error)}); without a network "
-            f"say --weights {name}=FILE with a file from {MODELS}, or --weights {name}=none to "
-            "start from random ones"
+            f"say --weights {name}=FILE with a file from {MODELS}, --weights {name}=none to start "
+            "from random ones, or --backbone NAME for another one"
         ) from None
     tag = f".{config.tag}" if config.tag else ""
     return f"{TIMM}{config.architecture}{tag}", dict(model.state_dict())

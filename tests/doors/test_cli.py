@@ -16,7 +16,7 @@ from person import ROOT, type_in
 from PIL import Image
 
 from ensemble import __version__
-from ensemble.cli import COMMANDS
+from ensemble.cli import COMMANDS, parse
 
 SPACES = {path.stem: path for path in (ROOT / "search_spaces").rglob("*.toml")}
 COMMAND = [sys.executable, "-m", "ensemble"]
@@ -35,6 +35,14 @@ def test_every_command_is_listed_with_a_line():
 def test_what_is_mistyped_is_one_line_and_exit_code_2(words):
     said = type_in(ROOT, *COMMAND, *words, code=2)
     assert said.startswith("error: ")
+
+
+@pytest.mark.parametrize("needed", [["search", "--data", "x"], ["train", "--recipe", "small-cnn"]])
+def test_weights_of_several_networks_follow_one_option_or_an_option_each(needed):
+    command, *words = needed
+    assert parse(command, words).weights == []
+    words += ["--weights", "a=1", "b=2", "--seed", "3", "--weights", "none"]
+    assert parse(command, words).weights == ["a=1", "b=2", "none"]
 
 
 @pytest.mark.parametrize("name", SPACES)

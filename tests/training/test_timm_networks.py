@@ -531,6 +531,7 @@ def test_weights_that_are_not_here_are_refused_offline_with_the_way_on(offline_h
     assert f"HF_HUB_OFFLINE is set, and they are not in the hub's cache {offline_hub}" in message
     assert "--weights timm/test_resnet=FILE" in message
     assert "--weights timm/test_resnet=none" in message
+    assert "--backbone NAME" in message
 
 
 def test_weights_in_the_hubs_cache_are_used_without_a_network(offline_hub: Path) -> None:
