@@ -76,6 +76,28 @@ def test_how_near_networks_come_to_the_floor_is_what_the_table_holds():
         assert f"{min(found):.2f} to {max(found):.2f} times" in page
 
 
+def test_which_network_is_quickest_is_what_the_tables_hold():
+    tables = [
+        pd.read_csv(ROOT / f"results/evidence/{name}.csv")
+        for name in ("backbones", "backbones_h200")
+    ]
+    page = (ROOT / "docs/search.md").read_text(encoding="utf-8")
+    lines = [
+        [cell.strip(" `") for cell in line.split("|")[1:-1]]
+        for line in page.splitlines()
+        if re.match(r"\| `.*` \| \d+ px \| 0", line)
+    ]
+    assert len(lines) == 4
+    for backbone, side, f1, average_precision, epochs, seconds in lines:
+        on_cpu, on_gpu = (each[each["network"] == f"{backbone}, {side}"] for each in tables)
+        rows = on_gpu if epochs.endswith("cut") else on_cpu
+        assert rows["is_finished"].all() != epochs.endswith("cut")
+        best = rows.groupby("seed")[["val_f1", "val_average_precision"]].max().mean()
+        assert [f1, average_precision] == [f"{value:.3f}" for value in best]
+        assert int(epochs.split(",")[0]) == rows["epoch"].max()
+        assert seconds == ("" if on_cpu.empty else f"{on_cpu['seconds'].min():.0f}")
+
+
 def test_speeds_on_a_gpu_are_those_of_the_table():
     rows = pd.read_csv(ROOT / "results/benchmarks/2026-11-27-h200.csv").set_index("what")["value"]
     page = (ROOT / "docs/speed.md").read_text(encoding="utf-8")

@@ -19,6 +19,7 @@ import matplotlib
 matplotlib.use("agg")
 import pandas as pd
 from matplotlib import pyplot as plt
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from ensemble import train
 from ensemble.base.door import run_command
@@ -214,6 +215,9 @@ def draw(table: pd.DataFrame, path: Path) -> None:
             axis.plot(rows["minutes"], rows[name].cummax(), color=f"C{number}", label=label)
             axis.plot(rows["minutes"], rows[name], ".", color=f"C{number}", alpha=0.5)
         axis.set(xlabel="minutes of training and validation", ylabel=what, xscale="log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter(NullFormatter())
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize=8)
     figure.savefig(path, dpi=120)
