@@ -56,12 +56,17 @@ class Pack:
         """(height, width) of the tiles as they came."""
         return self.record["height_px"], self.record["width_px"]
 
-    def table(self, split: str) -> pd.DataFrame:
-        """Tiles of a split in order: `row` in the array, `tile`, `photograph`, `surface`, …"""
+    def table(self, split: str, columns: list[str] | None = None) -> pd.DataFrame:
+        """Tiles of a split in order: `row` in the array, `tile`, `photograph`, `surface`, …
+
+        Args:
+            split: Name of the split.
+            columns: Columns that are read; None reads all.
+        """
         types = dict.fromkeys(TEXT, "str") | dict.fromkeys(PLACE, "int64")
         path = self.folder / f"{split}.csv"
         try:
-            return pd.read_csv(path, dtype=types, keep_default_na=False)
+            return pd.read_csv(path, usecols=columns, dtype=types, keep_default_na=False)
         except (OSError, ValueError) as error:
             raise damage_error(path, str(error)) from None
 

@@ -6,7 +6,7 @@ in. Suspects are found by confident learning: Northcutt, Jiang and Chuang 2021,
 https://arxiv.org/abs/1911.00068.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -139,20 +139,24 @@ def read_labels(path: Path) -> CorrectedLabels:
     return CorrectedLabels(path, tiles)
 
 
+def check_tested(corrected: CorrectedLabels, tested: Collection[str]) -> None:
+    """Refuse a list that names none of the tested tiles.
+
+    Raises:
+        InputError: No tile of the list is among `tested`.
+    """
+    if corrected.tiles.keys().isdisjoint(tested):
+        raise InputError(
+            f"{corrected.path}: none of its tiles is among the {len(tested):,} tested ones (its "
+            f"first is {short_repr(next(iter(corrected.tiles)))}); give a list that has test tiles"
+        )
+
+
 def correct_labels(predictions: pd.DataFrame, corrected: CorrectedLabels) -> pd.Series:
     """Labels (N,) of `predictions` (`tile`, `label`), with corrected ones in place of their own.
 
     Corrected labels of other tiles are ignored, so the list that a search was given will do.
-
-    Raises:
-        InputError: No tile of the list is among the predictions.
     """
-    known = set(predictions["tile"])
-    if known.isdisjoint(corrected.tiles):
-        raise InputError(
-            f"{corrected.path}: none of its tiles is among the {len(known):,} tested ones (its "
-            f"first is {short_repr(next(iter(corrected.tiles)))}); give a list that has test tiles"
-        )
     labels = {tile: label for tile, (_, label) in corrected.tiles.items()}
     replaced = predictions["tile"].map(labels)
     return replaced.fillna(predictions["label"]).astype("int64").rename("label")

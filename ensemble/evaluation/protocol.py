@@ -1,9 +1,10 @@
 """The ensemble of a run: chosen on validation, then tested once. The only reader of test tiles.
 
 The ensemble is chosen on the validation split and written to `ensemble.json` before the test split
-is opened; each opening is written to `evaluation/ledger.csv` before a test label is read. What is
-tested is the choice in memory, so that nothing that happens to the file changes it. Everything else
-that wants to know about the test reads what is written here.
+is opened; each opening is written to `evaluation/ledger.csv` before a test label is read. What can
+be refused without a test label is refused before either is written. What is tested is the choice in
+memory, so that nothing that happens to the file changes it. Everything else that wants to know
+about the test reads what is written here.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,6 +35,7 @@ from ensemble.evaluation.figures import (
 )
 from ensemble.evaluation.mistakes import (
     CorrectedLabels,
+    check_tested,
     correct_labels,
     read_labels,
     relabelled_figures,
@@ -79,17 +81,19 @@ def evaluate_run(
 
     Raises:
         InputError: There are too few members, the packed tiles are gone, others, damaged or of one
-            class, or another evaluation is at work in the run.
+            class, no tile of `labels_file` is tested, or another evaluation is at work in the run.
     """
     corrected = None if labels_file is None else read_labels(labels_file)
     folder = run / "evaluation"
     with run_lock(folder, what="evaluation"):
         pack = open_pack(find_pack(run), splits=("test",))
         _check_test_classes(pack)
+        if corrected is not None:
+            check_tested(corrected, set(pack.table("test", columns=["tile"])["tile"]))
         record = choose_ensemble(run, method=method, top_k=top_k, rule=rule, tta=tta, log=log)
-        record.save(run)
         ensemble = load_ensemble(run, record=record)
         singles = open_chosen(run, record.shown)
+        record.save(run)
         num_openings = _note_opening(run, record)
         tiles, table = place_split(pack, "test", ensemble.device)
         labels = None if corrected is None else correct_labels(table, corrected)

@@ -1,6 +1,7 @@
 """scripts/search.py and python -m ensemble.evaluate, typed as a person would, on a tiny set."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from sklearn import metrics as reference
 from ensemble.base.door import run_command
 from ensemble.base.errors import InputError
 from ensemble.cli import parse
+from ensemble.data.pack import Pack
 from ensemble.data.synthetic import draw_dataset
 from ensemble.evaluation.protocol import evaluate_run
 from ensemble.run.folder import run_lock
@@ -63,7 +65,7 @@ def test_the_search_says_what_it_does_and_how_to_go_on(folder):
     assert "small_cnn starts from random weights" in said
     assert "1 trial at a time, 1 thread each" in said
     assert "trial 1 epoch 1/2" in said
-    assert "next: python -m ensemble.evaluate results/first" in said
+    assert re.search(r"^next: \S*python -m ensemble\.evaluate results/first$", said, re.MULTILINE)
 
 
 def test_a_run_holds_study_tables_and_members(folder):
@@ -194,16 +196,51 @@ def test_what_is_tested_is_the_choice_in_memory(run, monkeypatch):
     ]
 
 
-def test_the_ledger_has_its_line_before_a_test_label_is_read(run, tmp_path):
-    labels = tmp_path / "labels.csv"
-    labels.write_text("tile,label\nno such tile,1\n")
-    before = evaluate_run(run)["num_test_openings"]
-    with pytest.raises(InputError, match="none of its tiles is among"):
-        evaluate_run(run, labels_file=labels)  # only the labels' own tiles tell that
-    labels.write_text("tile,label\nno such tile,2\n")
-    with pytest.raises(InputError, match="label must be 0 or 1"):
-        evaluate_run(run, labels_file=labels)  # seen before anything is opened
-    assert evaluate_run(run)["num_test_openings"] == before + 2
+@pytest.mark.parametrize(
+    ("list_of_labels", "message"),
+    [
+        ("tile,label\nno such tile,1\n", "none of its tiles is among"),
+        ("tile,label\nno such tile,2\n", "label must be 0 or 1"),
+    ],
+)
+def test_a_wrong_list_of_labels_neither_opens_the_test_nor_replaces_the_ensemble(
+    run, tmp_path, list_of_labels, message
+):
+    evaluate_run(run)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    (tmp_path / "labels.csv").write_text(list_of_labels)
+    with pytest.raises(InputError, match=message):
+        evaluate_run(run, method="greedy", labels_file=tmp_path / "labels.csv")
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_that_cannot_be_scored_is_refused_before_the_test_is_opened(run):
+    evaluate_run(run)
+    about = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(about | {"tile_size_px": None}))
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match="tile_size_px"):
+        evaluate_run(run, method="greedy")
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_the_ledger_has_its_line_before_a_test_label_is_read(run, tmp_path, monkeypatch):
+    num_openings = evaluate_run(run)["num_test_openings"]
+    read_table = Pack.table
+    seen = []
+
+    def note_the_ledger(pack, split, columns=None):
+        table = read_table(pack, split, columns)
+        if split == "test" and "label" in table:
+            ledger = (run / "evaluation" / "ledger.csv").read_text().splitlines()
+            seen.append(len(ledger) - 1)
+        return table
+
+    predictions = pd.read_csv(run / "evaluation" / "predictions.csv")
+    predictions[["tile", "label"]].to_csv(tmp_path / "labels.csv", index=False)
+    monkeypatch.setattr(Pack, "table", note_the_ledger)
+    evaluate_run(run, labels_file=tmp_path / "labels.csv")
+    assert seen == [num_openings + 1]
 
 
 def test_an_evaluation_says_in_one_line_where_it_wrote(folder, evaluated):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ensemble.base.errors import InputError
 from ensemble.evaluation.mistakes import (
+    check_tested,
     correct_labels,
     read_labels,
     relabelled_figures,
@@ -219,16 +220,15 @@ def test_a_bad_list_is_one_line_with_file_row_and_fault(
     path = tmp_path / "labels.csv"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=message) as caught:
-        correct_labels(make_predictions([1, 1, 0], [0.9, 0.8, 0.1]), read_labels(path))
+        check_tested(read_labels(path), {"a", "b", "c"})
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_list_that_is_no_text_or_is_not_there_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
-    predictions = make_predictions([1], [0.9])
     with pytest.raises(InputError, match="cannot be read as CSV"):
-        correct_labels(predictions, read_labels(path))
+        read_labels(path)
     path.write_bytes(b"tile,label\n\xff\xfe,1\n")
     with pytest.raises(InputError, match="cannot be read as CSV"):
-        correct_labels(predictions, read_labels(path))
+        read_labels(path)
