@@ -57,13 +57,15 @@ def predict_pictures(
         alone) and `verdict` ("cracked", "uncracked", or "not judged" where the tile shows nothing).
 
     Raises:
-        InputError: There is no such overlap, a path does not exist or is unsafe, no picture can be
-            read, a member is damaged, or the files cannot be written.
+        InputError: There is no such overlap, no path is given, a path does not exist or is unsafe, no
+            picture can be read, a member is damaged, or the files cannot be written.
     """
     if overlap not in OVERLAPS:
         raise InputError(f"overlap={overlap}: must be {OVERLAPS_IN_WORDS}")
     with ExitStack() as archives:
         pictures, passed_over = list_pictures([Path(path) for path in paths], overlays, archives)
+        if not pictures:
+            raise InputError("no picture was given; name a picture, or a folder or .zip of some")
         tiles, unreadable = score_pictures(ensemble, pictures, overlap, log)
         if csv is not None:
             make_folder(csv.parent)

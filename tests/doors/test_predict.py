@@ -21,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from ensemble.api import load_ensemble
 from ensemble.base.errors import InputError
 from ensemble.base.files import write_json
 from ensemble.cli import parse
@@ -423,10 +424,15 @@ def test_bad_input_is_refused_before_anything_is_written(
     assert Path("tile.png").read_bytes() == tile
 
 
+def test_no_picture_at_all_is_refused_from_python(run: Path):
+    with pytest.raises(InputError, match="no picture was given; name a picture"):
+        load_ensemble(run).predict([])
+
+
 def test_a_run_without_an_ensemble_says_to_evaluate_it(run: Path, tmp_path: Path):
     write_json(tmp_path / "run.json", {"tile_size_px": list(TILE)})
     save(noise(*TILE), "tile.png")
-    with pytest.raises(InputError, match=r"run python -m ensemble\.evaluate"):
+    with pytest.raises(InputError, match=r"run \S*python -m ensemble\.evaluate"):
         main(parse("predict", ["tile.png", "--run", str(tmp_path)]))
 
 
