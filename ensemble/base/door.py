@@ -11,6 +11,8 @@ import io
 import json
 import os
 import select
+import shlex
+import shutil
 import signal
 import sys
 import unicodedata
@@ -32,7 +34,20 @@ def spell_command(command: str) -> str:
     """A command as it is typed, in the way in which this process was started."""
     if Path(sys.argv[0]).name == "crack-ensemble":
         return f"crack-ensemble {command}"
-    return f"python -m ensemble.{command}"
+    return f"{_spell_python()} -m ensemble.{command}"
+
+
+def _spell_python() -> str:
+    """`python`, or the path of this one where a shell finds another than that of its environment.
+
+    The path is relative to the working directory if it lies below that.
+    """
+    running, found = Path(sys.executable), shutil.which("python")
+    is_found = found is not None and Path(found).absolute().parent == running.parent
+    if sys.prefix == sys.base_prefix or is_found:
+        return "python"
+    here = Path.cwd()
+    return shlex.quote(str(running.relative_to(here) if running.is_relative_to(here) else running))
 
 
 def run_module(

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import ensemble
+from ensemble.base.door import spell_command
 from ensemble.cli import COMMANDS
 
 ROOT = Path(__file__).parents[2]
@@ -170,6 +171,31 @@ def test_a_command_is_at_its_door_before_it_imports_what_takes_seconds(words):
         imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
         assert "ensemble.base.door" in imported
         assert not imported & {"torch", "ray", "optuna", "sklearn", "pandas", "matplotlib"}
+
+
+@pytest.mark.parametrize(
+    ("started", "environment", "on_path", "spelled"),
+    [
+        ("search.py", "here/.venv", "here/.venv", "python -m ensemble.evaluate"),
+        ("search.py", "here/.venv", "system", ".venv/bin/python -m ensemble.evaluate"),
+        ("search.py", "here/my env", "system", "'my env/bin/python' -m ensemble.evaluate"),
+        ("search.py", "far", "nowhere", "{folder}/far/bin/python -m ensemble.evaluate"),
+        ("crack-ensemble", "here/.venv", "system", "crack-ensemble evaluate"),
+    ],
+)
+def test_a_command_is_spelled_so_that_the_shell_finds_the_environment(
+    tmp_path, monkeypatch, started, environment, on_path, spelled
+):
+    for place in ("here/.venv", "here/my env", "system", "far"):
+        (tmp_path / place / "bin").mkdir(parents=True)
+        (tmp_path / place / "bin" / "python").symlink_to(sys.executable)
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr(sys, "argv", [started])
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / environment))
+    monkeypatch.setattr(sys, "base_prefix", "/usr")
+    monkeypatch.setattr(sys, "executable", str(tmp_path / environment / "bin" / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path / on_path / "bin"))
+    assert spell_command("evaluate") == spelled.format(folder=tmp_path)
 
 
 def test_another_operating_system_is_refused_in_one_line():

@@ -72,7 +72,7 @@ def test_answers_are_members_of_the_run_and_are_not_trained_twice(answered, monk
     recall.main(parse("recall", ["run", "--gpus", "0"]))
     said = capsys.readouterr().out
     assert said.count("finished before") == 3
-    assert said.splitlines()[-1] == "next: python -m ensemble.evaluate results/run"
+    assert said.splitlines()[-1].endswith("python -m ensemble.evaluate results/run")
     (header,) = [line for line in said.splitlines() if line.startswith("┃")]
     assert header.strip("┃ ").split(" ┃ ")[0].strip() == "trained with"
     assert all(title.strip() for title in header.strip("┃").split("┃"))
