@@ -165,8 +165,8 @@ class PictureEnsemble(selection.Ensemble):
             around the tile, and the verdict.
 
         Raises:
-            InputError: There is no such overlap, no path is given, a path does not exist, or no picture can
-                be read.
+            InputError: There is no such overlap, no path is given, a path does not exist, or no
+                picture can be read.
         """
         return predict_pictures(
             self,

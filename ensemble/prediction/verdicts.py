@@ -57,8 +57,8 @@ def predict_pictures(
         alone) and `verdict` ("cracked", "uncracked", or "not judged" where the tile shows nothing).
 
     Raises:
-        InputError: There is no such overlap, no path is given, a path does not exist or is unsafe, no
-            picture can be read, a member is damaged, or the files cannot be written.
+        InputError: There is no such overlap, no path is given, a path does not exist or is
+            unsafe, no picture can be read, a member is damaged, or the files cannot be written.
     """
     if overlap not in OVERLAPS:
         raise InputError(f"overlap={overlap}: must be {OVERLAPS_IN_WORDS}")
