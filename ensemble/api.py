@@ -22,7 +22,7 @@ import pandas as pd
 
 from ensemble.base.files import read_table
 from ensemble.cli import COMMANDS, parse
-from ensemble.prediction.verdicts import predict_pictures
+from ensemble.prediction.verdicts import check_csv, predict_pictures
 from ensemble.run.members import choose_device, find_run
 from ensemble.selection import ensemble as selection
 
@@ -155,7 +155,7 @@ class PictureEnsemble(selection.Ensemble):
         Args:
             paths: One or several pictures, folders and .zip files of pictures.
             overlap: Part of a tile's side by which tiles overlap: 0, 0.5 or 0.75.
-            csv: File for the rows; None writes none.
+            csv: File for the rows, ….csv in an existing folder; None writes none.
             overlays: Folder for pictures with what was found; None draws none.
             quiet: Whether nothing is said of pictures that cannot be read.
 
@@ -165,14 +165,17 @@ class PictureEnsemble(selection.Ensemble):
             around the tile, and the verdict.
 
         Raises:
-            InputError: There is no such overlap, no path is given, a path does not exist, or no
-                picture can be read.
+            InputError: There is no such overlap, no path is given, a path does not exist, no
+                picture can be read, or `csv` is no such file.
         """
+        table = None if csv is None else Path(csv)
+        if table is not None:
+            check_csv(table)
         return predict_pictures(
             self,
             [paths] if isinstance(paths, str | Path) else paths,
             overlap=overlap,
-            csv=None if csv is None else Path(csv),
+            csv=table,
             overlays=None if overlays is None else Path(overlays),
             log=(lambda line: None) if quiet else print,
         )

@@ -27,7 +27,7 @@ from ensemble.base.process import keep_freed_memory
 from ensemble.base.wording import plural
 from ensemble.prediction.overlays import NOT_JUDGED
 from ensemble.prediction.tiling import in_first_grid
-from ensemble.prediction.verdicts import predict_pictures
+from ensemble.prediction.verdicts import check_csv, predict_pictures
 from ensemble.run.folder import display_path
 from ensemble.run.members import find_run
 from ensemble.selection.ensemble import load_ensemble
@@ -40,11 +40,9 @@ def main(options: argparse.Namespace) -> dict[str, Any]:
     name = options.paths[0]
     if any((place / "run.json").is_file() for place in (name, options.out / name)):
         raise InputError(f"{name} is a run, not a picture; say PICTURE … --run {name}")
-    if options.csv.suffix.lower() != ".csv" or options.csv.is_dir():
-        raise InputError(f"--csv {options.csv}: must be a file called ….csv")
+    check_csv(options.csv)
     overlays = options.overlays or options.csv.with_name(f"{options.csv.stem}-overlays")
-    _check_writable("--csv", options.csv, options.csv.parent)
-    _check_writable("--overlays", overlays, overlays)
+    _check_overlays(overlays)
     keep_freed_memory()
     run = find_run(options.run, under=options.out)
     ensemble = load_ensemble(run)
@@ -78,13 +76,13 @@ def main(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _check_writable(option: str, given: Path, folder: Path) -> None:
+def _check_overlays(folder: Path) -> None:
     """Make sure that a folder is there and can be written, or can be made, before hours of work."""
     there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     if not there.is_dir():
-        raise InputError(f"{option} {given}: {there} is a file; name a folder")
+        raise InputError(f"--overlays {folder}: {there} is a file; name a folder")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise InputError(f"{option} {given}: {there} cannot be written; name another place")
+        raise InputError(f"--overlays {folder}: {there} cannot be written; name another place")
 
 
 def print_summary(tiles: pd.DataFrame, console: Console) -> None:

@@ -1,5 +1,6 @@
 """Pictures without labels → one row a tile: its place, each member's probability and a verdict."""
 
+import os
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -10,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ensemble.base.errors import InputError
-from ensemble.base.files import make_folder, write_table
+from ensemble.base.files import write_table
 from ensemble.base.options import OVERLAPS, OVERLAPS_IN_WORDS
 from ensemble.base.progress_bar import telling_progress
 from ensemble.base.wording import plural
@@ -25,6 +26,19 @@ from ensemble.selection.ensemble import Ensemble
 from ensemble.selection.neighbours import Places
 
 LOT_BYTES = 128 * 2**20  # pixels cut at a time: 682 tiles of 256 px
+
+
+def check_csv(csv: Path) -> None:
+    """Make sure, before hours of work, that a table can be written to a file.
+
+    Raises:
+        InputError: The file is no .csv in an existing folder, or its folder cannot be written.
+    """
+    folder = csv.resolve().parent
+    if csv.suffix.lower() != ".csv" or csv.is_dir() or not folder.is_dir():
+        raise InputError(f"--csv {csv}: must be a file called ….csv in an existing folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"--csv {csv}: its folder cannot be written; name another place")
 
 
 def predict_pictures(
@@ -42,7 +56,8 @@ def predict_pictures(
         ensemble: The ensemble that judges.
         paths: Pictures, and folders and .zip files of pictures, in any layout.
         overlap: Part of a tile's side by which it overlaps the next one, one of `OVERLAPS`.
-        csv: File for the rows, written whole when all pictures are scored; None for no file.
+        csv: File for the rows in an existing folder, written whole when all pictures are scored;
+            None for no file.
         overlays: Folder for overlays, made where there is something to draw; what lies in it is
             not read. None for no overlays.
         log: Takes lines about pictures that were not read, the precision, and written files.
@@ -68,7 +83,6 @@ def predict_pictures(
             raise InputError("no picture was given; name a picture, or a folder or .zip of some")
         tiles, unreadable = score_pictures(ensemble, pictures, overlap, log)
         if csv is not None:
-            make_folder(csv.parent)
             write_table(csv, tiles)
         num_overlays = 0
         if overlays is not None:

@@ -404,7 +404,11 @@ def test_a_zip_bomb_is_refused():
         (["tile.png", "--overlap", "half"], "^--overlap 'half': must be 0, 0.5 or 0.75; see "),
         (["empty"], "empty: no pictures"),
         (["tile.png", "--csv", "tile.png"], "--csv tile.png: must be"),
-        (["tile.png", "--csv", "tile.png/a.csv"], "--csv tile.png/a.csv: .*tile.png is a file"),
+        (["tile.png", "--csv", "tile.png/a.csv"], "--csv tile.png/a.csv: must be a file called"),
+        (
+            ["tile.png", "--csv", "new/a.csv"],
+            r"^--csv new/a\.csv: must be a file called ….csv in an existing folder$",
+        ),
         (["tile.png", "--overlays", "tile.png"], "--overlays tile.png: .*tile.png is a file"),
         (["empty", "--overlays", "empty"], "empty: overlays go there"),
     ],
@@ -614,11 +618,11 @@ def test_overlays_under_any_name_and_runs_are_no_photographs(run: Path, tmp_path
     assert predict(run, ".")["picture"].unique().tolist() == ["a/wall.png"]
 
 
-def test_a_missing_folder_of_the_table_is_made(run: Path):
+def test_a_missing_folder_of_the_table_is_refused_from_python_and_not_made(run: Path):
     save(mosaic(), "wall.png")
-    main(parse("predict", ["wall.png", "--csv", "new/folder/cracks.csv", "--run", str(run)]))
-    assert len(pd.read_csv("new/folder/cracks.csv")) == 12
-    assert Path("new/folder/cracks-overlays/wall.png").exists()
+    with pytest.raises(InputError, match=r"new/cracks\.csv: must be .* in an existing folder"):
+        load_ensemble(run).predict("wall.png", csv="new/cracks.csv")
+    assert not Path("new").exists()
 
 
 def test_members_are_loaded_once_for_all_tiles(run: Path, monkeypatch: pytest.MonkeyPatch):
