@@ -18,12 +18,12 @@ from typing import Any
 from rich.console import Console
 
 from ensemble.base.door import printing_result, spell_command
-from ensemble.base.errors import InputError
 from ensemble.base.files import read_table, table_rows
 from ensemble.base.interruption import resumable
 from ensemble.base.process import keep_freed_memory
 from ensemble.data.layout import layout_of
 from ensemble.data.prepare import is_synthetic, prepare_data
+from ensemble.data.sources import check_source
 from ensemble.recipes.headline import describe_run
 from ensemble.recipes.recipe import load_recipe
 from ensemble.recipes.runner import print_summary, run_recipe
@@ -52,8 +52,8 @@ def main(options: argparse.Namespace) -> dict[str, Any]:
         return {"recipe": recipe.describe()}
     name = options.name or f"{recipe.name}-{datetime.now():%Y%m%d-%H%M%S}"
     folder = run_folder(name, under=options.out)
-    if not is_synthetic(options.data) and not Path(options.data).exists():
-        raise InputError(f"--data {options.data}: no such folder or .zip")
+    if not is_synthetic(options.data):
+        check_source(Path(options.data))
     device = choose_device(options.gpus)
     keep_freed_memory()
     weights = parse_weights(options.weights, {recipe.backbone: recipe.weights})[recipe.backbone]

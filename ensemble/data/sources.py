@@ -17,7 +17,7 @@ from ensemble.base.errors import InputError, short_repr
 from ensemble.data.classes import find_classes, find_split_folders, find_surfaces
 from ensemble.data.layout import Layout, read_tile_list
 from ensemble.data.photographs import FOLDERS, doubt_photographs, find_photographs
-from ensemble.data.reading.archive import CONTROL
+from ensemble.data.reading.archive import CONTROL, Archive
 from ensemble.data.reading.listing import Listing, explain_nothing, list_files
 
 NO_CLASS = "pictures outside the class folders"
@@ -58,6 +58,16 @@ class Source:
     def has_photographs(self) -> bool:
         """Whether tiles can be grouped by the photograph they were cut from."""
         return bool((self.tiles["photograph"] != "").any())
+
+
+def check_source(path: Path) -> None:
+    """Refuse, before its tiles are listed, what is neither a folder nor a .zip that can be opened.
+
+    Raises:
+        InputError: It is neither, or the .zip is unsafe.
+    """
+    if (found := _existing(path)).is_file():
+        Archive(found).close()
 
 
 def open_source(path: Path, layout: Layout = Layout()) -> Source:  # noqa: B008 (frozen)
@@ -116,14 +126,14 @@ def open_source(path: Path, layout: Layout = Layout()) -> Source:  # noqa: B008 
     )
 
 
-def _existing(path: Path) -> Path:
+def _existing(given: Path) -> Path:
     try:
-        path = path.expanduser().resolve()
+        path = given.expanduser().resolve()
         path.exists()
     except (OSError, RuntimeError) as error:  # no such home, a link to itself, too long a name
-        raise InputError(f"--data {path}: cannot be opened ({error})") from None
+        raise InputError(f"--data {given}: cannot be opened ({error})") from None
     if not path.is_dir() and not path.is_file():
-        raise InputError(f"--data {path}: no such folder or .zip")
+        raise InputError(f"--data {given}: no such folder or .zip")
     return path
 
 

@@ -11,6 +11,7 @@ from ensemble.base.files import find_toml
 from ensemble.base.options import SPACES
 from ensemble.base.process import count_cores
 from ensemble.data.prepare import is_synthetic
+from ensemble.data.sources import check_source
 from ensemble.data.view import View
 from ensemble.recipes.headline import describe_changes
 from ensemble.run.folder import run_folder
@@ -65,8 +66,8 @@ def plan_search(
     space, weights = _plan_space(request, log)
     folder = run_folder(request.name, under=request.out)
     budget = find_budget(request, space, head, log)
-    if not is_synthetic(request.data) and not Path(request.data).exists():
-        raise InputError(f"--data {request.data}: no such folder or .zip")
+    if not is_synthetic(request.data):
+        check_source(Path(request.data))
     storage = Storage.parse(request.storage) if request.storage else None
     if storage is not None:
         storage.check()

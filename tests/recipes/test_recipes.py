@@ -482,6 +482,7 @@ def test_a_name_that_is_taken_by_another_run_is_refused(here, augmented, changed
         (["--recipe", "nothing"], "recipe nothing: no such file, nor one of"),
         (["--recipe", "nothing.toml"], "nothing.toml: no such file"),
         (["--data", "nowhere"], "nowhere: no such folder or .zip"),
+        (["--data", "in the way", "--weights", "imagenet"], "in the way: not a readable .zip"),
         (["--name", "../x"], "--name"),
         (["--seed", "-1"], "--seed -1"),
         (["--epochs", "0"], "--epochs 0: must be from 1 to 10000"),

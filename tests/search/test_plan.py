@@ -45,6 +45,17 @@ def test_small_networks_without_a_gpu_are_not_warned_of(space):
     assert warn_of_large_networks(load_space(SPACES / f"{space}.toml"), 128) == []
 
 
+def test_data_that_are_no_zip_are_refused_before_weights_are_asked_for(tmp_path):
+    (tmp_path / "README.md").write_text("no tiles")
+    words = ["--data", str(tmp_path / "README.md"), "--space", "sdnet2018", "--gpus", "0"]
+    request = read_request(parse("search", [*words, "--name", "new", "--out", str(tmp_path)]))
+    said = io.StringIO()
+    with pytest.raises(InputError, match=r"README\.md: not a readable \.zip .* name its folder"):
+        run_search(request, Console(file=said, width=200))
+    assert "download" not in said.getvalue()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md"]
+
+
 @pytest.mark.parametrize("context_px", [0, 16])
 def test_a_search_counts_the_margin_of_the_tiles_that_it_read(tmp_path, context_px):
     """Half a tile on each side makes four times 679 million multiply-adds of them."""
