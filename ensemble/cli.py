@@ -239,6 +239,11 @@ def add_spaces_options(parser: Parser) -> None:
 
 def _backbone(name: str) -> str:
     """Take the name of a network as a `type` of argparse does."""
+    if "," in name:
+        raise argparse.ArgumentTypeError(
+            f"{short_repr(name)}: no network's name has a comma; a search takes several names, "
+            "with spaces between them"
+        )
     try:
         return check_backbone(name)
     except ValueError as error:

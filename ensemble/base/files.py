@@ -187,23 +187,28 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: not a readable TOML file ({error})") from None
 
 
-def find_toml(given: str, folder: Path, *, what: str) -> Path:
+def find_toml(given: str, folder: Path, *, what: str, other: tuple[Path, str]) -> Path:
     """A TOML file by its path, or by its name in `folder`.
 
     Args:
         given: Path or name, without the suffix.
         folder: Folder of the files that have names.
         what: Option or kind of file that the message names.
+        other: Folder of files of another kind, and what the message says of one that is named.
 
     Raises:
-        InputError: There is no such file, or it cannot be looked at.
+        InputError: There is no such file, it is one of the other kind, or it cannot be looked at.
     """
     try:
         if Path(given).is_file():
             return Path(given)
     except OSError as error:
         raise InputError(f"{what} {given}: cannot be read ({error.strerror})") from None
-    known = sorted(path.stem for path in folder.glob("*.toml"))
+    known, others = (
+        sorted(path.stem for path in each.glob("*.toml")) for each in (folder, other[0])
+    )
+    if given in others and given not in known:
+        raise InputError(f"{what} {given}: is {other[1]}")
     if given not in known:
         raise InputError(f"{what} {given}: no such file, nor one of {', '.join(known)}")
     return folder / f"{given}.toml"

@@ -29,7 +29,7 @@ from pydantic import Field, ValidationError
 
 from ensemble.base.errors import InputError, short_repr
 from ensemble.base.files import find_toml, read_toml
-from ensemble.base.options import RECIPES
+from ensemble.base.options import RECIPES, SPACES
 from ensemble.training.backbones import (
     build_model,
     check_drop_path,
@@ -185,7 +185,8 @@ def load_recipe(name_or_path: str) -> Recipe:
     Raises:
         InputError: The file is missing or no TOML, or a key, type or value is wrong.
     """
-    path = find_toml(name_or_path, RECIPES, what="recipe")
+    space_instead = SPACES, "a search space, which `search --space` takes"
+    path = find_toml(name_or_path, RECIPES, what="recipe", other=space_instead)
     try:
         file = _File.model_validate(read_toml(path))
     except ValidationError as error:

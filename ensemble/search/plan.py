@@ -8,7 +8,7 @@ import torch
 
 from ensemble.base.errors import InputError
 from ensemble.base.files import find_toml
-from ensemble.base.options import SPACES
+from ensemble.base.options import RECIPES, SPACES
 from ensemble.base.process import count_cores
 from ensemble.data.prepare import is_synthetic
 from ensemble.data.sources import check_source
@@ -84,7 +84,8 @@ def _plan_space(
     request: SearchRequest, log: Callable[[str], None]
 ) -> tuple[Space, dict[str, str | Path]]:
     """The space as the request changes it, and what its backbones start from."""
-    space = load_space(find_toml(request.space, SPACES, what="--space"))
+    recipe_instead = RECIPES, "a recipe, which `train --recipe` takes"
+    space = load_space(find_toml(request.space, SPACES, what="--space", other=recipe_instead))
     if request.backbone:
         space, losses = give_backbones(space, request.backbone)
         if losses:

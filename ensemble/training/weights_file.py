@@ -6,6 +6,7 @@ All of these can be read. Nothing but tensors, numbers and text is unpickled.
 """
 
 import re
+import textwrap
 import warnings
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -23,6 +24,7 @@ WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")
 COUNTER = "num_batches_tracked"
 STATISTICS = (COUNTER, "running_mean", "running_var")
 NUM_NAMED = 3
+NUM_LOOKED_AT = 200  # bytes that tell text from tensors
 MOST_WORDS = 8  # of a prefix such as _orig_mod.module.model.backbone.
 SAVE = "torch.save(model.state_dict(), 'FILE')"
 # for a file that holds more than tensors, if its owner trusts it
@@ -131,8 +133,23 @@ def _why_not(text: str, path: Path, error: Exception) -> str:
             f"code and is not loaded; where you trust it, save its tensors in Python: "
             f"{CONVERT.format(path=repr(str(path)))}"
         )
+    if begins := _begin_of_text(path):
+        return (
+            f"is text, not a file of tensors (it begins with {short_repr(begins)}); download it "
+            f"again, or save tensors with {SAVE}"
+        )
     reason = text.splitlines()[0] if text else type(error).__name__
-    return f"not a file of tensors ({reason[:120]}); save them with {SAVE}"
+    shortened = textwrap.shorten(reason, 120, placeholder=" …")
+    return f"not a file of tensors ({shortened}); save them with {SAVE}"
+
+
+def _begin_of_text(path: Path) -> str:
+    """The first words of a file of text, such as a web page in place of a download; "" if none."""
+    with path.open("rb") as file:
+        head = file.read(NUM_LOOKED_AT)
+    text = head.decode("ascii", errors="replace")
+    is_text = all(c.isprintable() or c.isspace() for c in text) and head.isascii()
+    return textwrap.shorten(text, 60, placeholder=" …") if is_text else ""
 
 
 def _unwrap(loaded: Any, path: Path) -> dict[str, Tensor]:

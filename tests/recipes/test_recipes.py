@@ -99,6 +99,10 @@ def digests(run: Path) -> dict[int, str | None]:
 # --- the files
 
 
+def test_recipes_are_told_apart_by_what_they_say_of_themselves():
+    assert len({load_recipe(name).what for name in NAMES}) == len(NAMES)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_recipe_opens_and_trains_any_backbone(name):
     recipe = load_recipe(name)
@@ -480,6 +484,7 @@ def test_a_name_that_is_taken_by_another_run_is_refused(here, augmented, changed
     ("words", "message"),
     [
         (["--recipe", "nothing"], "recipe nothing: no such file, nor one of"),
+        (["--recipe", "demo"], "recipe demo: is a search space, which `search --space` takes"),
         (["--recipe", "nothing.toml"], "nothing.toml: no such file"),
         (["--data", "nowhere"], "nowhere: no such folder or .zip"),
         (["--data", "in the way", "--weights", "imagenet"], "in the way: not a readable .zip"),

@@ -147,6 +147,11 @@ def test_an_unknown_network_is_refused_with_the_nearest_names():
         parse("search", ["--data", "synthetic", "--backbone", "resnet19"])
 
 
+def test_names_with_commas_between_them_are_refused_with_how_they_are_separated():
+    with pytest.raises(InputError, match=r"'resnet18,resnet50': .* with spaces between them"):
+        parse("search", ["--data", "synthetic", "--backbone", "resnet18,resnet50"])
+
+
 def test_stochastic_depth_of_trial_0_stays_with_its_network(path):
     path.write_text(
         'question = "?"\n[default.model]\nbackbone = "convnext_tiny"\ndrop_path_rate = 0.1\n'

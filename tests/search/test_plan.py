@@ -45,6 +45,12 @@ def test_small_networks_without_a_gpu_are_not_warned_of(space):
     assert warn_of_large_networks(load_space(SPACES / f"{space}.toml"), 128) == []
 
 
+def test_a_recipe_is_no_space_and_the_message_says_where_it_belongs(tmp_path):
+    words = ["--data", "synthetic", "--space", "small-cnn", "--out", str(tmp_path)]
+    with pytest.raises(InputError, match="--space small-cnn: is a recipe, which `train --recipe`"):
+        run_search(read_request(parse("search", words)), Console(file=io.StringIO()))
+
+
 def test_data_that_are_no_zip_are_refused_before_weights_are_asked_for(tmp_path):
     (tmp_path / "README.md").write_text("no tiles")
     words = ["--data", str(tmp_path / "README.md"), "--space", "sdnet2018", "--gpus", "0"]

@@ -149,3 +149,13 @@ def test_torchscript_is_refused_with_what_to_do(tmp_path: Path) -> None:
     message = refusal(tmp_path / "script.pt")
     assert "a TorchScript program" in message
     assert "torch.jit.load(" in message
+
+
+def test_text_in_place_of_weights_is_said_to_be_text(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 4567\n")
+    assert refusal(path) == (
+        f"weights file {path}: is text, not a file of tensors (it begins with "
+        "'version https://git-lfs.github.com/spec/v1 oid sha256:0123 …'); "
+        "download it again, or save tensors with torch.save(model.state_dict(), 'FILE')"
+    )
