@@ -50,6 +50,8 @@ class SplitTiles:
         labels: (N,) int64 on `device`, 1 = cracked.
         device: Device on which batches are made.
         tile_size_px: (height, width) of a tile's own pixels, of which H and W may be reduced ones.
+        folds: (N,) int64 on the CPU: fold of each tile, where it is to be scored by the networks
+            that left that fold out; None where all networks score it.
     """
 
     pixels: Tensor
@@ -57,6 +59,7 @@ class SplitTiles:
     labels: Tensor
     device: torch.device
     tile_size_px: tuple[int, int]
+    folds: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -83,15 +86,24 @@ class SplitTiles:
             index: (K,) int64 on the CPU: numbers of the tiles.
         """
         labels = self.labels[index.to(self.device)]
-        return replace(self, neighbours=self.neighbours[index], labels=labels)
+        folds = None if self.folds is None else self.folds[index]
+        return replace(self, neighbours=self.neighbours[index], labels=labels, folds=folds)
 
     def input_side_px(self, view: View) -> int:
         """Side of a network's input."""
         return view.side_px(min(self.tile_size_px))
 
 
+def place_pixels(pixels: np.ndarray, device: torch.device) -> Tensor:
+    """Put (R, H, W, 3) uint8 wholly on the GPU if it leaves room for training, else nowhere new."""
+    tensor = torch.from_numpy(pixels)
+    if device.type == "cuda" and tensor.numel() <= GPU_SHARE * torch.cuda.mem_get_info(device)[0]:
+        return tensor.to(device)
+    return tensor
+
+
 def place_tiles(
-    pixels: np.ndarray,
+    pixels: np.ndarray | Tensor,
     rows: np.ndarray,
     labels: np.ndarray,
     device: torch.device,
@@ -99,10 +111,10 @@ def place_tiles(
     neighbours: np.ndarray | None = None,
     tile_size_px: tuple[int, int] | None = None,
 ) -> SplitTiles:
-    """Put a split where batches are made from, wholly on the GPU if it leaves room for training.
+    """Put tiles where batches are made from.
 
     Args:
-        pixels: (R, H, W, 3) uint8, usually mapped.
+        pixels: (R, H, W, 3) uint8, usually mapped, or a tensor of them that is placed already.
         rows: (N,) rows of the tiles in `pixels`.
         labels: (N,) 1 = cracked.
         device: Device of the batches.
@@ -110,15 +122,12 @@ def place_tiles(
         tile_size_px: (height, width) of the tiles as they were; None where `pixels` are not
             reduced.
     """
-    tensor = torch.from_numpy(pixels)
-    if device.type == "cuda" and tensor.numel() <= GPU_SHARE * torch.cuda.mem_get_info(device)[0]:
-        tensor = tensor.to(device)
     if neighbours is None:
         neighbours = np.full((len(rows), len(PLACES)), -1)
         neighbours[:, CENTRE] = rows
     height, width = pixels.shape[1:3]
     return SplitTiles(
-        pixels=tensor,
+        pixels=pixels if isinstance(pixels, Tensor) else place_pixels(pixels, device),
         neighbours=torch.tensor(neighbours, dtype=torch.int64),
         labels=torch.tensor(labels, dtype=torch.int64, device=device),
         device=device,
@@ -133,6 +142,20 @@ def place_split(pack: Pack, split: str, device: torch.device) -> tuple[SplitTile
         The tiles, and their table in the same order.
     """
     table = pack.table(split)
+    return place_table(pack, table, pack.pixels(split), device), table
+
+
+def place_table(
+    pack: Pack, table: pd.DataFrame, pixels: np.ndarray | Tensor, device: torch.device
+) -> SplitTiles:
+    """Put some tiles of a pack where batches are made from; only these are each other's neighbours.
+
+    Args:
+        pack: The pack.
+        table: Tiles of one of its arrays, as `pack.table` returns them.
+        pixels: The array, or a tensor of it that is placed already.
+        device: Device of the batches.
+    """
     rows = table["row"].to_numpy(np.int64)
     neighbours = find_neighbours(
         rows,
@@ -141,15 +164,14 @@ def place_split(pack: Pack, split: str, device: torch.device) -> tuple[SplitTile
         table["column_in_photograph"].to_numpy(),
         names=table["tile"].to_numpy(),
     )
-    tiles = place_tiles(
-        pack.pixels(split),
+    return place_tiles(
+        pixels,
         rows,
         table["label"].to_numpy(np.int64),
         device,
         neighbours=neighbours,
         tile_size_px=pack.tile_size_px,
     )
-    return tiles, table
 
 
 def make_batch(

@@ -1,7 +1,8 @@
-"""A pack: the tiles of each split, decoded once, as one uint8 array and one table.
+"""A pack: the tiles of each split, decoded once, as uint8 arrays and one table a split.
 
-A pack is a folder: `train.npy`, `val.npy`, `test.npy` of shape (N, H, W, 3), at the largest size
-that was asked for and no larger than the tiles came; their tables `train.csv` …, `samples.png` and
+A pack is a folder: `development.npy` (training and validation tiles, so that folds over both read
+one array) and `test.npy` of shape (N, H, W, 3), at the largest size that was asked for and no
+larger than the tiles came; the tables `train.csv`, `val.csv` and `test.csv`, `samples.png` and
 `pack.json` (counts, what was left out, the split's digest, size and digest of each file). Every
 process of a node maps the same file, so the pixels are in memory once. The test split is a file of
 its own: only `ensemble.evaluate` opens it.
@@ -29,7 +30,8 @@ from ensemble.base.wording import plural
 from ensemble.data.grid import PLACE
 from ensemble.data.split import SPLITS
 
-FORMAT = 6  # since 6 tiles are reduced as batches reduce them, which shifts grey levels by one
+FORMAT = 7  # since 7 training and validation tiles share an array
+ARRAYS = {"train": "development", "val": "development", "test": "test"}  # the array of each split
 TEXT = ("tile", "photograph", "surface", "content", "tile_in_photograph")
 VERIFIED = ".verified.json"  # size and time of change of each array whose digest was right
 NUM_NAMED = 3  # tiles in a message
@@ -57,7 +59,7 @@ class Pack:
         return self.record["height_px"], self.record["width_px"]
 
     def table(self, split: str, columns: list[str] | None = None) -> pd.DataFrame:
-        """Tiles of a split in order: `row` in the array, `tile`, `photograph`, `surface`, …
+        """Tiles of a split in order: `row` in its array, `tile`, `photograph`, `surface`, …
 
         Args:
             split: Name of the split.
@@ -71,8 +73,8 @@ class Pack:
             raise damage_error(path, str(error)) from None
 
     def pixels(self, split: str) -> np.ndarray:
-        """All rows of a split, mapped: (rows, H, W, 3) uint8, private to writes."""
-        path = self.folder / f"{split}.npy"
+        """The array of a split, mapped: (rows, H, W, 3) uint8, private to writes."""
+        path = self.folder / f"{ARRAYS[split]}.npy"
         try:
             return np.load(path, mmap_mode="c", allow_pickle=False)
         except (OSError, ValueError) as error:
@@ -201,9 +203,10 @@ def _check_files(folder: Path, records: dict[str, Any], splits: Collection[str])
         content = read_json(folder / VERIFIED)
         known = content if isinstance(content, dict) else {}
     stamps = dict(known)
+    parts = {".csv": set(splits), ".npy": {ARRAYS[split] for split in splits}}
     for name, record in records.items():
         path = folder / name
-        if path.suffix in (".npy", ".csv") and path.stem not in splits:
+        if path.stem not in parts.get(path.suffix, {path.stem}):
             continue
         try:
             _check_file(path, record, stamps)

@@ -1,4 +1,4 @@
-"""Packing: a source is split and decoded once, into one uint8 array and one table a split.
+"""Packing: a source is split and decoded once, into uint8 arrays and one table a split.
 
 The folder gets its final name when it is complete; an interrupted one is thrown away by the next.
 """
@@ -20,7 +20,7 @@ from ensemble.base.errors import InputError, writing
 from ensemble.base.files import sync_file, write_json
 from ensemble.base.locks import file_lock
 from ensemble.data.grid import find_grid
-from ensemble.data.pack import FORMAT, Pack, digest_rows, open_pack, record_files
+from ensemble.data.pack import ARRAYS, FORMAT, Pack, digest_rows, open_pack, record_files
 from ensemble.data.photographs import check_photographs
 from ensemble.data.reading.listing import Reader
 from ensemble.data.samples import draw_samples
@@ -143,14 +143,13 @@ def _write_files(
     tiles, grid = find_grid(tiles)
     draw_samples(
         tiles[tiles["split"] == "train"],
-        np.load(folder / "train.npy", mmap_mode="r"),
+        np.load(folder / f"{ARRAYS['train']}.npy", mmap_mode="r"),
         folder / "samples.png",
     )
     tables = {split: tiles[tiles["split"] == split] for split in SPLITS}
     for split, table in tables.items():
-        table.drop(columns=[*MEASURED, "split", "split_folder", "folder_label"]).to_csv(
-            folder / f"{split}.csv", index=False
-        )
+        others = ["split", "array", "split_folder", "folder_label"]
+        table.drop(columns=[*MEASURED, *others]).to_csv(folder / f"{split}.csv", index=False)
     return {
         "source": str(source.path),
         "cracked_folders": source.cracked_folders,
@@ -169,7 +168,7 @@ def _write_files(
         **left_out,
         "bad_tiles": bad,
         "num_relabelled": source.num_relabelled,
-        "files": record_files(folder, _digest_arrays(tables, folder)),
+        "files": record_files(folder, _digest_arrays(tiles, folder)),
     }
 
 
@@ -236,7 +235,8 @@ def _split_and_decode(
     """
     while True:
         tiles = tiles.assign(split=split(tiles))
-        tiles["row"] = tiles.groupby("split").cumcount()
+        tiles["array"] = tiles["split"].map(ARRAYS)
+        tiles["row"] = tiles.groupby("array").cumcount()
         decoded = decode(tiles, size)
         common_size = most_common_size(Counter(decoded["size"]), where=where)
         if common_size == size and split(decoded).equals(decoded["split"]):
@@ -255,11 +255,11 @@ def _split(tiles: pd.DataFrame, source: Source, plan: dict[str, Any]) -> pd.Seri
         raise InputError(f"{error}{doubt}") from None
 
 
-def _digest_arrays(tables: dict[str, pd.DataFrame], folder: Path) -> dict[str, str]:
-    """Digest each split's array; rows of tiles that could not be decoded are zeros."""
+def _digest_arrays(tiles: pd.DataFrame, folder: Path) -> dict[str, str]:
+    """Digest each array; rows of tiles that could not be decoded are zeros."""
     digests = {}
-    for split, table in tables.items():
-        path = folder / f"{split}.npy"
+    for array, table in tiles.groupby("array"):
+        path = folder / f"{array}.npy"
         shape = np.load(path, mmap_mode="r").shape
         row_sums = dict.fromkeys(range(shape[0]), zlib.crc32(bytes(math.prod(shape[1:]))))
         row_sums |= dict(zip(table["row"], table["pixels_sum"], strict=True))

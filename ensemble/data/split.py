@@ -12,6 +12,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from ensemble.base.errors import InputError
+from ensemble.base.wording import plural
 
 SPLITS = ("train", "val", "test")
 
@@ -128,6 +129,43 @@ def keep_splits(tiles: pd.DataFrame, *, seed: int) -> pd.Series:
     return splits
 
 
+def assign_folds(tiles: pd.DataFrame, *, count: int, leaky: bool = False) -> pd.Series:
+    """Assign every tile to one of `count` folds by its photograph, or by its content.
+
+    The folds are drawn as splits are: within each surface, of every `count` photographs that are
+    neighbours by their share of cracked tiles, one goes to each fold.
+
+    Args:
+        tiles: Table of `photograph`, `surface`, `label` and `content`.
+        count: Number of folds, at least 2.
+        leaky: Whether the split is by content in spite of known photographs.
+
+    Returns:
+        Number of the fold, from 0, for each row of `tiles`.
+
+    Raises:
+        InputError: There are fewer photographs than folds, or a fold lacks a class.
+    """
+    unit = _units(tiles, leaky=leaky)
+    units = _describe_units(tiles, unit)
+    if len(units) < count:
+        raise InputError(f"--folds {count}: there are {plural(len(units), 'photograph')}")
+    fold_of_unit: dict[str, int] = {}
+    for _, group in units.groupby("surface", sort=True):
+        ordered = _order(group["rate"], seed=0)
+        for first in range(0, len(ordered), count):
+            start = len(fold_of_unit)  # so that what is left over of a surface fills up the last
+            drawn = sorted(ordered[first : first + count], key=lambda name: _ticket(1, name))
+            fold_of_unit |= {name: (start + i) % count for i, name in enumerate(drawn)}
+    folds = unit.map(fold_of_unit).rename("fold")
+    for number in range(count):
+        if tiles.loc[folds == number, "label"].nunique() < 2:
+            raise InputError(
+                f"--folds {count}: the tiles of fold {number} are of one class; take fewer folds"
+            )
+    return folds
+
+
 def _units(tiles: pd.DataFrame, *, leaky: bool = False) -> pd.Series:
     """The unit of each tile: its photograph, or its content where no photograph is known."""
     has_photographs = bool((tiles["photograph"] != "").all())
@@ -158,18 +196,24 @@ def _check_classes(labels_of_tiles: pd.Series, splits: pd.Series, *, what: str) 
 def _draw(rates: pd.Series, seed: int, shares: dict[str, float]) -> dict[str, str]:
     """Draw the photographs of one surface; `rates` is indexed by photograph."""
 
-    def ticket(photograph: str) -> str:
-        return hashlib.sha256(f"{seed}:{photograph}".encode()).hexdigest()
-
-    ordered = sorted(rates.index, key=lambda photograph: (rates[photograph], ticket(photograph)))
+    ordered = _order(rates, seed=seed)
     result = dict.fromkeys(ordered, "train")
     for split, fraction in shares.items():
         remaining = [photograph for photograph in ordered if result[photograph] == "train"]
         count = max(1, round(fraction * len(ordered)))
         for run in range(count):
             first, last = run * len(remaining) // count, (run + 1) * len(remaining) // count
-            result[min(remaining[first:last], key=ticket)] = split
+            result[min(remaining[first:last], key=lambda name: _ticket(seed, name))] = split
     return result
+
+
+def _order(rates: pd.Series, *, seed: int) -> list[str]:
+    """Photographs by their share of cracked tiles, equal ones by lot."""
+    return sorted(rates.index, key=lambda name: (rates[name], _ticket(seed, name)))
+
+
+def _ticket(seed: int, photograph: str) -> str:
+    return hashlib.sha256(f"{seed}:{photograph}".encode()).hexdigest()
 
 
 def digest_split(tiles: pd.DataFrame) -> str:

@@ -129,12 +129,12 @@ def decode_tiles(
     *,
     max_bad_tiles: int,
 ) -> pd.DataFrame:
-    """Decode each tile into its `row` of its `split`'s array in `folder`, `train.npy` and so on.
+    """Decode each tile into its `row` of its `array` in `folder`, `test.npy` for the array `test`.
 
     Args:
-        tiles: Table of `tile`, `split` and `row`, which counts from 0 in each split.
+        tiles: Table of `tile`, `array` and `row`, which counts from 0 in each array.
         reader: Reader of their bytes.
-        folder: Folder with room for (rows, height, width, 3) uint8 of each split.
+        folder: Folder with room for arrays of (rows, height, width, 3) uint8.
         size: (height, width) of the rows; tiles of another one are resized.
         bad: Receives the tiles that cannot be decoded, with the reason.
         max_bad_tiles: Largest number of them.
@@ -154,14 +154,14 @@ def decode_tiles(
         own_size = (picture.height, picture.width)
         borders = read_borders(picture)
         pixels = resize_picture(picture, size).tobytes()
-        split, row = places[tile]
-        file, start = arrays[split]
-        with writing(folder / f"{split}.npy"):  # its errors are not the tile's
+        array, row = places[tile]
+        file, start = arrays[array]
+        with writing(folder / f"{array}.npy"):  # its errors are not the tile's
             _write_at(file, start + row * len(pixels), pixels)
         return _Decoded(_digest(data), own_size, borders, zlib.crc32(pixels))
 
-    places = dict(zip(tiles["tile"], zip(tiles["split"], tiles["row"], strict=True), strict=True))
-    with _new_arrays(folder, Counter(tiles["split"]), size) as arrays:
+    places = dict(zip(tiles["tile"], zip(tiles["array"], tiles["row"], strict=True), strict=True))
+    with _new_arrays(folder, Counter(tiles["array"]), size) as arrays:
         results = _read_all(decode, list(places), "packing", bad, max_bad_tiles)
         decoded = dict(_flush_meanwhile(results, [file for file, _ in arrays.values()]))
     return tiles[tiles["tile"].isin(decoded)].assign(
@@ -257,7 +257,7 @@ def _digest(data: bytes) -> str:
 def _new_arrays(
     folder: Path, num_rows: Counter[str], size: Size
 ) -> Iterator[dict[str, tuple[BinaryIO, int]]]:
-    """Make an empty array for each split, and yield its open file and the place of its first row.
+    """Make empty arrays by name, and yield the open file of each and the place of its first row.
 
     Raises:
         InputError: The disk has no room for them.
@@ -274,13 +274,13 @@ def _new_arrays(
         )
     with ExitStack() as stack:
         arrays: dict[str, tuple[BinaryIO, int]] = {}
-        for split, count in num_rows.items():
-            path = folder / f"{split}.npy"
+        for array, count in num_rows.items():
+            path = folder / f"{array}.npy"
             start = np.lib.format.open_memmap(path, "w+", np.uint8, (count, *size, 3)).offset
             # writing to mapped pages takes six times as long as to the file
             file = stack.enter_context(path.open("rb+"))
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)  # or the disk is full
-            arrays[split] = file, start
+            arrays[array] = file, start
         yield arrays
 
 

@@ -21,7 +21,7 @@ from ensemble.search.cluster.storage import Storage, StorageError, local_pack, p
 from ensemble.training.backbone_table import name_weights_file
 from ensemble.training.config import Section, TrialConfig
 from ensemble.training.loop import DivergedError
-from ensemble.training.member import TrainingData, open_training_data, train_member
+from ensemble.training.member import DevelopmentTiles, Fold, train_member
 
 # faults of the machine, not of the trial's configuration: they end the search and fail no trial
 HINDRANCES = (CannotWriteError, PackError, StorageError, OSError)
@@ -63,6 +63,7 @@ class Task(Section):
         cpus_per_worker: Cores that Ray gives to a worker.
         gpus_per_worker: GPUs that Ray gives to a worker; 0 trains on the CPU.
         threads_per_worker: torch's threads in a worker.
+        fold: Fold on which is validated; the validation split without one.
         storage: Layout of the storage, if there is one; the folders are then the driver's alone.
     """
 
@@ -75,23 +76,24 @@ class Task(Section):
     cpus_per_worker: float
     gpus_per_worker: float
     threads_per_worker: int
+    fold: Fold | None = None
     storage: StorageLayout | None = None
 
 
-def share_run(storage: Storage, folder: Path, packed: Pack) -> StorageLayout:
-    """Send the tiles and the initial states to the storage, for all nodes to fetch."""
+def share_run(storage: Storage, folder: Path, packed: Pack, *, name: str) -> StorageLayout:
+    """Send the tiles and the initial states of a run to the storage, for all nodes to fetch."""
     pack, sha256 = push_pack(storage, packed)
     record = folder / "initial" / "states.json"
     digest = hashlib.sha256(
         record.read_bytes() + packed.record["split_digest"].encode()
     ).hexdigest()
-    layout = StorageLayout(run=f"{folder.name}-{digest[:8]}", pack=pack, pack_sha256=sha256)
+    layout = StorageLayout(run=f"{name}-{digest[:8]}", pack=pack, pack_sha256=sha256)
     storage.push(folder / "initial", layout.initial)
     return layout
 
 
-def open_task_data(task: Task, device: torch.device, storage_url: str | None) -> TrainingData:
-    """Set up torch in this process and open the tiles, once for all its trials."""
+def open_task_data(task: Task, device: torch.device, storage_url: str | None) -> DevelopmentTiles:
+    """Set up torch in this process and place the tiles, once for all its trials."""
     keep_freed_memory()
     torch.set_num_threads(task.threads_per_worker)
     if device.type == "cuda":
@@ -100,11 +102,11 @@ def open_task_data(task: Task, device: torch.device, storage_url: str | None) ->
     if task.storage is not None and storage_url is not None:
         pack, sha256 = task.storage.pack, task.storage.pack_sha256
         folder = local_pack(Storage(storage_url), pack, node_cache() / "packs", sha256=sha256)
-    return open_training_data(folder, device)
+    return DevelopmentTiles(folder, device)
 
 
 def run_task(
-    task: Task, data: TrainingData, storage_url: str | None, *, rank: int = 0
+    task: Task, tiles: DevelopmentTiles, storage_url: str | None, *, rank: int = 0
 ) -> Iterator[dict[str, Any]]:
     """Train the member of a task and yield a row an epoch, once its files are safe."""
     place = None
@@ -113,7 +115,7 @@ def run_task(
     initial_folder = place.initial if place else Path(task.initial_folder)
     epochs = train_member(
         task.config,
-        data,
+        tiles.open(task.fold),
         trial=task.number,
         initial_weights=initial_folder / name_weights_file(task.config.model.backbone),
         folder=place.member if place else Path(task.member_folder),

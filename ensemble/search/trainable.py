@@ -20,7 +20,7 @@ from ensemble.base.files import make_folder, write_text
 from ensemble.search.budget import Budget
 from ensemble.search.task import Task, explain_failure, is_hindrance, open_task_data, run_task
 from ensemble.search.workers import TrainingFailedError, WorkerGroup, WorkersLostError
-from ensemble.training.member import TrainingData
+from ensemble.training.member import DevelopmentTiles
 
 
 class TrialTrainable(tune.Trainable):
@@ -40,7 +40,7 @@ class TrialTrainable(tune.Trainable):
                 writes into files.
         """
         self._storage_url = storage_url
-        self._data: TrainingData | None = None
+        self._tiles: DevelopmentTiles | None = None
         self._workers: WorkerGroup | None = None
         self._begin(config)
 
@@ -82,10 +82,10 @@ class TrialTrainable(tune.Trainable):
             self._workers = self._workers or WorkerGroup(task, self._storage_url)
             yield from self._workers.train(task)
             return
-        if self._data is None:
+        if self._tiles is None:
             device = torch.device("cuda:0" if task.gpus_per_worker else "cpu")
-            self._data = open_task_data(task, device, self._storage_url)
-        yield from run_task(task, self._data, self._storage_url)
+            self._tiles = open_task_data(task, device, self._storage_url)
+        yield from run_task(task, self._tiles, self._storage_url)
 
     def _end_with(self, kind: str, error: Exception) -> dict[str, Any]:
         if self._workers is not None and self._workers.has_ended:

@@ -159,7 +159,7 @@ def _serve(config: dict[str, Any]) -> None:
     """Train one task after another on one worker, within the process group of Ray Train."""
     device = get_device()
     storage_url = ray.get(config["storage_url"])
-    data = open_task_data(Task.model_validate(config["task"]), device, storage_url)
+    tiles = open_task_data(Task.model_validate(config["task"]), device, storage_url)
     rank = train.get_context().get_world_rank()
 
     def ask(message: dict[str, Any]) -> Any:
@@ -169,7 +169,7 @@ def _serve(config: dict[str, Any]) -> None:
 
     while (task := ask(READY)) is not None:
         try:
-            for row in run_task(Task.model_validate(task), data, storage_url, rank=rank):
+            for row in run_task(Task.model_validate(task), tiles, storage_url, rank=rank):
                 if not ask(row):
                     break
         except DivergedError as error:  # on all ranks alike: they stay together

@@ -1,12 +1,15 @@
 """Train one member; its best epoch and the state after the latest epoch are kept on disk."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+import pandas as pd
 import safetensors.torch
 import torch
 import torch.distributed as dist
@@ -15,8 +18,9 @@ from torch import Tensor, nn
 from ensemble.base.errors import CannotWriteError, InputError
 from ensemble.base.files import make_folder, remove_file
 from ensemble.base.locks import file_lock
-from ensemble.data.batches import SplitTiles, place_split
-from ensemble.data.pack import open_pack
+from ensemble.data.batches import SplitTiles, place_pixels, place_table
+from ensemble.data.pack import Pack, open_pack
+from ensemble.data.split import assign_folds
 from ensemble.training.backbones import build_configured
 from ensemble.training.checkpoint import (
     State,
@@ -46,13 +50,92 @@ class TrainingData:
     split_digest: str
 
 
+class Fold(NamedTuple):
+    """One of several folds of the training and validation photographs, on which is validated.
+
+    Attributes:
+        number: From 0.
+        num_folds: Number of folds.
+    """
+
+    number: int
+    num_folds: int
+
+
+class DevelopmentTiles:
+    """The training and validation tiles of a pack, never its test tiles, placed on a device once.
+
+    Args:
+        pack_folder: Folder of the pack.
+        device: Device of the batches.
+
+    Raises:
+        PackError: The pack is missing or damaged.
+    """
+
+    def __init__(self, pack_folder: Path, device: torch.device):
+        self._pack = open_pack(pack_folder, splits=("train", "val"))
+        self._pixels = place_pixels(self._pack.pixels("train"), device)
+        self._device = device
+        self._opened: dict[Fold | None, TrainingData] = {}
+
+    def open(self, fold: Fold | None = None) -> TrainingData:
+        """The pack's own split, or all other folds to train on and one to validate on.
+
+        Raises:
+            InputError: There are too few photographs for that many folds.
+        """
+        if fold not in self._opened:
+            self._opened[fold] = self._open(fold)
+        return self._opened[fold]
+
+    def _open(self, fold: Fold | None) -> TrainingData:
+        digest = self._pack.record["split_digest"]
+        if fold is None:
+            train, val = (self._place(self._pack.table(split)) for split in ("train", "val"))
+            return TrainingData(train, val, digest)
+        table = read_development(self._pack, fold.num_folds)
+        is_held_out = table["fold"] == fold.number
+        return TrainingData(
+            self._place(table[~is_held_out]),
+            self._place(table[is_held_out]),
+            hashlib.sha256(
+                f"{digest}, fold {fold.number} of {fold.num_folds}".encode()
+            ).hexdigest(),
+        )
+
+    def open_all(self, num_folds: int) -> TrainingData:
+        """All tiles to train on, and all to score, each by the network that left out its fold."""
+        table = read_development(self._pack, num_folds)
+        parts = [self.open(Fold(number, num_folds)).val for number in range(num_folds)]
+        by_fold = np.argsort(table["fold"].to_numpy(), kind="stable")
+        index = torch.from_numpy(np.argsort(by_fold))  # where each tile stands among the parts
+        val = replace(
+            parts[0],
+            neighbours=torch.cat([part.neighbours for part in parts])[index],
+            labels=torch.cat([part.labels for part in parts])[index.to(self._device)],
+            folds=torch.tensor(table["fold"].to_numpy(np.int64)),
+        )
+        return TrainingData(self._place(table), val, self._pack.record["split_digest"])
+
+    def _place(self, table: pd.DataFrame) -> SplitTiles:
+        return place_table(self._pack, table, self._pixels, self._device)
+
+
+def read_development(pack: Pack, num_folds: int) -> pd.DataFrame:
+    """Training and validation tiles of a pack, by name, each with its `fold`.
+
+    Raises:
+        InputError: There are too few photographs for that many folds.
+    """
+    table = pd.concat([pack.table(split) for split in ("train", "val")])
+    table = table.sort_values("tile", ignore_index=True)
+    return table.assign(fold=assign_folds(table, count=num_folds, leaky=pack.record["leaky_split"]))
+
+
 def open_training_data(pack_folder: Path, device: torch.device) -> TrainingData:
     """Map the training and validation tiles of a pack, never its test tiles, for `device`."""
-    pack = open_pack(pack_folder, splits=("train", "val"))
-    tiles = {}
-    for split in ("train", "val"):
-        tiles[split], _ = place_split(pack, split, device)
-    return TrainingData(tiles["train"], tiles["val"], pack.record["split_digest"])
+    return DevelopmentTiles(pack_folder, device).open()
 
 
 def train_member(

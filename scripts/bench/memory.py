@@ -13,6 +13,7 @@ import torch
 from torch import multiprocessing
 
 from bench.row import Row
+from ensemble.data.pack import ARRAYS
 from ensemble.training.member import open_training_data
 
 PART = "memory"
@@ -31,7 +32,10 @@ def measure(pack_folder: Path, num_slots: int = 8) -> list[Row]:
     Raises:
         RuntimeError: A slot could not read the pack.
     """
-    files = [str((pack_folder / f"{split}.npy").resolve()) for split in SPLITS]
+    files = [
+        str((pack_folder / f"{array}.npy").resolve())
+        for array in {ARRAYS[split] for split in SPLITS}
+    ]
     num_bytes = sum(Path(file).stat().st_size for file in files)
     context = multiprocessing.get_context("spawn")
     have_read, may_end = context.Barrier(num_slots + 1), context.Barrier(num_slots + 1)

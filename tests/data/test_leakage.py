@@ -17,7 +17,7 @@ from PIL import Image
 
 from ensemble.data.batches import SplitTiles, make_batch, place_split, place_tiles
 from ensemble.data.grid import PLACE
-from ensemble.data.pack import Pack
+from ensemble.data.pack import ARRAYS, Pack
 from ensemble.data.packing import pack
 from ensemble.data.sources import open_source
 from ensemble.data.split import SPLITS, assign_splits
@@ -132,7 +132,7 @@ def test_poison_in_a_neighbour_is_seen(packs: dict[str, Pack]) -> None:
 
 @pytest.mark.parametrize("kind", ["by photograph", "leaky"])
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_arrays_of_other_splits_reach_no_window(
+def test_tiles_of_other_splits_reach_no_window(
     packs: dict[str, Pack], kind: str, split: str, tmp_path: Path
 ) -> None:
     """Also where tiles of one photograph stand in several splits: there they are holes."""
@@ -141,8 +141,9 @@ def test_arrays_of_other_splits_reach_no_window(
     before = place_with(before, before.pixels.numpy().copy())
     for other in SPLITS:
         if other != split:
-            array = np.load(copy.folder / f"{other}.npy", mmap_mode="r+")
-            array[:] = 255 - array
+            array = np.load(copy.folder / f"{ARRAYS[other]}.npy", mmap_mode="r+")
+            rows = copy.table(other)["row"].to_numpy()
+            array[rows] = 255 - array[rows]
             array.flush()
     after, _ = place_split(copy, split, CPU)
     numbers = np.arange(0, len(table), 7)

@@ -183,9 +183,10 @@ def test_test_split_is_a_file_of_its_own(packed: Packed, tmp_path: Path) -> None
     for path in folder.glob("test.*"):
         path.unlink()
     result = open_pack(folder, splits=("train", "val"))
-    for split in ("train", "val"):
-        table = result.table(split)
-        assert len(result.pixels(split)) == len(table) == result.record["num_tiles"][split]
+    rows = pd.concat([result.table(split)["row"] for split in ("train", "val")])
+    assert sorted(rows) == list(range(len(result.pixels("train"))))
+    assert len(rows) == sum(result.record["num_tiles"][split] for split in ("train", "val"))
+    np.testing.assert_array_equal(result.pixels("train"), result.pixels("val"))
     with pytest.raises(PackError, match=r"test\.npy is missing"):
         result.pixels("test")
 
@@ -486,7 +487,7 @@ def test_other_crack_class_gives_another_folder(tmp_path: Path) -> None:
 def test_left_over_of_an_interrupted_call_is_thrown_away(packed: Packed, tmp_path: Path) -> None:
     partial = tmp_path / f".{packed.pack.folder.name}.partial"
     partial.mkdir()
-    (partial / "train.npy").write_bytes(b"half")
+    (partial / "development.npy").write_bytes(b"half")
     (partial / "stale.txt").write_bytes(b"old")
     result = pack(packed.source, under=tmp_path)
     assert names_in(result.folder) == names_in(packed.pack.folder)
@@ -589,7 +590,7 @@ def test_every_file_of_a_pack_is_recorded_with_its_size_and_digest(packed: Packe
     folder, files = packed.pack.folder, packed.pack.record["files"]
     names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
     assert files.keys() == names - {"pack.json"}
-    assert {"train.npy", "val.csv", "test.npy", "samples.png"} <= files.keys()
+    assert {"development.npy", "val.csv", "test.npy", "samples.png"} <= files.keys()
     for name, record in files.items():
         assert record["bytes"] == (folder / name).stat().st_size
         if not name.endswith(".npy"):
@@ -600,7 +601,7 @@ def test_the_digest_of_pixels_is_made_of_a_crc_of_each_row(packed: Packed) -> No
     pixels = packed.pack.pixels("train")
     sums = b"".join(zlib.crc32(row.tobytes()).to_bytes(4, "little") for row in pixels)
     expected = hashlib.sha256(repr(pixels.shape).encode() + sums).hexdigest()
-    assert packed.pack.record["files"]["train.npy"]["digest"] == expected
+    assert packed.pack.record["files"]["development.npy"]["digest"] == expected
 
 
 def test_a_new_pack_is_opened_without_reading_its_pixels(
@@ -618,10 +619,10 @@ def test_pixels_of_a_copy_are_read_once_and_later_only_what_changed(
         os.utime(path)
     read = note_files_read(monkeypatch)
     open_pack(copied)
-    assert sorted(read) == ["test.npy", "train.npy", "val.npy"]
-    os.utime(copied / "val.npy", (1, 1))
+    assert sorted(read) == ["development.npy", "test.npy"]
+    os.utime(copied / "development.npy", (1, 1))
     open_pack(copied)
-    assert sorted(read) == ["test.npy", "train.npy", "val.npy", "val.npy"]
+    assert sorted(read) == ["development.npy", "development.npy", "test.npy"]
 
 
 def test_a_copy_that_cannot_be_written_to_is_opened_all_the_same(copied: Path) -> None:
@@ -631,7 +632,9 @@ def test_a_copy_that_cannot_be_written_to_is_opened_all_the_same(copied: Path) -
         assert len(open_pack(copied).table("train"))
 
 
-@pytest.mark.parametrize("name", ["train.npy", "test.npy", "val.csv", "samples.png", "pack.json"])
+@pytest.mark.parametrize(
+    "name", ["development.npy", "test.npy", "val.csv", "samples.png", "pack.json"]
+)
 @pytest.mark.parametrize("used_before", [False, True])
 def test_flipped_byte_is_noticed(name: str, used_before: bool, copied: Path) -> None:
     sha256 = digest(copied / "pack.json")
@@ -644,14 +647,23 @@ def test_flipped_byte_is_noticed(name: str, used_before: bool, copied: Path) -> 
         open_pack(copied, sha256=sha256)
 
 
-@pytest.mark.parametrize("name", ["train.npy", "test.npy", "test.csv"])
+@pytest.mark.parametrize(
+    ("name", "needed_by", "not_by"),
+    [
+        ("development.npy", "train", "test"),
+        ("test.npy", "test", "val"),
+        ("test.csv", "test", "val"),
+    ],
+)
 @pytest.mark.parametrize("left", [0, 60, -1])
-def test_truncated_file_is_noticed_by_whoever_needs_it(name: str, left: int, copied: Path) -> None:
+def test_truncated_file_is_noticed_by_whoever_needs_it(
+    name: str, needed_by: str, not_by: str, left: int, copied: Path
+) -> None:
     data = (copied / name).read_bytes()
     (copied / name).write_bytes(data[:left])
     with pytest.raises(PackError, match=rf"{name} is damaged \([\d,]+ bytes, not [\d,]+\)"):
-        open_pack(copied, splits=[name.partition(".")[0]])
-    open_pack(copied, splits=["val"])
+        open_pack(copied, splits=[needed_by])
+    open_pack(copied, splits=[not_by])
 
 
 def test_a_label_edited_in_a_table_is_noticed(copied: Path) -> None:
@@ -668,8 +680,8 @@ def test_a_label_edited_in_a_table_is_noticed(copied: Path) -> None:
 
 def test_a_damaged_pack_is_not_used_again_by_packing(packed: Packed, tmp_path: Path) -> None:
     result = pack(packed.source, under=tmp_path)
-    (result.folder / "train.npy").write_bytes(b"")
-    with pytest.raises(PackError, match=r"train\.npy is damaged .*delete the folder"):
+    (result.folder / "development.npy").write_bytes(b"")
+    with pytest.raises(PackError, match=r"development\.npy is damaged .*delete the folder"):
         pack(packed.source, under=tmp_path)
     shutil.rmtree(result.folder)
     assert pack(packed.source, under=tmp_path).record == result.record

@@ -12,6 +12,7 @@ from ensemble.base.errors import InputError
 from ensemble.data.split import (
     SPLITS,
     Fractions,
+    assign_folds,
     assign_splits,
     digest_split,
     drop_duplicates,
@@ -377,3 +378,57 @@ def test_a_leaky_split_tears_photographs_apart_and_says_so_in_its_digest() -> No
     assert tiles.assign(split=honest).groupby("photograph")["split"].nunique().max() == 1
     assert tiles.assign(split=leaky).groupby("photograph")["split"].nunique().max() == 3
     assert digest_split(tiles.assign(split=honest)) != digest_split(tiles.assign(split=leaky))
+
+
+# Folds
+
+
+def photographs_of(rates: dict[str, list[int]]) -> pd.DataFrame:
+    """Tiles of photographs, five each, by surface and number of cracked ones."""
+    rows = [
+        {"tile": f"{surface}{n}-{i}", "surface": surface, "photograph": f"{surface}{n}",
+         "label": int(i < cracked), "content": f"{surface}{n}-{i}"}
+        for surface, counts in rates.items() for n, cracked in enumerate(counts) for i in range(5)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rates=st.dictionaries(
+        st.sampled_from("DPW"), st.lists(st.integers(1, 4), min_size=1, max_size=17), min_size=1
+    ),
+    count=st.integers(2, 6),
+)
+def test_folds_hold_whole_photographs_and_are_alike(rates: dict[str, list[int]], count: int):
+    tiles = photographs_of(rates)
+    if tiles["photograph"].nunique() < count:
+        with pytest.raises(InputError, match=f"--folds {count}: there are? "):
+            assign_folds(tiles, count=count)
+        return
+    folds = assign_folds(tiles, count=count)
+    of_photograph = folds.groupby(tiles["photograph"]).unique()
+    assert of_photograph.map(len).eq(1).all()
+    sizes = of_photograph.map(lambda fold: fold[0]).value_counts()
+    assert sorted(sizes.index) == list(range(count))
+    assert sizes.max() - sizes.min() <= 1
+    shuffled = tiles.sample(frac=1, random_state=0)
+    assert assign_folds(shuffled, count=count).sort_index().equals(folds)
+    for surface, counts in rates.items():  # of each surface, as of all
+        here = folds[tiles["surface"] == surface].groupby(tiles["photograph"]).first()
+        assert (
+            here.value_counts().reindex(range(count), fill_value=0).max()
+            <= len(counts) // count + 1
+        )
+
+
+def test_each_fold_has_its_share_of_photographs_with_many_cracks():
+    tiles = photographs_of({"D": [1] * 10 + [4] * 10})
+    folds = assign_folds(tiles, count=5)
+    assert tiles.groupby(folds)["label"].sum().tolist() == [10] * 5
+
+
+def test_a_fold_of_one_class_is_refused():
+    tiles = photographs_of({"D": [5, 0, 5, 0]})
+    with pytest.raises(InputError, match="--folds 4: the tiles of fold 0 are of one class"):
+        assign_folds(tiles, count=4)

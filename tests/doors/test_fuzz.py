@@ -177,7 +177,7 @@ def decode_all(tiles: pd.DataFrame, path: Path, folder: Path) -> None:
         names = tiles["tile"].tolist()
         digest_tiles(names, reader, bad, max_bad_tiles=len(names))
         find_common_size(names, reader)
-        tiles = tiles.assign(split="train", row=np.arange(len(names)))
+        tiles = tiles.assign(array="test", row=np.arange(len(names)))
         decode_tiles(tiles, reader, folder, (8, 12), bad, max_bad_tiles=len(names))
     for name, reason in bad.items():
         kinds = {unicodedata.category(character) for character in name}
@@ -484,7 +484,7 @@ def test_picture_that_costs_more_than_it_shows_is_not_decoded(
 ) -> None:
     (tmp_path / "1.jpg").write_bytes(content)
     (tmp_path / "2.jpg").write_bytes(JPEG)
-    tiles = pd.DataFrame({"tile": ["1.jpg", "2.jpg"], "split": "train", "row": [0, 1]})
+    tiles = pd.DataFrame({"tile": ["1.jpg", "2.jpg"], "array": "test", "row": [0, 1]})
     bad: dict[str, str] = {}
     with contextlib.closing(Reader(tmp_path)) as reader:
         decode_tiles(tiles, reader, tmp_path, (8, 12), bad, max_bad_tiles=1)

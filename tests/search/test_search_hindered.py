@@ -63,15 +63,15 @@ def test_tiles_that_are_cut_off_while_they_are_mapped_end_the_search_and_fail_no
     command += ["--out", "packs of its own"]
     with LiveSearch(folder, command) as search:
         search.wait_for(r"trial 0 epoch 3/")
-        (pixels,) = (folder / "packs of its own" / "packs").glob("*/train.npy")
+        (pixels,) = (folder / "packs of its own" / "packs").glob("*/development.npy")
         with pixels.open("rb+") as file:
             file.truncate(10_000)
         said = search.finish(code=2)
-    assert "train.npy is damaged" in said.splitlines()[-1]
+    assert "development.npy is damaged" in said.splitlines()[-1]
     assert "delete the folder" in said.splitlines()[-1]
     run = folder / "packs of its own" / "cut"
     assert set(pd.read_csv(run / "trials.csv")["state"]) == {"WAITING"}
-    assert type_in(folder, *command, code=2).count("train.npy is damaged") == 1
+    assert type_in(folder, *command, code=2).count("development.npy is damaged") == 1
     for file in pixels.parent.iterdir():
         file.unlink()
     pixels.parent.rmdir()

@@ -278,9 +278,9 @@ def test_four_processes_of_a_node_fetch_a_pack_once(
 ) -> None:
     place = Storage.parse(server.url())
     name, sha256 = push_pack(place, packed)
-    before = server.count_reads("train.npy")
+    before = server.count_reads("development.npy")
     local_pack(place, name, tmp_path / "alone", sha256=sha256)
-    reads_of_one = server.count_reads("train.npy") - before
+    reads_of_one = server.count_reads("development.npy") - before
     command = [sys.executable, "-c", LOCAL_PACK]
     command += [place.url, name, str(tmp_path / "cache"), sha256]
     processes = [
@@ -291,7 +291,9 @@ def test_four_processes_of_a_node_fetch_a_pack_once(
             printed, _ = process.communicate(timeout=100)
         assert (process.returncode, printed.strip()) == (0, str(tmp_path / "cache" / name))
     assert reads_of_one > 0
-    assert server.count_reads("train.npy") == before + 2 * reads_of_one, server.log.read_text()
+    assert server.count_reads("development.npy") == before + 2 * reads_of_one, (
+        server.log.read_text()
+    )
 
 
 def test_second_use_reads_no_array_again(packed: Pack, tmp_path: Path) -> None:
@@ -313,7 +315,7 @@ def test_second_use_reads_no_array_again(packed: Pack, tmp_path: Path) -> None:
     ],
     ids=["flipped byte", "missing", "truncated", "empty"],
 )
-@pytest.mark.parametrize("file", ["train.npy", "val.csv", "pack.json", ".verified.json"])
+@pytest.mark.parametrize("file", ["development.npy", "val.csv", "pack.json", ".verified.json"])
 def test_damaged_local_pack_is_mended(
     damage: Callable[[Path], object], file: str, packed: Pack, tmp_path: Path
 ) -> None:
@@ -329,7 +331,7 @@ def test_damaged_local_pack_is_mended(
             assert (folder / path.name).read_bytes() == path.read_bytes()
 
 
-@pytest.mark.parametrize("file", ["train.npy", "pack.json"])
+@pytest.mark.parametrize("file", ["development.npy", "pack.json"])
 def test_pack_that_is_damaged_in_the_storage_is_an_error(
     file: str, packed: Pack, tmp_path: Path
 ) -> None:

@@ -92,13 +92,13 @@ def test_a_trial_that_hangs_is_ended_also_where_the_search_was_stopped_before():
 
 def test_a_process_that_damaged_tiles_killed_ends_the_search_and_is_not_started_again():
     def check():
-        raise PackError("packs/data/train.npy is damaged")
+        raise PackError("packs/data/development.npy is damaged")
 
     watched = Watched(check_data=check)
     one = trial(0)
     careful = StopByErrors(watched.watch, watched.stopping)
     careful.on_trial_start(iteration=0, trials=[], trial=one)
     careful.on_trial_recover(iteration=0, trials=[], trial=one)
-    assert watched.stopping.request.words == "packs/data/train.npy is damaged"
+    assert watched.stopping.request.words == "packs/data/development.npy is damaged"
     assert watched.stopping.request.exit_code == 2
     assert watched.watch.is_idle()
