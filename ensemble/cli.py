@@ -18,6 +18,7 @@ from ensemble.base.options import (
     DEFAULT_IMAGE_PX,
     DEFAULT_OUT,
     EPOCHS,
+    FOLDS,
     IMAGE_SIZE,
     METHODS,
     NUM_CONVOLUTIONS,
@@ -49,14 +50,34 @@ def add_search_options(parser: Parser) -> None:
     output = parser.add_argument_group("output")
     keep = "best members that keep their weights; of the others the scores stay"
     add_option(output, "--keep", "N", keep, type=COUNT, default=20)
+    _add_mlflow(output)
+    _add_new_run(output, name="the space's name and the time")
+
+
+def add_refit_options(parser: Parser) -> None:
+    """Add which configurations of which run are trained again, on how many folds, and where."""
+    what = parser.add_argument_group("refit")
+    add_option(what, "run", None, "name under --out, or a path")
+    add_option(what, "--top-k", "K", "best configurations of the run", type=COUNT, default=2)
+    folds = "folds of the training and validation photographs, each left out once"
+    add_option(what, "--folds", "F", folds, type=FOLDS, default=5)
+    epochs = "epochs of each training"
+    add_option(what, "--epochs", "N", epochs, type=EPOCHS, otherwise="the configuration's")
+    _add_limits(what)
+    _add_machine(parser.add_argument_group("machine"))
+    output = parser.add_argument_group("output")
+    _add_mlflow(output)
+    _add_new_run(output, name="RUN-refit")
+
+
+def _add_mlflow(group: Group) -> None:
     add_option(
-        output,
+        group,
         "--mlflow",
         "URI",
         "MLflow server that each trial is logged to as well: http://HOST:PORT or sqlite:///FILE; "
         "needs the extra [mlflow]",
     )
-    _add_new_run(output, name="the space's name and the time")
 
 
 def _add_search(group: Group) -> None:
@@ -91,7 +112,15 @@ def _add_search(group: Group) -> None:
         default="tpe",
         otherwise="tpe; random with the same --trials shows what the search is worth",
     )
-    add(
+    _add_limits(group)
+    failures = "failed trials to replace before giving up"
+    add("--max-failures", "N", failures, type=COUNT_OR_NONE, default=10)
+
+
+def _add_limits(group: Group) -> None:
+    """Add how long a search and its trials may take."""
+    add_option(
+        group,
         "--max-hours",
         "H",
         "time limit: no trial starts after it and running ones stop; the same command goes on",
@@ -99,9 +128,7 @@ def _add_search(group: Group) -> None:
         otherwise="no limit",
     )
     timeout = "end a trial that reports nothing for so long; longer than its longest epoch"
-    add("--trial-timeout", "MINUTES", timeout, type=positive_number(), default=60)
-    failures = "failed trials to replace before giving up"
-    add("--max-failures", "N", failures, type=COUNT_OR_NONE, default=10)
+    add_option(group, "--trial-timeout", "MINUTES", timeout, type=positive_number(), default=60)
 
 
 def _add_machine(group: Group) -> None:
@@ -376,6 +403,13 @@ COMMANDS = {
         "A trial with one worker trains inside a process of Ray Tune that is used again for the "
         "next trial; with --workers-per-trial above 1 (or in the space) each trial trains "
         "data-parallel on that many Ray Train workers (NCCL on GPUs, gloo on CPUs).",
+    ),
+    "refit": Command(
+        "ensemble.search.refit",
+        add_refit_options,
+        "Train the best configurations of a run anew on folds of all but the test photographs.",
+        "So every photograph that is not the test's has a score of networks that never saw it, and "
+        "evaluate chooses on all of them. The same command continues an unfinished refit.",
     ),
     "train": Command(
         "ensemble.train",

@@ -135,5 +135,6 @@ def _refused(value: str, wanted: str) -> argparse.ArgumentTypeError:
 
 COUNT, COUNT_OR_NONE = whole_number(1), whole_number(0)
 EPOCHS = whole_number(1, MOST_EPOCHS)
+FOLDS = whole_number(2, 20)
 IMAGE_SIZE = whole_number(LEAST_IMAGE_PX, MOST_IMAGE_PX)
 SEED = whole_number(0, MOST_SEED)

@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from ensemble.base.files import atomic_write
 from ensemble.training.backbone_table import Backbone, find_backbone
+from ensemble.training.fold_networks import FoldNetworks
 
 MAP_PX = 64  # side of an ensemble's map
 
@@ -48,13 +49,17 @@ def class_activation_map(model: nn.Module, backbone: str, images: Tensor) -> np.
 
     Args:
         model: As built for `backbone`, on the images' device; it is put in eval mode, and nothing
-            else of it changes.
+            else of it changes. The maps of several folds' networks are averaged.
         backbone: Name of its backbone.
         images: (B, 3, S, S), normalised, as `make_batch` makes them.
 
     Returns:
         (B, h, w) float32 from 0 to 1 at the resolution of the last map, from S / 8 to S / 32.
     """
+    if isinstance(model, FoldNetworks):
+        of_networks = [class_activation_map(each, backbone, images) for each in model.networks]
+        mean: np.ndarray = np.mean(of_networks, axis=0)
+        return mean / np.maximum(mean.max((1, 2), keepdims=True), 1e-12)
     kept: list[Tensor] = []
 
     def cut(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:

@@ -105,7 +105,7 @@ def _provenance(run: Run) -> Iterator[tuple[str, str]]:
         for when, source in (("", about), (" of the evaluation", metrics)):
             if source.get(key) and (not when or source[key] != about.get(key)):
                 yield key + when, _words(source[key])
-    began = "search began" if run.recipe is None else "training began"
+    began = "search began" if run.kind == "search" else "training began"
     yield began, str(about.get("started_at", "–"))
     if metrics:
         yield "evaluated", metrics["evaluated_at"]

@@ -39,6 +39,21 @@ class Run:
         recipe = self.about.get("recipe")
         return str(recipe["name"]) if isinstance(recipe, dict) and "name" in recipe else None
 
+    @property
+    def refit_of(self) -> str | None:
+        """The name of the run whose configurations were trained on folds; None for another run."""
+        return str(self.about["refit_of"]) if "refit_of" in self.about else None
+
+    @property
+    def kind(self) -> str:
+        """What the run is, for people: a recipe, a refit or a search."""
+        return "recipe" if self.recipe else "refit" if self.refit_of else "search"
+
+    @property
+    def num_folds(self) -> int:
+        """How often each configuration was trained."""
+        return int(self.about.get("folds", 1))
+
     def describe_trial(self, trial: int) -> str:
         """Name a trial by the name that a recipe gave it, and its number."""
         name = names_of(self.trials).get(trial)
@@ -87,6 +102,9 @@ def read_run(folder: Path) -> Run:
 
 def _read_question(folder: Path, about: dict[str, Any]) -> str:
     """Read the question of the search space, or what a recipe trained; "" without either."""
+    if "refit_of" in about:
+        best = f"the best configurations of {about['refit_of']}"
+        return f"What do {best} reach on photographs that their networks never saw?"
     if (folder / "space.toml").exists():
         return str(read_toml(folder / "space.toml").get("question", ""))[:1000]
     if not (folder / "recipe.toml").exists():

@@ -40,8 +40,12 @@ def split_rows(run: Run) -> list[dict[str, Any]]:
     """Tiles, cracked tiles and photographs of each split, as far as they are known."""
     data = run.about.get("data_summary") or {}
     tables = {"val": run.validation, "test": run.predictions}
+    names = {"train": "training", "val": "validation", "test": "test"}
     rows = []
-    for split, name in (("train", "training"), ("val", "validation"), ("test", "test")):
+    if run.refit_of is not None and run.validation is not None:
+        rows = [{"name": f"{run.num_folds} folds", **_count(run.validation)}]
+        names = {"test": "test"}
+    for split, name in names.items():
         table = tables.get(split)
         row = {key: (data.get(key) or {}).get(split) for key in COUNTS}
         if row["num_tiles"] is None and table is not None:
@@ -54,7 +58,10 @@ def surface_rows(run: Run) -> list[dict[str, Any]]:
     """Tiles of each surface in the splits whose tables the run keeps."""
     return [
         {"split": name, "surface": surface, **_count(part)}
-        for name, table in (("validation", run.validation), ("test", run.predictions))
+        for name, table in (
+            ("folds" if run.refit_of else "validation", run.validation),
+            ("test", run.predictions),
+        )
         if table is not None and table["surface"].nunique() > 1
         for surface, part in table.groupby("surface")
     ]
@@ -79,7 +86,7 @@ def search_section(run: Run, members: list[int]) -> dict[str, Any]:
         return {"num_trials": 0, "num_finished": 0, "drawings": [], "best": []}
     finished = scored_trials(trials)
     shares = Importance()
-    if len(finished) and run.recipe is None:
+    if len(finished) and run.kind == "search":
         shares = find_importance(run.folder / "study.db")
     drawings, sentence = _draw_search(run, finished, members, shares)
     best = finished.sort_values(["val_f1", "trial"], ascending=[False, True]).head(BEST_SHOWN)
@@ -104,10 +111,10 @@ def _draw_search(
     if finished.empty:
         return [], ""
     ended = trials[trials["state"].isin((*FINISHED_STATES, "FAIL"))]
-    full = pd.Series(run.about["epochs"], index=trials.index)
+    full = pd.Series(run.about["epochs"] * run.num_folds, index=trials.index)
     if "optimisation.epochs" in trials:
         full = trials["optimisation.epochs"].fillna(full)
-    if run.recipe is not None:
+    if run.kind != "search":
         # nothing was searched, and a further epoch of a variant was trained with it
         trained = ended[ended["epochs"] > 0]
         spent = int(trained["epochs"].sum())

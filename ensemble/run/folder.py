@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from ensemble.base.errors import InputError, hide_passwords, writing
 from ensemble.base.files import (
     make_folder,
@@ -150,6 +152,7 @@ def begin_run(
     states: dict[str, InitialState],
     *,
     asked: dict[str, Path],
+    validation: pd.DataFrame | None = None,
     settings: dict[str, Any] | None = None,
     log: Callable[[str], None] = print,
 ) -> None:
@@ -164,6 +167,7 @@ def begin_run(
         packed: Tiles of the run.
         states: Backbone → its initial weights.
         asked: Name in the run's folder → file that the command was given, copied to that name.
+        validation: Tiles that members are validated on; None takes those of the split.
         settings: Settings that may change when the run is continued, such as `keep`.
         log: Takes a line for the person if they changed.
     """
@@ -180,8 +184,10 @@ def begin_run(
         for name, path in asked.items():
             write_text(partial / name, path.read_text(encoding="utf-8"))
         shutil.copy(packed.folder / "samples.png", partial / "samples.png")
-        table = packed.table("val")[["tile", "photograph", "surface", "label", *PLACE]]
-        write_table(partial / "validation.csv", table)
+        table = packed.table("val") if validation is None else validation
+        columns = ["tile", "photograph", "surface", "label", *PLACE]
+        columns += ["fold"] * ("fold" in table)
+        write_table(partial / "validation.csv", table[columns])
         about = {
             "command": shlex.join(hide_passwords(word) for word in sys.argv),
             "started_at": datetime.now(UTC).isoformat(timespec="seconds"),

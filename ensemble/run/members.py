@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ensemble.data.augmentation import NUM_TURNS
 from ensemble.data.batches import SplitTiles
 from ensemble.data.grid import PLACE
 from ensemble.training.checkpoint import Member, open_member
+from ensemble.training.fold_networks import FoldNetworks
 from ensemble.training.loop import predict_margins
 from ensemble.training.metrics import margins_to_probabilities
 from ensemble.training.precision import scoring_precision
@@ -220,12 +222,21 @@ def score_with(
     Args:
         member: Member whose image size and precision are used.
         model: Network that `member.load_model` returned.
-        tiles: Tiles to score.
+        tiles: Tiles to score, each by the network that left out its fold where they have folds.
         tta: Whether to average over the eight flips and quarter turns of each tile.
         alone: Whether each tile is judged without its neighbours.
         each_batch: Told the number of tiles of each batch that was scored, in each turn anew.
     """
     model = model.to(tiles.device).to(memory_format=torch.channels_last)
+    if tiles.folds is not None and isinstance(model, FoldNetworks):
+        probabilities = np.empty(len(tiles))
+        for fold, network in enumerate(model.networks):
+            index = (tiles.folds == fold).nonzero().flatten()
+            part = replace(tiles.take(index), folds=None)
+            probabilities[index.numpy()] = score_with(
+                member, network, part, tta=tta, alone=alone, each_batch=each_batch
+            )
+        return probabilities
     margins = [
         predict_margins(
             model,

@@ -4,9 +4,11 @@ import argparse
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from rich.console import Console
 
 from ensemble.base.door import printing_result, spell_command
@@ -88,50 +90,100 @@ def run_search(request: SearchRequest, console: Console | None = None) -> Search
             mend; what is finished is written.
         KeyboardInterrupt: A second Ctrl-C.
     """
-    console = console or Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
-    request = request.named()
+    console = console or _make_console()
+    outcome = run_trials(request.named(), _prepare_search, console)
+    with printing_result():
+        if outcome.best_trial is not None:
+            f1 = f"{outcome.best_val_f1:.3f}"
+            console.print(f"best: trial {outcome.best_trial}, validation F1 {f1}")
+        console.print(f"run: {outcome.folder}")
+    return outcome
+
+
+def _make_console() -> Console:
+    return Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that trials need, made or found before the run's folder is touched.
+
+    Attributes:
+        plan: What will be done.
+        packed: Tiles.
+        states: Backbone → what its trials start from.
+        identity: Entries of `run.json` that must be the same for a run to be continued.
+        asked: Name in the run's folder → file that the command was given.
+        validation: Tiles that members are validated on; None takes those of the split.
+        doing: What is done with the trials, for people.
+    """
+
+    plan: SearchPlan
+    packed: Pack
+    states: dict[str, InitialState]
+    identity: dict[str, Any]
+    asked: dict[str, Path]
+    validation: pd.DataFrame | None = None
+    doing: str = "searching"
+
+
+Prepare = Callable[[SearchRequest, Head | None, Console], Prepared]
+
+
+def run_trials(
+    request: SearchRequest, prepare: Prepare, console: Console | None = None
+) -> SearchOutcome:
+    """Train the trials of a run, or those that are missing; see `run_search`.
+
+    Args:
+        request: A request with a name.
+        prepare: Works out what to do, connected to the cluster if there is one.
+        console: Terminal or log of the person; stdout by default.
+    """
+    console = console or _make_console()
     head = find_head(request.address)
     check_wait(request.wait, head)
     prepare_environment(head)
     with join_cluster(head) if head else nullcontext():
         if head is not None:
             console.print(f"joined the Ray cluster at {head.address} ({head.origin})")
-        plan = plan_search(request, head, console.print)
-        states = _make_initial_states(plan, request.seed, console)
-        packed = prepare_data(
-            request.data,
-            request.layout,
-            split_seed=request.split_seed,
-            leaky_split=request.leaky_split,
-            max_bad_tiles=request.max_bad_tiles,
-            side_px=int(plan.space.largest("data.image_size_px")),
-            context_px=int(plan.space.largest("data.context_px")),
-            packs=request.out.resolve() / "packs",
-            log=console.print,
-        )
-        plan = replace(plan, space=fit_space(plan.space, packed, console.print))
-        check_networks(plan.space, min(packed.tile_size_px))
-        if not plan.budget.num_gpus:
-            for line in warn_of_large_networks(plan.space, min(packed.tile_size_px)):
-                console.print(line)
-        identity = _identify_search(plan.space, packed, request.seed, request.sampler, states)
+        prepared = prepare(request, head, console)
+        plan = prepared.plan
         with run_lock(plan.folder, what="search"):
-            check_same_run(plan.folder, identity, packed)
+            check_same_run(plan.folder, prepared.identity, prepared.packed)
             outcome = None
             if head is None and plan.storage is None:
                 outcome = find_finished(plan.folder, plan.space, request, console.print)
             if outcome is None:
-                outcome = _search(request, head, plan, packed, states, identity, console)
+                outcome = _search(request, head, prepared, console)
             else:
-                _begin(plan, plan.budget, request, packed, states, identity, console)
-    with printing_result():
-        if outcome.best_trial is not None:
-            f1 = f"{outcome.best_val_f1:.3f}"
-            console.print(f"best: trial {outcome.best_trial}, validation F1 {f1}")
-        console.print(f"run: {outcome.folder}")
+                _begin(prepared, plan.budget, request, console)
     if outcome.exit_code == 2:
         raise InputError(f"{outcome.stopped}; {request.describe_way_on(outcome.num_finished)}")
     return outcome
+
+
+def _prepare_search(request: SearchRequest, head: Head | None, console: Console) -> Prepared:
+    plan = plan_search(request, head, console.print)
+    states = _make_initial_states(plan, request.seed, console)
+    packed = prepare_data(
+        request.data,
+        request.layout,
+        split_seed=request.split_seed,
+        leaky_split=request.leaky_split,
+        max_bad_tiles=request.max_bad_tiles,
+        side_px=int(plan.space.largest("data.image_size_px")),
+        context_px=int(plan.space.largest("data.context_px")),
+        packs=request.out.resolve() / "packs",
+        log=console.print,
+    )
+    plan = replace(plan, space=fit_space(plan.space, packed, console.print))
+    check_networks(plan.space, min(packed.tile_size_px))
+    if not plan.budget.num_gpus:
+        for line in warn_of_large_networks(plan.space, min(packed.tile_size_px)):
+            console.print(line)
+    identity = _identify_search(plan.space, packed, request.seed, request.sampler, states)
+    return Prepared(plan, packed, states, identity, {"space.toml": plan.space.path})
 
 
 def fit_space(space: Space, packed: Pack, log: Callable[[str], None]) -> Space:
@@ -154,22 +206,15 @@ def _make_initial_states(plan: SearchPlan, seed: int, console: Console) -> dict[
     return states
 
 
-def _begin(
-    plan: SearchPlan,
-    budget: Budget,
-    request: SearchRequest,
-    packed: Pack,
-    states: dict[str, InitialState],
-    identity: dict[str, Any],
-    console: Console,
-) -> None:
+def _begin(prepared: Prepared, budget: Budget, request: SearchRequest, console: Console) -> None:
     """Make the run's folder, or note in it with what it is continued."""
     begin_run(
-        plan.folder,
-        identity,
-        packed,
-        states,
-        asked={"space.toml": plan.space.path},
+        prepared.plan.folder,
+        prepared.identity,
+        prepared.packed,
+        prepared.states,
+        asked=prepared.asked,
+        validation=prepared.validation,
         settings={
             "keep": request.keep,
             "device": "cuda" if budget.gpus_per_worker else "cpu",
@@ -180,16 +225,11 @@ def _begin(
 
 
 def _search(
-    request: SearchRequest,
-    head: Head | None,
-    plan: SearchPlan,
-    packed: Pack,
-    states: dict[str, InitialState],
-    identity: dict[str, Any],
-    console: Console,
+    request: SearchRequest, head: Head | None, prepared: Prepared, console: Console
 ) -> SearchOutcome:
     """Search in the run's folder, which is locked, on the cluster or on a Ray of our own."""
-    folder, space, here = plan.folder, plan.space, this_machine()
+    plan, packed, here = prepared.plan, prepared.packed, this_machine()
+    folder, space = plan.folder, plan.space
     if head is None:
         console.print("starting Ray on this machine")
     own_ray = start_local_ray(
@@ -202,12 +242,15 @@ def _search(
         from ensemble.search.trackers.tensorboard import make_trackers
 
         trackers = make_trackers(folder, request.mlflow)
-        _begin(plan, budget, request, packed, states, identity, console)
-        for backbone, state in states.items():
+        _begin(prepared, budget, request, console)
+        for backbone, state in prepared.states.items():
             console.print(f"{backbone} starts from {state.describe()}")
         now = "" if budget == plan.budget else f"; the budget is now {budget}"
-        console.print(f"searching {plural(request.trials, 'trial')}{now}")
+        console.print(f"{prepared.doing} {plural(request.trials, 'trial')}{now}")
         console.print(check_disk(folder, space, packed, budget, request.keep, request.trials))
+        layout = None
+        if plan.storage is not None:
+            layout = share_run(plan.storage, folder, packed, name=str(request.name))
         search = Search(
             folder,
             space,
@@ -215,7 +258,7 @@ def _search(
             request,
             pack_folder=packed.folder,
             storage=plan.storage,
-            layout=share_run(plan.storage, folder, packed) if plan.storage else None,
+            layout=layout,
             trackers=trackers,
             console=console,
         )

@@ -92,5 +92,6 @@ def find_finished(
     tables = StudyTables(folder)
     settle(study, tables, Retention(folder, request.keep, log))
     tables.write_epochs()
-    log(f"finished already: {plural(outcome.num_finished, 'trial')}; a larger --trials trains more")
+    more = "; a larger --trials trains more" if space.can_grow else ""
+    log(f"finished already: {plural(outcome.num_finished, 'trial')}{more}")
     return outcome

@@ -7,7 +7,7 @@ asked to stop, and trials whose end the study was not told of wait in it.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -33,7 +33,7 @@ class StudySearcher(Searcher):
         max_concurrent_trials: Trials at a time.
         max_failures: Failed trials that are replaced before the search gives up.
         stopping: Request to stop; once there is one, no trial starts and running ones wait.
-        make_task: Makes a trial's task from its number and its configuration.
+        make_task: Makes a trial's task from its number, its configuration and its parameters.
         explain_death: Says why the processes of a trial (Tune's id) died; None where Tune gave up
             too early.
         max_attempts: Number of times that Tune may give up a trial before it counts as failed.
@@ -51,7 +51,7 @@ class StudySearcher(Searcher):
         max_concurrent_trials: int,
         max_failures: int,
         stopping: Stopping,
-        make_task: Callable[[int, TrialConfig], dict[str, Any]],
+        make_task: Callable[[int, TrialConfig, Mapping[str, Any]], dict[str, Any]],
         explain_death: Callable[[str], str | None],
         max_attempts: int,
         before_end: Callable[[int], None],
@@ -90,7 +90,7 @@ class StudySearcher(Searcher):
             trial = self._study.ask()
             config = self._space.ask(trial, seed=self._seed)
             self._running[trial_id] = trial
-            return self._make_task(trial.number, config)
+            return self._make_task(trial.number, config, trial.params)
         return None
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:

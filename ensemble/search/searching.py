@@ -4,6 +4,7 @@ Continuing is the normal way in: the study's file says what is done, and the sam
 from there. Tune's own state is written to a scratch folder, never read, and thrown away.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -216,7 +217,9 @@ class Search:
             for trial in finished_trials(self._study)
         ]
 
-    def _make_task(self, number: int, config: TrialConfig) -> dict[str, Any]:
+    def _make_task(
+        self, number: int, config: TrialConfig, params: Mapping[str, Any]
+    ) -> dict[str, Any]:
         budget = self._budget
         task = Task(
             number=number,
@@ -228,6 +231,7 @@ class Search:
             cpus_per_worker=budget.cpus_per_worker,
             gpus_per_worker=budget.gpus_per_worker,
             threads_per_worker=budget.threads_per_worker,
+            fold=self._space.fold_of(params),
             storage=self._layout,
         )
         return task.model_dump()

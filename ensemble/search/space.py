@@ -25,6 +25,7 @@ from ensemble.training.config import (
     parse_config,
     unflatten,
 )
+from ensemble.training.member import Fold
 
 SettingValue = str | int | float | bool
 
@@ -78,6 +79,11 @@ class Space:
     starts: tuple[dict[str, SettingValue], ...]
     early_stopping: EarlyStopping
     weights_of: dict[str, str] = field(default_factory=dict)  # of backbones that start otherwise
+
+    @property
+    def can_grow(self) -> bool:
+        """Whether there are always further trials to ask for."""
+        return True
 
     @property
     def initial_weights(self) -> dict[str, str]:
@@ -147,6 +153,10 @@ class Space:
             for p in self.parameters
             if can_be_null(p.name) and applies(p, default) and not applies(p, values)
         }
+
+    def fold_of(self, params: Mapping[str, Any]) -> Fold | None:
+        """The fold that a trial with these parameters is validated on; None for the split's."""
+        return None
 
     def largest(self, name: str) -> float:
         """The largest value that a numeric setting takes in any trial."""

@@ -56,7 +56,7 @@ from ensemble.selection.weighting import (
     mean_weights,
 )
 from ensemble.training.checkpoint import Member
-from ensemble.training.member import open_training_data
+from ensemble.training.member import DevelopmentTiles
 from ensemble.training.metrics import (
     brier_score,
     log_loss,
@@ -118,8 +118,11 @@ def choose_ensemble(
     members = _find_candidates(finished, num_val_tiles=len(table), log=log)
     k = check_top_k(top_k, num_candidates=len(members), num_finished=len(finished))
     ranked, data = rank_members(members), None
+    if method == "soup" and "fold" in table:
+        raise InputError("--method soup: is not for a refit, whose networks left out other tiles")
     if method == "soup" or tta or see_context(members):
-        data = open_training_data(find_pack(run), choose_device())
+        tiles = DevelopmentTiles(find_pack(run), choose_device())
+        data = tiles.open() if "fold" not in table else tiles.open_all(table["fold"].max() + 1)
     if method == "soup":  # where no mixture helps, it is the best member itself
         assert data is not None
         soup, ingredients = write_soup(ranked, data, run / "soup")

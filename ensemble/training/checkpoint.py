@@ -39,6 +39,7 @@ from ensemble.data.view import IMAGENET_MEAN, IMAGENET_STD, Colour, Interpolatio
 from ensemble.training.backbone_table import TIMM
 from ensemble.training.backbones import build_model
 from ensemble.training.config import TrialConfig, explain_validation
+from ensemble.training.fold_networks import FoldNetworks
 from ensemble.training.loop import Epoch, EpochFigures
 
 # what numpy's parser raises for a damaged header
@@ -65,6 +66,7 @@ class MemberRecord(BaseModel):
     scores_sha256: str
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of the scores")
     is_average: bool = Field(False, description="whether weights are their moving average")
+    num_folds: int = Field(1, ge=1, description="networks, of which each left out another fold")
     mean: Colour = Field(IMAGENET_MEAN, description="of the pixels, in `View`")
     std: Colour = Field(IMAGENET_STD, description="of the pixels, in `View`")
     interpolation: Interpolation = "bilinear"
@@ -80,7 +82,8 @@ class MemberRecord(BaseModel):
     def describe_training(self, **changes: Any) -> dict[str, Any]:
         """Return the fields that `write_member` takes, for a member made from this one."""
         names = ("trial", "config", "epoch", "metrics", "split_digest", "initial_weights_digest",
-                 "precision", "is_average", "mean", "std", "interpolation")  # fmt: skip
+                 "precision", "is_average", "num_folds", "mean", "std",
+                 "interpolation")  # fmt: skip
         return {name: getattr(self, name) for name in names} | changes
 
     @field_validator("weights_sha256")
@@ -147,7 +150,9 @@ class Member:
             InputError: The weights were dropped, are damaged, or belong to another network.
         """
         path, content = self._read_weights()
-        model = build_model(self.record.config.model.backbone)
+        backbone = self.record.config.model.backbone
+        networks = [build_model(backbone) for _ in range(self.record.num_folds)]
+        model = FoldNetworks(networks) if len(networks) > 1 else networks[0]
         try:
             model.load_state_dict(safetensors.torch.load(content))
         except (safetensors.SafetensorError, RuntimeError) as error:

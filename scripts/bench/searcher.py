@@ -112,7 +112,7 @@ class _Search:
             max_concurrent_trials=1,
             max_failures=0,
             stopping=Stopping(print),
-            make_task=lambda number, config: {"number": number, "config": config},
+            make_task=lambda number, config, _: {"number": number, "config": config},
             explain_death=lambda _: None,
             max_attempts=1,
             before_end=lambda _: None,

@@ -80,7 +80,7 @@ class Search:
             max_concurrent_trials=at_once,
             max_failures=max_failures,
             stopping=self.stopping,
-            make_task=lambda number, config: {"number": number, "config": config},
+            make_task=lambda number, config, _: {"number": number, "config": config},
             explain_death=lambda trial_id: None if trial_id in self.lost else f"{trial_id} died",
             max_attempts=3,
             before_end=before_end,

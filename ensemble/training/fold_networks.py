@@ -1,0 +1,24 @@
+"""The networks of a cross-fitted member, which are one network to everybody else."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class FoldNetworks(nn.Module):
+    """Networks of one configuration, of which each left out another fold.
+
+    Args:
+        networks: (B, 3, S, S) → (B, 2) each, in the order of the folds.
+    """
+
+    def __init__(self, networks: Sequence[nn.Module]):
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, 2), whose difference is the mean of the networks' differences."""
+        logits = torch.stack([network(images).float() for network in self.networks])
+        margins = (logits[:, :, 1] - logits[:, :, 0]).mean(0)
+        return torch.stack([torch.zeros_like(margins), margins], dim=1)

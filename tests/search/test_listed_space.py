@@ -1,0 +1,68 @@
+"""Facts about the trials of a refit: each configuration with each fold, until none has failed."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from ensemble.search.refit import ListedSpace, enqueue_failed, list_space
+from ensemble.search.study import open_study
+from ensemble.training.member import Fold
+
+NUM_FOLDS = 3
+
+
+@pytest.fixture
+def space(make_trial_config) -> ListedSpace:
+    configurations = [make_trial_config(seed=7, model={"dropout": d}) for d in (0.1, 0.2)]
+    return list_space(Path("run"), tuple(configurations), NUM_FOLDS)
+
+
+@pytest.fixture
+def study(space, tmp_path) -> optuna.Study:
+    return open_study(tmp_path / "study.db", space, sampler="random", seed=0)
+
+
+def test_the_trials_are_each_configuration_with_each_fold_unchanged(space, study):
+    asked = []
+    for _ in range(2 * NUM_FOLDS):
+        trial = study.ask()
+        config = space.ask(trial, seed=5)
+        asked.append((config.model.dropout, space.fold_of(trial.params)))
+        assert config.seed == 7
+        study.tell(trial, 0.5)
+    assert asked == [
+        (dropout, Fold(fold, NUM_FOLDS)) for dropout in (0.1, 0.2) for fold in range(NUM_FOLDS)
+    ]
+
+
+def test_no_trial_is_stopped_early(space, make_trial_config):
+    longer = make_trial_config(optimisation={"epochs": 9})
+    space = list_space(Path("run"), (*space.configurations, longer), 2)
+    assert space.early_stopping.grace_epochs == space.default.optimisation.epochs == 9
+
+
+def test_what_failed_is_asked_for_again_once(space, study, tmp_path):
+    for number in range(2 * NUM_FOLDS):
+        trial = study.ask()
+        space.ask(trial, seed=0)
+        trial.report(0.5, step=1)
+        study.tell(trial, *((None, TrialState.FAIL) if number == 4 else (0.5,)))
+    for _ in range(2):
+        enqueue_failed(open_study(tmp_path / "study.db", space, sampler="random", seed=0))
+    (waiting,) = study.get_trials(states=[TrialState.WAITING])
+    trial = study.ask()
+    assert trial.number == waiting.number
+    assert space.ask(trial, seed=0).model.dropout == 0.2
+    assert space.fold_of(trial.params) == Fold(1, NUM_FOLDS)
+    trial.report(0.5, step=1)
+    study.tell(trial, 0.5)
+    enqueue_failed(study)
+    assert not study.get_trials(states=[TrialState.WAITING])
+
+
+def test_a_space_that_is_searched_knows_no_folds(space):
+    plain = replace(space)
+    assert super(ListedSpace, plain).fold_of({"model.dropout": 0.1}) is None

@@ -1,0 +1,135 @@
+"""A refit, typed as a person would: interrupted, gone on with, tested, and what is refused."""
+
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from person import EVALUATE, SEARCH, TINY, type_in
+
+from ensemble.base.files import read_object
+from ensemble.run.members import open_members, read_validation, score_tiles
+from ensemble.run.pack import find_pack
+from ensemble.training.member import DevelopmentTiles
+
+pytestmark = pytest.mark.slow
+
+REFIT = [sys.executable, "-m", "ensemble.refit"]
+HERE = ["--gpus", "0", "--cpus", "2"]
+ASKED = [*REFIT, "source", "--top-k", "2", "--folds", "2", "--epochs", "3", *HERE]
+
+
+@pytest.fixture(scope="module")
+def source(folder: Path) -> Path:
+    """A search of three trials."""
+    type_in(folder, *SEARCH, "--data", "tiles", *TINY, "--trials", "3", "--name", "source")
+    return folder / "results" / "source"
+
+
+@pytest.fixture(scope="module")
+def said(folder: Path, source: Path) -> list[str]:
+    """What a refit said that was killed after an epoch, and what it said when it went on."""
+    with subprocess.Popen(
+        ASKED, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        first = []
+        for line in process.stdout or []:
+            first.append(line)
+            if "epoch 1/3" in line:
+                process.send_signal(signal.SIGKILL)
+    assert not (folder / "results" / "source-refit" / "run.json").exists()
+    return ["".join(first), type_in(folder, *ASKED)]
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path, said: list[str]) -> Path:
+    return folder / "results" / "source-refit"
+
+
+def test_a_killed_refit_goes_on_and_trains_each_configuration_on_each_fold(source, run, said):
+    assert re.search(r"2 configurations of source, found in trials \d, \d; 2 folds of ", said[0])
+    assert "continuing: " in said[1]
+    assert "joined: 2 members of 2 networks each" in said[1]
+    assert "Traceback" not in said[0] + said[1]
+    trials = pd.read_csv(run / "folds" / "trials.csv")
+    assert sorted(zip(trials["configuration"], trials["fold"], strict=True)) == [
+        (0, 0), (0, 1), (1, 0), (1, 1),
+    ]  # fmt: skip
+    assert (trials["epochs"] == 3).all()  # nothing is stopped early
+    joined = pd.read_csv(run / "trials.csv")
+    best = pd.read_csv(source / "trials.csv").sort_values("val_f1", ascending=False)
+    assert joined["name"].tolist() == [f"source/{trial}" for trial in best["trial"][:2]]
+    assert joined["epochs"].tolist() == [6, 6]
+
+
+def test_scores_of_a_refit_are_of_networks_that_did_not_see_the_tile(run):
+    about = read_object(run / "run.json", split_digest=str)
+    members = open_members(run, split_digest=about["split_digest"])
+    validation = read_validation(run)
+    data = DevelopmentTiles(find_pack(run), torch.device("cpu")).open_all(2)
+    assert data.val.labels.tolist() == validation["label"].tolist()
+    assert validation["fold"].nunique() == 2
+    probabilities = score_tiles(members, data.val)
+    for member, row in zip(members, probabilities, strict=True):
+        margins = member.val_margins().astype(float)
+        np.testing.assert_allclose(row, 1 / (1 + np.exp(-margins)), rtol=1e-4)
+
+
+def test_a_refit_is_tested_told_and_used_as_any_run(folder, run):
+    said = type_in(folder, *EVALUATE, "source-refit", "--method", "auto", "--tta")
+    assert "source/" in said
+    assert (run / "evaluation" / "metrics.json").exists()
+    command = [sys.executable, "-m", "ensemble"]
+    assert "report.html" in type_in(folder, *command, "report", "source-refit")
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "a trial is a configuration of source, trained once for each of 2 folds" in page
+    assert "The search" not in page
+    tile = next((folder / "tiles").rglob("*.jpg"), None) or next((folder / "tiles").rglob("*.png"))
+    assert "predictions.csv" in type_in(
+        folder, *command, "predict", str(tile), "--run", "source-refit"
+    )
+    type_in(folder, *command, "look", str(tile), "--member", "source-refit")
+
+
+def test_a_finished_refit_is_not_trained_again(folder, run):
+    before = (run / "members" / "0000" / "member.json").stat().st_mtime_ns
+    assert "finished already: 4 trials\n" in type_in(folder, *ASKED)
+    assert (run / "members" / "0000" / "member.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["source", "--top-k", "9"], r"--top-k 9: .* has 3 finished trials"),
+        (["source", "--folds", "20"], r"--folds 20: there are \d+ photographs"),
+        (["nowhere"], "nowhere: no run of that name"),
+        (["source", "--name", "source"], "--name source: is another run"),
+        (["source-refit"], "is a refit itself"),
+        (["source", "--top-k", "1", "--folds", "2"], "exists with other"),
+    ],
+)
+def test_what_cannot_be_refitted_is_refused_in_a_line(folder, run, words, reason):
+    said = type_in(folder, *REFIT, *words, *HERE, code=2)
+    assert re.search(reason, said.splitlines()[-1]), said
+
+
+def test_a_soup_of_a_refit_is_refused(folder, run):
+    said = type_in(folder, *EVALUATE, "source-refit", "--method", "soup", code=2)
+    assert "--method soup: is not for a refit" in said
+
+
+def test_weights_that_a_refit_starts_from_and_are_damaged_are_refused(folder, source):
+    (weights,) = source.glob("initial/*.safetensors")
+    content = weights.read_bytes()
+    try:
+        for damaged in (content[:100], content[:-1] + bytes([content[-1] ^ 1])):
+            weights.write_bytes(damaged)
+            said = type_in(folder, *REFIT, "source", "--name", "other", *HERE, code=2)
+            assert re.search(r"initial/.*\.safetensors: damaged", said)
+    finally:
+        weights.write_bytes(content)
