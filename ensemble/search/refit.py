@@ -19,7 +19,6 @@ import pandas as pd
 import safetensors
 import safetensors.torch
 from optuna.distributions import IntDistribution
-from optuna.trial import TrialState
 from rich.console import Console
 
 from ensemble.base.door import printing_result, spell_command
@@ -44,7 +43,6 @@ from ensemble.search.command import Prepared, run_trials
 from ensemble.search.plan import SearchPlan, find_budget
 from ensemble.search.request import SearchRequest
 from ensemble.search.space import EarlyStopping, Parameter, Space
-from ensemble.search.study import open_study
 from ensemble.training.backbone_table import name_weights_file
 from ensemble.training.checkpoint import Member, drop_weights, open_member
 from ensemble.training.config import TrialConfig, flatten
@@ -87,9 +85,8 @@ class ListedSpace(Space):
 
     def ask(self, trial: optuna.trial.BaseTrial, *, seed: int) -> TrialConfig:
         """The configuration of a trial; its seed is that of the trial that it was found in."""
-        last_fold = self.num_folds - 1
         number = trial.suggest_int("configuration", 0, len(self.configurations) - 1)
-        trial.suggest_int("fold", 0, last_fold)
+        trial.suggest_int("fold", 0, self.num_folds - 1)
         return self.configurations[number]
 
     def fold_of(self, params: Mapping[str, Any]) -> Fold:
@@ -182,11 +179,12 @@ class _Refit:
         budget = find_budget(request, space, head, console.print)
         console.print(f"budget: {budget}")
         validation = read_development(packed, self.num_folds)
-        of_fold = validation.groupby("fold")["photograph"].nunique()
+        photographs = set(validation["photograph"]) - {""}
+        of = f" of {plural(len(photographs), 'photograph')}" if photographs else ""
         console.print(
             f"{plural(len(configurations), 'configuration')} of {self.source.name}, found in "
             f"trials {', '.join(str(number) for number in found)}; {self.num_folds} folds of "
-            f"{of_fold.min()} to {of_fold.max()} photographs, {len(validation):,} tiles in all"
+            f"{plural(len(validation), 'tile')}{of}"
         )
         identity = {
             **identify_data(packed),
@@ -202,9 +200,6 @@ class _Refit:
             "weights": identify_weights(states),
         }
         plan = SearchPlan(folder / FOLDS, space, {}, budget, storage)
-        path = plan.folder / "study.db"
-        if path.exists():
-            enqueue_failed(open_study(path, space, sampler=request.sampler, seed=request.seed))
         return Prepared(plan, packed, states, identity, {}, validation, doing="training")
 
     def _find_configurations(self) -> dict[int, TrialConfig]:
@@ -251,20 +246,6 @@ def list_space(run: Path, configurations: tuple[TrialConfig, ...], num_folds: in
         configurations=configurations,
         num_folds=num_folds,
     )
-
-
-def enqueue_failed(study: optuna.Study) -> None:
-    """Let a study train again what failed, as no other trial stands in for it."""
-    trials = study.get_trials(deepcopy=False)
-    others = [
-        trial.params or trial.system_attrs.get("fixed_params")
-        for trial in trials
-        if trial.state != TrialState.FAIL
-    ]
-    for trial in trials:
-        if trial.state == TrialState.FAIL and trial.params not in others:
-            study.enqueue_trial(trial.params)
-            others.append(trial.params)
 
 
 def _list_searched(run: Path) -> list[str]:

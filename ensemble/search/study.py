@@ -108,7 +108,23 @@ def _open_study(
             raise ValueError(f"trial {trial.number} is finished without a figure")
     for point in space.start_points():
         study.enqueue_trial(point, skip_if_exists=True)
+    if not space.can_grow:
+        enqueue_failed(study)
     return study
+
+
+def enqueue_failed(study: optuna.Study) -> None:
+    """Let a study train again what failed, as no other trial stands in for it."""
+    trials = study.get_trials(deepcopy=False)
+    others = [
+        trial.params or trial.system_attrs.get("fixed_params")
+        for trial in trials
+        if trial.state != TrialState.FAIL
+    ]
+    for trial in trials:
+        if trial.state == TrialState.FAIL and trial.params not in others:
+            study.enqueue_trial(trial.params)
+            others.append(trial.params)
 
 
 def _find_name(storage: optuna.storages.RDBStorage, path: Path) -> str:

@@ -7,7 +7,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from ensemble.search.refit import ListedSpace, enqueue_failed, list_space
+from ensemble.search.refit import ListedSpace, list_space
 from ensemble.search.study import open_study
 from ensemble.training.member import Fold
 
@@ -51,7 +51,7 @@ def test_what_failed_is_asked_for_again_once(space, study, tmp_path):
         trial.report(0.5, step=1)
         study.tell(trial, *((None, TrialState.FAIL) if number == 4 else (0.5,)))
     for _ in range(2):
-        enqueue_failed(open_study(tmp_path / "study.db", space, sampler="random", seed=0))
+        study = open_study(tmp_path / "study.db", space, sampler="random", seed=0)
     (waiting,) = study.get_trials(states=[TrialState.WAITING])
     trial = study.ask()
     assert trial.number == waiting.number
@@ -59,7 +59,7 @@ def test_what_failed_is_asked_for_again_once(space, study, tmp_path):
     assert space.fold_of(trial.params) == Fold(1, NUM_FOLDS)
     trial.report(0.5, step=1)
     study.tell(trial, 0.5)
-    enqueue_failed(study)
+    study = open_study(tmp_path / "study.db", space, sampler="random", seed=0)
     assert not study.get_trials(states=[TrialState.WAITING])
 
 

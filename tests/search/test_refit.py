@@ -53,6 +53,7 @@ def run(folder: Path, said: list[str]) -> Path:
 
 def test_a_killed_refit_goes_on_and_trains_each_configuration_on_each_fold(source, run, said):
     assert re.search(r"2 configurations of source, found in trials \d, \d; 2 folds of ", said[0])
+    assert re.search(r"2 folds of \d+ tiles of \d+ photographs$", said[0], re.MULTILINE)
     assert "continuing: " in said[1]
     assert "joined: 2 members of 2 networks each" in said[1]
     assert "Traceback" not in said[0] + said[1]
