@@ -91,13 +91,21 @@ def run_search(request: SearchRequest, console: Console | None = None) -> Search
         KeyboardInterrupt: A second Ctrl-C.
     """
     console = console or _make_console()
-    outcome = run_trials(request.named(), _prepare_search, console)
+    request = request.named()
+    outcome = run_trials(request, _prepare_search, console)
     with printing_result():
         if outcome.best_trial is not None:
             f1 = f"{outcome.best_val_f1:.3f}"
             console.print(f"best: trial {outcome.best_trial}, validation F1 {f1}")
         console.print(f"run: {outcome.folder}")
+    refuse_hindered(request, outcome)
     return outcome
+
+
+def refuse_hindered(request: SearchRequest, outcome: SearchOutcome) -> None:
+    """Raise InputError where something that a person must mend ended the trials."""
+    if outcome.exit_code == 2:
+        raise InputError(f"{outcome.stopped}; {request.describe_way_on(outcome.num_finished)}")
 
 
 def _make_console() -> Console:
@@ -133,7 +141,9 @@ Prepare = Callable[[SearchRequest, Head | None, Console], Prepared]
 def run_trials(
     request: SearchRequest, prepare: Prepare, console: Console | None = None
 ) -> SearchOutcome:
-    """Train the trials of a run, or those that are missing; see `run_search`.
+    """Train the trials of a run, or those that are missing.
+
+    The outcome may be one that `refuse_hindered` refuses.
 
     Args:
         request: A request with a name.
@@ -158,8 +168,6 @@ def run_trials(
                 outcome = _search(request, head, prepared, console)
             else:
                 _begin(prepared, plan.budget, request, console)
-    if outcome.exit_code == 2:
-        raise InputError(f"{outcome.stopped}; {request.describe_way_on(outcome.num_finished)}")
     return outcome
 
 

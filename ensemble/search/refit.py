@@ -39,7 +39,7 @@ from ensemble.run.members import (
 from ensemble.run.pack import find_pack
 from ensemble.search.cluster.connection import Head
 from ensemble.search.cluster.storage import Storage
-from ensemble.search.command import Prepared, run_trials
+from ensemble.search.command import Prepared, refuse_hindered, run_trials
 from ensemble.search.plan import SearchPlan, find_budget
 from ensemble.search.request import SearchRequest
 from ensemble.search.space import EarlyStopping, Parameter, Space
@@ -101,6 +101,7 @@ def main(options: argparse.Namespace) -> dict[str, Any]:
     with resumable(request.describe_way_on(), print):
         refit = _Refit(source, options.top_k, options.folds, options.epochs)
         outcome = run_trials(request, refit.prepare)
+        refuse_hindered(request, outcome)
     if outcome.stopped:
         with printing_result():
             print(f"stopped ({outcome.stopped}): {request.describe_way_on(outcome.num_finished)}")

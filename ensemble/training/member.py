@@ -107,15 +107,10 @@ class DevelopmentTiles:
     def open_all(self, num_folds: int) -> TrainingData:
         """All tiles to train on, and all to score, each by the network that left out its fold."""
         table = read_development(self._pack, num_folds)
-        parts = [self.open(Fold(number, num_folds)).val for number in range(num_folds)]
-        by_fold = np.argsort(table["fold"].to_numpy(), kind="stable")
-        index = torch.from_numpy(np.argsort(by_fold))  # where each tile stands among the parts
-        val = replace(
-            parts[0],
-            neighbours=torch.cat([part.neighbours for part in parts])[index],
-            labels=torch.cat([part.labels for part in parts])[index.to(self._device)],
-            folds=torch.tensor(table["fold"].to_numpy(np.int64)),
-        )
+        # tiles of other folds are no neighbours, where a split by tile tears photographs
+        torn = table.assign(photograph=table["photograph"] + "/" + table["fold"].astype(str))
+        folds = torch.tensor(table["fold"].to_numpy(np.int64))
+        val = replace(self._place(torn), folds=folds)
         return TrainingData(self._place(table), val, self._pack.record["split_digest"])
 
     def _place(self, table: pd.DataFrame) -> SplitTiles:
