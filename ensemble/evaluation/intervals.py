@@ -6,12 +6,15 @@ replacement, and each resample's deviation is divided by its own standard error 
 jackknife: from the derivative of the figure by each photograph's weight), on the logit, log or
 square root scale for a figure and as it is for a difference. `cracked_photographs_hit` is a share
 of independent photographs: Wilson's interval, and for a difference Bonett & Price's (2012,
-doi 10.3102/1076998611411915). `measured_coverage` says how often such intervals hold the true
-value where photographs were resampled; resampled tiles were not simulated. The networks are taken
-as they are: what other seeds would have trained is in no interval.
+doi 10.3102/1076998611411915). The recall at a precision and the precision at a recall go in steps
+and have no derivative: quantiles of the resamples, taken further out as Student's t lies beyond the
+normal distribution (expanded percentile; Hesterberg 2015, doi 10.1080/00031305.2015.1089789).
+`measured_coverage` says how often such intervals hold the true value where photographs were
+resampled; resampled tiles were not simulated. The networks are taken as they are: what other seeds
+would have trained is in no interval.
 
-With fewer than ten photographs in a figure's denominator there is no bootstrap-t: resamples then
-rest on one or two of them, and with seven a precision of 0.833 got an interval from 0.004 to 1. A
+With fewer than ten photographs in a figure's denominator there is no interval: resamples then rest
+on one or two of them, and with seven a precision of 0.833 got a bootstrap-t from 0.004 to 1. A
 percentile interval would be narrow there, but holds the true value too rarely: see the table.
 """
 
@@ -25,9 +28,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy.sparse import csr_array  # type: ignore[import-untyped]
-from scipy.special import expit, logit  # type: ignore[import-untyped]
+from scipy.special import expit, logit, ndtr, stdtrit  # type: ignore[import-untyped]
 
-from ensemble.training.metrics import METRICS, Counts
+from ensemble.training.metrics import LEAST_PRECISION, LEAST_RECALL, METRICS, Counts
 
 SCALES: dict[str, tuple[Callable[..., Any], ...]] = {  # there, inverse derivative, back
     "logit": (logit, lambda x: x * (1 - x), expit),
@@ -108,7 +111,8 @@ def sum_by_photograph(
 def weighted_figures(sums: PhotographSums, weights: np.ndarray, metric: str) -> ValuesAndSlopes:
     """(R,) figures where photographs count (R, n) `weights` times, and (R, n) derivatives by them.
 
-    Where nothing is counted, a figure is 0, and NaN for rankings and shares of photographs.
+    Where nothing is counted, a figure is 0, and NaN for rankings and shares of photographs. The
+    derivatives of a figure that goes in steps are NaN.
     """
     if metric in sums.ratios:
         upper, lower = sums.ratios[metric]
@@ -117,7 +121,12 @@ def weighted_figures(sums: PhotographSums, weights: np.ndarray, metric: str) -> 
             weights @ upper, counted, np.nan if METRICS[metric].scale == "Wilson" else 0.0
         )
         return values, _divide(upper - values[:, None] * lower, counted[:, None])
-    rank = {"average_precision": _average_precision, "roc_auc": _roc_auc}[metric]
+    rank = {
+        "average_precision": _average_precision,
+        "roc_auc": _roc_auc,
+        "recall_at_precision_50": _recall_at_precision,
+        "precision_at_recall_95": _precision_at_recall,
+    }[metric]
     step = max(1, CELLS_AT_ONCE // sums.cracked.shape[0])
     parts = [rank(sums, weights[i : i + step].T) for i in range(0, len(weights), step)]
     values, slopes = (np.concatenate(column) for column in zip(*parts, strict=True))
@@ -152,11 +161,32 @@ def _roc_auc(sums: PhotographSums, weights: np.ndarray) -> ValuesAndSlopes:
     return values, _divide(slopes, pairs).T
 
 
+def _recall_at_precision(sums: PhotographSums, weights: np.ndarray) -> ValuesAndSlopes:
+    """The highest recall of a threshold with at least `LEAST_PRECISION`; 0 where there is none."""
+    hits, called = _count_down(sums, weights)
+    reached = np.where(hits >= LEAST_PRECISION * called, hits, 0).max(axis=0)
+    return _divide(reached, hits[-1]), np.full(weights.T.shape, np.nan)
+
+
+def _precision_at_recall(sums: PhotographSums, weights: np.ndarray) -> ValuesAndSlopes:
+    """The highest precision of a threshold with at least `LEAST_RECALL`."""
+    hits, called = _count_down(sums, weights)
+    precision = _divide(hits, called)
+    reached = np.where(hits >= LEAST_RECALL * hits[-1], precision, 0).max(axis=0)
+    return reached, np.full(weights.T.shape, np.nan)
+
+
+def _count_down(sums: PhotographSums, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Hits and tiles called cracked, (K, R) each, where the threshold is at each level."""
+    hits = np.cumsum(sums.cracked @ weights, axis=0)
+    return hits, hits + np.cumsum(sums.uncracked @ weights, axis=0)
+
+
 def count_contributing(sums: PhotographSums, metric: str) -> int:
     """Photographs that the metric's denominator counts: with tiles called cracked for precision."""
     if metric in sums.ratios:
         return int((sums.ratios[metric][1] > 0).sum())
-    classes = [sums.cracked] if metric == "average_precision" else [sums.cracked, sums.uncracked]
+    classes = [sums.cracked, sums.uncracked] if metric == "roc_auc" else [sums.cracked]
     return min(int((tiles.sum(axis=0) > 0).sum()) for tiles in classes)
 
 
@@ -247,6 +277,12 @@ def interval_of(
     if scale == "Wilson":
         method = "Bonett-Price" if paired else scale
         bounds = _hit_bounds([each.ratios[metric] for each in sums], level)
+    elif scale == "percentile":
+        method, bounds = "expanded percentile", (np.nan, np.nan)
+        if contributing >= MIN_CONTRIBUTING:
+            bounds = _expanded_percentile(values[1:], level, contributing)
+        if bounds[0] == bounds[1] and not paired:  # at the end of the range
+            bounds = np.nan, np.nan
     else:
         scale = "identity" if paired else scale
         method = f"bootstrap-t, {scale}"
@@ -282,6 +318,15 @@ def _bootstrap_t(
         return np.nan, np.nan
     middle = there(values[0])
     return float(back(middle - reach)), float(back(middle + reach))
+
+
+def _expanded_percentile(drawn: np.ndarray, level: float, n: int) -> tuple[float, float]:
+    """Bounds between which resamples of `n` photographs lie, (R,) of which NaN tell nothing."""
+    if np.isnan(drawn).mean() > 1 - level:
+        return np.nan, np.nan
+    tail = ndtr(stdtrit(n - 1, (1 - level) / 2) * np.sqrt(n / (n - 1)))
+    low, high = np.nanquantile(drawn, [tail, 1 - tail])
+    return float(low), float(high)
 
 
 def _hit_bounds(photographs: list[ValuesAndSlopes], level: float) -> tuple[float, float]:

@@ -3,7 +3,8 @@
 `METRICS` is the one table of figures: an entry there is a figure of every evaluation, with its
 interval, its column on the terminal and in the report, and its direction. F1 and its kin are taken
 where `probability >= threshold`. AP is scikit-learn's step-wise sum, AUC the area under the ROC
-curve; both need no threshold.
+curve; both need no threshold. Recall at a precision and precision at a recall take the best of all
+thresholds, so that two classifiers compare at one point of work.
 """
 
 from collections.abc import Callable
@@ -17,6 +18,8 @@ from ensemble.base.errors import InputError
 # Averages of probabilities reach 0 and 1 in float64, where a logarithm has no value. As in
 # scikit-learn's log_loss; a certain error costs 36 nats, of whichever class the tile is.
 LEAST_PROBABILITY = float(np.finfo(np.float64).eps)
+
+LEAST_PRECISION, LEAST_RECALL = 0.5, 0.95  # at which recall and precision are compared
 
 
 def check_both_classes(labels: np.ndarray, *, what: str) -> None:
@@ -108,7 +111,8 @@ class Metric:
         of_counts: Numerator and denominator of a figure that is a ratio of counts.
         of_tiles: What each tile (N,) adds to a figure that is a mean over tiles.
         column: Title of its column on the terminal; empty where it is not shown there.
-        scale: Scale on which its interval is symmetric; "Wilson" for a share of photographs.
+        scale: Scale on which its interval is symmetric; "Wilson" for a share of photographs, and
+            "percentile" for a figure that goes in steps and so has no derivative.
         is_compared: Whether the ensemble's is compared with the best single member's.
     """
 
@@ -117,7 +121,7 @@ class Metric:
     of_counts: Callable[[Counts], Ratio] | None = None
     of_tiles: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
     column: str = ""
-    scale: Literal["logit", "log", "square root", "Wilson"] = "logit"
+    scale: Literal["logit", "log", "square root", "Wilson", "percentile"] = "logit"
     is_compared: bool = True
 
 
@@ -128,6 +132,8 @@ METRICS = {  # in the order of the report's columns
     "f2": Metric("F2", of_counts=lambda n: f_beta_ratio(n, beta=2)),
     "average_precision": Metric("average precision", column="AP"),
     "roc_auc": Metric("ROC AUC", column="AUC"),
+    "recall_at_precision_50": Metric("recall at precision 0.5", scale="percentile"),
+    "precision_at_recall_95": Metric("precision at recall 0.95", scale="percentile"),
     "accuracy": Metric(
         "accuracy",
         of_counts=lambda n: (n.tiles - n.cracked - n.called + 2 * n.hits, n.tiles),

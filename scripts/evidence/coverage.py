@@ -12,6 +12,7 @@ import zipfile
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from rich.progress import track
 
 from ensemble.base.door import run_command
 from ensemble.base.errors import InputError
+from ensemble.base.files import read_json
 from ensemble.base.provenance import describe_code_and_machine
 from ensemble.evaluation.intervals import (
     interval_of,
@@ -84,16 +86,16 @@ def draw_tiles(
     return cracked.ravel().astype(np.int64), probabilities, photographs
 
 
-def true_figures(rng: np.random.Generator) -> pd.DataFrame:
+def true_figures(rng: np.random.Generator, metrics: list[str]) -> pd.DataFrame:
     """Compute the true `figure` and `difference` by metric, from very many photographs."""
     size, parts = 5_000, []
     for _ in range(NUM_TRUE_PHOTOGRAPHS // size):
         labels, rows, photographs = draw_tiles(size, rng)
         sums = [sum_by_photograph(labels, row, photographs, THRESHOLD) for row in rows]
         one = np.ones((1, size))
-        parts.append([[weighted_figures(s, one, m)[0][0] for m in METRICS] for s in sums])
+        parts.append([[weighted_figures(s, one, m)[0][0] for m in metrics] for s in sums])
     first, second = np.mean(parts, axis=0)
-    return pd.DataFrame({"figure": first, "difference": first - second}, index=list(METRICS))
+    return pd.DataFrame({"figure": first, "difference": first - second}, index=metrics)
 
 
 def simulate(
@@ -107,7 +109,7 @@ def simulate(
         labels, scores, photographs = draw_tiles(num_photographs, rng)
         sums = [sum_by_photograph(labels, each, photographs, THRESHOLD) for each in scores]
         weights = resample(sums[0], num_resamples, seed=int(rng.integers(2**31)))
-        for metric in METRICS:
+        for metric in truth.index:
             parts = [weighted_figures(each, weights, metric) for each in sums]
             for kind, count in (("figure", 1), ("difference", 2)):
                 ours = interval_of(metric, sums[:count], weights, parts[:count], LEVEL)
@@ -157,11 +159,17 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of all draws (default: 0)")
     parser.add_argument("--shares", type=Path, help="an SDNET2018 zip, to note its crack shares")
+    parser.add_argument(
+        "--metric",
+        action="append",
+        choices=METRICS,
+        help="measure only this one and keep the other rows of the table; repeatable",
+    )
     parser.add_argument("--out", type=Path, default=Path("results/evidence"), help="folder")
     options = parser.parse_args(arguments)
     start = time.perf_counter()
     shares = shares_in_archive(options.shares) if options.shares else None
-    truth = true_figures(np.random.default_rng(options.seed))
+    truth = true_figures(np.random.default_rng(options.seed), options.metric or list(METRICS))
     settings = options.data_sets, options.resamples, options.seed
     runs = {n: simulate(truth, n, *settings) for n in COVERAGE_PHOTOGRAPHS}
     table = summarise(pd.concat(runs, names=["num_photographs"]).reset_index("num_photographs"))
@@ -179,7 +187,25 @@ def main(arguments: list[str] | None = None) -> None:
         "date": datetime.now(UTC).date().isoformat(),
         **describe_code_and_machine(),
     }
-    write_evidence(options.out / "interval_coverage.csv", table, origin)
+    path = options.out / "interval_coverage.csv"
+    if options.metric:
+        table, origin = add_to(path, table, origin)
+    write_evidence(path, table, origin)
+
+
+def add_to(
+    path: Path, table: pd.DataFrame, origin: dict[str, Any]
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Put rows of some metrics into the table at `path`, and what they came from beside the rest.
+
+    Draws do not depend on what is measured, so that rows are those of a run of all metrics with
+    the same seed, data sets and resamples.
+    """
+    old, about = pd.read_csv(path), read_json(path.with_suffix(".json"))
+    kept = old[~old["metric"].isin(table["metric"])]
+    both = pd.concat([kept, table]).sort_values("num_photographs", kind="stable")
+    added = {key: value for key, value in origin.items() if value != about.get(key)}
+    return both, about | {"added": [*about.get("added", []), added]}
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import pytest
 import sklearn.metrics
 from scipy.stats import binom
 from scipy.stats import norm as normal
+from scipy.stats import t as student
 
 from ensemble.evaluation import intervals as evaluation_intervals
 from ensemble.evaluation.figures import coverage_note
@@ -35,6 +36,7 @@ from ensemble.training.metrics import (
 )
 
 PHOTO_RECALL, ALARMS_PER_PHOTO = "cracked_photographs_hit", "false_alarms_per_photograph"
+IN_STEPS = {"recall_at_precision_50", "precision_at_recall_95"}
 Tiles = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -64,8 +66,19 @@ def figures(tiles: Tiles, threshold: float) -> dict[str, float]:
         **threshold_metrics(labels, probabilities, threshold),
         "f2": sklearn.metrics.fbeta_score(labels, called, beta=2, zero_division=0),
         **ranking_metrics(labels, probabilities),
+        **at_one_point(labels, probabilities),
         PHOTO_RECALL: float(np.mean(hit)),
         ALARMS_PER_PHOTO: (called & ~cracked).sum() / len(np.unique(photographs)),
+    }
+
+
+def at_one_point(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    """The best recall and precision of all thresholds, from scikit-learn's curve."""
+    precision, recall, _ = sklearn.metrics.precision_recall_curve(labels, probabilities)
+    precision, recall = precision[:-1], recall[:-1]  # the last point is no threshold's
+    return {
+        "recall_at_precision_50": recall[precision >= 0.5].max(initial=0),
+        "precision_at_recall_95": precision[recall >= 0.95].max(),
     }
 
 
@@ -96,7 +109,7 @@ def test_a_weighted_figure_is_that_of_literally_repeated_rows(seed):
     assert found == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize("metric", sorted(set(METRICS) - {PHOTO_RECALL}))
+@pytest.mark.parametrize("metric", sorted(set(METRICS) - {PHOTO_RECALL} - IN_STEPS))
 def test_slopes_are_the_derivatives_by_the_weights(metric):
     sums = sum_by_photograph(*draw(5, seed=2, decimals=1), 0.5)
     weights = np.random.default_rng(0).uniform(0.5, 2, (1, 5))
@@ -165,12 +178,40 @@ def test_a_share_of_photographs_has_wilsons_interval():
         assert abs(hit / with_crack - bound) == pytest.approx(z * error)
 
 
+def test_recall_at_a_precision_and_precision_at_a_recall_by_hand():
+    """From above: crack, none, none, crack, none; with the first threshold precision is 1."""
+    tiles = np.array([1, 0, 0, 1, 0]), np.array([0.9, 0.8, 0.7, 0.6, 0.5]), np.arange(5)
+    found = intervals(*tiles, threshold=0.5, metrics=sorted(IN_STEPS), num_resamples=5)
+    assert found["recall_at_precision_50"].value == 1.0  # with two of four tiles called
+    assert found["precision_at_recall_95"].value == 0.5
+    worse = np.array([1, 0, 0, 1, 0]), np.array([0.9, 0.8, 0.7, 0.1, 0.5]), np.arange(5)
+    found = intervals(*worse, threshold=0.5, metrics=sorted(IN_STEPS), num_resamples=5)
+    assert found["recall_at_precision_50"].value == 0.5  # all five would be 2 of 5
+    assert found["precision_at_recall_95"].value == 0.4
+    last = np.array([0, 0, 0, 0, 1]), np.array([0.9, 0.8, 0.7, 0.6, 0.5]), np.arange(5)
+    found = intervals(*last, threshold=0.5, metrics=sorted(IN_STEPS), num_resamples=5)
+    assert found["recall_at_precision_50"].value == 0.0  # no threshold reaches the precision
+
+
+def test_a_figure_in_steps_has_quantiles_of_the_resamples_that_students_t_takes_further_out():
+    tiles = draw(20, seed=5)
+    found = intervals(*tiles, threshold=0.5, metrics=IN_STEPS, num_resamples=400)
+    sums = sum_by_photograph(*tiles, 0.5)
+    tail = normal.cdf(student.ppf(0.025, 19) * math.sqrt(20 / 19))
+    assert 0.01 < tail < 0.02
+    for name in IN_STEPS:
+        drawn = weighted_figures(sums, resample(sums, 400, seed=0), name)[0][1:]
+        expected = np.quantile(drawn, [tail, 1 - tail])
+        assert (found[name].low, found[name].high) == pytest.approx(tuple(expected))
+        assert found[name].method == "expanded percentile"
+
+
 @pytest.mark.parametrize("label", [0, 1])
 def test_one_class_gives_no_interval_where_both_are_needed(label):
     _, probabilities, photographs = draw(14, seed=8)
     labels = np.full(len(probabilities), label)
     found = intervals(labels, probabilities, photographs, threshold=0.5, num_resamples=50)
-    for name in ("average_precision", "roc_auc"):
+    for name in ("average_precision", "roc_auc", *IN_STEPS):
         assert math.isnan(found[name].value)
         assert math.isnan(found[name].low)
         assert math.isnan(found[name].high)
@@ -246,9 +287,10 @@ def test_all_metrics_together_need_no_more_memory_than_the_largest_one():
 def test_a_perfect_figure_has_no_bounds():
     labels, _, photographs = draw(12, seed=10)
     found = intervals(labels, labels * 0.8 + 0.1, photographs, threshold=0.5, num_resamples=50)
-    assert found["f1"].value == 1
-    assert math.isnan(found["f1"].low)
-    assert math.isnan(found["f1"].high)
+    for name in ("f1", *IN_STEPS):
+        assert found[name].value == 1
+        assert math.isnan(found[name].low)
+        assert math.isnan(found[name].high)
 
 
 @pytest.mark.parametrize(("label", "probability"), [(2, 0.5), (0, 1.5), (1, -0.1), (1, math.nan)])

@@ -176,6 +176,8 @@ def test_numbers_of_the_result_table_are_those_of_metrics(evaluated: Path, page:
         "f2",
         "average_precision",
         "roc_auc",
+        "recall_at_precision_50",
+        "precision_at_recall_95",
         "accuracy",
         "brier",
         "loss",
