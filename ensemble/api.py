@@ -13,6 +13,7 @@ raised as `InputError`.
 import contextlib
 import importlib
 import io
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from ensemble.base.errors import InputError
 from ensemble.base.files import read_table
 from ensemble.cli import COMMANDS, parse
 from ensemble.prediction.verdicts import check_csv, predict_pictures
@@ -73,7 +75,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Run:
-    """A run of a search or of a recipe.
+    """A run of a search, a refit or a recipe.
 
     Attributes:
         folder: Folder of the run.
@@ -90,6 +92,11 @@ class Run:
     def epochs(self) -> pd.DataFrame:
         """One row an epoch of a trial: losses, metrics and seconds."""
         return _read(self.folder / "epochs.csv")
+
+    @property
+    def tried(self) -> pd.DataFrame:
+        """One row a configuration of a refit that tried some: figures, and gains over the best."""
+        return _read(self.folder / "tried.csv")
 
     def evaluate(
         self,
@@ -128,6 +135,66 @@ class Run:
             labels=labels,
         )
         return Evaluation(self.folder / "evaluation", metrics)
+
+    def refit(
+        self,
+        *,
+        top_k: int = 2,
+        folds: int = 5,
+        seeds: int = 1,
+        tries: Sequence[Mapping[str, Any]] = (),
+        epochs: int | None = None,
+        weights: Sequence[str] = (),
+        gpus: int | None = None,
+        cpus: int | None = None,
+        name: str | None = None,
+        out: PathLike | None = None,
+        quiet: bool = False,
+        **options: Any,
+    ) -> "Run":
+        """Train the best configurations anew on folds; a refit of the same name is continued.
+
+        Args:
+            top_k: Number of configurations, the best first.
+            folds: Folds of the training and validation photographs, each left out once.
+            seeds: Seeds that the best configuration is trained with in all.
+            tries: Changes of the best configuration, each trained as a further one: settings with
+                their values, as in `{"data.context_px": 0}`.
+            epochs: Epochs of each training; None takes the configuration's.
+            weights: What backbones start from: "imagenet", "none" or "BACKBONE=FILE"; none takes
+                what the run started from.
+            gpus: GPUs to use in all; 0 trains on the CPU, None takes all there are.
+            cpus: Cores to use where no GPU is used, one for each worker; None takes all.
+            name: Name of the new run; None makes one of this run's and "-refit".
+            out: Folder in which its folder is made; None takes that of this run.
+            quiet: Whether nothing is printed.
+            options: Further options of `crack-ensemble refit`, such as `max_hours=10`.
+
+        Returns:
+            The new run; its `tried` compares what was tried.
+
+        Raises:
+            InputError: Something that was given cannot be, the refit failed, or it was stopped
+                before all was trained; the same call goes on.
+        """
+        from ensemble.search.refit import run_refit
+
+        typed = {
+            **{"top_k": top_k, "folds": folds, "seeds": seeds, "epochs": epochs},
+            **{"weights": weights, "gpus": gpus, "cpus": cpus, "name": name},
+            **{"out": self.folder.parent if out is None else out, **options},
+        }
+        tried = [
+            word
+            for changes in tries
+            for word in ("--try", *(f"{key}={json.dumps(value)}" for key, value in changes.items()))
+        ]
+        parsed = parse("refit", [str(self.folder), *tried, *_words(typed)])
+        with _silence(quiet):
+            outcome, way_on = run_refit(parsed)
+        if outcome.stopped:
+            raise InputError(f"stopped ({outcome.stopped}): {way_on}")
+        return Run(outcome.folder)
 
     def report(self) -> Path:
         """Write the run's `report.html` and return its path.

@@ -29,6 +29,7 @@ from ensemble.base.options import (
     add_option,
     positive_number,
     read_overlap,
+    read_setting,
 )
 from ensemble.training.backbone_table import BACKBONES, check_backbone
 
@@ -63,6 +64,20 @@ def add_refit_options(parser: Parser) -> None:
     add_option(what, "--folds", "F", folds, type=FOLDS, default=5)
     epochs = "epochs of each training"
     add_option(what, "--epochs", "N", epochs, type=EPOCHS, otherwise="the configuration's")
+    seeds = "seeds that the best configuration is trained with in all, each a member of its own"
+    add_option(what, "--seeds", "S", seeds, type=COUNT, default=1)
+    what.add_argument(
+        "--try",
+        dest="tries",
+        metavar="SETTING=VALUE",
+        help="train also the best configuration with these settings changed, on the same folds; "
+        "repeatable, and tried.csv compares each with the best configuration",
+        type=read_setting,
+        nargs="+",
+        action="append",
+        default=[],
+    )
+    _add_weights(what, whose="the run's")
     _add_limits(what)
     _add_machine(parser.add_argument_group("machine"))
     output = parser.add_argument_group("output")
@@ -342,7 +357,14 @@ def _add_training(group: Group, *, whose: str, of: str) -> None:
     add("--epochs", "N", f"epochs of {of}", type=EPOCHS, otherwise=whose)
     size = "side of the tile in pixels, as networks see it; a margin around it is added"
     add("--image-size", "PX", size, type=IMAGE_SIZE, otherwise=whose)
-    add(
+    _add_weights(group, whose=whose)
+    seed = "seed of heads, order, augmentation and, in a search, the sampler"
+    add("--seed", "N", seed, type=SEED, default=0)
+
+
+def _add_weights(group: Group, *, whose: str) -> None:
+    add_option(
+        group,
         "--weights",
         "[BACKBONE=]WHAT",
         "what backbones start from: imagenet, none, or BACKBONE=FILE (.safetensors, or a state "
@@ -352,8 +374,6 @@ def _add_training(group: Group, *, whose: str, of: str) -> None:
         default=[],
         otherwise=whose,
     )
-    seed = "seed of heads, order, augmentation and, in a search, the sampler"
-    add("--seed", "N", seed, type=SEED, default=0)
 
 
 def _add_gpu(group: Group) -> None:

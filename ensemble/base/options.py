@@ -7,6 +7,7 @@ anything is read: the person typed `--epochs`, not `optimisation.epochs`.
 import argparse
 import math
 import re
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -127,6 +128,20 @@ def read_overlap(text: str) -> float:
     if number not in OVERLAPS:
         raise _refused(short_repr(text), OVERLAPS_IN_WORDS)
     return number
+
+
+def read_setting(text: str) -> tuple[str, Any]:
+    """Read SETTING=VALUE, as a `type` of argparse; the value is one of TOML's, null, or text."""
+    name, equals, value = (part.strip() for part in text.partition("="))
+    if not equals or not name:
+        raise _refused(short_repr(text), "SETTING=VALUE, such as data.context_px=0")
+    if value == "null":
+        return name, None
+    try:
+        loaded = tomllib.loads(f"value = {value}")
+    except (ValueError, RecursionError):
+        return name, value
+    return name, loaded["value"] if len(loaded) == 1 else value
 
 
 def _refused(value: str, wanted: str) -> argparse.ArgumentTypeError:

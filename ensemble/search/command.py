@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -173,7 +173,7 @@ def run_trials(
 
 def _prepare_search(request: SearchRequest, head: Head | None, console: Console) -> Prepared:
     plan = plan_search(request, head, console.print)
-    states = _make_initial_states(plan, request.seed, console)
+    states = make_states(plan.weights, seed=request.seed, console=console)
     packed = prepare_data(
         request.data,
         request.layout,
@@ -205,9 +205,12 @@ def fit_space(space: Space, packed: Pack, log: Callable[[str], None]) -> Space:
     return space.fixed({"data.context_px": 0}, where=f"{space.path}, without a grid")
 
 
-def _make_initial_states(plan: SearchPlan, seed: int, console: Console) -> dict[str, InitialState]:
+def make_states(
+    weights_of: Mapping[str, str | Path], *, seed: int, console: Console
+) -> dict[str, InitialState]:
+    """Make what each backbone starts from, and say so where it may be downloaded."""
     states = {}
-    for backbone, weights in plan.weights.items():
+    for backbone, weights in weights_of.items():
         if weights == "imagenet":
             console.print(announce_download(backbone))
         states[backbone] = make_initial_state(backbone, weights, seed=seed)

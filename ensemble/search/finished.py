@@ -22,6 +22,7 @@ from ensemble.search.study import (
     interrupted_trials,
     open_study,
 )
+from ensemble.search.task import title_of
 from ensemble.training.checkpoint import remove_state
 
 
@@ -52,15 +53,16 @@ def describe_outcome(folder: Path, study: optuna.Study) -> SearchOutcome:
     return SearchOutcome(folder, num_finished, best_trial, best_val_f1)
 
 
-def describe_continuation(study: optuna.Study, request: SearchRequest) -> str | None:
+def describe_continuation(study: optuna.Study, space: Space, request: SearchRequest) -> str | None:
     """Say in a line where a search goes on; None where no trial was begun."""
     num_finished, interrupted = count_finished(study), interrupted_trials(study)
     if not num_finished and not interrupted:
         return None
-    were = []
+    were, trials = [], study.get_trials(deepcopy=False)
     for number, epoch in sorted(interrupted.items()):
         where = f"after epoch {epoch}" if epoch else "in its first epoch"
-        were.append(f"trial {number} was interrupted {where}")
+        title = title_of(number, space.name_of(trials[number].params))
+        were.append(f"{title} was interrupted {where}")
     return f"continuing: {'; '.join([request.describe_state(num_finished), *were])}"
 
 
@@ -89,7 +91,7 @@ def find_finished(
     for trial in study.get_trials(deepcopy=False):  # a killed search may not have
         if trial.state.is_finished():
             remove_state(member_folder(folder, trial.number))
-    tables = StudyTables(folder)
+    tables = StudyTables(folder, space.name_of)
     settle(study, tables, Retention(folder, request.keep, log))
     tables.write_epochs()
     more = "; a larger --trials trains more" if space.can_grow else ""

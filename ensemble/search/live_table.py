@@ -17,7 +17,7 @@ from ensemble.run.events import epoch_figures
 from ensemble.search.forecast import Forecast
 from ensemble.search.stopping import Stopping
 from ensemble.search.study import StudyTables
-from ensemble.search.task import Task
+from ensemble.search.task import Task, title_of
 
 NUM_BEST = 5
 LOOK_EVERY_SECONDS = 2.0
@@ -37,6 +37,12 @@ class RunningTrial:
     images_per_second: float | None = None
     val_f1: float | None = None
     best_val_f1: float | None = None
+    name: str = ""
+
+    @property
+    def title(self) -> str:
+        """What people call the trial."""
+        return title_of(self.number, self.name)
 
     def seconds_left(self, now: float) -> float | None:
         """Seconds until the last epoch ends, if all take as long as the last one did."""
@@ -51,6 +57,7 @@ class StartingTrial:
     """A trial without a process: it is starting, or there is no place for it."""
 
     number: int
+    name: str
     since: float
     has_place: bool = False
     said_at: float | None = None
@@ -64,6 +71,7 @@ class Finished:
     backbone: str
     best_val_f1: float
     stopped_early: bool
+    name: str = ""
 
 
 class Progress(tune.Callback):
@@ -113,7 +121,10 @@ class Progress(tune.Callback):
         self._running: dict[str, RunningTrial] = {}
         self._starting: dict[str, StartingTrial] = {}
         self._last_look = -LOOK_EVERY_SECONDS
-        self._best = sorted((-one.best_val_f1, one.number, one.backbone) for one in stored)
+        self._best = sorted(
+            (-one.best_val_f1, one.number, f"{title_of(one.number, one.name)}, {one.backbone}")
+            for one in stored
+        )
         del self._best[NUM_BEST:]
         self._started = time.monotonic()
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=2)
@@ -140,7 +151,7 @@ class Progress(tune.Callback):
         self._running[trial.trial_id] = running
         self._starting.pop(trial.trial_id, None)
         self._forecast.start(trial.trial_id, num_epochs=running.num_epochs)
-        self._log(f"trial {running.number} starts: {running.backbone}")
+        self._log(f"{running.title} starts: {running.backbone}")
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """Note which trials wait for a process, which imports torch at first and takes a while."""
@@ -153,13 +164,13 @@ class Progress(tune.Callback):
         self._last_look = now
         num_placed = self._count_places() - len(self._running)
         for index, (trial_id, trial) in enumerate(pending.items()):
-            number = trial.config["number"]
-            one = self._starting.setdefault(trial_id, StartingTrial(number, now))
+            number, name = trial.config["number"], trial.config.get("name", "")
+            one = self._starting.setdefault(trial_id, StartingTrial(number, name, now))
             one.has_place = index < num_placed
             is_due = one.said_at is None or now - one.said_at >= REMIND_EVERY_SECONDS
             if one.has_place and is_due:
                 waited = f" ({clock(now - one.since)})" if one.said_at else ""
-                self._log(f"trial {one.number}'s process is starting{waited}")
+                self._log(f"{title_of(number, name)}: its process is starting{waited}")
                 one.said_at = now
 
     def on_trial_result(
@@ -182,12 +193,12 @@ class Progress(tune.Callback):
         self._tables.add_epoch(running.number, running.backbone, figures)
         if goes_on:
             self._log(
-                f"trial {running.number} goes on after epoch {running.epoch} of "
+                f"{running.title} goes on after epoch {running.epoch} of "
                 f"{running.num_epochs} (best val F1 {running.best_val_f1:.3f})"
             )
             return
         self._log(
-            f"trial {running.number} epoch {running.epoch}/{running.num_epochs}: "
+            f"{running.title} epoch {running.epoch}/{running.num_epochs}: "
             f"val F1 {running.val_f1:.3f} (best {running.best_val_f1:.3f}), "
             f"loss {result['train_loss']:.3f} / {result['val_loss']:.3f}, "
             f"{running.images_per_second:.0f} images/s"
@@ -232,14 +243,15 @@ class Progress(tune.Callback):
         self._counts[kind] = self._counts.get(kind, 0) + 1
         self._forecast.end(trial.trial_id, counts=kind in ("finished", "stopped early"))
         if running.best_val_f1 is not None:
-            best = (-running.best_val_f1, running.number, running.backbone)
+            what = f"{running.title}, {running.backbone}"
+            best = (-running.best_val_f1, running.number, what)
             self._best = sorted([*self._best, best])[:NUM_BEST]
         after = f" after epoch {running.epoch}" if running.epoch else ""
         best_f1 = f", best val F1 {running.best_val_f1:.3f}" if running.best_val_f1 else ""
         done = self.num_finished
         left = self._left()
         self._log(
-            f"trial {running.number} {words}{after}{best_f1} "
+            f"{running.title} {words}{after}{best_f1} "
             f"[{done}/{plural(self._num_trials, 'trial')}{f', {left}' if left else ''}]"
         )
 
@@ -265,7 +277,7 @@ class Progress(tune.Callback):
         for running in list(self._running.values()):
             left = running.seconds_left(time.monotonic())
             table.add_row(
-                str(running.number),
+                running.name or str(running.number),
                 running.backbone,
                 f"{running.epoch}/{running.num_epochs}",
                 format_number(running.images_per_second, ".0f"),
@@ -281,7 +293,7 @@ class Progress(tune.Callback):
         head = f"{used}  {len(self._running)} running, {counts}, of {of}"
         if forecast := self._left():
             head += f"; {forecast}"
-        best = "  ".join(f"{-f1:.3f} (trial {n}, {name})" for f1, n, name in self._best)
+        best = "  ".join(f"{-f1:.3f} ({what})" for f1, _, what in self._best)
         lines = [head, *self._describe_starting(), f"best val F1: {best}" if best else ""]
         return Group(table, *(Text(line) for line in lines))
 
@@ -291,13 +303,20 @@ class Progress(tune.Callback):
         for has_place, what in ((True, "process starting"), (False, "no place yet")):
             waiting = [one for one in list(self._starting.values()) if one.has_place == has_place]
             if waiting:
-                numbers = ", ".join(str(one.number) for one in waiting)
                 waited = clock(time.monotonic() - min(one.since for one in waiting))
-                lines.append(f"{what}: trial{'s' * (len(waiting) > 1)} {numbers} ({waited})")
+                lines.append(f"{what}: {_list_titles(waiting)} ({waited})")
         return lines
 
 
 def _describe(trial: Trial) -> RunningTrial:
     task = Task.model_validate(trial.config)
     config = task.config
-    return RunningTrial(task.number, config.model.backbone, config.optimisation.epochs)
+    return RunningTrial(
+        task.number, config.model.backbone, config.optimisation.epochs, name=task.name
+    )
+
+
+def _list_titles(waiting: Sequence[StartingTrial]) -> str:
+    if waiting[0].name:
+        return "; ".join(one.name for one in waiting)
+    return f"trial{'s' * (len(waiting) > 1)} {', '.join(str(one.number) for one in waiting)}"

@@ -7,116 +7,102 @@ members on these scores.
 """
 
 import argparse
-import shutil
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import optuna
-import pandas as pd
-import safetensors
-import safetensors.torch
-from optuna.distributions import IntDistribution
 from rich.console import Console
 
 from ensemble.base.door import printing_result, spell_command
 from ensemble.base.errors import InputError
-from ensemble.base.files import read_object, read_table, write_json, write_table
+from ensemble.base.files import read_object, read_table, table_rows
 from ensemble.base.interruption import resumable
 from ensemble.base.wording import plural
 from ensemble.data.layout import Layout
-from ensemble.data.pack import open_pack
+from ensemble.data.pack import Pack, open_pack
 from ensemble.run.folder import display_path, identify_data, identify_weights, run_folder
-from ensemble.run.members import (
-    find_run,
-    member_folder,
-    open_members,
-    rank_members,
-    read_validation,
-)
+from ensemble.run.members import find_run, open_members, rank_members, read_validation
 from ensemble.run.pack import find_pack
 from ensemble.search.cluster.connection import Head
 from ensemble.search.cluster.storage import Storage
-from ensemble.search.command import Prepared, refuse_hindered, run_trials
+from ensemble.search.command import Prepared, make_states, refuse_hindered, run_trials
+from ensemble.search.comparison import compare_members, describe_comparison
+from ensemble.search.joining import FOLDS, join_members
+from ensemble.search.listed_space import list_space
 from ensemble.search.plan import SearchPlan, find_budget
-from ensemble.search.request import SearchRequest
-from ensemble.search.space import EarlyStopping, Parameter, Space
-from ensemble.training.backbone_table import name_weights_file
-from ensemble.training.checkpoint import Member, drop_weights, open_member
-from ensemble.training.config import TrialConfig, flatten
-from ensemble.training.cross_fitting import join_folds
-from ensemble.training.initial_weights import InitialState, digest_tensors
-from ensemble.training.member import Fold, read_development
+from ensemble.search.request import SearchOutcome, SearchRequest
+from ensemble.search.variants import (
+    Changes,
+    Variant,
+    add_seeds,
+    change,
+    check_tries,
+    name_variants,
+    read_tries,
+)
+from ensemble.training.config import TrialConfig
+from ensemble.training.initial_weights import (
+    InitialState,
+    parse_weights,
+    read_initial_state,
+)
+from ensemble.training.member import read_development
 
-FOLDS = "folds"  # folder, in that of the run, of the trials that leave out a fold each
-
-
-@dataclass(frozen=True)
-class ListedSpace(Space):
-    """Given configurations, each with each fold, instead of ranges to search.
-
-    Attributes:
-        configurations: What is trained.
-        num_folds: Number of folds.
-    """
-
-    configurations: tuple[TrialConfig, ...] = ()
-    num_folds: int = 2
-
-    @property
-    def can_grow(self) -> bool:
-        """Whether there are further trials; there are as many as configurations and folds say."""
-        return False
-
-    @property
-    def backbones(self) -> list[str]:
-        """Backbones of the configurations."""
-        return list(dict.fromkeys(config.model.backbone for config in self.configurations))
-
-    def start_points(self) -> list[dict[str, Any]]:
-        """All trials: the folds of the first configuration, then those of the next one."""
-        return [
-            {"configuration": number, "fold": fold}
-            for number in range(len(self.configurations))
-            for fold in range(self.num_folds)
-        ]
-
-    def ask(self, trial: optuna.trial.BaseTrial, *, seed: int) -> TrialConfig:
-        """The configuration of a trial; its seed is that of the trial that it was found in."""
-        number = trial.suggest_int("configuration", 0, len(self.configurations) - 1)
-        trial.suggest_int("fold", 0, self.num_folds - 1)
-        return self.configurations[number]
-
-    def fold_of(self, params: Mapping[str, Any]) -> Fold:
-        """The fold that a trial with these parameters leaves out."""
-        return Fold(params["fold"], self.num_folds)
+AS_SEARCHED = "as searched"  # in place of weights, where a backbone starts from those of the run
 
 
 def main(options: argparse.Namespace) -> dict[str, Any]:
-    """Refit as the command line says, and return the run's folder."""
-    source = find_run(options.run, under=options.out)
-    request = _read_request(options, source)
-    with resumable(request.describe_way_on(), print):
-        refit = _Refit(source, options.top_k, options.folds, options.epochs)
-        outcome = run_trials(request, refit.prepare)
-        refuse_hindered(request, outcome)
+    """Refit as the command line says, and return the run's folder and what was tried."""
+    outcome, way_on = run_refit(options)
     if outcome.stopped:
         with printing_result():
-            print(f"stopped ({outcome.stopped}): {request.describe_way_on(outcome.num_finished)}")
+            print(f"stopped ({outcome.stopped}): {way_on}")
         sys.exit(outcome.exit_code)
+    tried = outcome.folder / "tried.csv"
+    rows = table_rows(read_table(tried, text=("name",))) if tried.exists() else []
+    return {"run": str(outcome.folder), "tried": rows}
+
+
+def run_refit(options: argparse.Namespace) -> tuple[SearchOutcome, str]:
+    """Refit as the options of the command ask; an unfinished refit of that name is continued.
+
+    Returns:
+        The outcome, whose folder is that of the new run unless it was stopped before; and how the
+        refit goes on then.
+
+    Raises:
+        InputError: Something that was given cannot be, or something ended the refit that a person
+            must mend.
+    """
+    source = find_run(options.run, under=options.out)
+    refit = _Refit.read(options, source)
+    request = _read_request(options, source, num_trials=refit.num_configurations * options.folds)
+    with resumable(request.describe_way_on(), print):
+        outcome = run_trials(request, refit.prepare)
+        refuse_hindered(request, outcome)
+    way_on = request.describe_way_on(outcome.num_finished)
+    if outcome.stopped:
+        return outcome, way_on
     run = outcome.folder.parent
-    members = join_members(run)
+    about = read_object(outcome.folder / "run.json", configurations=list, source_trials=list)
+    configurations = [TrialConfig.model_validate(each) for each in about["configurations"]]
+    members = join_members(run, name_variants(source.name, about["source_trials"], configurations))
     with printing_result():
         print(f"joined: {plural(len(members), 'member')} of {options.folds} networks each")
+    if len(members) > options.top_k:
+        tried = compare_members(run, members)
+        with printing_result():
+            for line in describe_comparison(tried, read_validation(run)):
+                print(line)
+    with printing_result():
         print(f"next: {spell_command('evaluate')} {display_path(run)}")
-    return {"run": str(run)}
+    return replace(outcome, folder=run), way_on
 
 
-def _read_request(options: argparse.Namespace, source: Path) -> SearchRequest:
+def _read_request(options: argparse.Namespace, source: Path, *, num_trials: int) -> SearchRequest:
     """What a search would have been asked for that trains these trials."""
-    num_trials = options.top_k * options.folds
     about = read_object(source / "run.json", seed=int)
     values: dict[str, Any] = {
         "data": str(about.get("data")),
@@ -128,7 +114,6 @@ def _read_request(options: argparse.Namespace, source: Path) -> SearchRequest:
         "start_from": None,
         "image_size": None,
         "backbone": [],
-        "weights": [],
         "sampler": "random",
         "seed": about["seed"],
         "trials": num_trials,
@@ -150,30 +135,51 @@ class _Refit:
         top_k: How many of them, the best first.
         num_folds: Number of folds.
         epochs: Epochs of each training; None takes the configuration's.
+        num_seeds: Seeds of the best configuration in all.
+        tries: What is changed in the best configuration, for a further one each.
     """
 
     source: Path
     top_k: int
     num_folds: int
     epochs: int | None
+    num_seeds: int
+    tries: Sequence[Changes]
+
+    @classmethod
+    def read(cls, options: argparse.Namespace, source: Path) -> "_Refit":
+        """What the options of the command ask for."""
+        return cls(
+            source,
+            options.top_k,
+            options.folds,
+            options.epochs,
+            options.seeds,
+            read_tries(options.tries),
+        )
+
+    @property
+    def num_configurations(self) -> int:
+        """Number of configurations that are trained."""
+        return self.top_k + self.num_seeds - 1 + len(self.tries)
 
     def prepare(self, request: SearchRequest, head: Head | None, console: Console) -> Prepared:
         """Find configurations, tiles and initial weights of the run.
 
         Raises:
-            InputError: The run has fewer finished trials, its tiles are gone, or there are too few
-                photographs for the folds.
+            InputError: The run has fewer finished trials, its tiles are gone, there are too few
+                photographs for the folds, or what is tried cannot be.
         """
         assert request.name is not None
         packed = open_pack(find_pack(self.source), splits=("train", "val"))
         found = self._find_configurations()
-        configurations = tuple(found.values())
         folder = run_folder(request.name, under=request.out)
         is_taken = (folder / "run.json").exists() and not (folder / FOLDS).exists()
         if folder == self.source or is_taken:
             raise InputError(f"--name {request.name}: is another run; choose another name")
-        space = list_space(self.source, configurations, self.num_folds)
-        states = {name: _read_state(self.source, name) for name in space.backbones}
+        variants = self._list_variants(found, packed)
+        space = list_space(self.source, variants, self.num_folds)
+        states = self._find_states(space.backbones, request, console)
         storage = Storage.parse(request.storage) if request.storage else None
         if storage is not None:
             storage.check()
@@ -183,21 +189,24 @@ class _Refit:
         photographs = set(validation["photograph"]) - {""}
         of = f" of {plural(len(photographs), 'photograph')}" if photographs else ""
         console.print(
-            f"{plural(len(configurations), 'configuration')} of {self.source.name}, found in "
+            f"{plural(len(found), 'configuration')} of {self.source.name}, found in "
             f"trials {', '.join(str(number) for number in found)}; {self.num_folds} folds of "
             f"{plural(len(validation), 'tile')}{of}"
         )
+        if more := variants[len(found) :]:
+            console.print(f"beside them: {'; '.join(each.name for each in more)}")
+        tried = [name for changes in self.tries for name in changes]
         identity = {
             **identify_data(packed),
             "seed": request.seed,
             "refit_of": self.source.name,
             "source_trials": list(found),
-            "searched": _list_searched(self.source),
             "folds": self.num_folds,
-            "epochs": max(config.optimisation.epochs for config in configurations),
-            "image_size_px": max(config.data.image_size_px for config in configurations),
-            "context_px": max(config.data.context_px for config in configurations),
-            "configurations": [config.model_dump(mode="json") for config in configurations],
+            "epochs": int(space.largest("optimisation.epochs")),
+            "image_size_px": int(space.largest("data.image_size_px")),
+            "context_px": int(space.largest("data.context_px")),
+            "configurations": [each.config.model_dump(mode="json") for each in variants],
+            "searched": list(dict.fromkeys([*_list_searched(self.source), *tried])),
             "weights": identify_weights(states),
         }
         plan = SearchPlan(folder / FOLDS, space, {}, budget, storage)
@@ -222,131 +231,37 @@ class _Refit:
             found[member.trial] = config
         return found
 
+    def _list_variants(self, found: dict[int, TrialConfig], packed: Pack) -> list[Variant]:
+        """All that is trained: what was found, the best one's further seeds, and its changes."""
+        base = next(iter(found.values()))
+        tried = [change(base, changes) for changes in self.tries]
+        configurations = [*found.values(), *add_seeds(base, self.num_seeds), *tried]
+        check_tries(configurations, self.tries, packed, run=self.source.name)
+        return name_variants(self.source.name, list(found), configurations)
 
-def list_space(run: Path, configurations: tuple[TrialConfig, ...], num_folds: int) -> ListedSpace:
-    """The space of these configurations with each of the folds; nothing is stopped early.
-
-    Args:
-        run: Folder of the run that they come from.
-        configurations: What is trained.
-        num_folds: Number of folds.
-    """
-    longest = max(configurations, key=lambda config: config.optimisation.epochs)
-    return ListedSpace(
-        path=run,
-        question="",
-        weights="",
-        workers_per_trial=1,
-        default=longest,
-        parameters=(
-            Parameter("configuration", IntDistribution(0, len(configurations) - 1), {}),
-            Parameter("fold", IntDistribution(0, num_folds - 1), {}),
-        ),
-        starts=(),
-        early_stopping=EarlyStopping(grace_epochs=longest.optimisation.epochs),
-        configurations=configurations,
-        num_folds=num_folds,
-    )
+    def _find_states(
+        self, backbones: Sequence[str], request: SearchRequest, console: Console
+    ) -> dict[str, InitialState]:
+        """What each backbone starts from: that of the run, or what is given in its place."""
+        folder = self.source / "initial"
+        given = parse_weights(request.weights, dict.fromkeys(backbones, AS_SEARCHED))
+        has = read_object(folder / "states.json")
+        lacking = [name for name in backbones if name not in has and given[name] == AS_SEARCHED]
+        if lacking:
+            raise InputError(
+                f"--try model.backbone={lacking[0]}: {self.source.name} has no initial weights of "
+                f"it; say --weights {lacking[0]}=imagenet, =none or =FILE"
+            )
+        read = {
+            name: read_initial_state(folder, name)
+            for name, weights in given.items()
+            if weights == AS_SEARCHED
+        }
+        others = {name: weights for name, weights in given.items() if name not in read}
+        made = make_states(others, seed=request.seed, console=console)
+        return {name: (read | made)[name] for name in backbones}
 
 
 def _list_searched(run: Path) -> list[str]:
     """The settings by which the trials of a run differ."""
     return [str(name) for name in read_table(run / "trials.csv") if "." in str(name)]
-
-
-def _read_state(run: Path, backbone: str) -> InitialState:
-    """What the trials of a run started from.
-
-    Raises:
-        InputError: The file is damaged.
-    """
-    about = read_object(run / "initial" / "states.json")[backbone]
-    path = run / "initial" / name_weights_file(backbone)
-    try:
-        tensors = safetensors.torch.load_file(path)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise InputError(f"{path}: damaged ({error}); search again") from None
-    state = InitialState(tensors, str(about["origin"]), digest_tensors(tensors))
-    if state.digest != about["digest"]:
-        raise InputError(f"{path}: damaged (its digest is not that of states.json); search again")
-    return state
-
-
-def join_members(run: Path) -> list[Member]:
-    """Make a run of the trials in its folder `folds`, whose members are the configurations.
-
-    The networks of a configuration become one member, and its row in `trials.csv` and its epochs
-    are those of all folds together. `run.json` comes last: before, there is no run.
-
-    Returns:
-        The members, by the number of their configuration.
-
-    Raises:
-        InputError: A network or a table is damaged.
-    """
-    inner = run / FOLDS
-    about = read_object(inner / "run.json", split_digest=str, folds=int, refit_of=str)
-    validation = read_validation(inner)
-    trials = read_table(inner / "trials.csv", columns=("trial", "configuration", "fold"))
-    epochs = read_table(inner / "epochs.csv", columns=("trial", "epoch"))
-    epochs = epochs.merge(trials[["trial", "configuration"]], on="trial")
-    members = []
-    for number in range(len(about["configurations"])):
-        of_this = trials[(trials["configuration"] == number) & (trials["state"] != "FAIL")]
-        parts = of_this.set_index("fold")["trial"].sort_index()
-        folder = member_folder(run, number)
-        if not (folder / "member.json").exists():
-            join_folds(
-                folder,
-                [open_member(member_folder(inner, trial)) for trial in parts],
-                number=number,
-                split_digest=about["split_digest"],
-                labels=validation["label"].to_numpy(),
-                folds=validation["fold"].to_numpy(),
-            )
-        for trial in parts:
-            drop_weights(member_folder(inner, trial))  # the joined member has them
-        members.append(open_member(folder))
-    write_table(run / "epochs.csv", _join_epochs(epochs))
-    write_table(run / "trials.csv", _join_trials(trials, members, about))
-    for name in ("validation.csv", "samples.png"):
-        shutil.copy(inner / name, run / name)
-    write_json(run / "run.json", about)
-    return members
-
-
-def _join_epochs(epochs: pd.DataFrame) -> pd.DataFrame:
-    """The epochs of each configuration: sums of seconds, and means of all else over its folds."""
-    how = {
-        name: "sum" if name in ("train_seconds", "val_seconds") else "mean"
-        for name in epochs.select_dtypes("number")
-        if name not in ("trial", "configuration", "epoch")
-    }
-    joined = epochs.groupby(["configuration", "epoch"]).agg({"backbone": "first", **how})
-    return joined.reset_index().rename(columns={"configuration": "trial"})
-
-
-def _join_trials(
-    trials: pd.DataFrame, members: list[Member], about: dict[str, Any]
-) -> pd.DataFrame:
-    """A row for each configuration, with the trial that it comes from as its name."""
-    rows = []
-    for member, settings, source in zip(
-        members, about["configurations"], about["source_trials"], strict=True
-    ):
-        of_this = trials[trials["configuration"] == member.trial]
-        rows.append(
-            {
-                "trial": member.trial,
-                "name": f"{about['refit_of']}/{source}",
-                "state": "COMPLETE",
-                "val_f1": member.val_f1,
-                "best_epoch": member.record.epoch,
-                "epochs": int(of_this["epochs"].sum()),
-                "seconds": of_this["seconds"].sum(),
-                "reason": "",
-                "backbone": settings["model"]["backbone"],
-                **{name: flatten(member.record.config)[name] for name in about["searched"]},
-            }
-        )
-    return pd.DataFrame(rows)

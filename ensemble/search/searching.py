@@ -91,7 +91,7 @@ class Search:
         self._study = open_study(
             folder / "study.db", space, sampler=request.sampler, seed=request.seed, log=log
         )
-        self._tables = StudyTables(folder)
+        self._tables = StudyTables(folder, space.name_of)
         self._retention = Retention(folder, request.keep, log)
         self._stopping = Stopping(log)
         self._watch = Watch(
@@ -144,7 +144,7 @@ class Search:
             if trial.state.is_finished():
                 self._forget(trial.number)
         settle(self._study, self._tables, self._retention)
-        if where := describe_continuation(self._study, self._request):
+        if where := describe_continuation(self._study, self._space, self._request):
             self._log(where)
         lifeline = Lifeline(
             look_after_ray(),
@@ -213,6 +213,7 @@ class Search:
                 backbone=self._tables.backbone_of(trial.number),
                 best_val_f1=max(trial.intermediate_values.values()),
                 stopped_early=trial.state == TrialState.PRUNED,
+                name=self._space.name_of(trial.params),
             )
             for trial in finished_trials(self._study)
         ]
@@ -233,6 +234,7 @@ class Search:
             threads_per_worker=budget.threads_per_worker,
             fold=self._space.fold_of(params),
             storage=self._layout,
+            name=self._space.name_of(params),
         )
         return task.model_dump()
 

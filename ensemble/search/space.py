@@ -158,6 +158,10 @@ class Space:
         """The fold that a trial with these parameters is validated on; None for the split's."""
         return None
 
+    def name_of(self, params: Mapping[str, Any]) -> str:
+        """Name of a trial with these parameters; "" where its number is all there is."""
+        return ""
+
     def largest(self, name: str) -> float:
         """The largest value that a numeric setting takes in any trial."""
         values = [flatten(self.default)[name], *(s[name] for s in self.starts if name in s)]

@@ -205,7 +205,16 @@ def find_best(study: optuna.Study) -> tuple[int, float]:
 
 
 class StudyTables(RunTables):
-    """Writes `epochs.csv`, and `trials.csv` from a study."""
+    """Writes `epochs.csv`, and `trials.csv` from a study.
+
+    Args:
+        folder: Folder of the run; epochs in its table are read.
+        name_of: Returns the name of a trial by its parameters, "" for none.
+    """
+
+    def __init__(self, folder: Path, name_of: Callable[[dict[str, Any]], str] = lambda params: ""):
+        super().__init__(folder)
+        self._name_of = name_of
 
     def write_trials(self, study: optuna.Study) -> None:
         """One row a trial of the study: state, reason, best F1, cost and parameters."""
@@ -227,4 +236,5 @@ class StudyTables(RunTables):
                 row["best_epoch"] = min(epoch for epoch in best if best[epoch] == row["val_f1"])
                 row |= {"epochs": len(best), "seconds": None}
                 row["backbone"] = row["backbone"] or trial.params.get("model.backbone")
-            yield row
+            name = self._name_of(trial.params)
+            yield {"trial": trial.number, "name": name, **row} if name else row

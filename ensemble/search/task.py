@@ -65,6 +65,7 @@ class Task(Section):
         threads_per_worker: torch's threads in a worker.
         fold: Fold on which is validated; the validation split without one.
         storage: Layout of the storage, if there is one; the folders are then the driver's alone.
+        name: Name of the trial; "" where its number is all there is.
     """
 
     number: int
@@ -78,6 +79,12 @@ class Task(Section):
     threads_per_worker: int
     fold: Fold | None = None
     storage: StorageLayout | None = None
+    name: str = ""
+
+
+def title_of(number: int, name: str) -> str:
+    """What people call a trial: its name, or its number where it has none."""
+    return name or f"trial {number}"
 
 
 def share_run(storage: Storage, folder: Path, packed: Pack, *, name: str) -> StorageLayout:

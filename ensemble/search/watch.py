@@ -15,6 +15,7 @@ from ray.tune.experiment import Trial
 from ensemble.base.wording import plural
 from ensemble.search.cluster.reservations import ask_ray, count_places, release_orphans
 from ensemble.search.stopping import Stopping
+from ensemble.search.task import title_of
 from ensemble.search.workers import WorkersLostError
 
 WORKERS_LOST = WorkersLostError.__name__
@@ -84,7 +85,7 @@ class Watch(tune.Callback):
         self._last_news.pop(trial.trial_id, None)
         self._check_data()
         self._log(
-            f"trial {trial.config['number']}: {_why_it_died(trial)}; it goes on from its last "
+            f"{_title(trial)}: {_why_it_died(trial)}; it goes on from its last "
             f"epoch (attempt {trial.num_failures + 1} of {ATTEMPTS})"
         )
 
@@ -145,13 +146,17 @@ class Watch(tune.Callback):
         if trial_id not in self._silent:
             self._silent.add(trial_id)
             self._log(
-                f"trial {trial.config['number']} reported nothing for {self._timeout / 60:g} "
+                f"{_title(trial)} reported nothing for {self._timeout / 60:g} "
                 "minutes (--trial-timeout) and is ended"
             )
         trial.max_failures = 0  # it would only be silent again
         self._last_news[trial_id] = self._clock()
         if trial.temporary_state.ray_actor is not None:
             ray.kill(trial.temporary_state.ray_actor)
+
+
+def _title(trial: Trial) -> str:
+    return title_of(trial.config["number"], trial.config.get("name", ""))
 
 
 def _why_it_died(trial: Trial) -> str:

@@ -13,18 +13,20 @@ from pathlib import Path
 from typing import Literal
 from urllib.error import URLError
 
+import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
 
 from ensemble.base.errors import InputError, short_repr
-from ensemble.base.files import atomic_write
+from ensemble.base.files import atomic_write, read_object
 from ensemble.training.backbone_table import (
     BACKBONES,
     TIMM,
     check_backbone,
     find_backbone,
     name_pretrained,
+    name_weights_file,
 )
 from ensemble.training.backbones import build_model
 from ensemble.training.config import derive_seed
@@ -90,7 +92,8 @@ def make_initial_state(backbone: str, weights: str | Path, *, seed: int) -> Init
         weights: `imagenet` (the download of torchvision's, or of the hub's for timm), `none`, or a
             file of tensors in torchvision's or timm's names (.safetensors, or a state dict or
             checkpoint that `torch.load` reads with `weights_only=True`).
-        seed: Seed of the study; draws the head, and the rest if `weights` is `none`.
+        seed: Seed of the study; draws the head, which is never that of a file, and the rest if
+            `weights` is `none`.
 
     Raises:
         InputError: There is no network, there are no such weights, or the file does not fit.
@@ -170,7 +173,7 @@ def _download(backbone: str) -> tuple[str, Mapping[str, Tensor]]:
 def _fit(
     tensors: dict[str, Tensor], loaded: Mapping[str, Tensor], backbone: str, where: str
 ) -> None:
-    """Put `loaded` into `tensors`; all of the backbone must be in it, the head need not."""
+    """Put `loaded` into `tensors` but for its head; all of the backbone must be in it."""
     faults = _find_faults(tensors, loaded, backbone)
     if faults and backbone.startswith(TIMM):
         from ensemble.training.timm_networks import adapt_tensors
@@ -183,9 +186,10 @@ def _fit(
             f"{where}: does not fit {backbone}: {'; '.join(faults)}; give weights of {backbone} in "
             f"{name_owner(backbone)}'s names"
         )
+    in_head = find_backbone(backbone).in_head
     for name, tensor in loaded.items():
-        if name not in tensors or tensor.shape != tensors[name].shape:
-            continue  # part of a head for other classes
+        if in_head(name):
+            continue  # it answers another question, or this one on other photographs
         try:
             if tensor.is_meta or tensor.is_complex() or tensor.layout != torch.strided:
                 raise TypeError
@@ -243,3 +247,23 @@ def save_initial_state(state: InitialState, path: Path) -> None:
     """Write the initial weights of a backbone."""
     with atomic_write(path) as temporary:
         temporary.write_bytes(safetensors.torch.save(state.tensors))
+
+
+def read_initial_state(folder: Path, backbone: str) -> InitialState:
+    """Read the initial weights of a backbone from the folder `initial` of a run.
+
+    Raises:
+        InputError: The run has none of this backbone, or they are damaged.
+    """
+    about = read_object(folder / "states.json").get(backbone)
+    if not isinstance(about, dict) or not {"origin", "digest"} <= about.keys():
+        raise InputError(f"{folder}: has no initial weights of {backbone}")
+    path = folder / name_weights_file(backbone)
+    try:
+        tensors = safetensors.torch.load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise InputError(f"{path}: damaged ({error}); search again") from None
+    state = InitialState(tensors, str(about["origin"]), digest_tensors(tensors))
+    if state.digest != about["digest"]:
+        raise InputError(f"{path}: damaged (its digest is not that of states.json); search again")
+    return state

@@ -174,7 +174,7 @@ def test_a_log_says_once_that_a_process_is_starting(make_progress, trial):
     for _ in range(3):
         progress.on_step_end(0, [trial(0), trial(1)])
     (line,) = console.file.getvalue().splitlines()
-    assert line.endswith("trial 0's process is starting")
+    assert line.endswith("trial 0: its process is starting")
 
 
 def test_who_stops_a_search_is_told_how_long_the_running_epochs_take(make_progress, trial):

@@ -15,13 +15,15 @@ from person import EVALUATE, SEARCH, TINY, type_in
 from ensemble.base.files import read_object
 from ensemble.run.members import open_members, read_validation, score_tiles
 from ensemble.run.pack import find_pack
+from ensemble.training.config import flatten
 from ensemble.training.member import DevelopmentTiles
 
 pytestmark = pytest.mark.slow
 
 REFIT = [sys.executable, "-m", "ensemble.refit"]
 HERE = ["--gpus", "0", "--cpus", "2"]
-ASKED = [*REFIT, "source", "--top-k", "2", "--folds", "2", "--epochs", "3", *HERE]
+MORE = ["--seeds", "2", "--try", "loss.label_smoothing=0.125", "data.augmentation=0"]
+ASKED = [*REFIT, "source", "--top-k", "2", "--folds", "2", "--epochs", "2", *MORE, *HERE]
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,7 @@ def said(folder: Path, source: Path) -> list[str]:
         first = []
         for line in process.stdout or []:
             first.append(line)
-            if "epoch 1/3" in line:
+            if "epoch 1/2" in line:
                 process.send_signal(signal.SIGKILL)
     assert not (folder / "results" / "source-refit" / "run.json").exists()
     return ["".join(first), type_in(folder, *ASKED)]
@@ -54,18 +56,42 @@ def run(folder: Path, said: list[str]) -> Path:
 def test_a_killed_refit_goes_on_and_trains_each_configuration_on_each_fold(source, run, said):
     assert re.search(r"2 configurations of source, found in trials \d, \d; 2 folds of ", said[0])
     assert re.search(r"2 folds of \d+ tiles of \d+ photographs$", said[0], re.MULTILINE)
-    assert "continuing: " in said[1]
-    assert "joined: 2 members of 2 networks each" in said[1]
+    assert re.search(r"source/\d, fold 1 of 2 epoch 1/2: val F1", said[0])
+    assert re.search(
+        r"continuing: 0 of 8 trials are finished; source/\d, fold \d of 2 was", said[1]
+    )
+    assert "joined: 4 members of 2 networks each" in said[1]
     assert "Traceback" not in said[0] + said[1]
     trials = pd.read_csv(run / "folds" / "trials.csv")
     assert sorted(zip(trials["configuration"], trials["fold"], strict=True)) == [
-        (0, 0), (0, 1), (1, 0), (1, 1),
-    ]  # fmt: skip
-    assert (trials["epochs"] == 3).all()  # nothing is stopped early
+        (configuration, fold) for configuration in range(4) for fold in range(2)
+    ]
+    assert (trials["epochs"] == 2).all()  # nothing is stopped early
     joined = pd.read_csv(run / "trials.csv")
     best = pd.read_csv(source / "trials.csv").sort_values("val_f1", ascending=False)
-    assert joined["name"].tolist() == [f"source/{trial}" for trial in best["trial"][:2]]
-    assert joined["epochs"].tolist() == [6, 6]
+    first, second = (f"source/{trial}" for trial in best["trial"][:2])
+    changed = "loss.label_smoothing = 0.125, data.augmentation = 0.0"
+    names = [first, second, f"{first}, seed 2", changed]
+    assert joined["name"].tolist() == names
+    folds = [f"{name}, fold {fold} of 2" for name in names for fold in (1, 2)]
+    assert sorted(trials["name"]) == sorted(folds)
+    assert joined["epochs"].tolist() == [4, 4, 4, 4]
+    assert joined["loss.label_smoothing"].tolist()[3] == 0.125
+
+
+def test_further_seeds_and_changes_are_members_and_compared_with_the_best(run, said):
+    about = read_object(run / "run.json", split_digest=str)
+    members = open_members(run, split_digest=about["split_digest"])
+    best, _, seed, changed = (flatten(member.record.config) for member in members)
+    assert {name for name in best if best[name] != seed[name]} == {"seed"}
+    tried = {"loss.label_smoothing": 0.125, "data.augmentation": 0.0}
+    assert changed == best | tried
+    table = pd.read_csv(run / "tried.csv")
+    assert table["trial"].tolist() == [0, 1, 2, 3]
+    assert table["f1"].tolist() == [member.val_f1 for member in members]
+    assert (table["seconds"] > 0).all()
+    assert re.search(r"^tried on the folds, against source/\d: F1 \d", said[1], re.MULTILINE)
+    assert "  loss.label_smoothing = 0.125, data.augmentation = 0.0: F1 " in said[1]
 
 
 def test_scores_of_a_refit_are_of_networks_that_did_not_see_the_tile(run):
@@ -99,7 +125,7 @@ def test_a_refit_is_tested_told_and_used_as_any_run(folder, run):
 
 def test_a_finished_refit_is_not_trained_again(folder, run):
     before = (run / "members" / "0000" / "member.json").stat().st_mtime_ns
-    assert "finished already: 4 trials\n" in type_in(folder, *ASKED)
+    assert "finished already: 8 trials\n" in type_in(folder, *ASKED)
     assert (run / "members" / "0000" / "member.json").stat().st_mtime_ns == before
 
 
@@ -111,6 +137,8 @@ def test_a_finished_refit_is_not_trained_again(folder, run):
         (["nowhere"], "nowhere: no run of that name"),
         (["source", "--name", "source"], "--name source: is another run"),
         (["source-refit"], "is a refit itself"),
+        (["source", "--try", "data.context=0"], r"'data\.context' \(like it: data\.context"),
+        (["source", "--try", "data.context_px=33"], r"side by side|choose from 0 to 32"),
         (["source", "--top-k", "1", "--folds", "2"], "exists with other"),
     ],
 )

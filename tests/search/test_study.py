@@ -305,13 +305,13 @@ def test_a_study_that_stays_locked_ends_the_search_and_is_not_called_damaged(tmp
 def test_a_search_that_goes_on_says_what_is_finished_and_where_trials_were_interrupted(tmp_path):
     request = read_request(parse("search", ["--data", "tiles", "--trials", "8"]))
     search = Search(tmp_path, at_once=3)
-    assert describe_continuation(search.study, request) is None
+    assert describe_continuation(search.study, search.space, request) is None
     for trial_id in "abc":
         search.searcher.suggest(trial_id)
     search.searcher.on_trial_complete("a", result(1, 0.5, last=True))
     for epoch in (1, 2):
         search.searcher.on_trial_result("b", result(epoch, 0.5))
-    assert describe_continuation(Search(tmp_path).study, request) == (
+    assert describe_continuation(Search(tmp_path).study, search.space, request) == (
         "continuing: 1 of 8 trials are finished; trial 1 was interrupted after epoch 2; "
         "trial 2 was interrupted in its first epoch"
     )

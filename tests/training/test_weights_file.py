@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -11,6 +12,8 @@ import torchvision
 from torch import Tensor
 
 from ensemble.base.errors import InputError, one_line
+from ensemble.training.backbone_table import find_backbone
+from ensemble.training.checkpoint import open_member, write_member
 from ensemble.training.initial_weights import InitialState, make_initial_state
 
 
@@ -47,7 +50,9 @@ def test_prefix_and_wrapper_do_not_change_a_bit(
         tensors = {wrapper: tensors, "epoch": 3, "optimizer": {"state": {}, "param_groups": []}}
     torch.save(tensors, tmp_path / "weights.pth")
     state = start(tmp_path / "weights.pth")
-    assert all(torch.equal(state.tensors[name], tensor) for name, tensor in trained.items())
+    in_head = find_backbone("small_cnn").in_head
+    for name, tensor in trained.items():
+        assert torch.equal(state.tensors[name], tensor) != in_head(name), name
     assert state.note == (f"names without their {prefix!r}" if prefix else "")
 
 
@@ -86,6 +91,30 @@ def test_two_networks_in_a_file_are_refused(tmp_path: Path, trained: dict[str, T
     assert "holds 2 networks that fit small_cnn" in message
     assert "'model.', 'ema.module.'" in message
     assert "torch.save(" in message
+
+
+@pytest.mark.parametrize("num_folds", [1, 2])
+def test_a_member_is_such_a_file_without_its_head(
+    tmp_path: Path, trained: dict[str, Tensor], make_trial_config: Any, num_folds: int
+) -> None:
+    """So that a network begins where a training on another data set ended."""
+    tensors = trained
+    if num_folds == 2:
+        other = {name: tensor.clone() for name, tensor in trained.items()}
+        tensors = prefixed("networks.0.", trained) | prefixed("networks.1.", other)
+    write_member(
+        tmp_path, tensors, np.zeros(3), trial=0, config=make_trial_config(), epoch=1,
+        metrics={"val_f1": 0.5}, split_digest="", initial_weights_digest="", num_folds=num_folds,
+    )  # fmt: skip
+    path = open_member(tmp_path).weights_path()
+    if num_folds == 2:
+        assert "holds 2 networks that fit small_cnn" in refusal(path)
+        return
+    state, drawn = start(path), make_initial_state("small_cnn", "none", seed=0)
+    assert state.origin == f"weights of {path}"
+    in_head = find_backbone("small_cnn").in_head
+    for name, tensor in state.tensors.items():
+        assert torch.equal(tensor, (drawn.tensors if in_head(name) else trained)[name]), name
 
 
 def test_what_does_not_fit_is_one_line_with_the_first_three(
