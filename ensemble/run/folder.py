@@ -28,6 +28,8 @@ from ensemble.data.pack import Pack, explain_difference
 from ensemble.training.backbone_table import name_weights_file
 from ensemble.training.initial_weights import InitialState, save_initial_state
 
+NAMES = {"image_size_px": "image size", "context_px": "context"}  # of entries, for people
+MOST_SHOWN = 200  # characters of two values that differ
 LONGEST_NAME = 200  # bytes; names of files beside the run are longer, and limited to 255
 
 
@@ -97,13 +99,16 @@ def _refuse_links(folder: Path) -> None:
                 )
 
 
-def check_same_run(folder: Path, identity: dict[str, Any], packed: Pack) -> None:
+def check_same_run(
+    folder: Path, identity: dict[str, Any], packed: Pack, *, name: str | None = None
+) -> None:
     """Refuse to continue a run with other settings or tiles.
 
     Args:
         folder: Folder of the run; it need not exist.
         identity: Entries of `run.json` that must be the same.
         packed: Tiles that must be the same.
+        name: Name of the run; None takes that of the folder.
 
     Raises:
         InputError: `folder` holds another run, or no run.
@@ -116,22 +121,21 @@ def check_same_run(folder: Path, identity: dict[str, Any], packed: Pack) -> None
     for key, value in identity.items():
         if key == "data" or known.get(key) == value:
             continue  # the same tiles may have been moved
-        name = {"image_size_px": "image size", "context_px": "context"}.get(key, key)
-        what = f"with other {name}"
+        what = f"with other {NAMES.get(key, key)}"
         old = known.get(key)
         if key == "weights" and isinstance(old, dict) and old.keys() != value.keys():
             what = f"with other backbones ({', '.join(old)}, now {', '.join(value)})"
         elif key == "split_digest":
             read_object(folder / "run.json", data_summary=dict, pack_folder=str)
             what = explain_difference(known["data_summary"], Path(known["pack_folder"]), packed)
-        elif not isinstance(value, dict):
-            what += f" ({old}, now {value})"
+        elif not isinstance(value, dict) and len(change := f" ({old}, now {value})") < MOST_SHOWN:
+            what += change
         how = "choose another --name"
         if key == "split_digest" and "space" in identity:
             how += f" (--start-from {display_path(folder)} makes this run's best trials its first)"
         raise InputError(
-            f"the run {folder.name} exists {what}: {how}, or give the same options to continue it "
-            "(its run.json has the command that began it)"
+            f"the run {name or folder.name} exists {what}: {how}, or give the same options to "
+            "continue it (its run.json has the command that began it)"
         )
 
 

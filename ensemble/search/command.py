@@ -160,7 +160,7 @@ def run_trials(
         prepared = prepare(request, head, console)
         plan = prepared.plan
         with run_lock(plan.folder, what="search"):
-            check_same_run(plan.folder, prepared.identity, prepared.packed)
+            check_same_run(plan.folder, prepared.identity, prepared.packed, name=request.name)
             outcome = None
             if head is None and plan.storage is None:
                 outcome = find_finished(plan.folder, plan.space, request, console.print)

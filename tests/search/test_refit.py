@@ -12,6 +12,7 @@ import pytest
 import torch
 from person import EVALUATE, SEARCH, TINY, type_in
 
+from ensemble import open_run
 from ensemble.base.files import read_object
 from ensemble.run.members import open_members, read_validation, score_tiles
 from ensemble.run.pack import find_pack
@@ -129,6 +130,28 @@ def test_a_finished_refit_is_not_trained_again(folder, run):
     assert (run / "members" / "0000" / "member.json").stat().st_mtime_ns == before
 
 
+def test_the_same_refit_from_python_is_the_same_run(folder, run, monkeypatch):
+    monkeypatch.chdir(folder)
+    again = open_run("source").refit(
+        top_k=2,
+        folds=2,
+        epochs=2,
+        seeds=2,
+        tries=[{"loss.label_smoothing": 0.125, "data.augmentation": 0}],
+        gpus=0,
+        cpus=2,
+        quiet=True,
+    )
+    assert again.folder == run
+    assert again.tried["name"].tolist() == again.trials["name"].tolist()
+
+
+def test_a_refit_is_not_continued_from_other_weights(folder, source, run):
+    (weights,) = source.glob("initial/*.safetensors")
+    said = type_in(folder, *ASKED, "--weights", str(weights), code=2)
+    assert "the run source-refit exists with other weights: choose another --name" in said
+
+
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
@@ -138,6 +161,7 @@ def test_a_finished_refit_is_not_trained_again(folder, run):
         (["source", "--name", "source"], "--name source: is another run"),
         (["source-refit"], "is a refit itself"),
         (["source", "--try", "data.context=0"], r"'data\.context' \(like it: data\.context"),
+        ([*ASKED[3:], "--try", "loss.label_smoothing=0"], "exists with other configurations: cho"),
         (["source", "--try", "data.context_px=33"], r"side by side|choose from 0 to 32"),
         (["source", "--top-k", "1", "--folds", "2"], "exists with other"),
     ],
