@@ -204,6 +204,18 @@ class Run:
         """
         return Path(_call("report", [str(self.folder)], quiet=True)["report"])
 
+    def export(self, file: PathLike | None = None) -> Path:
+        """Write the ensemble, with its card, to one file and return its path.
+
+        Args:
+            file: The .zip to write; None takes the run's name, in the current folder.
+
+        Raises:
+            InputError: The run was not evaluated, a file of it is damaged, or `file` is something
+                else than an older export.
+        """
+        return Path(_call("export", [str(self.folder)], quiet=True, file=file)["file"])
+
 
 class PictureEnsemble(selection.Ensemble):
     """The ensemble of a run, which judges pictures without labels."""
@@ -319,15 +331,17 @@ def load_ensemble(
     """Load the ensemble that was chosen last from a run.
 
     Args:
-        run: A run, its name under `out`, or its path; None takes the last one.
+        run: A run, its name under `out`, its path, or that of a file that `export` wrote; None
+            takes the last run.
         out: Folder of the runs.
         gpus: 0 judges on the CPU; None takes a GPU where there is one.
 
     Raises:
         InputError: There is no such run, no ensemble was chosen from it, or a member is damaged.
     """
-    folder = (run if isinstance(run, Run) else open_run(run, out=out)).folder
-    loaded = selection.load_ensemble(folder, choose_device(gpus))
+    name = run.folder if isinstance(run, Run) else run
+    found = find_run(None if name is None else str(name), under=Path(out), takes_exported=True)
+    loaded = selection.load_ensemble(found, choose_device(gpus))
     return PictureEnsemble(**{field.name: getattr(loaded, field.name) for field in fields(loaded)})
 
 

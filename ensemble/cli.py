@@ -212,7 +212,8 @@ def add_look_options(parser: Parser) -> None:
     add(
         "--member",
         "MEMBER",
-        "its folder, RUN/TRIAL, or RUN for its best one; a run by name under --out, or a path",
+        "its folder, RUN/TRIAL, or RUN for its best one; a run by name under --out, or a path; a "
+        "file that `export` wrote does as well",
         otherwise="the best one of the last run",
     )
     drawn = "what is drawn; an older file is replaced"
@@ -247,7 +248,8 @@ def add_predict_options(parser: Parser) -> None:
     """Add the pictures, the run, and where the verdicts go."""
     add = partial(add_option, parser)
     add("paths", "PATH", "a picture, or a folder or .zip of some", nargs="+", type=Path)
-    add("--run", "RUN", "name under --out, or a path", otherwise="the last run")
+    about = "name under --out, or a path; a file that `export` wrote does as well"
+    add("--run", "RUN", about, otherwise="the last run")
     share = (
         "part of a tile's side by which tiles overlap: 0, 0.5 or 0.75; a crack on the border of "
         "two tiles lies in the middle of a third; 0.5 takes 4 times as long, 0.75 16 times"
@@ -263,6 +265,19 @@ def add_predict_options(parser: Parser) -> None:
         otherwise="beside the CSV, its name and -overlays",
     )
     _add_runs(parser)
+
+
+def add_export_options(parser: Parser) -> None:
+    """Add the run, and the file that its ensemble goes to."""
+    add_option(
+        parser,
+        "--file",
+        "FILE",
+        "the .zip to write; an older export is replaced",
+        type=Path,
+        otherwise="the run's name and .zip, in the current folder",
+    )
+    _add_last_run(parser)
 
 
 def add_backbones_options(parser: Parser) -> None:
@@ -449,6 +464,12 @@ COMMANDS = {
         "Look for cracks in pictures without labels, with the ensemble of a run.",
         "A picture larger than one and a half tiles is cut into tiles of the size that the run was "
         "trained on; it should show concrete at the same scale.",
+    ),
+    "export": Command(
+        "ensemble.export",
+        add_export_options,
+        "Write the ensemble of an evaluated run, with its card, to one file to give away.",
+        "`predict` and `look` take that file in place of a run; README.md in it is the card.",
     ),
     "report": Command(
         "ensemble.report.page",

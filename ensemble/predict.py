@@ -1,6 +1,7 @@
 """python -m ensemble.predict: pictures that nobody labelled → a verdict for every tile.
 
-Needs the run's folder alone (`run.json`, `ensemble.json`, `members/`): no packed tiles, no Ray.
+Needs the run's folder alone (`run.json`, `ensemble.json`, `members/`), or the file that `export`
+made of it: no packed tiles, no Ray.
 A photograph has as many chances of a false alarm as it has tiles, so look at where its cracked
 tiles lie (the overlays) before you call it cracked.
 """
@@ -28,6 +29,7 @@ from ensemble.base.wording import plural
 from ensemble.prediction.overlays import NOT_JUDGED
 from ensemble.prediction.tiling import in_first_grid
 from ensemble.prediction.verdicts import check_csv, predict_pictures
+from ensemble.run.exported import is_exported
 from ensemble.run.folder import display_path
 from ensemble.run.members import find_run
 from ensemble.selection.ensemble import load_ensemble
@@ -38,13 +40,14 @@ NUM_LISTED = 10
 def main(options: argparse.Namespace) -> dict[str, Any]:
     """Judge the pictures, write the table and the overlays, and return the counts and rows."""
     name = options.paths[0]
-    if any((place / "run.json").is_file() for place in (name, options.out / name)):
+    places = (name, options.out / name)
+    if is_exported(name) or any((place / "run.json").is_file() for place in places):
         raise InputError(f"{name} is a run, not a picture; say PICTURE … --run {name}")
     check_csv(options.csv)
     overlays = options.overlays or options.csv.with_name(f"{options.csv.stem}-overlays")
     _check_overlays(overlays)
     keep_freed_memory()
-    run = find_run(options.run, under=options.out)
+    run = find_run(options.run, under=options.out, takes_exported=True)
     ensemble = load_ensemble(run)
     console = Console(highlight=False, soft_wrap=True)
     turned = ", each tile in its eight flips and turns" if ensemble.tta else ""

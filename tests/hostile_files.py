@@ -4,6 +4,7 @@ They begin valid and are then damaged, are built from odd parts, or are random.
 """
 
 import copy
+import hashlib
 import io
 import json
 import math
@@ -329,6 +330,38 @@ def zip_files(whole: bytes) -> Files:
         | damaged(whole)
         | st.builds(with_zip64_end, built, st.integers(0, 2**64 - 1) | st.integers(0, 500))
         | st.binary(max_size=100)
+    )
+
+
+def exported_files(whole: bytes) -> Files:
+    """Damaged as a .zip, or an entry of it, with the digests of what it holds or with others."""
+    with zipfile.ZipFile(io.BytesIO(whole)) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+
+    def with_entry(name: str, content: bytes, *, lists_it: bool = True) -> bytes:
+        held = parts | {name: content}
+        if lists_it:
+            about = json.loads(held["contents.json"])
+            about["sha256"][name] = hashlib.sha256(content).hexdigest()
+            held["contents.json"] = json.dumps(about).encode()
+        return write_zip([(n, c, zipfile.ZIP_STORED, 0, False) for n, c in held.items()], [])
+
+    def with_json(name: str) -> Files:
+        return json_files(parts[name]).map(lambda content: with_entry(name, content))
+
+    def with_weights(name: str) -> Files:
+        return safetensors_files(parts[name]).map(lambda content: with_entry(name, content))
+
+    records = [name for name in parts if name.endswith(".json") and name != "contents.json"]
+    weights = [name for name in parts if name.endswith(".safetensors")]
+    return (
+        damaged(whole)
+        | zip_files(whole)
+        | json_files(parts["contents.json"]).map(
+            lambda content: with_entry("contents.json", content, lists_it=False)
+        )
+        | st.sampled_from(records).flatmap(with_json)
+        | st.sampled_from(weights).flatmap(with_weights)
     )
 
 

@@ -19,6 +19,7 @@ SURFACES = {
     **dict.fromkeys(("w", "wall", "walls"), "W"),
     **dict.fromkeys(("p", "pavement", "pavements"), "P"),
 }
+SDNET_SURFACES = {"D": "D, bridge deck", "P": "P, pavement", "W": "W, wall"}  # for people
 SPLIT_FOLDERS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation"), "val"),

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from ensemble.base.errors import InputError, escape
-from ensemble.base.files import read_object
 from ensemble.base.options import NUM_CONVOLUTIONS
 from ensemble.data.batches import SplitTiles, make_batch, place_tiles
 from ensemble.data.reading.archive import Archive
@@ -25,7 +24,13 @@ from ensemble.data.windows import CENTRE, PLACES
 from ensemble.explanation.activation import class_activation_map, crop_to_tile
 from ensemble.explanation.feature_maps import draw_sheet, find_feature_maps
 from ensemble.prediction.tiling import CutTiles, lay_grid
-from ensemble.run.members import read_stored_size, read_tile_size, score_tiles, see_context
+from ensemble.run.members import (
+    read_about,
+    read_stored_size,
+    read_tile_size,
+    score_tiles,
+    see_context,
+)
 from ensemble.run.tiles import find_tile
 from ensemble.training.checkpoint import Member
 
@@ -78,13 +83,13 @@ def find_picture(name: str, run: Path, archives: ExitStack) -> FoundPicture:
 
     Args:
         name: Path of a file, or of a tile inside the data set.
-        run: A run's folder, which says where the data set was.
+        run: A run's folder, which says where the data set was, or an exported file.
         archives: Closes the .zip that the tile may lie in.
 
     Raises:
         InputError: There is neither, or it is a folder, or the .zip is unsafe.
     """
-    data = read_object(run / "run.json").get("data")
+    data = read_about(run).get("data")
     source = Path(data) if isinstance(data, str) else None
     try:
         if Path(name).is_dir():
@@ -156,7 +161,7 @@ def read_tile(found: FoundPicture, member: Member, run: Path) -> ScoredTile:
     Args:
         found: Picture of any size.
         member: Member with its weights.
-        run: Folder of its run, which says how large tiles are.
+        run: Folder of its run, or an exported file, which says how large tiles are.
 
     Raises:
         InputError: The picture, or one around it, cannot be read, the member's weights cannot, or

@@ -17,6 +17,7 @@ from ensemble.base.door import printing_result, spell_command
 from ensemble.base.files import write_text
 from ensemble.base.options import DEFAULT_OUT
 from ensemble.base.wording import capitalize_first, format_number, percent, plural
+from ensemble.data.classes import SDNET_SURFACES
 from ensemble.report import sections
 from ensemble.report import sentences as summary
 from ensemble.report.data_urls import embed_picture, embed_sheet
@@ -64,7 +65,7 @@ def render(run: Run) -> str:
         leak=summary.LEAK if summary.is_leaky(run.about, run.metrics) else "",
         warnings=summary.warnings_about(run.about, run.metrics, run.predictions),
         data=run.about.get("data_summary") or {},
-        surface_names=sections.SDNET_SURFACES if sections.is_sdnet(run) else {},
+        surface_names=SDNET_SURFACES if sections.is_sdnet(run) else {},
         samples=embed_picture(run.folder / "samples.png"),
         pictures={name: embed_picture(galleries / f"{name}.png") for name in GALLERIES},
         sheets={name: embed_sheet(galleries / f"{name}.png") for name in GALLERIES},

@@ -5,6 +5,7 @@ from typing import Any
 import pandas as pd
 
 from ensemble.base.wording import capitalize_first
+from ensemble.data.classes import SDNET_SURFACES
 from ensemble.evaluation.figures import thresholds_in
 from ensemble.evaluation.presentation import describe_method, sole_member, trivial_figures
 from ensemble.report import sentences as summary
@@ -33,7 +34,6 @@ from ensemble.training.metrics import METRICS
 
 BEST_SHOWN = 10
 COUNTS = ("num_tiles", "num_cracked", "num_photographs")
-SDNET_SURFACES = {"D": "D, bridge deck", "P": "P, pavement", "W": "W, wall"}
 
 
 def split_rows(run: Run) -> list[dict[str, Any]]:

@@ -16,6 +16,12 @@ from ensemble.base.files import read_object, read_table
 from ensemble.data.augmentation import NUM_TURNS
 from ensemble.data.batches import SplitTiles
 from ensemble.data.grid import PLACE
+from ensemble.run.exported import (
+    check_exported,
+    is_exported,
+    open_exported_members,
+    read_exported_object,
+)
 from ensemble.training.checkpoint import Member, open_member
 from ensemble.training.fold_networks import FoldNetworks
 from ensemble.training.loop import predict_margins
@@ -25,16 +31,29 @@ from ensemble.training.precision import scoring_precision
 FINISHED_STATES = ("COMPLETE", "PRUNED")
 
 
-def find_run(run: str | None, *, under: Path) -> Path:
+def find_run(run: str | None, *, under: Path, takes_exported: bool = False) -> Path:
     """A run's folder by path or by its name under `under`; the last one started without either.
 
+    Args:
+        run: A path, or a name under `under`; None for the last one.
+        under: Folder of the runs.
+        takes_exported: Whether a file that `export` wrote does as well; its path is returned then.
+
     Raises:
-        InputError: There is no such run.
+        InputError: There is no such run, or the file is damaged or does not do.
     """
     if run is not None:
-        for folder in (Path(run), under / run):
-            if (folder / "run.json").is_file():
-                return folder.resolve()
+        for place in (Path(run), under / run):
+            if (place / "run.json").is_file():
+                return place.resolve()
+            if takes_exported and place.is_file():
+                check_exported(place)
+                return place.resolve()
+            if is_exported(place):
+                raise InputError(
+                    f"{place}: is an exported ensemble, which holds what predict and look need; "
+                    "this needs the trials, scores or tiles of its run: name the run's folder"
+                )
         raise InputError(f"{run}: no run of that name in {under}, and no run's folder")
     runs = sorted(under.glob("*/run.json"), key=lambda path: path.stat().st_mtime)
     if not runs:
@@ -45,6 +64,8 @@ def find_run(run: str | None, *, under: Path) -> Path:
 def find_member(name: str, *, under: Path) -> Member:
     """The member that a person names: its folder, RUN/TRIAL, or RUN for the best with weights.
 
+    An exported file does in place of a run.
+
     Raises:
         InputError: There is no such member, or it is damaged.
     """
@@ -52,13 +73,17 @@ def find_member(name: str, *, under: Path) -> Member:
         return open_member(Path(name))
     trial = re.fullmatch(r"(.+)/(?:members/)?([0-9]{1,9})/?", name)
     if trial is not None:
-        run = find_run(trial[1], under=under)
+        run = find_run(trial[1], under=under, takes_exported=True)
+        if run.is_file():
+            return _find_exported(run, int(trial[2]))
         folder = member_folder(run, int(trial[2]))
         if not folder.is_dir():
             there = ", ".join(sorted(path.name for path in run.glob("members/*"))[:20])
             raise InputError(f"{name}: {run} has no such member (there is {there or 'none'})")
         return open_member(folder)
-    run = find_run(name, under=under)
+    run = find_run(name, under=under, takes_exported=True)
+    if run.is_file():
+        return rank_members(open_exported_members(run))[0]
     digest = read_object(run / "run.json", split_digest=str)["split_digest"]
     for member in rank_members(open_members(run, split_digest=digest)):
         if member.has_weights:
@@ -66,19 +91,37 @@ def find_member(name: str, *, under: Path) -> Member:
     raise InputError(f"{run}: no finished trial with weights; train one, or name another run")
 
 
+def _find_exported(file: Path, trial: int) -> Member:
+    """The member of a trial in an exported file."""
+    members = {member.trial: member for member in open_exported_members(file)}
+    if trial not in members:
+        there = ", ".join(map(str, sorted(members)))
+        raise InputError(f"{file}: has no member of trial {trial} (there is {there})")
+    return members[trial]
+
+
 def find_run_of(member: Member) -> Path:
-    """The folder of the run that a member lies in.
+    """The folder of the run, or the exported file, that a member lies in.
 
     Raises:
         InputError: It lies in none.
     """
-    for folder in member.folder.resolve().parents:
-        if (folder / "run.json").is_file():
-            return folder
+    for place in member.folder.resolve().parents:
+        if place.is_file() or (place / "run.json").is_file():
+            return place
     raise InputError(
         f"{member.folder}: lies in no run, whose run.json would say how large its tiles are; name "
         "the member in the folder of its run"
     )
+
+
+def read_about(run: Path) -> dict[str, Any]:
+    """What `run.json` holds, in a run's folder or in an exported file.
+
+    Raises:
+        InputError: It is missing or damaged.
+    """
+    return read_exported_object(run, "run.json") if run.is_file() else read_object(run / "run.json")
 
 
 def read_tile_size(run: Path) -> tuple[int, int]:
@@ -96,12 +139,12 @@ def read_stored_size(run: Path) -> tuple[int, int]:
     Raises:
         InputError: `run.json` does not say.
     """
-    is_said = "stored_size_px" in read_object(run / "run.json")  # once all were as they came
+    is_said = "stored_size_px" in read_about(run)  # once all were as they came
     return _read_size(run, "stored_size_px" if is_said else "tile_size_px")
 
 
 def _read_size(run: Path, name: str) -> tuple[int, int]:
-    size = read_object(run / "run.json").get(name)
+    size = read_about(run).get(name)
     if (
         not isinstance(size, list)
         or len(size) != 2

@@ -17,6 +17,7 @@ from ensemble.base.door import spell_command
 from ensemble.base.errors import InputError, short_repr
 from ensemble.base.files import read_json, write_json
 from ensemble.base.options import METHODS
+from ensemble.run.exported import open_exported_member, other_version, read_exported_object
 from ensemble.selection.cross_validation import MethodScore
 from ensemble.selection.neighbours import NeighbourModel
 from ensemble.training.checkpoint import Member, open_member
@@ -142,6 +143,15 @@ def read_choice(run: Path) -> EnsembleRecord | None:
     values = read_json(path)
     if isinstance(values, dict):
         check_format(values, path)
+    return check_choice(values, path)
+
+
+def check_choice(values: object, path: Path) -> EnsembleRecord:
+    """Make the record of an ensemble from the JSON of its `ensemble.json`, at `path`.
+
+    Raises:
+        InputError: The record is damaged.
+    """
     try:
         return EnsembleRecord.model_validate(values)
     except ValidationError as error:
@@ -160,9 +170,14 @@ def check_format(choice: dict[str, Any], path: Path) -> None:
 def open_choice(run: Path) -> tuple[EnsembleRecord, list[Member]]:
     """The ensemble of a run and its members, in the order of `choice.members`.
 
+    Args:
+        run: A run's folder, or an exported file.
+
     Raises:
-        InputError: None was chosen, the file is damaged, or a member is not the one chosen.
+        InputError: None was chosen, a file is damaged, or a member is not the one chosen.
     """
+    if run.is_file():
+        return _open_exported(run)
     choice = read_choice(run)
     if choice is None:
         raise InputError(f"{run} has no ensemble yet; run {spell_command('evaluate')} {run.name}")
@@ -191,3 +206,18 @@ def open_chosen(run: Path, chosen: Sequence[JudgedMember]) -> list[Member]:
             raise InputError(f"{folder}: not the member that was chosen; evaluate again")
         members.append(member)
     return members
+
+
+def _open_exported(file: Path) -> tuple[EnsembleRecord, list[Member]]:
+    """The ensemble of an exported file and its members, in the order of `choice.members`."""
+    values = read_exported_object(file, "ensemble.json")
+    if values.get("format") != FORMAT:
+        raise other_version(file)
+    choice = check_choice(values, file / "ensemble.json")
+    members = []
+    for judged in choice.members:
+        member = open_exported_member(file, judged.folder)
+        if member.record.weights_sha256 != judged.weights_sha256:
+            raise InputError(f"{member.folder}: damaged (not the member that was chosen)")
+        members.append(member)
+    return choice, members

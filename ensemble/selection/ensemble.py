@@ -166,7 +166,7 @@ def load_ensemble(
     """The ensemble of a run.
 
     Args:
-        run: A run's folder.
+        run: A run's folder, or an exported file.
         device: Device to score on; the first GPU, or else the CPU, where it is None.
         record: An ensemble just chosen from the run; `ensemble.json` is read where it is None.
 

@@ -13,8 +13,8 @@ import io
 import json
 import tokenize
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -94,12 +94,29 @@ class MemberRecord(BaseModel):
         return sha256
 
 
+def read_from_disk(path: Path) -> bytes:
+    """Read a file of a member.
+
+    Raises:
+        InputError: The file is missing.
+    """
+    _check_exists(path)
+    return path.read_bytes()
+
+
 @dataclass(frozen=True)
 class Member:
-    """A member on disk: its folder and its record; other files are read when asked for."""
+    """A member: its folder and its record; other files are read when asked for.
+
+    Attributes:
+        folder: Folder of the member, on the disk or inside an exported file.
+        record: What its `member.json` holds.
+        read_file: Reads a file of the folder by its path.
+    """
 
     folder: Path
     record: MemberRecord
+    read_file: Callable[[Path], bytes] = field(default=read_from_disk, repr=False, compare=False)
 
     @property
     def trial(self) -> int:
@@ -168,7 +185,7 @@ class Member:
 
     def _read(self, name: str, sha256: str) -> tuple[Path, bytes]:
         path = self.folder / name
-        return path, read_checked(path, sha256, record="member.json")
+        return path, read_checked(path, sha256, record="member.json", read=self.read_file)
 
 
 def write_member(
@@ -233,14 +250,15 @@ def write_tensors(folder: Path, stem: str, tensors: Mapping[str, Tensor]) -> tup
     return write_content_addressed(folder, stem, "safetensors", data)
 
 
-def read_checked(path: Path, sha256: str, *, record: str) -> bytes:
+def read_checked(
+    path: Path, sha256: str, *, record: str, read: Callable[[Path], bytes] = read_from_disk
+) -> bytes:
     """Read a file that a record names, once, so that what is used is what was checked.
 
     Raises:
         InputError: The file is missing, or its SHA-256 is not that of the record.
     """
-    _check_exists(path)
-    content = path.read_bytes()
+    content = read(path)
     if hashlib.sha256(content).hexdigest() != sha256:
         raise InputError(f"{path}: damaged member (its digest is not that of {record})")
     return content
@@ -300,7 +318,15 @@ def open_member(folder: Path) -> Member:
         InputError: There is no member, or its record is damaged.
     """
     path = folder / "member.json"
-    values = read_json(path)
+    return Member(folder, check_member(read_json(path), path))
+
+
+def check_member(values: object, path: Path) -> MemberRecord:
+    """Make the record of a member from the JSON of its `member.json`, at `path`.
+
+    Raises:
+        InputError: The record is damaged, or of something else.
+    """
     try:
         record = MemberRecord.model_validate(values)
     except ValidationError as error:
@@ -309,7 +335,7 @@ def open_member(folder: Path) -> Member:
         ) from None
     if "val_f1" not in record.metrics:
         raise InputError(f"{path}: damaged or foreign member (it has no val_f1)")
-    return Member(folder, record)
+    return record
 
 
 class StateRecord(BaseModel):

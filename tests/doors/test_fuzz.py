@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import struct
 import sys
 import time
@@ -38,6 +39,7 @@ from hostile_files import (
     as_json,
     csv_files,
     encode,
+    exported_files,
     json_files,
     npy_files,
     picture_files,
@@ -53,7 +55,7 @@ from hostile_files import (
 )
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from runs import make_choice, make_evaluated
+from runs import make_choice, make_evaluated, make_searched
 
 from ensemble.base.door import run_command
 from ensemble.base.errors import InputError
@@ -66,10 +68,13 @@ from ensemble.data.sources import Source, open_source
 from ensemble.data.tiles import decode_tiles, digest_tiles, find_common_size
 from ensemble.evaluation.mistakes import correct_labels, read_labels
 from ensemble.recipes.recipe import load_recipe
+from ensemble.release.archive import export_run
 from ensemble.report.run_files import read_run
-from ensemble.run.members import open_members
+from ensemble.run.exported import is_exported
+from ensemble.run.members import find_run, open_members
 from ensemble.search.space_file import load_space
 from ensemble.selection.choice import open_choice
+from ensemble.selection.ensemble import load_ensemble
 from ensemble.training.backbones import build_model
 from ensemble.training.checkpoint import (
     Member,
@@ -229,6 +234,14 @@ def read_choice_and_members(path: Path) -> None:
     choice.save(path.parent)
 
 
+def read_exported_ensemble(path: Path) -> None:
+    run = find_run(str(path), under=path.parent, takes_exported=True)
+    assert is_exported(path)
+    assert all(size > 0 for size in load_ensemble(run, torch.device("cpu")).tile_size_px)
+    for member in open_choice(run)[1]:
+        member.load_model()
+
+
 def read_all_of_member(path: Path) -> None:
     member = open_member(path.parent)
     member.val_margins()
@@ -306,6 +319,7 @@ PARSERS = {
     "safetensors": Parser("weights.safetensors", safetensors_files, start_from),
     "state dict": Parser("weights.pth", torch_files, start_from),
     "ensemble": Parser("run/ensemble.json", json_files, read_choice_and_members),
+    "exported ensemble": Parser("exported.zip", exported_files, read_exported_ensemble),
     "member": Parser("run/members/0000/member.json", json_files, read_all_of_member),
     "weights of a member": Parser("run/members/0000/*.saf*", safetensors_files, load_weights),
     "state of a trial": Parser("state/state.json", json_files, continue_from_state),
@@ -351,9 +365,13 @@ def sent(
     choice = make_choice({0: str(member.record.weights_sha256)})
     counts = {"num_tiles": {"val": 2}, "num_cracked": {"val": 1}}
     about = {"data_summary": counts, "epochs": 3, "seed": 0, "weights": {}}
-    elsewhere = tmp_path_factory.mktemp("evaluated")
-    (elsewhere / "evaluation").mkdir()
+    elsewhere = tmp_path_factory.mktemp("evaluated") / "run"
+    make_searched(elsewhere)
     metrics = make_evaluated(elsewhere) | {"choice": choice}
+    shutil.copytree(sent / "run" / "members", elsewhere / "members")
+    (elsewhere / "ensemble.json").write_bytes(as_json(choice))
+    (elsewhere / "evaluation" / "metrics.json").write_bytes(as_json(metrics))
+    export_run(elsewhere, sent / "exported.zip")
     pack = {
         "format": FORMAT,
         "split_digest": "d",

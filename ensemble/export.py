@@ -1,0 +1,29 @@
+"""python -m ensemble.export: the ensemble of a run in one file, for people who never train."""
+
+from ensemble.cli import start
+
+if __name__ == "__main__":  # before the imports below, which take seconds
+    start("export")
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ensemble.base.door import printing_result, spell_command
+from ensemble.base.wording import plural
+from ensemble.release.archive import export_run
+from ensemble.run.folder import display_path
+from ensemble.run.members import find_run
+
+
+def main(options: argparse.Namespace) -> dict[str, Any]:
+    """Write the file, print where it is and how it is used, and return what is in it."""
+    run = find_run(options.run, under=options.out)
+    print(f"run: {display_path(run)}")
+    done = export_run(run, options.file or Path(f"{run.name}.zip"))
+    shown = display_path(done.file.resolve())
+    with printing_result():
+        members = plural(done.num_members, "member")
+        print(f"written: {shown} ({done.num_bytes / 1e6:.1f} MB, {members}, with its card)")
+    print(f"next: {spell_command('predict')} PICTURE … --run {shown}")
+    return {"run": str(run), **done._asdict(), "file": str(done.file)}

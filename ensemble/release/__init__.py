@@ -1,0 +1,1 @@
+"""The ensemble of an evaluated run → one file to give away, with its card."""
