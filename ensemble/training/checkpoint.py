@@ -66,7 +66,9 @@ class MemberRecord(BaseModel):
     scores_sha256: str
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of the scores")
     is_average: bool = Field(False, description="whether weights are their moving average")
-    num_folds: int = Field(1, ge=1, description="networks, of which each left out another fold")
+    num_folds: int = Field(
+        1, ge=1, le=100, description="networks, of which each left out another fold"
+    )
     mean: Colour = Field(IMAGENET_MEAN, description="of the pixels, in `View`")
     std: Colour = Field(IMAGENET_STD, description="of the pixels, in `View`")
     interpolation: Interpolation = "bilinear"

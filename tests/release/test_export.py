@@ -420,3 +420,13 @@ def test_packed_again_by_another_program_it_is_read(run: Path, file: Path):
     draw()
     frames = [load_ensemble(each, gpus=0).predict("photograph.png") for each in (run, file)]
     pd.testing.assert_frame_equal(*frames, check_exact=True)
+
+
+def test_a_member_of_a_billion_networks_is_refused_and_not_built(file: Path):
+    def change(entries: dict[str, bytes]) -> None:
+        record = json.loads(entries["members/0002/member.json"])
+        entries["members/0002/member.json"] = json.dumps(record | {"num_folds": 10**9}).encode()
+
+    rewrite(file, change)
+    with pytest.raises(InputError, match=r"member\.json: .*num_folds"):
+        load_ensemble(file, gpus=0)
