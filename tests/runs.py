@@ -150,7 +150,7 @@ def make_choice(digests: dict[int, str], **changes: Any) -> dict[str, Any]:
     ]
     pairs = range(len(digests))
     choice = {
-        "format": 3,
+        "format": 4,
         "method": "mean",
         "asked_method": "auto",
         "top_k": 5,
@@ -172,6 +172,14 @@ def make_choice(digests: dict[int, str], **changes: Any) -> dict[str, Any]:
         "methods": [
             {"method": "greedy", "inner_score": 0.8, "outer_score": 0.7, "outer_recall": 0.65}
         ],
+        "optimism": {
+            "num_folds": 5,
+            "num_photographs": 12,
+            "by_photograph": True,
+            "ensemble": {"f1_where_chosen": 0.75, "f1": 0.71, "precision": 0.7, "recall": 0.72},
+            "with_neighbours": None,
+        },
+        "optimism_note": "",
         "disagreement": [[0.0 if i == j else 0.125 for j in pairs] for i in pairs],
         "error_correlation": [[1.0 if i == j else None for j in pairs] for i in pairs],
         "num_finished": len(digests),

@@ -206,6 +206,7 @@ def choice_sentences(choice: dict[str, Any]) -> list[str]:
             f"{turned} with them and {plain} without"
         )
     sentences.append(f"second stage: {choice['neighbours_note']}")
+    sentences.append(optimism_sentence(choice))
     for score in choice["methods"]:
         sentences.append(
             f"cross-validation of {score['method']}: {name} {score['inner_score']:.3f} on the "
@@ -218,6 +219,24 @@ def choice_sentences(choice: dict[str, Any]) -> list[str]:
             "the settings, were chosen by all validation photographs"
         )
     return sentences
+
+
+def optimism_sentence(choice: dict[str, Any]) -> str:
+    """Say how much too good F1 is where the ensemble was chosen; `ensemble.json` in."""
+    optimism = choice["optimism"]
+    if optimism is None:
+        return str(choice["optimism_note"])
+    unit = "photograph" if optimism["by_photograph"] else "tile"
+    turned = ", without flips and turns" if choice["tta"] else ""
+    parts = []
+    for name, how in (("ensemble", ""), ("with_neighbours", " with the second stage")):
+        if (nested := optimism[name]) is not None:
+            parts.append(
+                f"F1 {nested['f1_where_chosen']:.3f}{how}; chosen on others: {nested['f1']:.3f} "
+                f"(precision {nested['precision']:.3f}, recall {nested['recall']:.3f})"
+            )
+    same = plural(optimism["num_photographs"], unit)
+    return f"chosen and scored on the same {same}{turned}: {', and '.join(parts)}"
 
 
 def describe_method(choice: dict[str, Any]) -> str:

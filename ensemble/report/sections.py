@@ -7,7 +7,12 @@ import pandas as pd
 from ensemble.base.wording import capitalize_first
 from ensemble.data.classes import SDNET_SURFACES
 from ensemble.evaluation.figures import thresholds_in
-from ensemble.evaluation.presentation import describe_method, sole_member, trivial_figures
+from ensemble.evaluation.presentation import (
+    describe_method,
+    optimism_sentence,
+    sole_member,
+    trivial_figures,
+)
 from ensemble.report import sentences as summary
 from ensemble.report.learning import describe_learning, group_by_verdict, learning_curve
 from ensemble.report.parallel_plot import parallel_coordinates
@@ -191,6 +196,7 @@ def ensemble_section(run: Run) -> dict[str, Any] | None:
         "rule": summary.describe_rule(choice["threshold_rule"]),
         "method": describe_method(choice),
         "score": name_score(choice["threshold_rule"]),
+        "optimism": optimism_sentence(choice),
     }
 
 

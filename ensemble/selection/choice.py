@@ -20,10 +20,11 @@ from ensemble.base.options import METHODS
 from ensemble.run.exported import open_exported_member, other_version, read_exported_object
 from ensemble.selection.cross_validation import MethodScore
 from ensemble.selection.neighbours import NeighbourModel
+from ensemble.selection.nesting import Optimism
 from ensemble.training.checkpoint import Member, open_member
 from ensemble.training.config import explain_validation
 
-FORMAT: Literal[3] = 3
+FORMAT: Literal[4] = 4
 
 
 class _Record(BaseModel):
@@ -80,7 +81,7 @@ class TileAlone(_Record):
 class EnsembleRecord(_Record):
     """An ensemble, as chosen on the validation split."""
 
-    format: Literal[3] = FORMAT
+    format: Literal[4] = FORMAT
     method: str = Field(pattern=f"^({'|'.join(METHODS)})$")
     asked_method: str = Field(pattern=f"^({'|'.join(METHODS)}|auto)$")
     top_k: int | None = Field(ge=1, description="Members of `mean`, if that was tried.")
@@ -102,6 +103,11 @@ class EnsembleRecord(_Record):
     neighbours: NeighbourModel | None = Field(description="Second stage; null where not kept.")
     neighbours_note: str = Field(description="What it gained, or why it is not kept.")
     methods: list[MethodScore] = Field(description="Methods that `auto` compared.")
+    optimism: Optimism | None = Field(
+        description="By how much figures are too good where they were chosen; null where it is not "
+        "estimated."
+    )
+    optimism_note: str = Field(description="Why it is not estimated; empty where it is.")
     disagreement: list[list[float]] = Field(description="Share of tiles judged apart.")
     error_correlation: list[list[float | None]] = Field(description="Correlation of errors.")
     num_finished: int = Field(description="Trials that finished or were stopped early.")

@@ -1,9 +1,7 @@
 """Validation scores → an `EnsembleRecord`: members, weights, temperatures, thresholds, neighbours.
 
-Nothing here can see a test tile, and only members that kept their weights are candidates. The ways
-of choosing are those of `METHODS`; `auto` takes the one of `mean`, `greedy` and `weighted` that
-cross-validation over the validation photographs prefers. Only soup and test-time augmentation need
-a forward pass, on training and validation tiles.
+Nothing here can see a test tile, and only members that kept their weights are candidates. Only soup
+and test-time augmentation need a forward pass, on training and validation tiles.
 
 Thresholds are fitted to scores of one kind for all: with flips and turns for every member, or for
 none. So one member that is the whole ensemble is judged as the best single member is.
@@ -44,17 +42,12 @@ from ensemble.selection.choice import (
     TileAlone,
     TurnedScore,
 )
-from ensemble.selection.cross_validation import MethodScore, cross_validate
-from ensemble.selection.neighbours import Places, fit_neighbours
+from ensemble.selection.cross_validation import MethodScore
+from ensemble.selection.methods import Asked, weigh
+from ensemble.selection.nesting import Optimism, estimate_optimism, judge_mean
 from ensemble.selection.soup import write_soup
 from ensemble.selection.thresholds import choose_threshold, rule_score
-from ensemble.selection.weighting import (
-    Method,
-    convex_weights,
-    diversity,
-    greedy_weights,
-    mean_weights,
-)
+from ensemble.selection.weighting import diversity
 from ensemble.training.checkpoint import Member
 from ensemble.training.member import DevelopmentTiles
 from ensemble.training.metrics import (
@@ -66,7 +59,6 @@ from ensemble.training.metrics import (
 )
 
 DEFAULT_TOP_K = 5
-LEAST_WEIGHT = 0.01  # a member below it costs a forward pass and changes nothing
 
 Scores = Mapping[Path, np.ndarray]  # member's folder → (N,) probabilities of the validation tiles
 
@@ -80,6 +72,8 @@ class Picked:
     weights: np.ndarray
     ingredients: list[Member] = field(default_factory=list)
     methods: list[MethodScore] = field(default_factory=list)
+    optimism: Optimism | None = None
+    optimism_note: str = "the optimism of choosing is not estimated for a soup: it is mixed anew"
 
     def rows(self, scores: Scores) -> np.ndarray:
         """The members' scores: (M, N)."""
@@ -117,19 +111,10 @@ def choose_ensemble(
     finished = open_members(run, split_digest=split_digest, log=log)
     members = _find_candidates(finished, num_val_tiles=len(table), log=log)
     k = check_top_k(top_k, num_candidates=len(members), num_finished=len(finished))
-    ranked, data = rank_members(members), None
     if method == "soup" and "fold" in table:
         raise InputError("--method soup: is not for a refit, whose networks left out other tiles")
-    if method == "soup" or tta or see_context(members):
-        tiles = DevelopmentTiles(find_pack(run), choose_device())
-        data = tiles.open() if "fold" not in table else tiles.open_all(table["fold"].max() + 1)
-    if method == "soup":  # where no mixture helps, it is the best member itself
-        assert data is not None
-        soup, ingredients = write_soup(ranked, data, run / "soup")
-        picked = Picked("soup", [soup], np.ones(1), ingredients)
-    else:
-        picked = _weigh(members, table, method=method, k=k, rule=rule)
-    val = None if data is None else data.val
+    ranked = rank_members(members)
+    picked, val = _pick(run, ranked, table, Asked(method, k, rule), tta=tta)
     fitted = fit_thresholds(
         run, picked, best_single=ranked[0], table=table, rule=rule, val=val, tta=tta, log=log
     )
@@ -141,6 +126,8 @@ def choose_ensemble(
             "top_k": k if method in ("mean", "auto") else None,
             "threshold_rule": rule,
             "methods": picked.methods,
+            "optimism": picked.optimism,
+            "optimism_note": picked.optimism_note,
             "num_finished": len(finished),
             "num_candidates": len(members),
             "split_digest": split_digest,
@@ -199,26 +186,39 @@ def _find_candidates(
     return candidates
 
 
-def _weigh(members: list[Member], table: pd.DataFrame, *, method: str, k: int, rule: str) -> Picked:
-    """Pick members and weights by their stored scores."""
+def _pick(
+    run: Path, ranked: list[Member], table: pd.DataFrame, asked: Asked, *, tta: bool
+) -> tuple[Picked, SplitTiles | None]:
+    """Pick members and weights, or mix a soup; with the tiles to score, where any will be."""
+    data = None
+    if asked.method == "soup" or tta or see_context(ranked):
+        tiles = DevelopmentTiles(find_pack(run), choose_device())
+        data = tiles.open() if "fold" not in table else tiles.open_all(table["fold"].max() + 1)
+    if asked.method != "soup":
+        members = sorted(ranked, key=lambda member: member.trial)
+        return _weigh(members, table, asked), None if data is None else data.val
+    assert data is not None
+    soup, ingredients = write_soup(ranked, data, run / "soup")
+    # Where no mixture helps, it is the best member itself.
+    return Picked("soup", [soup], np.ones(1), ingredients), data.val
+
+
+def _weigh(members: list[Member], table: pd.DataFrame, asked: Asked) -> Picked:
+    """Pick members and weights by their stored scores, and estimate what that flatters."""
     labels, photographs = table["label"].to_numpy(), table["photograph"].to_numpy()
     probabilities = np.stack([margins_to_probabilities(m.val_margins()) for m in members])
-    methods: dict[str, Method] = {
-        "mean": lambda probabilities, labels, _: mean_weights(probabilities, labels, k=k),
-        "greedy": greedy_weights,
-        "weighted": lambda probabilities, labels, _: convex_weights(probabilities, labels),
-    }
-    scores = []
-    if method == "auto":
-        scores = cross_validate(methods, probabilities, labels, photographs, rule=rule)
-        method = max(scores, key=lambda score: score.outer_score).method
-    weights = methods[method](probabilities, labels, photographs)
-    least = 0 if method == "mean" else LEAST_WEIGHT
-    kept = [i for i in np.argsort(-weights, kind="stable") if weights[i] > least]
-    if method == "mean":
+    weighed = weigh(probabilities, labels, photographs, asked)
+    optimism, note = estimate_optimism(probabilities, table, asked, weighed.weights)
+    kept = [i for i in np.argsort(-weighed.weights, kind="stable") if weighed.weights[i] > 0]
+    if weighed.method == "mean":
         kept.sort(key=lambda i: (-members[i].val_f1, members[i].trial))
     return Picked(
-        method, [members[i] for i in kept], weights[kept] / weights[kept].sum(), methods=scores
+        weighed.method,
+        [members[i] for i in kept],
+        weighed.weights[kept],
+        methods=weighed.scores,
+        optimism=optimism,
+        optimism_note=note,
     )
 
 
@@ -356,28 +356,18 @@ def _judge_alone(picked: Picked, scores: Scores, labels: np.ndarray, rule: str) 
 
 
 def _judge_mean(mean: np.ndarray, table: pd.DataFrame, rule: str) -> dict[str, Any]:
-    labels = table["label"].to_numpy()
-    temperature = fit_temperature(logit(mean), labels)
-    threshold = choose_threshold(labels, mean, rule).threshold
-    metrics = threshold_metrics(labels, mean, threshold) | ranking_metrics(labels, mean)
-    calibrated = apply_temperature(mean, temperature)
-    calibrated_threshold = float(apply_temperature(np.array(threshold), temperature))
-    second = fit_neighbours(
-        calibrated,
-        labels,
-        Places.of(table),
-        rule=rule,
-        calibrated_threshold=calibrated_threshold,
-    )
+    labels, judged = table["label"].to_numpy(), judge_mean(mean, table, rule)
+    metrics = threshold_metrics(labels, mean, judged.threshold) | ranking_metrics(labels, mean)
+    calibrated = apply_temperature(mean, judged.temperature)
     return {
-        "temperature": temperature,
-        "threshold": threshold,
-        "calibrated_threshold": calibrated_threshold,
+        "temperature": judged.temperature,
+        "threshold": judged.threshold,
+        "calibrated_threshold": judged.calibrated_threshold,
         "val_metrics": metrics,
         "before_calibration": _calibration(labels, mean),
         "after_calibration": _calibration(labels, calibrated),
-        "neighbours": second.model,
-        "neighbours_note": second.note,
+        "neighbours": judged.second.model,
+        "neighbours_note": judged.second.note,
     }
 
 

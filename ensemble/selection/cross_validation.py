@@ -5,6 +5,7 @@ the kept epoch of each member, and in a search its settings, were chosen by the 
 split, so the scores are still too good.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,9 @@ import numpy as np
 from ensemble.base.errors import InputError
 from ensemble.selection.thresholds import choose_threshold, is_recall, rule_score
 from ensemble.selection.weighting import Method, check_scores, group_tiles
+
+# Tiles to choose on (N,) bool → how far every tile lies beyond the threshold chosen on them: (…, N)
+Rate = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -57,26 +61,52 @@ def cross_validate(
     folds = draw_folds(labels, photographs, num_folds, seed)  # (N,)
     scores = []
     for name, choose in methods.items():
-        inner: list[np.ndarray] = []
-        known: list[np.ndarray] = []
-        outer = np.zeros(len(labels))  # how far each tile lies beyond the threshold
-        for fold in np.unique(folds):
-            seen = folds != fold
-            weights = choose(probabilities[:, seen], labels[seen], photographs[seen])
-            mean = weights @ probabilities
-            beyond = mean - choose_threshold(labels[seen], mean[seen], rule).threshold
-            inner.append(beyond[seen])
-            known.append(labels[seen])
-            outer[~seen] = beyond[~seen]
+        rate = _rate_by(choose, probabilities, labels, photographs, rule)
+        ratings = rate_by_fold(rate, folds)
+        outer, known = left_out(ratings, folds), folds != np.unique(folds)[:, None]  # (K, N)
+        inner_labels = np.broadcast_to(labels, known.shape)[known]
         scores.append(
             MethodScore(
                 name,
-                inner_score=_score_beyond(np.concatenate(known), np.concatenate(inner), rule),
+                inner_score=_score_beyond(inner_labels, ratings[known], rule),
                 outer_score=_score_beyond(labels, outer, rule),
                 outer_recall=choose_threshold(labels, outer, 0.0).recall,
             )
         )
     return scores
+
+
+def _rate_by(
+    choose: Method,
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    photographs: np.ndarray,
+    rule: str | float,
+) -> Rate:
+    """Weights by a method, and a threshold by a rule, as a function of the tiles to choose on."""
+
+    def rate(seen: np.ndarray) -> np.ndarray:
+        weights = choose(probabilities[:, seen], labels[seen], photographs[seen])
+        mean = weights @ probabilities
+        return mean - choose_threshold(labels[seen], mean[seen], rule).threshold
+
+    return rate
+
+
+def rate_by_fold(rate: Rate, folds: np.ndarray) -> np.ndarray:
+    """Every tile as rated by K choices, each of them made without one of K folds: (K, …, N).
+
+    Args:
+        rate: A choice.
+        folds: (N,) fold of each tile.
+    """
+    return np.stack([rate(folds != fold) for fold in np.unique(folds)])
+
+
+def left_out(ratings: np.ndarray, folds: np.ndarray) -> np.ndarray:
+    """Each tile as rated by the choice that left out its fold: (K, …, N), (N,) → (…, N)."""
+    number = np.unique(folds, return_inverse=True)[1]
+    return np.moveaxis(ratings[number, ..., np.arange(len(folds))], 0, -1)
 
 
 def _score_beyond(labels: np.ndarray, beyond: np.ndarray, rule: str | float) -> float:

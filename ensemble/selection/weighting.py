@@ -89,7 +89,7 @@ def _pick(probabilities: np.ndarray, labels: np.ndarray, num_picks: int) -> np.n
         weights = counts / picks
         # Scored as it will be used: the rounding of a sum must not decide between two prefixes.
         mean = weights @ probabilities
-        score = (best_threshold(labels, mean)[1], -log_loss(labels, mean))
+        score = (float(_best_f1(mean[None], labels)[0]), -log_loss(labels, mean))
         if score > best_score:
             best_weights, best_score = weights, score
     return best_weights

@@ -102,6 +102,8 @@ def write_choice(run: Path, members: list[Member]) -> None:
         alone=None,
         neighbours=None,
         neighbours_note="not tried",
+        optimism=None,
+        optimism_note="not tried",
         val_metrics={"f1": 0.75},
         before_calibration=none,
         after_calibration=none,

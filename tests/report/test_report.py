@@ -345,6 +345,12 @@ def test_tables_of_search_and_ensemble_are_complete(page: Page):
     assert page.rows("table-splits")[2][1:] == ["80", "20", "25.0\N{NO-BREAK SPACE}%", "16"]
 
 
+def test_what_choosing_flatters_stands_in_the_page(text: str):
+    said = "Chosen and scored on the same 12 photographs: F1 0.750; chosen on others: 0.710"
+    assert said in text
+    assert "choice anew without each of 5 folds" in text
+
+
 def test_the_same_run_gives_the_same_page(evaluated: Path, text: str):
     assert write_report(evaluated).read_text(encoding="utf-8") == text
 

@@ -117,6 +117,8 @@ def name_ensemble(run: Path, trials: Sequence[int]) -> None:
         alone=None,
         neighbours=None,
         neighbours_note="not tried",
+        optimism=None,
+        optimism_note="not tried",
         val_metrics={"f1": 0.75},
         before_calibration=none,
         after_calibration=none,

@@ -158,6 +158,8 @@ def test_every_method_chooses_from_stored_scores_alone(run: Path, method: str) -
     mean = choice.weights @ probabilities
     labels = (np.arange(60) % 3 == 0).astype(int)
     assert choice.val_metrics["f1"] == pytest.approx(best_threshold(labels, mean)[1])
+    assert choice.optimism is not None
+    assert choice.optimism.ensemble.f1_where_chosen == choice.val_metrics["f1"]
     assert choice.after_calibration.log_loss <= choice.before_calibration.log_loss + 1e-9
 
 
@@ -312,6 +314,11 @@ def test_neighbours_help_where_cracks_run_through_tiles_and_the_run_keeps_them(
     assert choice.neighbours is not None
     assert "the neighbours' scores help" in choice.neighbours_note
     assert choice.neighbours.val_metrics["f1"] > choice.val_metrics["f1"]
+    optimism = choice.optimism
+    assert optimism is not None
+    assert optimism.with_neighbours is not None
+    assert optimism.with_neighbours.f1_where_chosen == choice.neighbours.val_metrics["f1"]
+    assert optimism.with_neighbours.f1 > optimism.ensemble.f1  # judged by its own verdicts
     ensemble = load_ensemble(run)
     mean = margins_to_probabilities(margins.to_numpy())
     refined = ensemble.refine(ensemble.calibrate(mean), Places.of(table))
@@ -362,7 +369,7 @@ def test_a_choice_of_another_version_is_refused_with_the_way_out(run: Path) -> N
         open_choice(run)
 
 
-@pytest.mark.parametrize("text", ["", "{}", '{"format": 3}', "[1]", '{"temperature": NaN}'])
+@pytest.mark.parametrize("text", ["", "{}", '{"format": 4}', "[1]", '{"temperature": NaN}'])
 def test_a_damaged_choice_is_named(run: Path, text: str) -> None:
     (run / "ensemble.json").write_text(text)
     with pytest.raises(InputError, match=r"ensemble\.json"):
