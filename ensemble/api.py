@@ -68,6 +68,15 @@ class Evaluation:
         return _read(self.folder / "errors.csv")
 
     @property
+    def compared(self) -> pd.DataFrame:
+        """One row an ensemble that was compared and way in which it judges, the chosen one first.
+
+        Raises:
+            InputError: Nothing was compared.
+        """
+        return _read(self.folder / "compared.csv")
+
+    @property
     def suspect_labels(self) -> pd.DataFrame:
         """One row a test tile whose label the ensemble contradicts, the surest first."""
         return _read(self.folder / "suspect_labels.csv")
@@ -106,6 +115,7 @@ class Run:
         threshold: Literal["f1", "f2", "0.5"] | None = None,
         min_recall: float | None = None,
         tta: bool = False,
+        compare: bool = False,
         labels: PathLike | None = None,
         quiet: bool = True,
     ) -> Evaluation:
@@ -117,6 +127,7 @@ class Run:
             threshold: "f1" or "f2", the best by it on validation, or "0.5"; None takes "f1".
             min_recall: Validation recall of the threshold, in place of `threshold`.
             tta: Whether to average over flips and turns, if validation gains by it.
+            compare: Whether other methods and the best of each backbone are tested beside it.
             labels: CSV of corrected labels, for figures beside those on the original ones.
             quiet: Whether nothing is printed.
 
@@ -132,6 +143,7 @@ class Run:
             threshold=threshold,
             min_recall=min_recall,
             tta=tta,
+            compare=compare,
             labels=labels,
         )
         return Evaluation(self.folder / "evaluation", metrics)

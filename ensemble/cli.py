@@ -240,6 +240,8 @@ def add_evaluate_options(parser: Parser) -> None:
     )
     tta = "average over flips and turns, if validation gains what the threshold is asked for"
     parser.add_argument("--tta", action="store_true", help=tta)
+    compare = "test other methods and the best member of each backbone beside it, in one opening"
+    parser.add_argument("--compare", action="store_true", help=compare)
     labels = "CSV of corrected labels: columns tile, label; rows of other tiles are ignored"
     add("--labels", "FILE", labels, type=Path)
 

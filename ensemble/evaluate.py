@@ -14,6 +14,7 @@ from ensemble.base.door import printing_result, spell_command
 from ensemble.base.errors import InputError
 from ensemble.base.process import keep_freed_memory
 from ensemble.base.wording import plural
+from ensemble.evaluation.comparison import print_compared
 from ensemble.evaluation.presentation import print_result, read_names
 from ensemble.evaluation.protocol import evaluate_run
 from ensemble.run.folder import display_path
@@ -38,9 +39,13 @@ def main(options: argparse.Namespace) -> dict[str, Any]:
         rule=rule,
         tta=options.tta,
         labels_file=options.labels,
+        compare=options.compare,
     )
     with printing_result():
-        print_result(metrics, names, Console(width=None if Console().is_terminal else 240))
+        console = Console(width=None if Console().is_terminal else 240)
+        print_result(metrics, names, console)
+        if metrics["compared"]:
+            print_compared(metrics["compared"], console)
         if metrics["precision_note"]:
             print(metrics["precision_note"])
     candidates, finished = metrics["num_candidates"], metrics["num_finished_trials"]

@@ -4,7 +4,7 @@ All that stands in `metrics.json` is computed from the columns of `predictions.c
 thresholds of `ensemble.json`, so that anybody can compute it again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +23,8 @@ from ensemble.selection.calibration import expected_calibration_error
 from ensemble.selection.choice import JudgedMember
 from ensemble.training.checkpoint import Member
 from ensemble.training.metrics import METRICS, brier_score, confusion_counts, log_loss, trivial_f1
+
+COMPARED = tuple(name for name, metric in METRICS.items() if metric.is_compared)
 
 
 def photograph_of(predictions: pd.DataFrame) -> np.ndarray:
@@ -155,7 +157,7 @@ def gain_over(predictions: pd.DataFrame, ensemble: Way, single: JudgedMember) ->
     """The ensemble's figures minus those of the best single member, on the same resamples."""
     thresholds = thresholds_of(predictions, single.threshold, single.alone_threshold)
     other = Way("best single", f"trial_{single.trial}", single.threshold, thresholds)
-    return _compare(predictions, ensemble, other)
+    return compare_ways(predictions, ensemble, other)
 
 
 def describe_ways(predictions: pd.DataFrame, ways: Sequence[Way]) -> dict[str, Any]:
@@ -176,33 +178,43 @@ def describe_ways(predictions: pd.DataFrame, ways: Sequence[Way]) -> dict[str, A
         parts |= {str(name): (surface == name).to_numpy() for name in sorted(surface.unique())}
     described: dict[str, Any] = {}
     for way, before in zip(ways, [None, *ways], strict=False):
-        if before is not None and _is_same(predictions, way, before):
+        if before is not None and is_same(predictions, way, before):
             described[way.name] = {"same_as": before.name}
             continue
         found = {}
         for name, chosen in parts.items():
             part, here = predictions[chosen], way.on(chosen)
-            gain = None if before is None else _compare(part, here, before.on(chosen))
+            gain = None if before is None else compare_ways(part, here, before.on(chosen))
             figures = compute_figures(part, here.column, here.threshold, here.thresholds)
             found[name] = {"figures": figures, "gain": gain}
         described[way.name] = {**found.pop(""), "surfaces": found}
     return described
 
 
-def _is_same(predictions: pd.DataFrame, first: Way, second: Way) -> bool:
+def is_same(predictions: pd.DataFrame, first: Way, second: Way) -> bool:
+    """Whether two ways judge every tile alike, by equal probabilities and thresholds."""
     one, other = (predictions[way.column].to_numpy() for way in (first, second))
     return np.array_equal(one, other) and bool(np.all(np.equal(first.bounds, second.bounds)))
 
 
-def _compare(predictions: pd.DataFrame, first: Way, second: Way) -> dict[str, Any]:
-    """The figures of one way minus those of another, on the same resamples."""
+def compare_ways(
+    predictions: pd.DataFrame, first: Way, second: Way, metrics: Iterable[str] = COMPARED
+) -> dict[str, Any]:
+    """The figures of one way minus those of another, on the same resamples.
+
+    Args:
+        predictions: `tile`, `photograph`, `label` and the columns of both ways.
+        first: Way whose figures are judged.
+        second: Way whose figures are taken off.
+        metrics: Names in `METRICS`.
+    """
     differences = paired_intervals(
         predictions["label"].to_numpy(),
         predictions[first.column].to_numpy(),
         predictions[second.column].to_numpy(),
         photograph_of(predictions),
         thresholds=(first.bounds, second.bounds),
-        metrics=[name for name, metric in METRICS.items() if metric.is_compared],
+        metrics=metrics,
     )
     return {
         name: {

@@ -1,26 +1,27 @@
 """The ensemble of a run: chosen on validation, then tested once. The only reader of test tiles.
 
 The ensemble is chosen on the validation split and written to `ensemble.json` before the test split
-is opened; each opening is written to `evaluation/ledger.csv` before a test label is read. What can
-be refused without a test label is refused before either is written. What is tested is the choice in
-memory, so that nothing that happens to the file changes it. Everything else that wants to know
-about the test reads what is written here.
+is opened; each opening is written to `evaluation/ledger.csv` before a test label is read. What is
+compared with it is chosen before the opening, too, and tested in the same one. What can be refused
+without a test label is refused before either is written. What is tested is the choice in memory, so
+that nothing that happens to the file changes it. Everything else that wants to know about the test
+reads what is written here.
 """
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from ensemble.base.files import append_line, make_folder, write_json, write_table
-from ensemble.base.progress_bar import telling_progress
+from ensemble.base.files import append_line, make_folder, remove_file, write_json, write_table
 from ensemble.base.provenance import describe_code_and_machine
-from ensemble.data.batches import SplitTiles, place_split
+from ensemble.data.batches import place_split
 from ensemble.data.grid import PLACE
 from ensemble.data.pack import Pack, open_pack
+from ensemble.evaluation.comparison import Rival, describe_compared, flatten_compared
 from ensemble.evaluation.figures import (
     Way,
     compute_figures,
@@ -41,13 +42,15 @@ from ensemble.evaluation.mistakes import (
     relabelled_figures,
     suspect_labels,
 )
+from ensemble.evaluation.presentation import describe_method
+from ensemble.evaluation.scoring import Judged, MemberScores, judge_tiles, score_members
 from ensemble.explanation.errors import ABOUT_A_TILE, find_errors
 from ensemble.explanation.gallery import draw_galleries
 from ensemble.run.folder import run_lock
-from ensemble.run.members import count_scores, score_tiles
 from ensemble.run.pack import find_pack
 from ensemble.selection.choice import EnsembleRecord, open_chosen
-from ensemble.selection.choose import choose_ensemble
+from ensemble.selection.choose import KnownScores, choose_ensemble
+from ensemble.selection.contenders import Contender, choose_contenders
 from ensemble.selection.ensemble import Ensemble, load_ensemble
 from ensemble.selection.neighbours import Places
 from ensemble.training.checkpoint import Member
@@ -63,6 +66,7 @@ def evaluate_run(
     rule: str = "f1",
     tta: bool = False,
     labels_file: Path | None = None,
+    compare: bool = False,
     log: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Choose on validation, open the test split, write `evaluation/` and return its metrics.
@@ -74,6 +78,7 @@ def evaluate_run(
         rule: Rule of the threshold: f1, f2, a number, or recall=R.
         tta: Whether to try test-time augmentation on validation.
         labels_file: Corrected labels of test tiles, for figures beside those on the original ones.
+        compare: Whether other methods and the best member of each backbone are tested, too.
         log: Takes a line for each damaged member, and now and then one while tiles are scored.
 
     Returns:
@@ -90,31 +95,85 @@ def evaluate_run(
         _check_test_classes(pack)
         if corrected is not None:
             check_tested(corrected, set(pack.table("test", columns=["tile"])["tile"]))
-        record = choose_ensemble(run, method=method, top_k=top_k, rule=rule, tta=tta, log=log)
-        ensemble = load_ensemble(run, record=record)
-        singles = open_chosen(run, record.shown)
+        chosen = _choose(run, method, top_k, rule, tta, compare, log)
+        record, ensemble, singles = chosen.record, chosen.ensemble, chosen.singles
         record.save(run)
-        num_openings = _note_opening(run, record)
+        num_openings = _note_opening(run, chosen)
         tiles, table = place_split(pack, "test", ensemble.device)
         labels = None if corrected is None else correct_labels(table, corrected)
-        predictions = _predict(tiles, table, ensemble, singles, log)
+        scores = score_members(tiles, chosen.ensembles, singles, what="test tiles", log=log)
+        judged = judge_tiles(ensemble, scores, tiles, Places.of(table))
+        predictions = tabulate(table, judged, scores, singles)
+        rows, probabilities = describe_compared(table, tiles, scores, chosen.rivals)
         metrics = {
             **_describe_test(predictions, record, singles),
-            "ways": describe_ways(predictions, _ways(predictions, ensemble)),
+            "ways": describe_ways(predictions, judged.ways),
+            "compared": rows,
             **_describe_data(pack, predictions),
-            "precision_note": describe_scoring(
-                {m.trial: m.record.precision for m in [*singles, *ensemble.members]},
-                ensemble.device,
-            ),
-            "num_test_openings": num_openings,
-            "evaluated_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            **describe_code_and_machine(),
+            **_describe_opening(chosen, num_openings),
         }
         if labels is not None and corrected is not None:
             metrics["relabelled"] = _describe_relabelled(predictions, labels, corrected, record)
-        _write(folder, predictions, metrics, record)
+        _write(folder, predictions, metrics, record, probabilities)
         draw_galleries(folder, predictions, ensemble, tiles)
     return metrics
+
+
+class _Chosen(NamedTuple):
+    """What is tested, as it was chosen on validation."""
+
+    record: EnsembleRecord
+    ensemble: Ensemble
+    singles: list[Member]  # members with figures of their own
+    rivals: list[Rival]  # the ensemble and those compared with it; none where none are
+
+    @property
+    def ensembles(self) -> list[Ensemble]:
+        """The ensemble, and what is compared with it."""
+        return [self.ensemble, *(rival.ensemble for rival in self.rivals[1:])]
+
+
+def _choose(
+    run: Path,
+    method: str,
+    top_k: int | None,
+    rule: str,
+    tta: bool,
+    compare: bool,
+    log: Callable[[str], None],
+) -> _Chosen:
+    """Choose the ensemble and what is compared with it, and load all of them."""
+    known: KnownScores = {}
+    record = choose_ensemble(
+        run, method=method, top_k=top_k, rule=rule, tta=tta, known=known, log=log
+    )
+    ensemble = load_ensemble(run, record=record)
+    rivals = []
+    if compare:
+        what = f"ensemble ({describe_method(record.model_dump())})"
+        others = choose_contenders(run, record, known=known, log=log)
+        rivals = [
+            Rival(Contender("chosen", what, record, is_reference=False), ensemble),
+            *(
+                Rival(other, load_ensemble(run, ensemble.device, record=other.record))
+                for other in others
+            ),
+        ]
+    return _Chosen(record, ensemble, open_chosen(run, record.shown), rivals)
+
+
+def _describe_opening(chosen: _Chosen, num_openings: int) -> dict[str, Any]:
+    """How often the test was opened, when, and with what."""
+    scored = [*chosen.singles, *chosen.ensemble.members]
+    scored += [member for rival in chosen.rivals for member in rival.ensemble.members]
+    return {
+        "precision_note": describe_scoring(
+            {member.trial: member.record.precision for member in scored}, chosen.ensemble.device
+        ),
+        "num_test_openings": num_openings,
+        "evaluated_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        **describe_code_and_machine(),
+    }
 
 
 def _check_test_classes(pack: Pack) -> None:
@@ -123,72 +182,41 @@ def _check_test_classes(pack: Pack) -> None:
     check_both_classes((np.arange(tiles) < cracked).astype(int), what="the test tiles")
 
 
-def _note_opening(run: Path, record: EnsembleRecord) -> int:
+def _note_opening(run: Path, chosen: _Chosen) -> int:
     """Write to the ledger that the test split is being opened; return the number of openings."""
-    path = run / "evaluation" / "ledger.csv"
+    path, record = run / "evaluation" / "ledger.csv", chosen.record
+    compared = " ".join(rival.contender.name for rival in chosen.rivals[1:])
     line = {
         "opened_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "method": record.method,
+        "method": f"{record.method} (compared with {compared})" if compared else record.method,
         "trials": " ".join(str(member.trial) for member in record.members),
         "threshold_rule": record.threshold_rule,
         "threshold": record.threshold,
         "tta": record.tta,
     }
+    return append_counted(path, line)
+
+
+def append_counted(path: Path, line: dict[str, Any]) -> int:
+    """Append a line without commas to a ledger, and return the number of its lines."""
     make_folder(path.parent)
     append_line(path, ",".join(map(str, line.values())), header=",".join(line))
     lines = path.read_text(encoding="utf-8").splitlines()
     return sum(bool(line.strip()) for line in lines) - 1
 
 
-def _predict(
-    tiles: SplitTiles,
-    table: pd.DataFrame,
-    ensemble: Ensemble,
-    singles: Sequence[Member],
-    log: Callable[[str], None],
+def tabulate(
+    table: pd.DataFrame, judged: Judged, scores: MemberScores, singles: Sequence[Member]
 ) -> pd.DataFrame:
-    """Score the test tiles; a row a tile with the probabilities of `singles` and the ensemble."""
-    members, tta = ensemble.members, ensemble.tta
-    folders = {member.folder for member in members}
-    others = [member for member in singles if member.folder not in folders]
-    passes = [*members, *others, *(members if ensemble.sees_context else ())]
-    total = count_scores(passes, tiles, tta=tta)
-    with telling_progress("scoring test tiles", total, log) as tell:
-        scores = ensemble.score(tiles, each_batch=tell)  # (M, N)
-        rows = [*scores]
-        if others:
-            rows += [*score_tiles(others, tiles, tta=tta, each_batch=tell)]
-        mean = alone = ensemble.weigh(scores)
-        if ensemble.sees_context:
-            alone = ensemble.weigh(ensemble.score(tiles, alone=True, each_batch=tell))
-    by_folder = {m.folder: row for m, row in zip([*members, *others], rows, strict=True)}
-    context = ensemble.name_context(tiles)
-    lone = context == "tile"
-    calibrated = ensemble.calibrate(mean, lone=lone)
+    """A row a tile with the probabilities of `singles` and of the ensemble."""
     return table[[*ABOUT_A_TILE, *PLACE]].assign(
-        context=context,
-        **{f"trial_{member.trial}": by_folder[member.folder] for member in singles},
-        alone=alone,
-        ensemble=mean,
-        calibrated=calibrated,
-        refined=ensemble.refine(calibrated, Places.of(table), lone=lone).probabilities,
+        context=judged.context,
+        **{f"trial_{member.trial}": scores.seen[member.folder] for member in singles},
+        alone=judged.alone,
+        ensemble=judged.mean,
+        calibrated=judged.calibrated,
+        refined=judged.refined,
     )
-
-
-def _ways(predictions: pd.DataFrame, ensemble: Ensemble) -> list[Way]:
-    """Each tile alone, with what lies around it, and with the scores of its neighbours."""
-    lone = (predictions["context"] == "tile").to_numpy()
-    ways = [
-        Way("tile alone", "alone", float(ensemble.thresholds(True))),
-        Way("with context", "ensemble", ensemble.threshold, ensemble.thresholds(lone)),
-    ]
-    if ensemble.neighbours is None:
-        return [*ways, ways[-1]._replace(name="with neighbours")]
-    refined = ensemble.refine(
-        predictions["calibrated"].to_numpy(), Places.of(predictions), lone=lone
-    )
-    threshold = ensemble.neighbours.threshold
-    return [*ways, Way("with neighbours", "refined", threshold, refined.thresholds)]
 
 
 def _judged(predictions: pd.DataFrame, record: EnsembleRecord) -> Way:
@@ -263,15 +291,24 @@ def member_columns(predictions: pd.DataFrame, record: EnsembleRecord) -> pd.Data
 
 
 def _write(
-    folder: Path, predictions: pd.DataFrame, metrics: dict[str, Any], record: EnsembleRecord
+    folder: Path,
+    predictions: pd.DataFrame,
+    metrics: dict[str, Any],
+    record: EnsembleRecord,
+    compared: pd.DataFrame,
 ) -> None:
+    """Write the files of the evaluation; `compared` has the probabilities of what is compared."""
     thresholds = _judged(predictions, record).bounds
     suspects = suspect_labels(member_columns(predictions, record), record.weights)
-    for name, table in (
-        ("predictions", predictions),
-        ("errors", find_errors(predictions, thresholds)),
-        ("suspect_labels", suspects),
-        ("if_relabelled", relabelled_figures(predictions, suspects, thresholds)),
-    ):
+    tables = {
+        "predictions": predictions,
+        "errors": find_errors(predictions, thresholds),
+        "suspect_labels": suspects,
+        "if_relabelled": relabelled_figures(predictions, suspects, thresholds),
+    }
+    others = {"compared": flatten_compared(metrics["compared"]), "compared_predictions": compared}
+    for name, table in (tables | (others if metrics["compared"] else {})).items():
         write_table(folder / f"{name}.csv", table)
+    for name in others.keys() if not metrics["compared"] else ():
+        remove_file(folder / f"{name}.csv")  # of the evaluation before
     write_json(folder / "metrics.json", metrics)

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ensemble.base.errors import InputError, short_repr
 from ensemble.base.files import read_object, read_table
+from ensemble.evaluation.comparison import COMPARED
 from ensemble.selection.choice import EnsembleRecord, check_format
 from ensemble.training.config import explain_validation
 from ensemble.training.metrics import METRICS
@@ -128,6 +129,30 @@ class _Way(_Part):
     surfaces: dict[str, _WayPart] = {}
 
 
+class _ComparedFigures(_WayFigures):
+    val_f1: float | None
+
+
+class _ComparedWay(_Part):
+    same_as: str | None = None
+    figures: _ComparedFigures | None = None
+    difference: dict[str, _Gain] | None = None
+
+    @model_validator(mode="after")
+    def _has_figures(self) -> Self:
+        names = (self.difference or {}).keys()
+        if self.same_as is None and (self.figures is None or not names >= {*COMPARED}):
+            raise ValueError("figures and differences, or the way that it is the same as")
+        return self
+
+
+class _Compared(_Part):
+    what: str
+    is_chosen: bool
+    is_reference: bool
+    ways: dict[str, _ComparedWay]
+
+
 class _Metrics(_Part):
     ensemble: _Ensemble
     members: list[_Member] = Field(min_length=1)
@@ -135,6 +160,7 @@ class _Metrics(_Part):
     surfaces: dict[str, _Surface]
     gain_over_best_single: dict[str, _Gain]
     ways: dict[str, _Way]
+    compared: list[_Compared] = []
     choice: EnsembleRecord
     num_test_tiles: int
     num_test_photographs: int | None

@@ -6,6 +6,7 @@ import pandas as pd
 
 from ensemble.base.wording import capitalize_first
 from ensemble.data.classes import SDNET_SURFACES
+from ensemble.evaluation.comparison import WARNING, told_ways
 from ensemble.evaluation.figures import thresholds_in
 from ensemble.evaluation.presentation import (
     describe_method,
@@ -206,7 +207,7 @@ def result_section(run: Run) -> dict[str, Any] | None:
     if metrics is None or predictions is None:
         return None
     single = metrics["best_single"]["trial"]
-    only = sole_member(metrics)
+    only, compared = sole_member(metrics), metrics.get("compared", [])
     rows = [("ensemble", metrics["ensemble"])] if only is None else []
     rows += [(run.describe_trial(member["trial"]), member) for member in metrics["members"]]
     trials = [m["trial"] for m in metrics["members"] if f"trial_{m['trial']}" in predictions]
@@ -238,6 +239,9 @@ def result_section(run: Run) -> dict[str, Any] | None:
         "rows": [*rows, ("every tile called cracked", trivial_figures(metrics["ensemble"]))],
         "surfaces": metrics["surfaces"],
         "ways": metrics["ways"],
+        "compared": [*told_ways(compared)],
+        "reference": next((row["what"] for row in compared if row["is_reference"]), ""),
+        "warning": WARNING,
         "gain": {
             name: row
             for name, row in metrics["gain_over_best_single"].items()

@@ -49,7 +49,7 @@ from ensemble.selection.soup import write_soup
 from ensemble.selection.thresholds import choose_threshold, rule_score
 from ensemble.selection.weighting import diversity
 from ensemble.training.checkpoint import Member
-from ensemble.training.member import DevelopmentTiles
+from ensemble.training.member import DevelopmentTiles, TrainingData
 from ensemble.training.metrics import (
     brier_score,
     log_loss,
@@ -59,8 +59,11 @@ from ensemble.training.metrics import (
 )
 
 DEFAULT_TOP_K = 5
+NOT_ESTIMATED = "the optimism of choosing is estimated for the chosen ensemble alone"
 
 Scores = Mapping[Path, np.ndarray]  # member's folder → (N,) probabilities of the validation tiles
+# the same of tiles that are turned, and of tiles that are seen alone, by which of both holds
+KnownScores = dict[tuple[bool, bool], dict[Path, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,7 @@ def choose_ensemble(
     top_k: int | None = None,
     rule: str = "f1",
     tta: bool = False,
+    known: KnownScores | None = None,
     log: Callable[[str], None] = print,
 ) -> EnsembleRecord:
     """Choose members, weights, temperatures and threshold on the validation split.
@@ -99,6 +103,7 @@ def choose_ensemble(
         top_k: Number of members of `mean`.
         rule: Rule of the threshold: f1, f2, a number, or recall=R.
         tta: Whether to use test-time augmentation if validation gains what the rule asks for.
+        known: Receives the scores of validation tiles that had to be made.
         log: Takes a line for each damaged member.
 
     Raises:
@@ -109,15 +114,14 @@ def choose_ensemble(
     split_digest = read_object(run / "run.json", split_digest=str)["split_digest"]
     table = read_validation(run)
     finished = open_members(run, split_digest=split_digest, log=log)
-    members = _find_candidates(finished, num_val_tiles=len(table), log=log)
+    members = find_candidates(finished, num_val_tiles=len(table), log=log)
     k = check_top_k(top_k, num_candidates=len(members), num_finished=len(finished))
     if method == "soup" and "fold" in table:
         raise InputError("--method soup: is not for a refit, whose networks left out other tiles")
     ranked = rank_members(members)
     picked, val = _pick(run, ranked, table, Asked(method, k, rule), tta=tta)
-    fitted = fit_thresholds(
-        run, picked, best_single=ranked[0], table=table, rule=rule, val=val, tta=tta, log=log
-    )
+    how: Any = {"table": table, "rule": rule, "val": val, "tta": tta, "known": known, "log": log}
+    fitted = fit_thresholds(run, picked, best_single=ranked[0], **how)
     return EnsembleRecord.model_validate(
         {
             **fitted,
@@ -161,7 +165,21 @@ def check_top_k(k: int | None, *, num_candidates: int, num_finished: int) -> int
     return k
 
 
-def _find_candidates(
+def open_development(run: Path, table: pd.DataFrame) -> TrainingData:
+    """Open the tiles of a run that are not the test's.
+
+    Args:
+        run: A run's folder.
+        table: Validation tiles, as `read_validation` returns them.
+
+    Raises:
+        InputError: The packed tiles are gone, others or damaged.
+    """
+    tiles = DevelopmentTiles(find_pack(run), choose_device())
+    return tiles.open() if "fold" not in table else tiles.open_all(table["fold"].max() + 1)
+
+
+def find_candidates(
     finished: list[Member], *, num_val_tiles: int, log: Callable[[str], None]
 ) -> list[Member]:
     """Members with the weights that their record names and a score for each validation tile."""
@@ -190,25 +208,35 @@ def _pick(
     run: Path, ranked: list[Member], table: pd.DataFrame, asked: Asked, *, tta: bool
 ) -> tuple[Picked, SplitTiles | None]:
     """Pick members and weights, or mix a soup; with the tiles to score, where any will be."""
-    data = None
-    if asked.method == "soup" or tta or see_context(ranked):
-        tiles = DevelopmentTiles(find_pack(run), choose_device())
-        data = tiles.open() if "fold" not in table else tiles.open_all(table["fold"].max() + 1)
+    needs_tiles = asked.method == "soup" or tta or see_context(ranked)
+    data = open_development(run, table) if needs_tiles else None
     if asked.method != "soup":
-        members = sorted(ranked, key=lambda member: member.trial)
-        return _weigh(members, table, asked), None if data is None else data.val
+        picked = weigh_members(ranked, table, asked, flatters=True)
+        return picked, None if data is None else data.val
     assert data is not None
     soup, ingredients = write_soup(ranked, data, run / "soup")
     # Where no mixture helps, it is the best member itself.
     return Picked("soup", [soup], np.ones(1), ingredients), data.val
 
 
-def _weigh(members: list[Member], table: pd.DataFrame, asked: Asked) -> Picked:
-    """Pick members and weights by their stored scores, and estimate what that flatters."""
+def weigh_members(
+    candidates: list[Member], table: pd.DataFrame, asked: Asked, *, flatters: bool
+) -> Picked:
+    """Pick members and weights by their stored scores.
+
+    Args:
+        candidates: Members that can be picked.
+        table: Validation tiles, as `read_validation` returns them.
+        asked: Method, number of members and rule of the threshold; no soup.
+        flatters: Whether to estimate how much that flatters.
+    """
+    members = sorted(candidates, key=lambda member: member.trial)
     labels, photographs = table["label"].to_numpy(), table["photograph"].to_numpy()
     probabilities = np.stack([margins_to_probabilities(m.val_margins()) for m in members])
     weighed = weigh(probabilities, labels, photographs, asked)
-    optimism, note = estimate_optimism(probabilities, table, asked, weighed.weights)
+    optimism, note = None, NOT_ESTIMATED
+    if flatters:
+        optimism, note = estimate_optimism(probabilities, table, asked, weighed.weights)
     kept = [i for i in np.argsort(-weighed.weights, kind="stable") if weighed.weights[i] > 0]
     if weighed.method == "mean":
         kept.sort(key=lambda i: (-members[i].val_f1, members[i].trial))
@@ -231,6 +259,8 @@ def fit_thresholds(
     rule: str,
     val: SplitTiles | None,
     tta: bool,
+    is_decided: bool = False,
+    known: KnownScores | None = None,
     log: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Fit temperatures, thresholds and the second stage to validation scores.
@@ -243,6 +273,8 @@ def fit_thresholds(
         rule: Rule of the thresholds.
         val: Validation tiles, for `tta` and where a member sees more than the tile.
         tta: Whether to try flips and turns.
+        is_decided: Whether flips and turns are taken where `tta`, and not only tried.
+        known: Scores of validation tiles made before, which are added to.
         log: Takes a line now and then while tiles are scored.
 
     Returns:
@@ -251,16 +283,14 @@ def fit_thresholds(
     labels = table["label"].to_numpy()
     members = {m.folder: m for m in [*picked.members, *picked.ingredients, best_single]}
     scores: Scores = {f: margins_to_probabilities(m.val_margins()) for f, m in members.items()}
-    tried = None
+    known, tried, uses_tta = {} if known is None else known, None, False
     if tta and val is not None:
-        turned = _score_anew(members, val, log, tta=True)
-        tried = TurnedScore(
-            plain=_score(picked, scores, labels, rule), turned=_score(picked, turned, labels, rule)
-        )
-        scores = turned if tried.turned > tried.plain else scores
-    uses_tta = tried is not None and tried.turned > tried.plain
+        turned = _score_anew(members, val, known, log, tta=True)
+        tried = _compare_turned(picked, scores, turned, labels, rule)
+        uses_tta = is_decided or tried.turned > tried.plain
+        scores = turned if uses_tta else scores
     seeing = {folder: member for folder, member in members.items() if see_context([member])}
-    alone = {} if val is None else _score_anew(seeing, val, log, tta=uses_tta, alone=True)
+    alone = {} if val is None else _score_anew(seeing, val, known, log, tta=uses_tta, alone=True)
     judged = {
         folder: _judge_member(run, member, labels, scores[folder], alone.get(folder), rule)
         for folder, member in members.items()
@@ -296,6 +326,15 @@ def _compare_members(
     }
 
 
+def _compare_turned(
+    picked: Picked, plain: Scores, turned: Scores, labels: np.ndarray, rule: str
+) -> TurnedScore:
+    """What the rule asks for, without and with flips and turns."""
+    return TurnedScore(
+        plain=_score(picked, plain, labels, rule), turned=_score(picked, turned, labels, rule)
+    )
+
+
 def _score(picked: Picked, scores: Scores, labels: np.ndarray, rule: str) -> float:
     """What the rule asks for, of the ensemble on validation."""
     return rule_score(choose_threshold(labels, picked.weights @ picked.rows(scores), rule), rule)
@@ -304,19 +343,25 @@ def _score(picked: Picked, scores: Scores, labels: np.ndarray, rule: str) -> flo
 def _score_anew(
     members: dict[Path, Member],
     val: SplitTiles,
+    known: KnownScores,
     log: Callable[[str], None],
     *,
     tta: bool,
     alone: bool = False,
 ) -> Scores:
-    """Probabilities of validation tiles that are turned, or seen without their neighbours."""
-    if not members:
-        return {}
-    scored, what = [*members.values()], "without their neighbours" if alone else "turned"
-    total = count_scores(scored, val, tta=tta)
-    with telling_progress(f"scoring validation tiles, {what}", total, log) as tell:
-        rows = score_tiles(scored, val, tta=tta, alone=alone, each_batch=tell)
-    return dict(zip(members, rows, strict=True))
+    """Probabilities of validation tiles that are turned, or seen without their neighbours.
+
+    Those of members that were scored so before are `known`; the others are added to these.
+    """
+    scores = known.setdefault((tta, alone), {})
+    missing = {folder: member for folder, member in members.items() if folder not in scores}
+    if missing:
+        scored, what = [*missing.values()], "without their neighbours" if alone else "turned"
+        total = count_scores(scored, val, tta=tta)
+        with telling_progress(f"scoring validation tiles, {what}", total, log) as tell:
+            rows = score_tiles(scored, val, tta=tta, alone=alone, each_batch=tell)
+        scores |= dict(zip(missing, rows, strict=True))
+    return {folder: scores[folder] for folder in members}
 
 
 def _judge_member(

@@ -205,7 +205,9 @@ def add_to(
     kept = old[~old["metric"].isin(table["metric"])]
     both = pd.concat([kept, table]).sort_values("num_photographs", kind="stable")
     added = {key: value for key, value in origin.items() if value != about.get(key)}
-    return both, about | {"added": [*about.get("added", []), added]}
+    names = added["truth"]["figure"].keys()
+    before = [each for each in about.get("added", []) if each["truth"]["figure"].keys() != names]
+    return both, about | {"added": [*before, added]}
 
 
 if __name__ == "__main__":

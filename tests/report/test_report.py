@@ -197,6 +197,27 @@ def test_numbers_of_the_result_table_are_those_of_metrics(evaluated: Path, page:
             assert cell == wanted
 
 
+def test_what_was_tested_beside_the_ensemble_has_a_row_for_each_way_that_differs(
+    evaluated: Path, page: Page, tmp_path: Path
+):
+    metrics = json.loads((evaluated / "evaluation" / "metrics.json").read_text())
+    assert "table-compared" not in str([e["attrs"] for e in page.find("table")])
+    way = metrics["ways"]["tile alone"] | {"difference": metrics["gain_over_best_single"]}
+    way["figures"] |= {"val_f1": None}
+    ways = {"tile alone": way, "with context": {"same_as": "tile alone"}}
+    whats = ["ensemble (mean)", "trial 2, best small_cnn"]
+    compared = [
+        {"what": what, "is_chosen": not n, "is_reference": bool(n), "ways": ways}
+        for n, what in enumerate(whats)
+    ]
+    shown = Page(change(evaluated, tmp_path, compared=compared))
+    rows = shown.rows("table-compared")
+    assert [row[:2] for row in rows] == [[what, "tile alone"] for what in whats]
+    gain = metrics["gain_over_best_single"]["f1"]["difference"]
+    assert rows[0][-2].replace("−", "-").startswith(f"{gain:+.3f}")
+    assert "choose nothing by them" in shown.text
+
+
 def test_gain_and_surfaces_are_those_of_metrics(evaluated: Path, page: Page):
     metrics = json.loads((evaluated / "evaluation" / "metrics.json").read_text())
     gains = [row for row in metrics["gain_over_best_single"].values() if row["difference"]]

@@ -1,0 +1,124 @@
+"""Ensembles and tiles → what each ensemble makes of each tile, three ways.
+
+Each member is scored once, however many ensembles it is in.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ensemble.base.progress_bar import telling_progress
+from ensemble.data.batches import SplitTiles
+from ensemble.evaluation.figures import Way
+from ensemble.run.members import count_scores, score_with, see_context
+from ensemble.selection.ensemble import Ensemble
+from ensemble.selection.neighbours import Places
+from ensemble.training.checkpoint import Member
+
+
+class MemberScores(NamedTuple):
+    """Probabilities of N tiles, by the folder of the member.
+
+    Attributes:
+        seen: (N,) with what lies around a tile, where the member sees that.
+        alone: (N,) of the tile alone, for members of ensembles that see more.
+    """
+
+    seen: dict[Path, np.ndarray]
+    alone: dict[Path, np.ndarray]
+
+    def rows(self, members: Sequence[Member], *, alone: bool = False) -> np.ndarray:
+        """The members' probabilities: (M, N)."""
+        scores = self.seen | self.alone if alone else self.seen
+        return np.stack([scores[member.folder] for member in members])
+
+
+def score_members(
+    tiles: SplitTiles,
+    ensembles: Sequence[Ensemble],
+    singles: Sequence[Member] = (),
+    *,
+    what: str,
+    log: Callable[[str], None],
+) -> MemberScores:
+    """Score tiles by the members of all ensembles and by `singles`.
+
+    Args:
+        tiles: N tiles.
+        ensembles: Ensembles, which all turn tiles or none; networks of the first stay loaded.
+        singles: Further members.
+        what: Name of the tiles, for the person who waits.
+        log: Takes a line now and then while tiles are scored.
+
+    Raises:
+        InputError: The weights of a member are missing or damaged.
+    """
+    first, tta = ensembles[0], ensembles[0].tta
+    loaded = {m.folder: network for m, network in zip(first.members, first.models, strict=True)}
+    together = {member.folder: member for each in ensembles for member in each.members}
+    everyone = {member.folder: member for member in singles} | together
+    seeing = {folder: member for folder, member in together.items() if see_context([member])}
+    total = count_scores([*everyone.values(), *seeing.values()], tiles, tta=tta)
+    scores = MemberScores({}, {})
+    with telling_progress(f"scoring {what}", total, log) as tell:
+        for folder, member in everyone.items():
+            network = loaded[folder] if folder in loaded else member.load_model()
+            scores.seen[folder] = score_with(member, network, tiles, tta=tta, each_batch=tell)
+            if folder in seeing:
+                scores.alone[folder] = score_with(
+                    member, network, tiles, tta=tta, alone=True, each_batch=tell
+                )
+    return scores
+
+
+class Judged(NamedTuple):
+    """What an ensemble makes of N tiles; (N,) each.
+
+    Attributes:
+        context: Name of what members saw of each tile, as `Ensemble.name_context` says it.
+        alone: Mean probability of the tile alone.
+        mean: Mean probability with what lies around the tile.
+        calibrated: The same on the calibrated scale.
+        refined: Probability by the scores of the tiles around.
+        ways: The three ways, from the least that is seen of a photograph to the most.
+    """
+
+    context: np.ndarray
+    alone: np.ndarray
+    mean: np.ndarray
+    calibrated: np.ndarray
+    refined: np.ndarray
+    ways: list[Way]
+
+
+def judge_tiles(
+    ensemble: Ensemble, scores: MemberScores, tiles: SplitTiles, places: Places, *, prefix: str = ""
+) -> Judged:
+    """Average, calibrate and refine the scores of an ensemble's members.
+
+    Args:
+        ensemble: The ensemble.
+        scores: Scores of its members.
+        tiles: The N tiles that were scored.
+        places: Places of the tiles in their photographs.
+        prefix: Text before the names of the columns in the ways.
+    """
+    mean = alone = ensemble.weigh(scores.rows(ensemble.members))
+    if ensemble.sees_context:
+        alone = ensemble.weigh(scores.rows(ensemble.members, alone=True))
+    context = ensemble.name_context(tiles)
+    lone = context == "tile"
+    calibrated = ensemble.calibrate(mean, lone=lone)
+    refined = ensemble.refine(calibrated, places, lone=lone)
+    ways = [
+        Way("tile alone", f"{prefix}alone", float(ensemble.thresholds(True))),
+        Way("with context", f"{prefix}ensemble", ensemble.threshold, ensemble.thresholds(lone)),
+    ]
+    last = ways[-1]
+    if ensemble.neighbours is not None:
+        threshold = ensemble.neighbours.threshold
+        last = Way("", f"{prefix}refined", threshold, refined.thresholds)
+    ways.append(last._replace(name="with neighbours"))
+    return Judged(context, alone, mean, calibrated, refined.probabilities, ways)
