@@ -24,7 +24,7 @@ from ensemble.run.pack import find_pack
 from ensemble.training.backbone_table import name_weights_file
 from ensemble.training.checkpoint import Member
 from ensemble.training.config import TrialConfig, flatten, parse_config, unflatten
-from ensemble.training.member import open_training_data
+from ensemble.training.member import DevelopmentTiles
 from ensemble.training.metrics import (
     best_threshold,
     check_both_classes,
@@ -45,7 +45,7 @@ def train_recall_remedies(run: Path, device: torch.device, console: Console) -> 
     about = read_object(run / "run.json", split_digest=str)
     base, first_number = _read_recipe(run, about)
     with run_lock(run, what="command"):
-        data = open_training_data(find_pack(run), device)
+        data = DevelopmentTiles(find_pack(run), device).open()
         labels = data.train.labels.cpu().numpy()
         check_both_classes(labels, what="the training tiles")  # the weight is their ratio
         recipe_run = RecipeRun(run, data, console.print)

@@ -34,7 +34,7 @@ from ensemble.training.config import TrialConfig, flatten
 from ensemble.training.cost import print_layers, print_totals, summarise
 from ensemble.training.initial_weights import InitialState, digest_tensors
 from ensemble.training.loop import DivergedError, Epoch
-from ensemble.training.member import TrainingData, open_training_data, train_member
+from ensemble.training.member import DevelopmentTiles, TrainingData, train_member
 from ensemble.training.metrics import check_both_classes
 from ensemble.training.weights_file import read_tensors
 
@@ -69,7 +69,7 @@ def run_recipe(
     }
     with run_lock(folder, what="command"):
         check_same_run(folder, identity, packed)
-        data = open_training_data(packed.folder, device)
+        data = DevelopmentTiles(packed.folder, device).open()
         for split, tiles in (("training", data.train), ("validation", data.val)):
             check_both_classes(tiles.labels.cpu().numpy(), what=f"the {split} tiles")
         begin_run(

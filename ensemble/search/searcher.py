@@ -89,8 +89,9 @@ class StudySearcher(Searcher):
         with self._stopping.nothing_escapes():
             trial = self._study.ask()
             config = self._space.ask(trial, seed=self._seed)
+            task = self._make_task(trial.number, config, trial.params)
             self._running[trial_id] = trial
-            return self._make_task(trial.number, config, trial.params)
+            return task
         return None
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:

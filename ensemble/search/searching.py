@@ -122,7 +122,7 @@ class Search:
             max_concurrent_trials=budget.max_concurrent_trials,
             max_failures=request.max_failures,
             stopping=self._stopping,
-            make_task=self._make_task,
+            make_task=self._begin,
             explain_death=self._watch.explain,
             max_attempts=ATTEMPTS,
             before_end=self._collect,
@@ -217,6 +217,11 @@ class Search:
             )
             for trial in finished_trials(self._study)
         ]
+
+    def _begin(self, number: int, config: TrialConfig, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Write into the table that a trial begins, and make its task."""
+        self._tables.write_trials(self._study)
+        return self._make_task(number, config, params)
 
     def _make_task(
         self, number: int, config: TrialConfig, params: Mapping[str, Any]

@@ -78,6 +78,7 @@ class DevelopmentTiles:
         self._pixels = place_pixels(self._pack.pixels("train"), device)
         self._device = device
         self._opened: dict[Fold | None, TrainingData] = {}
+        self._tables: dict[int, pd.DataFrame] = {}  # with the folds, by their number
 
     def open(self, fold: Fold | None = None) -> TrainingData:
         """The pack's own split, or all other folds to train on and one to validate on.
@@ -94,7 +95,7 @@ class DevelopmentTiles:
         if fold is None:
             train, val = (self._place(self._pack.table(split)) for split in ("train", "val"))
             return TrainingData(train, val, digest)
-        table = read_development(self._pack, fold.num_folds)
+        table = self._read(fold.num_folds)
         is_held_out = table["fold"] == fold.number
         return TrainingData(
             self._place(table[~is_held_out]),
@@ -106,12 +107,17 @@ class DevelopmentTiles:
 
     def open_all(self, num_folds: int) -> TrainingData:
         """All tiles to train on, and all to score, each by the network that left out its fold."""
-        table = read_development(self._pack, num_folds)
+        table = self._read(num_folds)
         # tiles of other folds are no neighbours, where a split by tile tears photographs
         torn = table.assign(photograph=table["photograph"] + "/" + table["fold"].astype(str))
         folds = torch.tensor(table["fold"].to_numpy(np.int64))
         val = replace(self._place(torn), folds=folds)
         return TrainingData(self._place(table), val, self._pack.record["split_digest"])
+
+    def _read(self, num_folds: int) -> pd.DataFrame:
+        if num_folds not in self._tables:
+            self._tables[num_folds] = read_development(self._pack, num_folds)
+        return self._tables[num_folds]
 
     def _place(self, table: pd.DataFrame) -> SplitTiles:
         return place_table(self._pack, table, self._pixels, self._device)
@@ -126,11 +132,6 @@ def read_development(pack: Pack, num_folds: int) -> pd.DataFrame:
     table = pd.concat([pack.table(split) for split in ("train", "val")])
     table = table.sort_values("tile", ignore_index=True)
     return table.assign(fold=assign_folds(table, count=num_folds, leaky=pack.record["leaky_split"]))
-
-
-def open_training_data(pack_folder: Path, device: torch.device) -> TrainingData:
-    """Map the training and validation tiles of a pack, never its test tiles, for `device`."""
-    return DevelopmentTiles(pack_folder, device).open()
 
 
 def train_member(

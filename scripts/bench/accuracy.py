@@ -13,7 +13,7 @@ from ensemble.data.augmentation import move_on_gpu
 from ensemble.training.backbones import build_configured
 from ensemble.training.initial_weights import make_initial_state
 from ensemble.training.loop import fit
-from ensemble.training.member import open_training_data
+from ensemble.training.member import DevelopmentTiles
 
 SEEDS = range(5)
 
@@ -51,7 +51,7 @@ def _train(plan: Plan, seed: int, plain: bool) -> float:
         keep_freed_memory()
     config = plan.config(precision="float32" if plain else "auto")
     config = config.model_copy(update={"seed": seed})
-    data = open_training_data(plan.pack_folder, plan.device)
+    data = DevelopmentTiles(plan.pack_folder, plan.device).open()
     state = make_initial_state(plan.backbone, plan.weights or "none", seed=seed)
     model = build_configured(config.model)
     model.load_state_dict(state.tensors)

@@ -32,7 +32,7 @@ from ensemble.data.split import assign_splits, digest_split, drop_duplicates
 from ensemble.data.view import View
 from ensemble.evaluation.intervals import intervals
 from ensemble.selection.weighting import greedy_weights
-from ensemble.training.member import TrainingData, open_training_data
+from ensemble.training.member import DevelopmentTiles, TrainingData
 
 PART = "growth"
 FEWEST_TILES = 1000
@@ -120,7 +120,7 @@ def time_steps(source: Source, scratch: Path, *, small: bool) -> list[Step]:
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         under = Path(folder) / "packs"
         packing = [_best_of(rounds, _packs(subset, under)) for subset in subsets]
-        data = open_training_data(pack(subsets[-1], under=under).folder, torch.device("cpu"))
+        data = DevelopmentTiles(pack(subsets[-1], under=under).folder, torch.device("cpu")).open()
         loaded = _spread(len(data.train), num_points=3 if small else 5)
         loading = [_best_of(rounds, _loads(data, count)) for count in loaded]
     return [

@@ -14,7 +14,7 @@ from torch import multiprocessing
 
 from bench.row import Row
 from ensemble.data.pack import ARRAYS
-from ensemble.training.member import open_training_data
+from ensemble.training.member import DevelopmentTiles
 
 PART = "memory"
 SPLITS = ("train", "val")  # what a trial opens
@@ -69,7 +69,7 @@ def measure(pack_folder: Path, num_slots: int = 8) -> list[Row]:
 def _hold(pack_folder: Path, have_read: Barrier, may_end: Barrier) -> None:
     """Read every pixel of the pack, and hold it until all have."""
     torch.set_num_threads(1)
-    data = open_training_data(pack_folder, torch.device("cpu"))
+    data = DevelopmentTiles(pack_folder, torch.device("cpu")).open()
     for tiles in (data.train, data.val):
         for part in tiles.pixels.split(TILES_AT_ONCE):
             part.max()

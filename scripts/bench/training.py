@@ -15,7 +15,7 @@ from ensemble.base.process import keep_freed_memory
 from ensemble.training.backbones import build_configured
 from ensemble.training.config import TrialConfig
 from ensemble.training.loop import fit
-from ensemble.training.member import open_training_data
+from ensemble.training.member import DevelopmentTiles
 
 SMALL_STEPS = 4  # of a small plan
 
@@ -62,7 +62,7 @@ def _measure_slot(
     keep_freed_memory()
     torch.set_num_threads(plan.threads)
     config = TrialConfig.model_validate(values)
-    data = open_training_data(stored, plan.device)
+    data = DevelopmentTiles(stored, plan.device).open()
     batch, train = config.optimisation.global_batch_size, data.train
     if plan.small:
         train = train.take(torch.arange(min(len(train), SMALL_STEPS * batch)))

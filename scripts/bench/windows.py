@@ -13,7 +13,7 @@ from bench.plan import Plan
 from bench.row import Row
 from ensemble.data.batches import SplitTiles, make_batch
 from ensemble.data.view import IMAGENET_MEAN, IMAGENET_STD, View
-from ensemble.training.member import open_training_data
+from ensemble.training.member import DevelopmentTiles
 
 PART = "windows"
 NUM_BATCHES, ROUNDS = 20, 5
@@ -29,8 +29,8 @@ def measure(plan: Plan) -> list[Row]:
     compared with anything: they show pixels that a tile does not have.
     """
     size, device = plan.image_size_px, torch.device("cpu")
-    full = open_training_data(plan.pack_folder, device).train
-    small = open_training_data(plan.pack_as_in_a_run(size), device).train
+    full = DevelopmentTiles(plan.pack_folder, device).open().train
+    small = DevelopmentTiles(plan.pack_as_in_a_run(size), device).open().train
     margin = min(full.tile_size_px) // SHARE
     tile, wider = View(size), View(size, context_px=margin)
     augmented: dict[str, Any] = {

@@ -25,7 +25,7 @@ from ensemble.search import command
 from ensemble.selection.choice import EnsembleRecord, open_choice
 from ensemble.selection.choose import choose_ensemble, rank_members
 from ensemble.selection.soup import _average_members, average_states
-from ensemble.training.member import open_training_data
+from ensemble.training.member import DevelopmentTiles
 
 pytestmark = pytest.mark.slow
 
@@ -274,7 +274,7 @@ def test_a_soup_is_one_network_that_validation_does_not_lose_by(run):
 def test_members_of_one_start_mix_and_their_batch_norm_is_estimated_again(folder):
     run = folder / "results" / "first"
     about = json.loads((run / "run.json").read_text())
-    data = open_training_data(Path(about["pack_folder"]), torch.device("cpu"))
+    data = DevelopmentTiles(Path(about["pack_folder"]), torch.device("cpu")).open()
     members = rank_members(open_members(run, split_digest=about["split_digest"]))
     mixed = _average_members(members, data.train, data.val)
     plain = average_states([member.load_model().state_dict() for member in members])

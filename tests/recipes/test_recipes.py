@@ -43,7 +43,7 @@ from ensemble.run.members import member_folder, open_members, read_validation, s
 from ensemble.training.backbone_table import BACKBONES
 from ensemble.training.checkpoint import open_member
 from ensemble.training.loop import predict_margins
-from ensemble.training.member import TrainingData, open_training_data
+from ensemble.training.member import DevelopmentTiles, TrainingData
 from ensemble.training.metrics import margins_to_probabilities
 
 NAMES = sorted(path.stem for path in RECIPES.glob("*.toml"))
@@ -345,7 +345,7 @@ def test_the_table_of_variants_follows_from_their_scores(augmented):
 def test_training_figures_are_measured_without_augmentation_and_dropout(augmented):
     run, _ = augmented
     about = json.loads((run / "run.json").read_text())
-    data = open_training_data(Path(about["pack_folder"]), torch.device("cpu"))
+    data = DevelopmentTiles(Path(about["pack_folder"]), torch.device("cpu")).open()
     member = open_member(member_folder(run, 1))  # trained under dropout 0.5
     (scores,) = score_tiles([member], data.train)
     row = pd.read_csv(run / "variants.csv").loc[1]
@@ -394,7 +394,7 @@ def test_a_run_cut_after_any_epoch_ends_with_the_same_members(here, augmented, t
     about = json.loads((whole / "run.json").read_text())
     recipe = load_recipe("mobilenetv2-augmented")
     recipe = recipe.changed(backbone="small_cnn", epochs=4, image_size_px=32)
-    data = open_training_data(Path(about["pack_folder"]), torch.device("cpu"))
+    data = DevelopmentTiles(Path(about["pack_folder"]), torch.device("cpu")).open()
     run = tmp_path / "cut"
     shutil.copytree(whole / "initial", run / "initial")
 
@@ -521,7 +521,7 @@ def test_bad_input_is_one_line_and_exit_code_2(here, capsys):
 
 def test_a_variant_whose_start_failed_is_a_row_with_its_reason(here, tmp_path, augmented):
     about = json.loads((augmented[0] / "run.json").read_text())
-    data = open_training_data(Path(about["pack_folder"]), torch.device("cpu"))
+    data = DevelopmentTiles(Path(about["pack_folder"]), torch.device("cpu")).open()
     path = tmp_path / "recipe.toml"
     path.write_text(
         MINIMAL + "[config.optimisation]\nepochs = 1\n[config.data]\nimage_size_px = 32\n"
@@ -557,7 +557,7 @@ numpy.save(sys.argv[3], torch.cat(parts).numpy())
 def test_the_exported_model_gives_the_same_probabilities_without_this_project(augmented, tmp_path):
     run, _ = augmented
     about = json.loads((run / "run.json").read_text())
-    data = open_training_data(Path(about["pack_folder"]), torch.device("cpu"))
+    data = DevelopmentTiles(Path(about["pack_folder"]), torch.device("cpu")).open()
     best = max(
         (open_member(member_folder(run, n)) for n in (0, 1, 2)), key=lambda m: (m.val_f1, -m.trial)
     )
@@ -655,7 +655,7 @@ def test_a_split_that_lacks_a_class_is_refused(here, tmp_path):
 @pytest.mark.parametrize(("label", "word"), [(0, "uncracked"), (1, "cracked")])
 def test_validation_on_one_class_is_refused(augmented, tmp_path, label, word):
     about = json.loads((augmented[0] / "run.json").read_text())
-    data = open_training_data(Path(about["pack_folder"]), torch.device("cpu"))
+    data = DevelopmentTiles(Path(about["pack_folder"]), torch.device("cpu")).open()
     data = TrainingData(data.train, one_class(data.val, label), data.split_digest)
     run = RecipeRun(tmp_path, data, print)
     recipe = load_recipe("small-cnn").changed(epochs=1, image_size_px=32)

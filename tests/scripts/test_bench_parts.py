@@ -20,7 +20,7 @@ from ensemble.data.sources import open_source
 from ensemble.data.synthetic import draw_dataset
 from ensemble.data.view import View
 from ensemble.training.backbones import check_input_side
-from ensemble.training.member import open_training_data
+from ensemble.training.member import DevelopmentTiles
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
@@ -107,7 +107,7 @@ def test_windows_are_compared_with_whole_tiles_that_give_the_same_batch(
     found = check(windows.measure(plan), "windows")
     assert [row.target for row in found.values()] == ["", ">= 0.95", ">= 0.95", "", "", ""]
     assert "batches with a margin of 8 px of the photograph" in list(found)[3]
-    train = open_training_data(pack_folder, torch.device("cpu")).train
+    train = DevelopmentTiles(pack_folder, torch.device("cpu")).open().train
     index = torch.arange(8)
     plain = windows.gather_and_reduce(train, index, image_size_px=16)
     batch = make_batch(train, index, View(16))

@@ -39,7 +39,7 @@ from ensemble.training import checkpoint
 from ensemble.training.checkpoint import Member, open_member
 from ensemble.training.config import TrialConfig
 from ensemble.training.initial_weights import make_initial_state, save_initial_state
-from ensemble.training.member import TrainingData, open_training_data, train_member
+from ensemble.training.member import DevelopmentTiles, TrainingData, train_member
 
 WriteMember = Callable[..., Member]
 PlaceMember = Callable[[Path, int, float], None]
@@ -488,7 +488,7 @@ def test_a_run_with_dropped_members_is_evaluated_and_says_so(
     rows = [{"trial": trial, "state": "COMPLETE"} for trial in range(4)]
     pd.DataFrame(rows).to_csv(run / "trials.csv", index=False)
     save_initial_state(make_initial_state("small_cnn", "none", seed=0), run / "small.safetensors")
-    data = open_training_data(packed.folder, torch.device("cpu"))
+    data = DevelopmentTiles(packed.folder, torch.device("cpu")).open()
     for trial in range(4):
         config = make_trial_config(seed=trial, data={"image_size_px": 32})
         folder = member_folder(run, trial)
