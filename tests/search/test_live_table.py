@@ -130,6 +130,32 @@ def test_a_log_file_has_a_plain_line_an_epoch_and_the_time_left(make_progress, t
     assert "\x1b" not in console.file.getvalue()
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_trial_that_has_a_name_is_called_by_it(make_progress, trial, terminal):
+    name = "sdnet/3, fold 1 of 5"
+    progress, console = make_progress(
+        terminal=terminal, places=1, stored=[Finished(1, "resnet18", 0.5, False, name="sdnet/2")]
+    )
+    one = trial(0)
+    one.config["name"] = name
+    progress.on_step_end(0, [one])
+    if terminal:
+        assert f"process starting: {name} (0:00:00)" in shown(progress, console)
+    progress.on_trial_start(0, [], one)
+    report(progress, one, 1, 0.61, 0.61)
+    if terminal:
+        assert f"{name} │ small_cnn" in shown(progress, console)
+        assert "best val F1: 0.500 (sdnet/2, resnet18)" in shown(progress, console)
+    progress.on_trial_complete(0, [], one)
+    if terminal:
+        assert f"best val F1: 0.610 ({name}, small_cnn)" in shown(progress, console)
+        return
+    said = console.file.getvalue()
+    for words in (": its process is starting", " starts", " epoch 1/4", " stopped after epoch 1"):
+        assert f"{name}{words}" in said
+    assert "trial 0" not in said
+
+
 def test_an_epoch_that_was_told_before_is_not_printed_as_a_new_one(make_progress, trial):
     progress, console = make_progress(terminal=False, told={3: 2})
     one = trial(3)
