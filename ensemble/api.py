@@ -116,6 +116,7 @@ class Run:
         min_recall: float | None = None,
         tta: bool = False,
         compare: bool = False,
+        budget_members: int | None = None,
         labels: PathLike | None = None,
         quiet: bool = True,
     ) -> Evaluation:
@@ -128,6 +129,7 @@ class Run:
             min_recall: Validation recall of the threshold, in place of `threshold`.
             tta: Whether to average over flips and turns, if validation gains by it.
             compare: Whether other methods and the best of each backbone are tested beside it.
+            budget_members: Forward passes that a tile may cost, before `tta`; None for any number.
             labels: CSV of corrected labels, for figures beside those on the original ones.
             quiet: Whether nothing is printed.
 
@@ -144,6 +146,7 @@ class Run:
             min_recall=min_recall,
             tta=tta,
             compare=compare,
+            budget_members=budget_members,
             labels=labels,
         )
         return Evaluation(self.folder / "evaluation", metrics)

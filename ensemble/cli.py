@@ -242,6 +242,8 @@ def add_evaluate_options(parser: Parser) -> None:
     parser.add_argument("--tta", action="store_true", help=tta)
     compare = "test other methods and the best member of each backbone beside it, in one opening"
     parser.add_argument("--compare", action="store_true", help=compare)
+    budget = "forward passes that a tile may cost, before --tta; one for each network that is kept"
+    add("--budget-members", "M", budget, type=COUNT, otherwise="as many as the method takes")
     labels = "CSV of corrected labels: columns tile, label; rows of other tiles are ignored"
     add("--labels", "FILE", labels, type=Path)
 

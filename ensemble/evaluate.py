@@ -38,6 +38,7 @@ def main(options: argparse.Namespace) -> dict[str, Any]:
         top_k=options.top_k,
         rule=rule,
         tta=options.tta,
+        budget_members=options.budget_members,
         labels_file=options.labels,
         compare=options.compare,
     )

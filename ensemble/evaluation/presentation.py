@@ -14,6 +14,7 @@ from ensemble.base.errors import escape
 from ensemble.base.files import read_table
 from ensemble.base.options import METHODS
 from ensemble.base.wording import format_number, plural
+from ensemble.data.augmentation import NUM_TURNS
 from ensemble.selection.thresholds import name_score
 from ensemble.training.metrics import METRICS
 
@@ -207,6 +208,7 @@ def choice_sentences(choice: dict[str, Any]) -> list[str]:
         )
     sentences.append(f"second stage: {choice['neighbours_note']}")
     sentences.append(optimism_sentence(choice))
+    sentences.append(cost_sentence(choice))
     for score in choice["methods"]:
         sentences.append(
             f"cross-validation of {score['method']}: {name} {score['inner_score']:.3f} on the "
@@ -219,6 +221,33 @@ def choice_sentences(choice: dict[str, Any]) -> list[str]:
             "the settings, were chosen by all validation photographs"
         )
     return sentences
+
+
+def cost_sentence(choice: dict[str, Any]) -> str:
+    """Say how many forward passes a tile costs, and what was kept; `ensemble.json` in."""
+    members, single = choice["members"], choice["best_single"]
+    networks = sum(member["num_networks"] for member in members)
+    passes = networks * (NUM_TURNS if choice["tta"] else 1)
+    of = [_name_networks(member) for member in members if member["num_folds"] > 1]
+    parts = [f"a tile costs {passes} forward pass{'es' * (passes != 1)}"]
+    if of:
+        parts.append(f": {', '.join(of)}")
+    elif networks > 1:
+        parts.append(f", one for each of {networks} members")
+    if choice["tta"]:
+        parts.append(f", each in its {NUM_TURNS} flips and turns")
+    if choice["budget_members"] is not None:
+        parts.append(f" (at most {choice['budget_members']} were asked for)")
+    is_kept = single["trial"] in {member["trial"] for member in members}
+    if single["num_networks"] < single["num_folds"] and not is_kept:
+        parts.append(f"; the best single member is judged by {_name_networks(single)}")
+    return "".join(parts)
+
+
+def _name_networks(member: dict[str, Any]) -> str:
+    kept, number = member["num_networks"], member["num_folds"]
+    count = f"all {number}" if kept == number else f"{kept} of {number}"
+    return f"{count} networks of trial {member['trial']}"
 
 
 def optimism_sentence(choice: dict[str, Any]) -> str:

@@ -65,6 +65,7 @@ def evaluate_run(
     top_k: int | None = None,
     rule: str = "f1",
     tta: bool = False,
+    budget_members: int | None = None,
     labels_file: Path | None = None,
     compare: bool = False,
     log: Callable[[str], None] = print,
@@ -77,6 +78,7 @@ def evaluate_run(
         top_k: Number of members of `mean`.
         rule: Rule of the threshold: f1, f2, a number, or recall=R.
         tta: Whether to try test-time augmentation on validation.
+        budget_members: Forward passes that a tile may cost, before `tta`.
         labels_file: Corrected labels of test tiles, for figures beside those on the original ones.
         compare: Whether other methods and the best member of each backbone are tested, too.
         log: Takes a line for each damaged member, and now and then one while tiles are scored.
@@ -91,11 +93,8 @@ def evaluate_run(
     corrected = None if labels_file is None else read_labels(labels_file)
     folder = run / "evaluation"
     with run_lock(folder, what="evaluation"):
-        pack = open_pack(find_pack(run), splits=("test",))
-        _check_test_classes(pack)
-        if corrected is not None:
-            check_tested(corrected, set(pack.table("test", columns=["tile"])["tile"]))
-        chosen = _choose(run, method, top_k, rule, tta, compare, log)
+        pack = _open_test(run, corrected)
+        chosen = _choose(run, method, top_k, rule, tta, budget_members, compare, log)
         record, ensemble, singles = chosen.record, chosen.ensemble, chosen.singles
         record.save(run)
         num_openings = _note_opening(run, chosen)
@@ -139,14 +138,14 @@ def _choose(
     top_k: int | None,
     rule: str,
     tta: bool,
+    budget_members: int | None,
     compare: bool,
     log: Callable[[str], None],
 ) -> _Chosen:
     """Choose the ensemble and what is compared with it, and load all of them."""
     known: KnownScores = {}
-    record = choose_ensemble(
-        run, method=method, top_k=top_k, rule=rule, tta=tta, known=known, log=log
-    )
+    how: Any = {"tta": tta, "budget_members": budget_members, "known": known, "log": log}
+    record = choose_ensemble(run, method=method, top_k=top_k, rule=rule, **how)
     ensemble = load_ensemble(run, record=record)
     rivals = []
     if compare:
@@ -174,6 +173,15 @@ def _describe_opening(chosen: _Chosen, num_openings: int) -> dict[str, Any]:
         "evaluated_at": datetime.now(UTC).isoformat(timespec="seconds"),
         **describe_code_and_machine(),
     }
+
+
+def _open_test(run: Path, corrected: CorrectedLabels | None) -> Pack:
+    """Open the test split of a run, after all that can be refused without one of its labels."""
+    pack = open_pack(find_pack(run), splits=("test",))
+    _check_test_classes(pack)
+    if corrected is not None:
+        check_tested(corrected, set(pack.table("test", columns=["tile"])["tile"]))
+    return pack
 
 
 def _check_test_classes(pack: Pack) -> None:
@@ -211,7 +219,7 @@ def tabulate(
     """A row a tile with the probabilities of `singles` and of the ensemble."""
     return table[[*ABOUT_A_TILE, *PLACE]].assign(
         context=judged.context,
-        **{f"trial_{member.trial}": scores.seen[member.folder] for member in singles},
+        **{f"trial_{member.trial}": scores.seen[member.answering] for member in singles},
         alone=judged.alone,
         ensemble=judged.mean,
         calibrated=judged.calibrated,

@@ -17,22 +17,24 @@ from ensemble.selection.ensemble import Ensemble
 from ensemble.selection.neighbours import Places
 from ensemble.training.checkpoint import Member
 
+Answering = tuple[Path, int]  # folder of a member, and number of its networks
+
 
 class MemberScores(NamedTuple):
-    """Probabilities of N tiles, by the folder of the member.
+    """Probabilities of N tiles, by `Member.answering`.
 
     Attributes:
         seen: (N,) with what lies around a tile, where the member sees that.
         alone: (N,) of the tile alone, for members of ensembles that see more.
     """
 
-    seen: dict[Path, np.ndarray]
-    alone: dict[Path, np.ndarray]
+    seen: dict[Answering, np.ndarray]
+    alone: dict[Answering, np.ndarray]
 
     def rows(self, members: Sequence[Member], *, alone: bool = False) -> np.ndarray:
         """The members' probabilities: (M, N)."""
         scores = self.seen | self.alone if alone else self.seen
-        return np.stack([scores[member.folder] for member in members])
+        return np.stack([scores[member.answering] for member in members])
 
 
 def score_members(
@@ -56,18 +58,18 @@ def score_members(
         InputError: The weights of a member are missing or damaged.
     """
     first, tta = ensembles[0], ensembles[0].tta
-    loaded = {m.folder: network for m, network in zip(first.members, first.models, strict=True)}
-    together = {member.folder: member for each in ensembles for member in each.members}
-    everyone = {member.folder: member for member in singles} | together
-    seeing = {folder: member for folder, member in together.items() if see_context([member])}
+    loaded = {m.answering: network for m, network in zip(first.members, first.models, strict=True)}
+    together = {member.answering: member for each in ensembles for member in each.members}
+    everyone = {member.answering: member for member in singles} | together
+    seeing = {key: member for key, member in together.items() if see_context([member])}
     total = count_scores([*everyone.values(), *seeing.values()], tiles, tta=tta)
     scores = MemberScores({}, {})
     with telling_progress(f"scoring {what}", total, log) as tell:
-        for folder, member in everyone.items():
-            network = loaded[folder] if folder in loaded else member.load_model()
-            scores.seen[folder] = score_with(member, network, tiles, tta=tta, each_batch=tell)
-            if folder in seeing:
-                scores.alone[folder] = score_with(
+        for key, member in everyone.items():
+            network = loaded[key] if key in loaded else member.load_model()
+            scores.seen[key] = score_with(member, network, tiles, tta=tta, each_batch=tell)
+            if key in seeing:
+                scores.alone[key] = score_with(
                     member, network, tiles, tta=tta, alone=True, each_batch=tell
                 )
     return scores

@@ -99,8 +99,7 @@ class Described:
     @property
     def num_passes(self) -> int:
         """Forward passes that a tile takes."""
-        networks = sum(member.record.num_folds for member in self.members)
-        return networks * (NUM_TURNS if self.choice.tta else 1)
+        return self.choice.num_passes
 
     @property
     def surface_names(self) -> dict[str, str]:
@@ -337,7 +336,7 @@ def _make(described: Described) -> str:
                 _code(config.model.backbone),
                 f"{config.data.image_size_px}",
                 f"{config.data.context_px}",
-                f"{member.record.num_folds}",
+                f"{chosen.num_networks}",
                 f"{chosen.weight:.3f}",
                 _begins_from(about, config.model.backbone),
             ]

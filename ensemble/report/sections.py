@@ -9,6 +9,7 @@ from ensemble.data.classes import SDNET_SURFACES
 from ensemble.evaluation.comparison import WARNING, told_ways
 from ensemble.evaluation.figures import thresholds_in
 from ensemble.evaluation.presentation import (
+    cost_sentence,
     describe_method,
     optimism_sentence,
     sole_member,
@@ -198,6 +199,7 @@ def ensemble_section(run: Run) -> dict[str, Any] | None:
         "method": describe_method(choice),
         "score": name_score(choice["threshold_rule"]),
         "optimism": optimism_sentence(choice),
+        "cost": cost_sentence(choice),
     }
 
 

@@ -195,6 +195,8 @@ def evaluate_command(name: str, choice: dict[str, Any]) -> str:
         words.append(f"--min-recall {rule.removeprefix('recall=')}")
     else:
         words.append(f"--threshold {rule}")
+    if choice["budget_members"] is not None:
+        words.append(f"--budget-members {choice['budget_members']}")
     return " ".join([*words, *["--tta"] * (choice["tta_tried"] is not None)])
 
 

@@ -272,6 +272,7 @@ def score_with(
     """
     model = model.to(tiles.device).to(memory_format=torch.channels_last)
     if tiles.folds is not None and isinstance(model, FoldNetworks):
+        assert len(model.networks) == member.record.num_folds, "each fold needs its own network"
         probabilities = np.empty(len(tiles))
         for fold, network in enumerate(model.networks):
             index = (tiles.folds == fold).nonzero().flatten()

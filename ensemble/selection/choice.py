@@ -7,6 +7,7 @@ kept, it turns the calibrated probabilities of a photograph's tiles into refined
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from ensemble.base.door import spell_command
 from ensemble.base.errors import InputError, short_repr
 from ensemble.base.files import read_json, write_json
 from ensemble.base.options import METHODS
+from ensemble.data.augmentation import NUM_TURNS
 from ensemble.run.exported import open_exported_member, other_version, read_exported_object
 from ensemble.selection.cross_validation import MethodScore
 from ensemble.selection.neighbours import NeighbourModel
@@ -37,6 +39,8 @@ class JudgedMember(_Record):
     trial: int = Field(ge=0)
     folder: str = Field(pattern=r"^[\w./-]{1,100}$", description="Path from the run's folder.")
     weights_sha256: str
+    num_networks: int = Field(1, ge=1, description="Those of the first folds, which answer for it.")
+    num_folds: int = Field(1, ge=1, description="Number of networks that it was trained as.")
     temperature: float = Field(gt=0, description="Calibrates this member alone.")
     threshold: float = Field(ge=0, le=1, description="This member's own, by the same rule.")
     alone_threshold: float | None = Field(
@@ -89,6 +93,9 @@ class EnsembleRecord(_Record):
     best_single: JudgedMember = Field(description="Best member by validation F1.")
     ingredients: list[JudgedMember] = Field(description="Members mixed into a soup.")
     temperature: float = Field(gt=0, description="Divisor of the weighted mean's logit.")
+    budget_members: int | None = Field(
+        None, ge=1, description="Forward passes that a tile may cost; null for any number."
+    )
     threshold_rule: str = Field(description="f1, f2, a number, or recall=R.")
     threshold: float = Field(ge=0, le=1, description="Threshold on the weighted mean.")
     calibrated_threshold: float = Field(ge=0, le=1, description="On the calibrated scale.")
@@ -120,6 +127,12 @@ class EnsembleRecord(_Record):
         parts: list[JudgedMember] = self.ingredients or [*self.members]
         known = {member.trial for member in parts}
         return [*parts, *[self.best_single] * (self.best_single.trial not in known)]
+
+    @property
+    def num_passes(self) -> int:
+        """Forward passes that a tile costs, in all its flips and turns."""
+        networks = sum(member.num_networks for member in self.members)
+        return networks * (NUM_TURNS if self.tta else 1)
 
     @property
     def alone_threshold(self) -> float | None:
@@ -210,7 +223,7 @@ def open_chosen(run: Path, chosen: Sequence[JudgedMember]) -> list[Member]:
             raise InputError(f"{error}; evaluate the run again, without it") from None
         if member.record.weights_sha256 != judged.weights_sha256:
             raise InputError(f"{folder}: not the member that was chosen; evaluate again")
-        members.append(member)
+        members.append(_keep_networks(member, judged, run / "ensemble.json"))
     return members
 
 
@@ -225,5 +238,15 @@ def _open_exported(file: Path) -> tuple[EnsembleRecord, list[Member]]:
         member = open_exported_member(file, judged.folder)
         if member.record.weights_sha256 != judged.weights_sha256:
             raise InputError(f"{member.folder}: damaged (not the member that was chosen)")
-        members.append(member)
+        members.append(_keep_networks(member, judged, file / "ensemble.json"))
     return choice, members
+
+
+def _keep_networks(member: Member, judged: JudgedMember, path: Path) -> Member:
+    """The member with no more networks than were chosen; InputError where it has fewer."""
+    if judged.num_networks > member.record.num_folds:
+        raise InputError(
+            f"{path}: damaged ({judged.num_networks} networks of trial {judged.trial}, which has "
+            f"{member.record.num_folds})"
+        )
+    return replace(member, num_networks=judged.num_networks)

@@ -43,7 +43,7 @@ from ensemble.selection.choice import (
     TurnedScore,
 )
 from ensemble.selection.cross_validation import MethodScore
-from ensemble.selection.methods import Asked, weigh
+from ensemble.selection.methods import Asked, deal_networks, weigh
 from ensemble.selection.nesting import Optimism, estimate_optimism, judge_mean
 from ensemble.selection.soup import write_soup
 from ensemble.selection.thresholds import choose_threshold, rule_score
@@ -75,8 +75,15 @@ class Picked:
     weights: np.ndarray
     ingredients: list[Member] = field(default_factory=list)
     methods: list[MethodScore] = field(default_factory=list)
+    budget: int | None = None  # forward passes that a tile may cost
+    networks: dict[Path, int] = field(default_factory=dict)  # member's folder → number kept
     optimism: Optimism | None = None
     optimism_note: str = "the optimism of choosing is not estimated for a soup: it is mixed anew"
+
+    def count_networks(self, member: Member) -> int:
+        """How many networks answer for a member; of one that was not picked, as many as may."""
+        number = member.record.num_folds
+        return self.networks.get(member.folder, min(number, self.budget or number))
 
     def rows(self, scores: Scores) -> np.ndarray:
         """The members' scores: (M, N)."""
@@ -91,6 +98,7 @@ def choose_ensemble(
     rule: str = "f1",
     tta: bool = False,
     known: KnownScores | None = None,
+    budget_members: int | None = None,
     log: Callable[[str], None] = print,
 ) -> EnsembleRecord:
     """Choose members, weights, temperatures and threshold on the validation split.
@@ -104,6 +112,7 @@ def choose_ensemble(
         rule: Rule of the threshold: f1, f2, a number, or recall=R.
         tta: Whether to use test-time augmentation if validation gains what the rule asks for.
         known: Receives the scores of validation tiles that had to be made.
+        budget_members: Forward passes that a tile may cost, before `tta`; None for any number.
         log: Takes a line for each damaged member.
 
     Raises:
@@ -119,7 +128,7 @@ def choose_ensemble(
     if method == "soup" and "fold" in table:
         raise InputError("--method soup: is not for a refit, whose networks left out other tiles")
     ranked = rank_members(members)
-    picked, val = _pick(run, ranked, table, Asked(method, k, rule), tta=tta)
+    picked, val = _pick(run, ranked, table, Asked(method, k, rule, budget_members), tta=tta)
     how: Any = {"table": table, "rule": rule, "val": val, "tta": tta, "known": known, "log": log}
     fitted = fit_thresholds(run, picked, best_single=ranked[0], **how)
     return EnsembleRecord.model_validate(
@@ -129,6 +138,7 @@ def choose_ensemble(
             "asked_method": method,
             "top_k": k if method in ("mean", "auto") else None,
             "threshold_rule": rule,
+            "budget_members": budget_members,
             "methods": picked.methods,
             "optimism": picked.optimism,
             "optimism_note": picked.optimism_note,
@@ -216,7 +226,7 @@ def _pick(
     assert data is not None
     soup, ingredients = write_soup(ranked, data, run / "soup")
     # Where no mixture helps, it is the best member itself.
-    return Picked("soup", [soup], np.ones(1), ingredients), data.val
+    return Picked("soup", [soup], np.ones(1), ingredients, budget=asked.budget), data.val
 
 
 def weigh_members(
@@ -233,18 +243,25 @@ def weigh_members(
     members = sorted(candidates, key=lambda member: member.trial)
     labels, photographs = table["label"].to_numpy(), table["photograph"].to_numpy()
     probabilities = np.stack([margins_to_probabilities(m.val_margins()) for m in members])
-    weighed = weigh(probabilities, labels, photographs, asked)
+    networks = [member.record.num_folds for member in members]
+    weighed = weigh(probabilities, labels, photographs, asked, networks)
     optimism, note = None, NOT_ESTIMATED
     if flatters:
-        optimism, note = estimate_optimism(probabilities, table, asked, weighed.weights)
+        scored = probabilities, table, asked, weighed.weights
+        optimism, note = estimate_optimism(*scored, networks)
     kept = [i for i in np.argsort(-weighed.weights, kind="stable") if weighed.weights[i] > 0]
     if weighed.method == "mean":
         kept.sort(key=lambda i: (-members[i].val_f1, members[i].trial))
+    dealt = deal_networks(
+        weighed.weights[kept].tolist(), [networks[i] for i in kept], asked.budget or sum(networks)
+    )
     return Picked(
         weighed.method,
         [members[i] for i in kept],
         weighed.weights[kept],
         methods=weighed.scores,
+        budget=asked.budget,
+        networks={members[i].folder: count for i, count in zip(kept, dealt, strict=True)},
         optimism=optimism,
         optimism_note=note,
     )
@@ -292,8 +309,8 @@ def fit_thresholds(
     seeing = {folder: member for folder, member in members.items() if see_context([member])}
     alone = {} if val is None else _score_anew(seeing, val, known, log, tta=uses_tta, alone=True)
     judged = {
-        folder: _judge_member(run, member, labels, scores[folder], alone.get(folder), rule)
-        for folder, member in members.items()
+        f: _judge_member(run, picked, member, labels, scores[f], alone.get(f), rule)
+        for f, member in members.items()
     }
     chosen = [judged[member.folder] for member in picked.members]
     rows = picked.rows(scores)
@@ -366,6 +383,7 @@ def _score_anew(
 
 def _judge_member(
     run: Path,
+    picked: Picked,
     member: Member,
     labels: np.ndarray,
     scores: np.ndarray,
@@ -379,6 +397,8 @@ def _judge_member(
         trial=member.trial,
         folder=member.folder.relative_to(run).as_posix(),
         weights_sha256=str(member.record.weights_sha256),
+        num_networks=picked.count_networks(member),
+        num_folds=member.record.num_folds,
         temperature=fit_temperature(logit(scores), labels),
         threshold=choice.threshold,
         val_f1=choice.f1,

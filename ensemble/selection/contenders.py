@@ -64,7 +64,7 @@ def choose_contenders(
     finished = open_members(run, split_digest=record.split_digest, log=_ignore)
     members = find_candidates(finished, num_val_tiles=len(table), log=_ignore)
     k = check_top_k(record.top_k, num_candidates=len(members), num_finished=len(finished))
-    ranked, rule = rank_members(members), record.threshold_rule
+    ranked, rule, budget = rank_members(members), record.threshold_rule, record.budget_members
     val = None
     if record.tta or see_context(members):
         val = open_development(run, table).val
@@ -97,11 +97,11 @@ def choose_contenders(
     contenders = []
     for method in WEIGHING:
         if method != record.method:
-            picked = weigh_members(members, table, Asked(method, k, rule), flatters=False)
+            picked = weigh_members(members, table, Asked(method, k, rule, budget), flatters=False)
             what = METHODS[method].format(count=len(picked.members))
             contenders.append(choose(method, what, picked, ranked[0]))
     for member, what in find_singles(ranked):
-        alone = Picked("mean", [member], np.ones(1))
+        alone = Picked("mean", [member], np.ones(1), budget=budget)
         contenders.append(choose(f"trial_{member.trial}", what, alone, member))
     return contenders
 

@@ -11,6 +11,7 @@ What stays in: epochs, and in a search settings, were chosen on these photograph
 the other way: each of the five choices has four fifths of the photographs to choose on.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -91,7 +92,11 @@ def judge_mean(mean: np.ndarray, table: pd.DataFrame, rule: str) -> JudgedMean:
 
 
 def estimate_optimism(
-    probabilities: np.ndarray, table: pd.DataFrame, asked: Asked, weights: np.ndarray
+    probabilities: np.ndarray,
+    table: pd.DataFrame,
+    asked: Asked,
+    weights: np.ndarray,
+    num_networks: Sequence[int] = (),
 ) -> tuple[Optimism | None, str]:
     """Make the whole choice anew without each fold of photographs, and judge it on that fold.
 
@@ -104,6 +109,7 @@ def estimate_optimism(
         table: The N tiles, as `read_validation` returns them.
         asked: What was asked of the choice.
         weights: (M,) weights that were chosen on all tiles.
+        num_networks: Number of networks of each of the M candidates, as `weigh` takes it.
 
     Returns:
         The estimate, None where there can be none; and then why, a sentence without its full stop.
@@ -121,7 +127,8 @@ def estimate_optimism(
     within, places = replace(asked, num_bags=min(asked.num_bags, NUM_BAGS)), Places.of(table)
 
     def rate(seen: np.ndarray) -> np.ndarray:
-        chosen = weigh(probabilities[:, seen], labels[seen], photographs[seen], within)
+        some = probabilities[:, seen], labels[seen], photographs[seen]
+        chosen = weigh(*some, within, num_networks)
         mean = chosen.weights @ probabilities
         return judge_mean(mean[seen], table[seen], asked.rule).rate(mean, places)
 

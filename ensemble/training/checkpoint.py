@@ -114,16 +114,24 @@ class Member:
         folder: Folder of the member, on the disk or inside an exported file.
         record: What its `member.json` holds.
         read_file: Reads a file of the folder by its path.
+        num_networks: Number of its networks that answer for it, those of the first folds; None
+            where all of them do.
     """
 
     folder: Path
     record: MemberRecord
     read_file: Callable[[Path], bytes] = field(default=read_from_disk, repr=False, compare=False)
+    num_networks: int | None = None
 
     @property
     def trial(self) -> int:
         """Number of the trial that trained the member."""
         return self.record.trial
+
+    @property
+    def answering(self) -> tuple[Path, int]:
+        """Folder and number of networks that answer, which decide what is said of a tile."""
+        return self.folder, self.num_networks or self.record.num_folds
 
     @property
     def val_f1(self) -> float:
@@ -177,6 +185,8 @@ class Member:
         except (safetensors.SafetensorError, RuntimeError) as error:
             reason = str(error).splitlines()[-1].strip()
             raise InputError(f"{path}: damaged or foreign member ({reason[:150]})") from None
+        if self.num_networks is not None and isinstance(model, FoldNetworks):
+            model = model.keep(self.num_networks)
         return model.eval()
 
     def _read_weights(self) -> tuple[Path, bytes]:

@@ -17,6 +17,10 @@ class FoldNetworks(nn.Module):
         super().__init__()
         self.networks = nn.ModuleList(networks)
 
+    def keep(self, count: int) -> nn.Module:
+        """The networks of the first `count` folds; of one fold its network itself."""
+        return self.networks[0] if count == 1 else FoldNetworks([*self.networks[:count]])
+
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, 2), whose difference is the mean of the networks' differences."""
         logits = torch.stack([network(images).float() for network in self.networks])

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from ensemble.base.wording import plural
-from ensemble.evaluation.presentation import COLUMNS, names_of, print_result
+from ensemble.evaluation.presentation import COLUMNS, cost_sentence, names_of, print_result
 
 NAMES = {0: "base", 3: "class [weights]"}
 
@@ -26,6 +26,7 @@ def figures(trial: int | None = None, f1: float = 0.875, **changes: Any) -> dict
     }
     if trial is not None:
         found |= {"trial": trial, "backbone": "mobilenet_v3_small"}
+        found |= {"num_networks": 1, "num_folds": 1}
     return found | changes
 
 
@@ -59,6 +60,8 @@ def metrics(*members: dict[str, Any], **changes: Any) -> dict[str, Any]:
             "ingredients": [],
             "threshold_rule": "f1",
             "val_metrics": {"precision": 0.8, "recall": 0.7},
+            "budget_members": None,
+            "best_single": members[0],
             "tta": False,
             "tta_tried": None,
             "methods": [],
@@ -141,6 +144,23 @@ def test_how_methods_were_compared_is_said_with_what_that_leaves_out():
     assert "cross-validation of mean: precision at a recall of 0.9 0.700 on the" in said
     assert "0.400 on those left out (where its threshold reached a recall of 0.850)" in said
     assert "the kept epochs, and in a search the settings, were chosen by all validation" in said
+
+
+def test_what_a_tile_costs_is_always_said_with_what_was_kept():
+    found = metrics(figures(0), figures(3))
+    assert "a tile costs 2 forward passes, one for each of 2 members" in printed(found)
+    choice = found["choice"]
+    dealt = [
+        member | {"num_networks": kept, "num_folds": 3}
+        for member, kept in zip(choice["members"], (3, 1), strict=True)
+    ]
+    single = figures(7) | {"num_networks": 2, "num_folds": 3}
+    asked = {"members": dealt, "best_single": single, "tta": True, "budget_members": 4}
+    assert cost_sentence(choice | asked) == (
+        "a tile costs 32 forward passes: all 3 networks of trial 0, 1 of 3 networks of trial 3, "
+        "each in its 8 flips and turns (at most 4 were asked for); the best single member is "
+        "judged by 2 of 3 networks of trial 7"
+    )
 
 
 def test_what_choosing_flatters_is_one_sentence_or_the_reason_why_there_is_none():

@@ -58,6 +58,8 @@ def run(tmp_path_factory: pytest.TempPathFactory, write_member: Callable[..., Me
     record = run / "members" / "0002" / "member.json"
     write_json(record, read_object(record) | {"num_folds": 2})
     choice = make_choice(digests, method="greedy")
+    for judged in (choice["members"][0], choice["best_single"]):
+        judged |= {"num_networks": 2, "num_folds": 2}
     write_json(run / "ensemble.json", choice)
     write_json(run / "evaluation" / "metrics.json", metrics | {"choice": choice})
     about = {"data": "/home/lee/SDNET2018.zip", "tile_size_px": [TILE, TILE], "data_summary": DATA}

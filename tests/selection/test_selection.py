@@ -25,7 +25,7 @@ from ensemble.evaluation.protocol import member_columns
 from ensemble.run.members import find_run, open_members, rank_members, score_tiles
 from ensemble.run.pack import find_pack
 from ensemble.selection.calibration import apply_temperature
-from ensemble.selection.choice import open_choice, open_chosen
+from ensemble.selection.choice import JudgedMember, open_choice, open_chosen
 from ensemble.selection.choose import Picked, check_top_k, choose_ensemble, fit_thresholds
 from ensemble.selection.ensemble import load_ensemble
 from ensemble.selection.neighbours import Places
@@ -226,6 +226,48 @@ def test_the_number_of_members_asked_for_is_kept(
     run: Path, method: str, stored: int | None
 ) -> None:
     assert choose_ensemble(run, method=method, top_k=stored).top_k == stored
+
+
+@pytest.fixture
+def refitted(run: Path) -> Path:
+    """The same run, but each member's record says that it is three networks."""
+    for path in run.glob("members/*/member.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"num_folds": 3}))
+    return run
+
+
+def test_a_budget_is_dealt_to_networks_and_changes_no_score_of_the_folds(refitted: Path) -> None:
+    whole = choose_ensemble(refitted, top_k=2)
+    assert whole.num_passes == 6
+    choice = choose_ensemble(refitted, top_k=2, budget_members=5)
+    assert [(m.trial, m.num_networks, m.num_folds) for m in choice.members] == [
+        (0, 3, 3),
+        (1, 2, 3),
+    ]
+    assert choice.num_passes == choice.budget_members == 5
+    for name in ("threshold", "temperature", "val_metrics", "optimism"):
+        assert getattr(choice, name) == getattr(whole, name)
+    assert choice.best_single.num_networks == 3
+    choice.save(refitted)
+    _, members = open_choice(refitted)
+    assert [member.num_networks for member in members] == [3, 2]
+    damaged = choice.members[0].model_copy(update={"num_networks": 4})
+    with pytest.raises(InputError, match="4 networks of trial 0, which has 3"):
+        open_chosen(refitted, [damaged])
+
+
+@pytest.mark.parametrize("method", ["mean", "greedy", "weighted", "auto"])
+def test_a_budget_of_one_is_one_network_of_the_best_member(refitted: Path, method: str) -> None:
+    choice = choose_ensemble(refitted, method=method, budget_members=1)
+    (only,) = choice.members
+    assert (only.trial, only.weight, only.num_networks) == (0, 1.0, 1)
+    assert choice.num_passes == 1
+    assert choice.best_single == JudgedMember(**only.model_dump(exclude={"weight"}))
+
+
+def test_a_budget_that_is_not_reached_changes_nothing(run: Path) -> None:
+    whole, enough = (choose_ensemble(run, method="greedy", budget_members=n) for n in (None, 3))
+    assert enough == whole.model_copy(update={"budget_members": 3})
 
 
 def test_members_with_damaged_weights_or_other_scores_are_left_out_and_said(

@@ -1,6 +1,7 @@
 """Facts about folds: no network validates what it was trained on, and all are one member."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +131,18 @@ def test_new_tiles_are_scored_by_all_networks_of_a_joined_member(joined, tiles):
     found = predict_margins(joined.load_model(), val, joined.record.view)
     each = [predict_margins(network(fold), val, joined.record.view) for fold in range(NUM_FOLDS)]
     np.testing.assert_allclose(found, np.mean(each, axis=0), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_new_tiles_are_scored_by_as_many_networks_as_are_kept(joined, tiles, count):
+    val = tiles.open().val
+    kept = replace(joined, num_networks=count).load_model()
+    assert not kept.training
+    found = predict_margins(kept, val, joined.record.view)
+    each = [predict_margins(network(fold), val, joined.record.view) for fold in range(count)]
+    np.testing.assert_allclose(found, np.mean(each, axis=0), rtol=1e-4, atol=1e-5)
+    if count == 1:  # it is the network itself
+        assert np.array_equal(found, each[0])
 
 
 def test_the_activation_map_of_a_joined_member_is_the_mean_of_its_networks(joined):
