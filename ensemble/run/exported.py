@@ -8,6 +8,7 @@ disk, and no more memory is taken than the file's own size accounts for.
 
 import hashlib
 import json
+import os
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -122,12 +123,13 @@ def _read_path(file: Path, path: Path) -> bytes:
 @contextmanager
 def _opened(file: Path) -> Iterator[tuple[Archive, Contents]]:
     """Open an exported file and check that it holds what it lists, and nothing else."""
+    neither = f"{file}: is neither a run's folder nor an ensemble that export wrote"
+    if os.access(file, os.R_OK) and not zipfile.is_zipfile(file):
+        raise InputError(f"{neither} (no .zip, or one that was cut); get the file anew")
     with Archive(file) as archive:
         values = _read_contents(archive)
         if values.get("kind") != KIND:
-            raise InputError(
-                f"{file}: is no ensemble that export wrote, nor a run's folder; name one of them"
-            )
+            raise InputError(f"{neither}; name one of them")
         if values.get("format") != FORMAT:
             raise other_version(file)
         try:

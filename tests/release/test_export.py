@@ -333,8 +333,8 @@ def put(name: str, content: bytes) -> Callable[[dict[str, bytes]], None]:
         (put("ensemble.json", b"{"), True, r"ensemble.json: damaged, as it is no JSON"),
         (put("ensemble.json", b'{"format": 2}'), True, r"by crack-ensemble .* does not read it"),
         (put("run.json", b"{}"), True, r"no 'tile_size_px'"),
-        (put("contents.json", b"{}"), False, r"is no ensemble that export wrote"),
-        (drop("contents.json"), False, r"is no ensemble that export wrote"),
+        (put("contents.json", b"{}"), False, r"nor an ensemble that export wrote; name one"),
+        (drop("contents.json"), False, r"nor an ensemble that export wrote; name one"),
         (
             put(
                 "contents.json",
@@ -379,7 +379,7 @@ def test_a_cut_file_and_a_text_are_refused(file: Path):
     for path in (file, Path("text.zip")):
         Path("text.zip").write_text("not a .zip")
         assert not is_exported(path)
-        with pytest.raises(InputError, match=r"not a readable \.zip"):
+        with pytest.raises(InputError, match=r"nor an ensemble that export wrote \(no \.zip, or"):
             load_ensemble(path, gpus=0)
 
 
