@@ -1,9 +1,9 @@
 """The folder of an evaluated run → a .zip that `predict` takes in its place, with its card.
 
 Only what judges pictures goes in: the choice, how large tiles are, and the record and weights of
-each chosen member; no tile, no score of a tile, and no path of this machine. Entries are stored as
-they are, because weights hardly compress, and without times, so that a run always gives the same
-bytes.
+each chosen member, without those of its networks that are not used; no tile, no score of a tile,
+and no path of this machine. Entries are stored as they are, because weights hardly compress, and
+without times, so that a run always gives the same bytes.
 """
 
 import hashlib
@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import safetensors.torch
+
 from ensemble.base.door import spell_command
 from ensemble.base.errors import InputError
 from ensemble.base.files import atomic_write
@@ -23,8 +25,9 @@ from ensemble.report.checks import read_record
 from ensemble.run.exported import CARD, CONTENTS, MEMBER, Contents, check_exported, is_exported
 from ensemble.run.folder import display_path
 from ensemble.run.members import read_stored_size, read_tile_size
-from ensemble.selection.choice import EnsembleRecord, open_choice
-from ensemble.training.checkpoint import Member
+from ensemble.selection.choice import ChosenMember, EnsembleRecord, open_choice
+from ensemble.training.checkpoint import Member, MemberRecord
+from ensemble.training.fold_networks import state_of_first
 
 NO_TIME = (1980, 1, 1, 0, 0, 0)  # the earliest that a .zip can say
 
@@ -105,7 +108,9 @@ def describe(run: Path) -> Described:
         choice=choice,
         metrics=metrics,
         members=members,
-        weight_bytes=sum(member.weights_path().stat().st_size for member in members),
+        weight_bytes=sum(
+            len(_part(*pair).weights) for pair in zip(choice.members, members, strict=True)
+        ),
     )
 
 
@@ -124,16 +129,40 @@ def _entries(described: Described, run: Path) -> Iterator[tuple[str, bytes]]:
     """Yield the entries of the file, each with its name, the card first."""
     sizes = {"tile_size_px": [*read_tile_size(run)], "stored_size_px": [*read_stored_size(run)]}
     yield CARD, write_card(described).encode()
-    yield "ensemble.json", _as_json(described.choice.model_dump(mode="json"))
     yield "run.json", _as_json(sizes)
+    exported = []
     for chosen, member in zip(described.choice.members, described.members, strict=True):
-        yield chosen.folder + MEMBER, _as_json(member.record.model_dump(mode="json"))
-        yield f"{chosen.folder}/{member.record.weights_file}", _read_weights(member)
+        part = _part(chosen, member)
+        yield chosen.folder + MEMBER, _as_json(part.record.model_dump(mode="json"))
+        yield f"{chosen.folder}/{part.record.weights_file}", part.weights
+        exported.append(part.chosen)
+    choice = described.choice.model_copy(update={"members": exported})
+    yield "ensemble.json", _as_json(choice.model_dump(mode="json"))
 
 
-def _read_weights(member: Member) -> bytes:
-    """The weights of a member, as they are."""
-    return member.weights_path().read_bytes()
+class _Part(NamedTuple):
+    """A member as it is exported: with the networks that answer for it, and no others."""
+
+    chosen: ChosenMember
+    record: MemberRecord
+    weights: bytes
+
+
+def _part(chosen: ChosenMember, member: Member) -> _Part:
+    """Read a member, and leave out those of its networks that the choice does not use."""
+    record, count = member.record, chosen.num_networks
+    weights = member.weights_path().read_bytes()
+    if count == record.num_folds:
+        return _Part(chosen, record, weights)
+    weights = safetensors.torch.save(state_of_first(safetensors.torch.load(weights), count))
+    sha256 = hashlib.sha256(weights).hexdigest()
+    name = f"epoch-{record.epoch}-{sha256[:8]}.safetensors"
+    kept = {"num_folds": count, "weights_file": name, "weights_sha256": sha256}
+    return _Part(
+        chosen.model_copy(update={"weights_sha256": sha256}),
+        record.model_copy(update=kept),
+        weights,
+    )
 
 
 def _info(name: str) -> zipfile.ZipInfo:

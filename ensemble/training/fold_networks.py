@@ -1,6 +1,6 @@
 """The networks of a cross-fitted member, which are one network to everybody else."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -26,3 +26,13 @@ class FoldNetworks(nn.Module):
         logits = torch.stack([network(images).float() for network in self.networks])
         margins = (logits[:, :, 1] - logits[:, :, 0]).mean(0)
         return torch.stack([torch.zeros_like(margins), margins], dim=1)
+
+
+def state_of_first(state: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
+    """The state of `FoldNetworks.keep(count)`, from that of the networks of all folds."""
+    kept = {}
+    for name, tensor in state.items():
+        _, number, own_name = name.split(".", 2)  # networks.0.features.0.weight
+        if int(number) < count:
+            kept[own_name if count == 1 else name] = tensor
+    return kept

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 from runs import make_choice, make_evaluated, make_searched
@@ -129,6 +130,32 @@ def test_it_judges_as_the_run_does_from_python(run: Path):
     of_run, of_file = (load_ensemble(each, gpus=0).predict(draw()) for each in (run, file))
     pd.testing.assert_frame_equal(of_run, of_file, check_exact=True)
     assert find_run(str(file), under=Path(), takes_exported=True) == file.resolve()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_networks_that_the_choice_does_not_use_are_left_out(
+    copy: Path, write_member: Callable[..., Member], count: int
+):
+    """As with --budget-members, which keeps the networks of the first folds."""
+    networks = FoldNetworks([build_model("small_cnn") for _ in range(3)])
+    member = write_member(copy / "members" / "0002", trial=2, model=networks)
+    record = copy / "members" / "0002" / "member.json"
+    write_json(record, read_object(record) | {"num_folds": 3})
+    choice = read_object(copy / "ensemble.json")
+    folds = {"num_networks": count, "num_folds": 3}
+    digest = {"weights_sha256": member.record.weights_sha256}
+    choice["members"][0] |= folds | digest
+    write_json(copy / "ensemble.json", choice)
+    metrics = read_object(copy / "evaluation" / "metrics.json")
+    write_json(copy / "evaluation" / "metrics.json", metrics | {"choice": choice})
+    done = export_run(copy, Path("budget.zip"))
+    assert done.num_passes == count + 1
+    with zipfile.ZipFile(done.file) as archive:
+        (name,) = (name for name in archive.namelist() if "/0002/epoch-" in name)
+        held = safetensors.torch.load(archive.read(name))
+    assert len(held) == count * len(networks.state_dict()) / 3
+    frames = [load_ensemble(each, gpus=0).predict(draw()) for each in (copy, done.file)]
+    pd.testing.assert_frame_equal(*frames, check_exact=True)
 
 
 def test_unpacked_it_is_a_run_that_judges_alike(file: Path):
