@@ -185,6 +185,7 @@ def make_choice(digests: dict[int, str], **changes: Any) -> dict[str, Any]:
         "optimism_note": "",
         "disagreement": [[0.0 if i == j else 0.125 for j in pairs] for i in pairs],
         "error_correlation": [[1.0 if i == j else None for j in pairs] for i in pairs],
+        "seeds": [],
         "num_finished": len(digests),
         "num_candidates": len(digests),
         "split_digest": "split",

@@ -128,6 +128,8 @@ def print_result(metrics: dict[str, Any], names: Mapping[int, str], console: Con
         line = f"F1 minus the best single member's: {gain['difference']:+.3f}{span}"
         console.print(f"{line}, {gain['verdict']}", highlight=False, markup=False)
     console.print(metrics["intervals"], highlight=False)
+    for line in seed_sentences(choice):
+        console.print(line, highlight=False, markup=False)
     if metrics["leaky_split"]:
         console.print(
             "LEAKY SPLIT: tiles of one photograph stand in train and test; this shows what leakage "
@@ -219,6 +221,24 @@ def choice_sentences(choice: dict[str, Any]) -> list[str]:
         sentences.append(
             "figures on photographs left out are still too good: the kept epochs, and in a search "
             "the settings, were chosen by all validation photographs"
+        )
+    return sentences
+
+
+def seed_sentences(choice: dict[str, Any]) -> list[str]:
+    """Say how far trainings that differ in their seed alone lie apart; `ensemble.json` in."""
+    sentences = []
+    for spread in choice["seeds"]:
+        trials = ", ".join(map(str, spread["trials"]))
+        figures = (
+            f"{title} {figure['mean']:.3f} ± {figure['standard_deviation']:.3f} "
+            f"({figure['lowest']:.3f} to {figure['highest']:.3f})"
+            for title, figure in (("F1", spread["f1"]), ("AP", spread["average_precision"]))
+        )
+        sentences.append(
+            f"{plural(len(spread['trials']), 'seed')} of one configuration (trials {trials}) have "
+            f"on validation, mean ± standard deviation (range): {', '.join(figures)}; an interval "
+            "over photographs holds nothing of this spread"
         )
     return sentences
 

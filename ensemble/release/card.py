@@ -16,7 +16,7 @@ from ensemble.base.wording import capitalize_first, format_number, percent, plur
 from ensemble.data.augmentation import NUM_TURNS
 from ensemble.data.classes import SDNET_SURFACES
 from ensemble.evaluation.presentation import describe_method, trivial_sentences
-from ensemble.report.sentences import SEEDS, warnings_about
+from ensemble.report.sentences import seed_caveat, warnings_about
 from ensemble.selection.choice import EnsembleRecord
 from ensemble.training.checkpoint import Member
 from ensemble.training.initial_weights import find_licence
@@ -236,6 +236,7 @@ def _test(described: Described) -> str:
     titles = [title for title, _ in COLUMNS.values()]
     header = ["surface", "photographs", "tiles", *titles, "F1 of calling every tile cracked"]
     has_interval = described.final["figures"]["intervals"]["f1"]["low"] is not None
+    seeds = f"{seed_caveat(metrics['choice'])} " if has_interval else ""
     lines = [
         "## How good it is",
         "",
@@ -248,8 +249,8 @@ def _test(described: Described) -> str:
         *(["", "Each surface, judged as `predict` does:", ""] if surfaces else []),
         *(_table(header, surfaces) if surfaces else []),
         "",
-        f"{capitalize_first(metrics['intervals'])}. {f'{SEEDS} ' if has_interval else ''}The test "
-        f"part of this run was opened {plural(metrics['num_test_openings'], 'time')}.",
+        f"{capitalize_first(metrics['intervals'])}. {seeds}The test part of this run was opened "
+        f"{plural(metrics['num_test_openings'], 'time')}.",
     ]
     return "\n".join(lines)
 

@@ -7,13 +7,24 @@ import pandas as pd
 from ensemble.base.door import spell_command
 from ensemble.base.wording import format_number, percent, plural
 from ensemble.evaluation.figures import thresholds_in
-from ensemble.evaluation.presentation import describe_method, sole_member, trivial_sentences
+from ensemble.evaluation.presentation import (
+    describe_method,
+    seed_sentences,
+    sole_member,
+    trivial_sentences,
+)
 from ensemble.training.metrics import confusion_counts
 
-SEEDS = (
-    "Intervals hold for these trained networks: how much other seeds would change is not in them."
-)
 LEAK = "LEAKY SPLIT: shows what leakage is worth, no result"
+
+
+def seed_caveat(choice: dict[str, Any]) -> str:
+    """State what no interval holds, and what is known of it; `ensemble.json` in."""
+    known = "".join(f" {line}." for line in seed_sentences(choice))
+    return (
+        "Intervals hold for these trained networks: how much other seeds would change is not in "
+        f"them.{known}"
+    )
 
 
 def is_leaky(run: dict[str, Any], metrics: dict[str, Any] | None) -> bool:

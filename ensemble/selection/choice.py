@@ -23,6 +23,7 @@ from ensemble.run.exported import open_exported_member, other_version, read_expo
 from ensemble.selection.cross_validation import MethodScore
 from ensemble.selection.neighbours import NeighbourModel
 from ensemble.selection.nesting import Optimism
+from ensemble.selection.seeds import SeedSpread
 from ensemble.training.checkpoint import Member, open_member
 from ensemble.training.config import explain_validation
 
@@ -117,6 +118,9 @@ class EnsembleRecord(_Record):
     optimism_note: str = Field(description="Why it is not estimated; empty where it is.")
     disagreement: list[list[float]] = Field(description="Share of tiles judged apart.")
     error_correlation: list[list[float | None]] = Field(description="Correlation of errors.")
+    seeds: list[SeedSpread] = Field(
+        [], description="Spread of each configuration that was trained with several seeds."
+    )
     num_finished: int = Field(description="Trials that finished or were stopped early.")
     num_candidates: int = Field(description="Finished trials with usable weights.")
     split_digest: str

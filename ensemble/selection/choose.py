@@ -45,6 +45,7 @@ from ensemble.selection.choice import (
 from ensemble.selection.cross_validation import MethodScore
 from ensemble.selection.methods import Asked, deal_networks, weigh
 from ensemble.selection.nesting import Optimism, estimate_optimism, judge_mean
+from ensemble.selection.seeds import spread_over_seeds
 from ensemble.selection.soup import write_soup
 from ensemble.selection.thresholds import choose_threshold, rule_score
 from ensemble.selection.weighting import diversity
@@ -142,6 +143,7 @@ def choose_ensemble(
             "methods": picked.methods,
             "optimism": picked.optimism,
             "optimism_note": picked.optimism_note,
+            "seeds": spread_over_seeds(finished, table["label"].to_numpy()),
             "num_finished": len(finished),
             "num_candidates": len(members),
             "split_digest": split_digest,

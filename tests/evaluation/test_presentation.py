@@ -68,6 +68,7 @@ def metrics(*members: dict[str, Any], **changes: Any) -> dict[str, Any]:
             "neighbours_note": "the grid of the photographs is not known",
             "optimism": None,
             "optimism_note": "only 2 photographs have cracked tiles",
+            "seeds": [],
         },
         "ways": ways(),
         "num_test_tiles": 180,
@@ -160,6 +161,20 @@ def test_what_a_tile_costs_is_always_said_with_what_was_kept():
         "a tile costs 32 forward passes: all 3 networks of trial 0, 1 of 3 networks of trial 3, "
         "each in its 8 flips and turns (at most 4 were asked for); the best single member is "
         "judged by 2 of 3 networks of trial 7"
+    )
+
+
+def test_how_far_seeds_lie_apart_stands_beside_the_intervals():
+    f1 = {"mean": 0.8, "standard_deviation": 0.0125, "lowest": 0.79, "highest": 0.815}
+    ap = f1 | {"mean": 0.85}
+    found = metrics(figures(0), figures(3))
+    assert "seeds of one configuration" not in printed(found)
+    spread = {"trials": [0, 2, 3], "f1": f1, "average_precision": ap}
+    lines = printed(found | {"choice": found["choice"] | {"seeds": [spread]}}).splitlines()
+    beside = lines[[line.strip() for line in lines].index(found["intervals"]) + 1]
+    assert beside.startswith(
+        "3 seeds of one configuration (trials 0, 2, 3) have on validation, mean ± standard "
+        "deviation (range): F1 0.800 ± 0.013 (0.790 to 0.815), AP 0.850 ± 0.013 (0.790 to 0.815);"
     )
 
 

@@ -30,7 +30,7 @@ from ensemble.report.page import main, write_report
 from ensemble.report.parallel_plot import parallel_coordinates, stagger
 from ensemble.report.run_files import read_run
 from ensemble.report.score_plots import precision_recall_steps
-from ensemble.report.sentences import describe_rule, headline, result_sentences
+from ensemble.report.sentences import describe_rule, headline, result_sentences, seed_caveat
 from ensemble.search.importance import LEAST_TRIALS, find_importance
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -364,6 +364,14 @@ def test_tables_of_search_and_ensemble_are_complete(page: Page):
     assert len(page.rows("table-ledger")) == 1
     assert page.rows("table-splits")[0][1:] == ["–", "–", "–", "–"]
     assert page.rows("table-splits")[2][1:] == ["80", "20", "25.0\N{NO-BREAK SPACE}%", "16"]
+
+
+def test_the_spread_over_seeds_stands_behind_what_no_interval_holds():
+    figure = {"mean": 0.8, "standard_deviation": 0.01, "lowest": 0.79, "highest": 0.81}
+    spread = {"trials": [0, 1], "f1": figure, "average_precision": figure}
+    assert seed_caveat({"seeds": []}).endswith("is not in them.")
+    said = "is not in them. 2 seeds of one configuration (trials 0, 1)"
+    assert said in seed_caveat({"seeds": [spread]})
 
 
 def test_what_choosing_flatters_stands_in_the_page(text: str):

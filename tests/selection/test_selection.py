@@ -265,6 +265,17 @@ def test_a_budget_of_one_is_one_network_of_the_best_member(refitted: Path, metho
     assert choice.best_single == JudgedMember(**only.model_dump(exclude={"weight"}))
 
 
+def test_seeds_of_one_configuration_are_found_among_all_finished_members(run: Path) -> None:
+    for path in run.glob("members/*/member.json"):
+        record = json.loads(path.read_text())
+        config = record["config"] | {"seed": record["trial"]}
+        path.write_text(json.dumps(record | {"config": config}))
+    drop_weights(run / "members" / "0001")
+    (spread,) = choose_ensemble(run).seeds
+    assert spread.trials == [0, 1, 2]
+    assert spread.f1.highest == pytest.approx(choose_ensemble(run, top_k=1).val_metrics["f1"])
+
+
 def test_a_budget_that_is_not_reached_changes_nothing(run: Path) -> None:
     whole, enough = (choose_ensemble(run, method="greedy", budget_members=n) for n in (None, 3))
     assert enough == whole.model_copy(update={"budget_members": 3})
