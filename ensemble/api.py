@@ -51,11 +51,7 @@ class Evaluation:
         rows |= {f"trial {member['trial']}": member for member in self.metrics["members"]}
         for name, surface in self.metrics["surfaces"].items():
             rows[f"ensemble on surface {name}"] = surface
-        numbers = {
-            name: {key: value for key, value in row.items() if isinstance(value, int | float)}
-            for name, row in rows.items()
-        }
-        return pd.DataFrame.from_dict(numbers, orient="index").drop(columns="trial")
+        return _tabulate(rows).drop(columns="trial")
 
     @property
     def predictions(self) -> pd.DataFrame:
@@ -80,6 +76,32 @@ class Evaluation:
     def suspect_labels(self) -> pd.DataFrame:
         """One row a test tile whose label the ensemble contradicts, the surest first."""
         return _read(self.folder / "suspect_labels.csv")
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the ensemble of a run reached on another data set.
+
+    Attributes:
+        folder: Folder of the files that were written.
+        metrics: What its `metrics.json` holds: every figure with its interval.
+    """
+
+    folder: Path
+    metrics: dict[str, Any]
+
+    @property
+    def figures(self) -> pd.DataFrame:
+        """One row for all tiles and each surface, one column a metric."""
+        rows = {"ensemble": self.metrics["ensemble"]}
+        for name, surface in self.metrics["surfaces"].items():
+            rows[f"ensemble on surface {name}"] = surface
+        return _tabulate(rows)
+
+    @property
+    def predictions(self) -> pd.DataFrame:
+        """One row a tile: its label, and the probabilities of members and ensemble."""
+        return _read(self.folder / "predictions.csv")
 
 
 @dataclass(frozen=True)
@@ -210,6 +232,25 @@ class Run:
         if outcome.stopped:
             raise InputError(f"stopped ({outcome.stopped}): {way_on}")
         return Run(outcome.folder)
+
+    def judge(
+        self, *, data: PathLike, name: str | None = None, quiet: bool = True, **options: Any
+    ) -> "Judgement":
+        """Judge another labelled data set by the ensemble that was chosen last.
+
+        Args:
+            data: Folder or .zip of tiles in class folders, or "synthetic".
+            name: Name of the folder in the run's `judged/`; None takes the data's.
+            quiet: Whether nothing is printed.
+            options: Further options of `crack-ensemble judge`, such as `positive="Cracked"`.
+
+        Raises:
+            InputError: No ensemble was chosen, the data cannot be used, or nothing is left of them
+                that the run was not trained on.
+        """
+        words = [str(self.folder)]
+        metrics = _call("judge", words, quiet=quiet, data=data, name=name, **options)
+        return Judgement(self.folder / "judged" / metrics["name"], metrics)
 
     def report(self) -> Path:
         """Write the run's `report.html` and return its path.
@@ -379,6 +420,15 @@ def _words(options: Mapping[str, Any]) -> list[str]:
             values = value if isinstance(value, list | tuple) else [value]
             words += [f"{flag}={each}" for each in values]
     return words
+
+
+def _tabulate(rows: Mapping[str, dict[str, Any]]) -> pd.DataFrame:
+    """The numbers of each row, a column each."""
+    numbers = {
+        name: {key: value for key, value in row.items() if isinstance(value, int | float)}
+        for name, row in rows.items()
+    }
+    return pd.DataFrame.from_dict(numbers, orient="index")
 
 
 def _silence(quiet: bool) -> contextlib.AbstractContextManager[Any]:

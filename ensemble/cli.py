@@ -248,6 +248,15 @@ def add_evaluate_options(parser: Parser) -> None:
     add("--labels", "FILE", labels, type=Path)
 
 
+def add_judge_options(parser: Parser) -> None:
+    """Add the run, and the data set that its ensemble judges."""
+    add_option(parser, "run", None, "name under --out, or a path")
+    _add_tiles(parser, required=True)
+    name = "name of the folder in RUN/judged; an older one's figures are replaced"
+    add_option(parser, "--name", "NAME", name, otherwise="that of the data")
+    _add_runs(parser)
+
+
 def add_predict_options(parser: Parser) -> None:
     """Add the pictures, the run, and where the verdicts go."""
     add = partial(add_option, parser)
@@ -318,6 +327,26 @@ def _add_data(group: Group, *, required: bool) -> None:
         group: Parser, or group of one.
         required: Whether --data must be given; else it is 'synthetic'.
     """
+    _add_tiles(group, required=required)
+    add = partial(add_option, group)
+    add(
+        "--split",
+        None,
+        "keep the folders train, val and test as the split; without val it is drawn from train",
+        choices=["folders"],
+        otherwise="drawn by photograph",
+    )
+    seed = "seed of the split; keep it: it decides which photographs are held out"
+    add("--split-seed", "N", seed, type=COUNT_OR_NONE, default=0)
+
+
+def _add_tiles(group: Group, *, required: bool) -> None:
+    """Add which tiles there are, with what a person states about them.
+
+    Args:
+        group: Parser, or group of one.
+        required: Whether --data must be given; else it is 'synthetic'.
+    """
     add = partial(add_option, group)
     data = "folder or .zip of tiles in class folders, or 'synthetic': drawn concrete"
     add("--data", "PATH", data, required=required, default=None if required else "synthetic")
@@ -346,13 +375,6 @@ def _add_data(group: Group, *, required: bool) -> None:
     labels = "corrected labels: columns tile, label (1 = cracked); other tiles keep theirs"
     add("--labels", "CSV", labels, type=Path)
     add(
-        "--split",
-        None,
-        "keep the folders train, val and test as the split; without val it is drawn from train",
-        choices=["folders"],
-        otherwise="drawn by photograph",
-    )
-    add(
         "--max-bad-tiles",
         "N",
         "tiles to leave out before it is an error: unreadable ones, and such without a photograph "
@@ -360,8 +382,6 @@ def _add_data(group: Group, *, required: bool) -> None:
         type=COUNT_OR_NONE,
         default=10,
     )
-    seed = "seed of the split; keep it: it decides which photographs are held out"
-    add("--split-seed", "N", seed, type=COUNT_OR_NONE, default=0)
 
 
 def _add_training(group: Group, *, whose: str, of: str) -> None:
@@ -461,6 +481,13 @@ COMMANDS = {
         add_evaluate_options,
         "Choose an ensemble of a run's members and test it on the held-out photographs.",
         "It is chosen on the validation split and tested once.",
+    ),
+    "judge": Command(
+        "ensemble.judge",
+        add_judge_options,
+        "Judge another labelled data set by the ensemble of an evaluated run.",
+        "Every tile is judged and nothing is fitted. Tiles that the run was trained or chosen on, "
+        "and others of their photographs, are left out and counted.",
     ),
     "predict": Command(
         "ensemble.predict",

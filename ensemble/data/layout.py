@@ -33,14 +33,14 @@ class Layout:
 
 
 def layout_of(options: argparse.Namespace) -> Layout:
-    """The layout that the options of a command state."""
+    """The layout that the options of a command state; one without `--split` splits nothing."""
     return Layout(
         positive=options.positive,
         photographs=options.photographs,
         photograph_pattern=options.photograph_pattern,
         exclude=tuple(options.exclude),
         labels=options.labels,
-        keeps_split=options.split == "folders",
+        keeps_split=vars(options).get("split") == "folders",
     )
 
 

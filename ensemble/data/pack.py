@@ -5,7 +5,7 @@ one array) and `test.npy` of shape (N, H, W, 3), at the largest size that was as
 larger than the tiles came; the tables `train.csv`, `val.csv` and `test.csv`, `samples.png` and
 `pack.json` (counts, what was left out, the split's digest, size and digest of each file). Every
 process of a node maps the same file, so the pixels are in memory once. The test split is a file of
-its own: only `ensemble.evaluate` opens it.
+its own: only `ensemble/evaluation/` opens it.
 
 Tables and other small files are read and compared with their digests whenever a pack is opened.
 Pixels are read only where size or time of change differ from what `.verified.json` noted at the

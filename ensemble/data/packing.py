@@ -23,6 +23,7 @@ from ensemble.data.grid import find_grid
 from ensemble.data.pack import ARRAYS, FORMAT, Pack, digest_rows, open_pack, record_files
 from ensemble.data.photographs import check_photographs
 from ensemble.data.reading.listing import Reader
+from ensemble.data.reading.pictures import LEAST_TILE, is_one_tile
 from ensemble.data.samples import draw_samples
 from ensemble.data.sources import Source
 from ensemble.data.split import (
@@ -77,7 +78,67 @@ def pack(
     if leaky_split and source.layout.keeps_split:
         raise InputError("--leaky-split and --split folders exclude each other; give one")
     plan = {"seed": split_seed, "fractions": DEFAULT_FRACTIONS, "leaky": leaky_split}
-    key = _key(source, plan, side_px)
+    options = (source.layout.keeps_split, source.doubt, sorted(plan.items()), side_px)
+    packed = _pack_under(
+        under,
+        source,
+        options,
+        ("train", "val"),  # the test split stays closed
+        lambda folder: _write_files(source, folder, plan, max_bad_tiles, side_px),
+        log,
+    )
+    check_bad_tiles(packed.record["bad_tiles"] | packed.record["odd_tiles"], max_bad_tiles)
+    return packed
+
+
+def pack_whole(
+    source: Source,
+    *,
+    under: Path,
+    tile_size: Size,
+    stored: Size,
+    max_bad_tiles: int = 10,
+    log: Callable[[str], None] = print,
+) -> Pack:
+    """Decode `source` without splitting it, for a run that was trained on other tiles.
+
+    All tiles are of the split `test`. Each is resized as the run's own tiles and the pictures of
+    `predict` are.
+
+    Args:
+        source: Listed tiles.
+        under: Folder of packs; made if missing.
+        tile_size: (height, width) of the run's tiles.
+        stored: (height, width) at which the run's tiles are stored.
+        max_bad_tiles: Largest number of tiles to leave out before it is an error; see `pack`.
+        log: Receives lines for the person.
+
+    Raises:
+        InputError: Tiles are much larger or smaller than the run's, too many are unreadable, or
+            there is no room on the disk.
+    """
+    packed = _pack_under(
+        under,
+        source,
+        ("whole", source.doubt, tile_size, stored),
+        ("test",),
+        lambda folder: _write_whole(source, folder, tile_size, stored, max_bad_tiles),
+        log,
+    )
+    check_bad_tiles(packed.record["bad_tiles"] | packed.record["odd_tiles"], max_bad_tiles)
+    return packed
+
+
+def _pack_under(
+    under: Path,
+    source: Source,
+    options: tuple[Any, ...],
+    splits: tuple[str, ...],
+    write: Callable[[Path], dict[str, Any]],
+    log: Callable[[str], None],
+) -> Pack:
+    """Open the pack of these tiles and options, or make its folder, whole or not at all."""
+    key = _key(source, options)
     folder = under / f"{source.path.stem}-{key[:12]}"
     under.mkdir(parents=True, exist_ok=True)
     with file_lock(
@@ -85,30 +146,26 @@ def pack(
         on_wait=lambda: log("waiting: another process is packing the same tiles"),
     ):
         if (folder / "pack.json").exists():
-            packed = open_pack(folder, splits=("train", "val"))  # the test split stays closed
-        elif folder.exists():
+            return open_pack(folder, splits=splits)
+        if folder.exists():
             raise InputError(f"{folder}: in the way, and not a finished pack; delete it")
-        else:
-            partial = under / f".{folder.name}.partial"
+        partial = under / f".{folder.name}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        try:
+            with writing(folder):
+                record = write(partial)
+                for path in partial.iterdir():
+                    sync_file(path)
+            write_json(partial / "pack.json", {"format": FORMAT, "key": key, **record})
+            partial.rename(folder)
+        finally:
             shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir()
-            try:
-                with writing(folder):
-                    record = _write_files(source, partial, plan, max_bad_tiles, side_px)
-                    for path in partial.iterdir():
-                        sync_file(path)
-                write_json(partial / "pack.json", {"format": FORMAT, "key": key, **record})
-                partial.rename(folder)
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
-            packed = open_pack(folder)
-    check_bad_tiles(packed.record["bad_tiles"] | packed.record["odd_tiles"], max_bad_tiles)
-    return packed
+        return open_pack(folder)
 
 
-def _key(source: Source, plan: dict[str, Any], side_px: int | None) -> str:
+def _key(source: Source, options: tuple[Any, ...]) -> str:
     table_digest = digest_columns(source.tiles, *source.tiles.columns)
-    options = (source.layout.keeps_split, source.doubt, sorted(plan.items()), side_px)
     parts = (FORMAT, source.fingerprint, source.cracked_folders, table_digest, options)
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
@@ -147,6 +204,65 @@ def _write_files(
         folder / "samples.png",
     )
     tables = {split: tiles[tiles["split"] == split] for split in SPLITS}
+    return {
+        **_describe_tiles(tiles, tables, source, folder, size, stored_size(size, side_px)),
+        "grid": grid,
+        **_describe_split(tables, plan, source),
+        **left_out,
+        "bad_tiles": bad,
+        "files": record_files(folder, _digest_arrays(tiles, folder)),
+    }
+
+
+def _write_whole(
+    source: Source, folder: Path, tile_size: Size, stored: Size, max_bad_tiles: int
+) -> dict[str, Any]:
+    """Write the files of a pack that is not split but its `pack.json`, and return that content."""
+    bad: dict[str, str] = {}
+    with closing(Reader(source.path)) as reader:
+        _check_size(find_common_size(source.tiles["tile"].tolist(), reader), tile_size, source)
+        compare_all = not source.has_photographs
+        tiles, left_out = _leave_out(source, reader, bad, compare_all, max_bad_tiles)
+        tiles = tiles.assign(split="test", array=ARRAYS["test"], row=range(len(tiles)))
+        tiles = decode_tiles(tiles, reader, folder, stored, bad, max_bad_tiles=max_bad_tiles)
+    for size in tiles["size"]:
+        _check_size(size, tile_size, source)
+    tiles, grid = find_grid(tiles)
+    tables = {"test": tiles}
+    return {
+        **_describe_tiles(tiles, tables, source, folder, tile_size, stored),
+        "grid": grid,
+        "split_by": "nothing",
+        **_count_tiles(tables, source),
+        **left_out,
+        "bad_tiles": bad,
+        "files": record_files(folder, _digest_arrays(tiles, folder)),
+    }
+
+
+def _check_size(size: Size, tile_size: Size, source: Source) -> None:
+    """Refuse a tile that `predict` would cut into several, or that shows too little."""
+    (height, width), (own_height, own_width) = size, tile_size
+    shows_little = height < LEAST_TILE * own_height or width < LEAST_TILE * own_width
+    if is_one_tile((width, height), tile_size) and not shows_little:
+        return
+    amount = "few" if shows_little else "many"
+    raise InputError(
+        f"--data {source.path}: a tile has {width} × {height} px, too {amount} for a run that was "
+        f"trained on tiles of {own_width} × {own_height} px; resize the tiles to that size where "
+        "they show as much, or cut and label them anew"
+    )
+
+
+def _describe_tiles(
+    tiles: pd.DataFrame,
+    tables: dict[str, pd.DataFrame],
+    source: Source,
+    folder: Path,
+    size: Size,
+    stored: Size,
+) -> dict[str, Any]:
+    """Write the table of each split, and describe the tiles of all."""
     for split, table in tables.items():
         others = ["split", "array", "split_folder", "folder_label"]
         table.drop(columns=[*MEASURED, *others]).to_csv(folder / f"{split}.csv", index=False)
@@ -156,19 +272,14 @@ def _write_files(
         "uncracked_folders": source.uncracked_folders,
         "height_px": size[0],
         "width_px": size[1],
-        "stored_size_px": list(stored_size(size, side_px)),
+        "stored_size_px": list(stored),
         "resized_tiles": sum(own_size != size for own_size in tiles["size"]),
         "classes_by_size": explain_classes_by_size(tiles),
         "photograph_doubt": source.doubt,
-        "grid": grid,
         "split_digest": digest_split(tiles),
         "tiles_digest": digest_columns(tiles, "content"),
         "labels_digest": digest_columns(tiles, "content", "label"),
-        **_describe_split(tables, plan, source),
-        **left_out,
-        "bad_tiles": bad,
         "num_relabelled": source.num_relabelled,
-        "files": record_files(folder, _digest_arrays(tiles, folder)),
     }
 
 
@@ -183,10 +294,16 @@ def _describe_split(
         "leaky_split": plan["leaky"],
         "split_seed": plan["seed"],
         "fractions": None if keeps_split else plan["fractions"]._asdict(),
+        **_count_tiles(tables, source),
+    }
+
+
+def _count_tiles(tables: dict[str, pd.DataFrame], source: Source) -> dict[str, Any]:
+    return {
         "num_tiles": {split: len(table) for split, table in tables.items()},
         "num_cracked": {split: int(table["label"].sum()) for split, table in tables.items()},
         "num_photographs": {
-            split: int(table["photograph"].nunique()) if has_photographs else None
+            split: int(table["photograph"].nunique()) if source.has_photographs else None
             for split, table in tables.items()
         },
     }

@@ -13,10 +13,11 @@ from ensemble.base.files import make_folder
 from ensemble.base.wording import plural
 from ensemble.data.layout import Layout
 from ensemble.data.pack import Pack
-from ensemble.data.packing import pack
+from ensemble.data.packing import pack, pack_whole
 from ensemble.data.reading.listing import describe_passed_over
-from ensemble.data.sources import open_source
+from ensemble.data.sources import Source, open_source
 from ensemble.data.synthetic import draw_dataset
+from ensemble.data.tiles import Size
 
 
 def prepare_data(
@@ -47,15 +48,7 @@ def prepare_data(
     Raises:
         InputError: The data cannot be used; nothing is left half-made.
     """
-    path = _draw_synthetic(packs, data, log) if is_synthetic(data) else Path(data)
-    source = open_source(path, layout)
-    cracked, uncracked = ", ".join(source.cracked_folders), ", ".join(source.uncracked_folders)
-    log(
-        f"{source.path}: {plural(len(source.tiles), 'tile')}; "
-        f"cracked = {cracked}, uncracked = {uncracked}"
-    )
-    for line in describe_passed_over(source.passed_over):
-        log(line)
+    source = _open(packs, data, layout, log)
     folders = sorted(set(source.tiles["split_folder"]) - {""})
     if folders and not layout.keeps_split:
         log(
@@ -79,6 +72,59 @@ def prepare_data(
     log(f"packed tiles and samples.png: {packed.folder}")
     _check_context(packed, context_px, log)
     return packed
+
+
+def prepare_whole(
+    data: str,
+    layout: Layout,
+    *,
+    tile_size: Size,
+    stored: Size,
+    max_bad_tiles: int,
+    packs: Path,
+    log: Callable[[str], None],
+) -> Pack:
+    """List and decode data that are judged as a whole, and describe them to the person.
+
+    Args:
+        data: Path of a folder or a .zip, or `synthetic` or `synthetic:SEED`, which is drawn.
+        layout: Layout of the data, as the person states it.
+        tile_size: (height, width) of the tiles of the run that judges.
+        stored: (height, width) at which its tiles are stored.
+        max_bad_tiles: Largest number of tiles to leave out before it is an error; see `pack`.
+        packs: Folder of packs.
+        log: Receives lines for the person.
+
+    Raises:
+        InputError: The data cannot be used; nothing is left half-made.
+    """
+    source = _open(packs, data, layout, log)
+    make_folder(packs)
+    packed = pack_whole(
+        source,
+        under=packs,
+        tile_size=tile_size,
+        stored=stored,
+        max_bad_tiles=max_bad_tiles,
+        log=log,
+    )
+    for line in describe_tiles(packed.record):
+        log(line)
+    return packed
+
+
+def _open(packs: Path, data: str, layout: Layout, log: Callable[[str], None]) -> Source:
+    """List the tiles of the data, and say how many there are and what was passed over."""
+    path = _draw_synthetic(packs, data, log) if is_synthetic(data) else Path(data)
+    source = open_source(path, layout)
+    cracked, uncracked = ", ".join(source.cracked_folders), ", ".join(source.uncracked_folders)
+    log(
+        f"{source.path}: {plural(len(source.tiles), 'tile')}; "
+        f"cracked = {cracked}, uncracked = {uncracked}"
+    )
+    for line in describe_passed_over(source.passed_over):
+        log(line)
+    return source
 
 
 def _check_context(packed: Pack, context_px: int, log: Callable[[str], None]) -> None:
@@ -120,6 +166,11 @@ def describe_pack(record: dict[str, Any]) -> Iterator[str]:
             "in different splits, so leakage cannot be ruled out and test figures may be too good; "
             "state it with --photograph-pattern or --photographs"
         )
+    yield from describe_tiles(record)
+
+
+def describe_tiles(record: dict[str, Any]) -> Iterator[str]:
+    """Yield a line about the grid, and about what was left out, changed or is doubtful."""
     if record["photograph_doubt"]:
         yield f"  DOUBTFUL: {record['photograph_doubt']}"
     if any(record["num_photographs"].values()):

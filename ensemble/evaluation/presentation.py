@@ -94,16 +94,8 @@ def print_result(metrics: dict[str, Any], names: Mapping[int, str], console: Con
     """
     for line in trivial_sentences(metrics):
         console.print(line, style="bold", highlight=False, markup=False)
-    photographs = metrics["num_test_photographs"]
-    of = f" of {plural(photographs, 'photograph')}" if photographs else ""
-    title = f"Test split: {plural(metrics['num_test_tiles'], 'tile')}{of}"
-    rows, most = _rows(metrics, names), len(COLUMNS)
-    stacked = (_draw(title, rows, n, stacked=True) for n in range(most, ALWAYS_SHOWN - 1, -1))
-    table = print_widest(chain([_draw(title, rows, most, stacked=False)], stacked), console)
-    left_out = list(COLUMNS.values())[len(table.columns) - 3 :]
-    if left_out:
-        console.print(f"not shown here: {', '.join(left_out)}; all are in metrics.json")
-    print_widest((draw_ways(metrics["ways"], bounds=each) for each in (True, False)), console)
+    title = _title("Test split", metrics["num_test_tiles"], metrics["num_test_photographs"])
+    _print_figures(title, _rows(metrics, names), metrics["ways"], console)
     choice = metrics["choice"]
     reached = choice["val_metrics"]
     console.print(
@@ -144,6 +136,54 @@ def print_result(metrics: dict[str, Any], names: Mapping[int, str], console: Con
         )
     openings = plural(metrics["num_test_openings"], "time")
     console.print(f"the test split of this run was opened {openings}")
+
+
+def print_judged(metrics: dict[str, Any], console: Console) -> None:
+    """Print the ensemble on another data set, by surface, three ways, and what was left out.
+
+    Args:
+        metrics: What `metrics.json` of the judged data holds.
+        console: Terminal, whose width decides how many columns there are.
+    """
+    for line in trivial_sentences(metrics):
+        console.print(line, style="bold", highlight=False, markup=False)
+    title = _title("Judged", metrics["num_tiles"], metrics["num_photographs"])
+    about = [describe_method(metrics["choice"])]
+    rows = [Row("ensemble", about, metrics["ensemble"]), *_rows_beside(metrics)]
+    _print_figures(title, rows, metrics["ways"], console)
+    trained, sizes = metrics["trained_on"], metrics["trained_on"]["num_tiles"]
+    surfaces = ", ".join(trained["surfaces"])
+    lines = [
+        f"trained on {trained['data']}: {plural(sizes['train'], 'training tile')} and "
+        f"{plural(sizes['val'], 'validation tile')}{f' of surfaces {surfaces}' * bool(surfaces)}",
+        metrics["intervals"],
+    ]
+    if known := metrics["num_known_tiles"]:
+        beside = plural(metrics["num_tiles_beside_known"], "other tile")
+        lines.append(
+            f"left out: {plural(known, 'tile')} that the run was trained or chosen on, and "
+            f"{beside} of the same photographs"
+        )
+    if own := metrics["num_own_test_tiles"]:
+        lines.append(f"{plural(own, 'tile')} of the run's test split: it was opened once more")
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _title(what: str, num_tiles: int, num_photographs: int | None) -> str:
+    of = f" of {plural(num_photographs, 'photograph')}" if num_photographs else ""
+    return f"{what}: {plural(num_tiles, 'tile')}{of}"
+
+
+def _print_figures(title: str, rows: list[Row], ways: dict[str, Any], console: Console) -> None:
+    """Print the table of all rows, and the ensemble three ways."""
+    most = len(COLUMNS)
+    stacked = (_draw(title, rows, n, stacked=True) for n in range(most, ALWAYS_SHOWN - 1, -1))
+    table = print_widest(chain([_draw(title, rows, most, stacked=False)], stacked), console)
+    left_out = list(COLUMNS.values())[len(table.columns) - 3 :]
+    if left_out:
+        console.print(f"not shown here: {', '.join(left_out)}; all are in metrics.json")
+    print_widest((draw_ways(ways, bounds=each) for each in (True, False)), console)
 
 
 def draw_ways(ways: dict[str, Any], *, bounds: bool) -> Table:
@@ -309,7 +349,12 @@ def _rows(metrics: dict[str, Any], names: Mapping[int, str]) -> list[Row]:
         elif member["trial"] == metrics["best_single"]["trial"]:
             about.append("best single")
         rows.append(Row(name or trial, about, member))
-    rows.append(Row("every tile cracked", [], trivial_figures(metrics["ensemble"]), group=1))
+    return [*rows, *_rows_beside(metrics)]
+
+
+def _rows_beside(metrics: dict[str, Any]) -> list[Row]:
+    """What calling every tile cracked reaches, and the ensemble on each surface."""
+    rows = [Row("every tile cracked", [], trivial_figures(metrics["ensemble"]), group=1)]
     if len(metrics["surfaces"]) > 1:
         for surface, figures in metrics["surfaces"].items():
             about = [f"all cracked: F1 {format_number(figures['trivial_f1'])}"]

@@ -1,4 +1,4 @@
-"""The ensemble of a run: chosen on validation, then tested once. The only reader of test tiles.
+"""The ensemble of a run: chosen on validation, then tested once. The only reader of its test tiles.
 
 The ensemble is chosen on the validation split and written to `ensemble.json` before the test split
 is opened; each opening is written to `evaluation/ledger.csv` before a test label is read. What is
@@ -16,10 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ensemble.base.files import append_line, make_folder, remove_file, write_json, write_table
+from ensemble.base.files import remove_file, write_json, write_table
 from ensemble.base.provenance import describe_code_and_machine
 from ensemble.data.batches import place_split
-from ensemble.data.grid import PLACE
 from ensemble.data.pack import Pack, open_pack
 from ensemble.evaluation.comparison import Rival, describe_compared, flatten_compared
 from ensemble.evaluation.figures import (
@@ -34,6 +33,7 @@ from ensemble.evaluation.figures import (
     surface_figures,
     thresholds_of,
 )
+from ensemble.evaluation.ledger import note_opening
 from ensemble.evaluation.mistakes import (
     CorrectedLabels,
     check_tested,
@@ -43,7 +43,7 @@ from ensemble.evaluation.mistakes import (
     suspect_labels,
 )
 from ensemble.evaluation.presentation import describe_method
-from ensemble.evaluation.scoring import Judged, MemberScores, judge_tiles, score_members
+from ensemble.evaluation.scoring import judge_tiles, score_members, tabulate
 from ensemble.explanation.errors import ABOUT_A_TILE, find_errors
 from ensemble.explanation.gallery import draw_galleries
 from ensemble.run.folder import run_lock
@@ -192,39 +192,9 @@ def _check_test_classes(pack: Pack) -> None:
 
 def _note_opening(run: Path, chosen: _Chosen) -> int:
     """Write to the ledger that the test split is being opened; return the number of openings."""
-    path, record = run / "evaluation" / "ledger.csv", chosen.record
     compared = " ".join(rival.contender.name for rival in chosen.rivals[1:])
-    line = {
-        "opened_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "method": f"{record.method} (compared with {compared})" if compared else record.method,
-        "trials": " ".join(str(member.trial) for member in record.members),
-        "threshold_rule": record.threshold_rule,
-        "threshold": record.threshold,
-        "tta": record.tta,
-    }
-    return append_counted(path, line)
-
-
-def append_counted(path: Path, line: dict[str, Any]) -> int:
-    """Append a line without commas to a ledger, and return the number of its lines."""
-    make_folder(path.parent)
-    append_line(path, ",".join(map(str, line.values())), header=",".join(line))
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return sum(bool(line.strip()) for line in lines) - 1
-
-
-def tabulate(
-    table: pd.DataFrame, judged: Judged, scores: MemberScores, singles: Sequence[Member]
-) -> pd.DataFrame:
-    """A row a tile with the probabilities of `singles` and of the ensemble."""
-    return table[[*ABOUT_A_TILE, *PLACE]].assign(
-        context=judged.context,
-        **{f"trial_{member.trial}": scores.seen[member.answering] for member in singles},
-        alone=judged.alone,
-        ensemble=judged.mean,
-        calibrated=judged.calibrated,
-        refined=judged.refined,
-    )
+    end = f" (compared with {compared})" if compared else ""
+    return note_opening(run / "evaluation" / "ledger.csv", chosen.record, end)
 
 
 def _judged(predictions: pd.DataFrame, record: EnsembleRecord) -> Way:

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from ensemble.base.progress_bar import telling_progress
 from ensemble.data.batches import SplitTiles
+from ensemble.data.grid import PLACE
 from ensemble.evaluation.figures import Way
+from ensemble.explanation.errors import ABOUT_A_TILE
 from ensemble.run.members import count_scores, score_with, see_context
 from ensemble.selection.ensemble import Ensemble
 from ensemble.selection.neighbours import Places
@@ -124,3 +127,17 @@ def judge_tiles(
         last = Way("", f"{prefix}refined", threshold, refined.thresholds)
     ways.append(last._replace(name="with neighbours"))
     return Judged(context, alone, mean, calibrated, refined.probabilities, ways)
+
+
+def tabulate(
+    table: pd.DataFrame, judged: Judged, scores: MemberScores, singles: Sequence[Member]
+) -> pd.DataFrame:
+    """A row a tile with the probabilities of `singles` and of the ensemble."""
+    return table[[*ABOUT_A_TILE, *PLACE]].assign(
+        context=judged.context,
+        **{f"trial_{member.trial}": scores.seen[member.answering] for member in singles},
+        alone=judged.alone,
+        ensemble=judged.mean,
+        calibrated=judged.calibrated,
+        refined=judged.refined,
+    )
