@@ -252,7 +252,7 @@ def _search(
         from ensemble.search.searching import Search
         from ensemble.search.trackers.tensorboard import make_trackers
 
-        trackers = make_trackers(folder, request.mlflow)
+        trackers = make_trackers(folder, request.mlflow, name=request.name)
         _begin(prepared, budget, request, console)
         for backbone, state in prepared.states.items():
             console.print(f"{backbone} starts from {state.describe()}")

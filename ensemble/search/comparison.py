@@ -1,6 +1,6 @@
 """Members of a refit → what each gains over the first one, on photographs that it never saw."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 
 from ensemble.base.files import read_table, write_table
+from ensemble.base.progress_bar import telling_progress
 from ensemble.base.wording import clock, format_number, plural
 from ensemble.evaluation.figures import photograph_of, unit_of
-from ensemble.evaluation.intervals import describe_difference, paired_intervals
+from ensemble.evaluation.intervals import Interval, describe_difference, paired_intervals
 from ensemble.run.members import read_validation
 from ensemble.training.checkpoint import Member
 from ensemble.training.metrics import METRICS, best_threshold, margins_to_probabilities
@@ -18,7 +19,9 @@ from ensemble.training.metrics import METRICS, best_threshold, margins_to_probab
 COMPARED = ("f1", "average_precision")
 
 
-def compare_members(run: Path, members: Sequence[Member]) -> pd.DataFrame:
+def compare_members(
+    run: Path, members: Sequence[Member], log: Callable[[str], None] = print
+) -> pd.DataFrame:
     """Write `tried.csv`: each configuration on the folds, and what it gains over the first one.
 
     F1 is that at each configuration's own best threshold. The interval of a difference resamples
@@ -27,6 +30,7 @@ def compare_members(run: Path, members: Sequence[Member]) -> pd.DataFrame:
     Args:
         run: Folder of the run, with its table of trials.
         members: The members, by the number of their configuration; the first one is the base.
+        log: Takes a line now and then, as many tiles take a while.
 
     Returns:
         The table.
@@ -37,29 +41,35 @@ def compare_members(run: Path, members: Sequence[Member]) -> pd.DataFrame:
     scores = [margins_to_probabilities(member.val_margins()) for member in members]
     thresholds = [best_threshold(labels, each)[0] for each in scores]
     rows = []
-    for member, own, threshold in zip(members, scores, thresholds, strict=True):
-        row: dict[str, Any] = {"trial": member.trial, "name": trials.loc[member.trial, "name"]}
-        row |= {metric: member.record.metrics[f"val_{metric}"] for metric in COMPARED}
-        if member is not members[0]:
-            gains = paired_intervals(
-                labels,
-                own,
-                scores[0],
-                photographs,
-                thresholds=(threshold, thresholds[0]),
-                metrics=COMPARED,
-            )
-            for metric, gain in gains.items():
-                row[f"{metric}_difference"] = gain.value
-                row[f"{metric}_low"], row[f"{metric}_high"] = gain.low, gain.high
-                row[f"{metric}_verdict"] = describe_difference(
-                    metric, gain, unit=unit_of(validation)
+    with telling_progress("comparing configurations", len(members), log) as tell:
+        for member, own, threshold in zip(members, scores, thresholds, strict=True):
+            row: dict[str, Any] = {"trial": member.trial, "name": trials.loc[member.trial, "name"]}
+            row |= {metric: member.record.metrics[f"val_{metric}"] for metric in COMPARED}
+            if member is not members[0]:
+                gains = paired_intervals(
+                    labels,
+                    own,
+                    scores[0],
+                    photographs,
+                    thresholds=(threshold, thresholds[0]),
+                    metrics=COMPARED,
                 )
-        rows.append({**row, "seconds": trials.loc[member.trial, "seconds"]})
+                row |= _flatten_gains(gains, unit_of(validation))
+            rows.append({**row, "seconds": trials.loc[member.trial, "seconds"]})
+            tell(1)
     table = pd.DataFrame(rows)
     table = table[[*table.columns.drop("seconds"), "seconds"]]
     write_table(run / "tried.csv", table)
     return table
+
+
+def _flatten_gains(gains: dict[str, Interval], unit: str) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for metric, gain in gains.items():
+        row[f"{metric}_difference"] = gain.value
+        row[f"{metric}_low"], row[f"{metric}_high"] = gain.low, gain.high
+        row[f"{metric}_verdict"] = describe_difference(metric, gain, unit=unit)
+    return row
 
 
 def describe_comparison(tried: pd.DataFrame, validation: pd.DataFrame) -> list[str]:

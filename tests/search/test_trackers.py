@@ -147,6 +147,15 @@ def test_runs_of_the_same_name_elsewhere_are_not_mixed(tmp_path, make_task):
     assert len(runs_of(uri, "walls")) == 2
 
 
+def test_a_refit_has_its_name_in_mlflow_and_its_trials_have_theirs(tmp_path, make_task):
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    tracker = make_trackers(tmp_path / "walls-refit" / "folds", uri, name="walls-refit")[1]
+    task = make_task().model_copy(update={"name": "walls/3, fold 1 of 2"})
+    log_epochs(tracker, Trial(task), (1,), 0.1)
+    (run,) = runs_of(uri, "walls-refit")
+    assert run.info.run_name == "walls/3, fold 1 of 2"
+
+
 def test_trial_with_a_reason_failed_in_mlflow(tmp_path, make_task):
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     tracker = make_trackers(tmp_path / "walls", uri)[1]

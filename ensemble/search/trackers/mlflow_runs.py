@@ -38,21 +38,22 @@ class MLflowRuns(MLflowLoggerCallback):
     Args:
         run_folder: Folder of our run.
         uri: URI of MLflow: http://HOST:PORT, or sqlite:///FILE.
+        name: Name of our run.
 
     Raises:
         InputError: There is no MLflow, or it does not answer.
     """
 
-    def __init__(self, run_folder: Path, uri: str):
+    def __init__(self, run_folder: Path, uri: str, name: str):
         if not uri.startswith(("http://", "https://", "sqlite:///")):
             raise InputError(
                 f"--mlflow {uri}: expected the address of a server, such as http://HOST:5000, or "
                 "of a file, sqlite:///mlflow.db"
             )
-        for name, value in ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
+        for variable, value in ENVIRONMENT.items():
+            os.environ.setdefault(variable, value)
         logging.getLogger("mlflow").setLevel(logging.ERROR)
-        super().__init__(uri, experiment_name=run_folder.name)
+        super().__init__(uri, experiment_name=name)
         # of two runs with the same name, each finds its own trials
         self._place = f"{socket.gethostname()}:{run_folder}"
         self._steps: dict[Any, set[int]] = {}
@@ -87,7 +88,7 @@ class MLflowRuns(MLflowLoggerCallback):
         self._steps[trial] = set()
         if run is None:
             tags = {"trial": str(task.number), "run_folder": self._place}
-            run = self.mlflow_util.start_run(run_name=f"{task.number:04}", tags=tags)
+            run = self.mlflow_util.start_run(run_name=task.name or f"{task.number:04}", tags=tags)
         else:
             client.update_run(run.info.run_id, status="RUNNING")
             history = client.get_metric_history(run.info.run_id, "val_f1")

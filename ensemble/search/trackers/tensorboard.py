@@ -14,12 +14,15 @@ from ensemble.run.events import TrialEvents
 from ensemble.search.task import Task
 
 
-def make_trackers(run_folder: Path, mlflow_uri: str | None) -> list[tune.Callback]:
+def make_trackers(
+    run_folder: Path, mlflow_uri: str | None, *, name: str | None = None
+) -> list[tune.Callback]:
     """Make the callbacks of a run; nothing is written into its folder yet.
 
     Args:
         run_folder: Folder of the run.
         mlflow_uri: URI of MLflow's server or database, or None.
+        name: Name of the run in MLflow; None takes that of the folder.
 
     Raises:
         InputError: MLflow is not installed, or cannot be reached.
@@ -34,7 +37,7 @@ def make_trackers(run_folder: Path, mlflow_uri: str | None) -> list[tune.Callbac
             raise InputError(
                 "--mlflow: MLflow is not installed; pip install -e '.[mlflow]' in the clone"
             ) from None
-        trackers.append(MLflowRuns(run_folder, mlflow_uri))
+        trackers.append(MLflowRuns(run_folder, mlflow_uri, name or run_folder.name))
     return trackers
 
 
