@@ -173,10 +173,10 @@ def _leave_out_known(table: pd.DataFrame, pixels: np.ndarray, own: Pack, data: s
     left = table[~is_known & ~is_beside].reset_index(drop=True)
     if left.empty:
         tiles, others = plural(int(is_known.sum()), "tile"), int(is_beside.sum())
+        beside = f", and the other {others:,} are of the same photographs" if others else ""
         raise InputError(
-            f"--data {data}: the run was trained and chosen on {tiles} of these, and the other "
-            f"{others:,} are of the same photographs, so that nothing is left to judge; give data "
-            "that the run has not seen"
+            f"--data {data}: the run was trained or chosen on {tiles} of these{beside}, so that "
+            "nothing is left to judge; give data that the run has not seen"
         )
     tested = own.table("test", ["content"])["content"]
     num_own_test_tiles = int(left["content"].isin(tested).sum())

@@ -90,7 +90,9 @@ def test_a_copy_of_the_test_photographs_has_the_figures_of_the_evaluation(run, t
 def test_tiles_that_the_run_was_trained_or_chosen_on_are_refused(run, tmp_path):
     for split in ("train", "val"):
         data = copy_tiles(run, split_of(run, split)["tile"], tmp_path / split)
-        with pytest.raises(InputError, match=f"chosen on {len(split_of(run, split))} tiles of"):
+        with pytest.raises(
+            InputError, match=f"chosen on {len(split_of(run, split))} tiles of these, so"
+        ):
             open_run(run).judge(data=data)
         assert not (run / "judged" / split).exists()
 
