@@ -168,7 +168,7 @@ def draw_compared(rows: Sequence[dict[str, Any]], *, bounds: bool) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold")
     for name in ("tested", "judged"):
         table.add_column(name, overflow="fold")
-    for name in ("members", "threshold", *SHOWN.values(), "difference"):
+    for name in ("members", "threshold", "val F1", *SHOWN.values(), "difference"):
         table.add_column(name, justify="right", no_wrap=True)
     told = ""
     for row, name, way in told_ways(rows):
@@ -177,11 +177,11 @@ def draw_compared(rows: Sequence[dict[str, Any]], *, bounds: bool) -> Table:
         told = row["name"]
         if first and table.row_count == 1:
             table.add_section()
-        cells = [format_number(figures["threshold"])]
+        cells = [format_number(figures["threshold"]), format_number(figures["val_f1"])]
         cells += [format_number(figures[metric]) for metric in SHOWN]
         ends = figures["intervals"]["f1"]
         if bounds and ends["low"] is not None:
-            cells[1] += f" [{ends['low']:.2f}, {ends['high']:.2f}]"
+            cells[2] += f" [{ends['low']:.2f}, {ends['high']:.2f}]"
         cells.append(format_number(difference["difference"], "+.3f"))
         if bounds and difference["low"] is not None:
             cells[-1] += f" [{difference['low']:+.3f}, {difference['high']:+.3f}]"

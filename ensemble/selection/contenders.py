@@ -98,7 +98,8 @@ def choose_contenders(
     for method in WEIGHING:
         if method != record.method:
             picked = weigh_members(members, table, Asked(method, k, rule, budget), flatters=False)
-            what = METHODS[method].format(count=len(picked.members))
+            count = len(picked.members)
+            what = METHODS[method].format(count=count) if count > 1 else f"{method}: one member"
             contenders.append(choose(method, what, picked, ranked[0]))
     for member, what in find_singles(ranked):
         alone = Picked("mean", [member], np.ones(1), budget=budget)

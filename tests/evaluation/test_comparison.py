@@ -181,5 +181,5 @@ def test_the_table_on_the_terminal_says_that_nothing_is_chosen_by_it(run, capsys
     said = capsys.readouterr().out
     assert "choose nothing by them" in said
     table = said[said.index("Tested beside it") :]
-    for name in ("ensemble (mean of 3 members)", "greedy selection", "best small_cnn"):
+    for name in ("ensemble (mean of 3 members)", "greedy", "val F1", "best small_cnn"):
         assert name in table
