@@ -112,8 +112,15 @@ def test_scores_of_a_refit_are_of_networks_that_did_not_see_the_tile(run):
 
 
 def test_a_refit_is_tested_told_and_used_as_any_run(folder, run):
-    said = type_in(folder, *EVALUATE, "source-refit", "--method", "auto", "--tta")
+    asked = ("--method", "auto", "--tta", "--compare", "--budget-members", "3")
+    said = type_in(folder, *EVALUATE, "source-refit", *asked)
     assert "source/" in said
+    costs = r"^a tile costs \d+ forward pass(es)?: (all 2|1 of 2) networks of trial \d"
+    assert re.search(costs, said, re.MULTILINE)
+    assert "(at most 3 were asked for)" in said
+    assert "2 seeds of one configuration (trials 0, 2) have on validation" in said
+    choice = read_object(run / "ensemble.json", members=list)
+    assert sum(member["num_networks"] for member in choice["members"]) <= 3
     assert (run / "evaluation" / "metrics.json").exists()
     command = [sys.executable, "-m", "ensemble"]
     assert "report.html" in type_in(folder, *command, "report", "source-refit")
