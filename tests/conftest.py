@@ -5,6 +5,10 @@ Nothing here imports torch before a test needs it: `--pure` is for tests that ne
 
 from __future__ import annotations
 
+import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy is imported, as commands do
+
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
