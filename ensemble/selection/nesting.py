@@ -119,7 +119,10 @@ def estimate_optimism(
     by_photograph = len(num_cracked) == len(np.unique(photographs))
     unit = "photograph" if by_photograph else "tile"
     if (count := int((num_cracked > 0).sum())) < MIN_CRACKED_PHOTOGRAPHS:
-        has = "has a cracked tile" if count == 1 else "have cracked tiles"
+        if by_photograph:
+            has = "has a cracked tile" if count == 1 else "have cracked tiles"
+        else:
+            has = "is cracked" if count == 1 else "are cracked"
         return None, (
             f"the optimism of choosing is not estimated: only {plural(count, unit)} {has}, and "
             f"{MIN_CRACKED_PHOTOGRAPHS} are the least"
