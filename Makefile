@@ -5,7 +5,7 @@ RUN := .venv/bin/python
 SHARED := -n 2 --dist loadfile --no-loadscope-reorder  # a file of tests goes to one of two processes
 OUTCOMES = results/outcomes/$(shell git describe --always --dirty=+)-$(shell date -u +%Y%m%dT%H%M%S)
 
-.PHONY: help demo check test test-all flaky soak bench bench-small evidence-check docs lint clean
+.PHONY: help demo check test test-all flaky soak bench bench-small sdnet2018 evidence-check docs lint clean
 
 help:  ## these lines, at once
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/'
@@ -43,6 +43,9 @@ bench: .venv/.installed  ## how quick, against the bare floor and against peers:
 
 bench-small: .venv/.installed  ## the same without peers, to show that it works: a few minutes
 	$(RUN) scripts/benchmark.py --small --peers "" --out results/small-benchmark --name small
+
+sdnet2018: .venv/.installed  ## the table of all SDNET2018, with DATA=PATH: hours on a GPU, days on two cores; goes on where it stopped
+	$(RUN) scripts/evidence/sdnet2018.py --data "$(DATA)" $(SDNET2018)
 
 evidence-check: .venv/.installed  ## the committed tables, their commands, and which are older than their code: at once
 	$(RUN) scripts/evidence/check.py

@@ -1,0 +1,82 @@
+"""Find what helps, one thing at a time, on photographs that the networks never saw: RUN.
+
+The best configuration of a search is trained on folds of all photographs but the test's, as it is
+and with one thing changed (`TRIES`, or what `--try` says). `what_helps.csv` has a row for each,
+with its difference from the unchanged one and an interval that resamples photographs.
+`what_helps.json` says where they came from, and what is worth that needs no training: other ways of
+choosing members, flips and turns, and the scores of neighbours. What does not help stays in both.
+The test split stays closed, and the same command goes on where it was stopped.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ensemble.base.door import run_command
+from ensemble.base.files import read_object, read_table
+from ensemble.base.provenance import describe_code_and_machine
+from ensemble.cli import parse
+from ensemble.run.members import find_run
+from ensemble.search.refit import main as refit
+from ensemble.selection.choose import choose_ensemble
+from record import run_parser, write_evidence
+
+TRIES = [
+    ["data.context_px=0"],
+    ["data.context_px=128"],
+    ["optimisation.ema_decay=0.99"],
+    ["optimisation.epochs=6"],
+    ["loss.label_smoothing=0.1"],
+    ["loss.crack_weight=3.0"],
+]
+RUN_KEYS = ("split_digest", "refit_of", "source_trials", "folds", "weights", "configurations")
+
+
+def main() -> None:
+    """Train what is missing on the folds, and write the table."""
+    parser = run_parser((__doc__ or "").partition(":")[0] + ".")
+    add = parser.add_argument
+    add("--folds", default="5", metavar="F", help="(default: 5)")
+    add("--try", nargs="+", action="append", dest="tries", metavar="SETTING=VALUE", default=[],
+        help="what is changed, as `refit` takes it (default: what the script names)")  # fmt: skip
+    for name in ("epochs", "gpus", "cpus", "trials-per-gpu"):
+        add(f"--{name}", metavar="N", help="as `refit` takes it")
+    add("--tta", action="store_true", help="try flips and turns, too")
+    options = parser.parse_args()
+    source = find_run(options.run, under=options.out)
+    words = [str(source), "--top-k", "1", "--folds", options.folds, "--out", str(options.out)]
+    words += ["--name", f"{source.name}-what-helps"]
+    for name in ("epochs", "gpus", "cpus", "trials_per_gpu"):
+        if (value := getattr(options, name)) is not None:
+            words += [f"--{name.replace('_', '-')}", value]
+    for changes in options.tries or TRIES:
+        words += ["--try", *changes]
+    run = Path(refit(parse("refit", words))["run"])
+    table = read_table(run / "tried.csv", columns=("name", "f1", "average_precision"))
+    path = options.out / "evidence" / "what_helps.csv"
+    write_evidence(path, table.round(5), describe(run, tta=options.tta))
+
+
+def describe(run: Path, *, tta: bool) -> dict[str, Any]:
+    """The origin of the table, and what helps the unchanged configuration without training.
+
+    Args:
+        run: The run on the folds.
+        tta: Whether to try flips and turns, which takes seven further passes over all tiles.
+    """
+    about = read_object(run / "run.json", split_digest=str)
+    base = choose_ensemble(run, method="mean", top_k=1, tta=tta)
+    every = choose_ensemble(run, method="auto")
+    return {
+        "data": Path(about["data"]).name,
+        "num_photographs": about["data_summary"]["num_photographs"],
+        **{key: about[key] for key in RUN_KEYS},
+        "neighbours": base.neighbours_note,
+        "flips_and_turns": base.tta_tried.model_dump() if base.tta_tried else None,
+        "methods": [asdict(method) for method in every.methods],
+        **describe_code_and_machine(),
+    }
+
+
+if __name__ == "__main__":
+    run_command(main)
