@@ -255,6 +255,7 @@ def make_evaluated(run: Path) -> dict[str, Any]:
         "split_by": "photograph",
         "split_digest": "digest",
         "num_test_openings": 1,
+        "openings_by_other_runs": {},
         "evaluated_at": "2026-01-03T00:00:00+00:00",
         "commit": "abd",
         "versions": {"python": "3.11"},

@@ -3,7 +3,8 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ensemble.base.files import append_line, make_folder
+from ensemble.base.errors import InputError
+from ensemble.base.files import append_line, make_folder, read_object
 from ensemble.selection.choice import EnsembleRecord
 
 
@@ -28,5 +29,31 @@ def note_opening(path: Path, record: EnsembleRecord, end: str = "") -> int:
     }
     make_folder(path.parent)
     append_line(path, ",".join(map(str, line.values())), header=",".join(line))
+    return _count_lines(path)
+
+
+def count_elsewhere(run: Path, split_digest: str) -> dict[str, int]:
+    """How often each run beside this one has opened the same test photographs, by its name.
+
+    A run whose files cannot be read is passed over.
+
+    Args:
+        run: Folder of the run.
+        split_digest: Digest of its split.
+    """
+    found = {}
+    for path in sorted(run.parent.glob("*/evaluation/ledger.csv")):
+        other = path.parents[1]
+        try:
+            digest = read_object(other / "run.json").get("split_digest")
+        except InputError:
+            continue
+        if other != run and digest == split_digest:
+            found[other.name] = _count_lines(path)
+    return found
+
+
+def _count_lines(path: Path) -> int:
+    """The number of lines of a ledger, less its header."""
     lines = path.read_text(encoding="utf-8").splitlines()
     return sum(bool(line.strip()) for line in lines) - 1

@@ -135,7 +135,20 @@ def print_result(metrics: dict[str, Any], names: Mapping[int, str], console: Con
             style="bold",
         )
     openings = plural(metrics["num_test_openings"], "time")
-    console.print(f"the test split of this run was opened {openings}")
+    console.print(
+        f"the test split of this run was opened {openings}{openings_elsewhere(metrics)}",
+        highlight=False,
+        markup=False,
+    )
+
+
+def openings_elsewhere(metrics: dict[str, Any]) -> str:
+    """What follows on a run's openings where other runs have opened the same test photographs."""
+    others = metrics["openings_by_other_runs"]
+    if not others:
+        return ""
+    named = ", ".join(f"{escape(name)} ({plural(n, 'time')})" for name, n in others.items())
+    return f"; its photographs were also opened by {named}"
 
 
 def print_judged(metrics: dict[str, Any], console: Console) -> None:

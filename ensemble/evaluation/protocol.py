@@ -33,7 +33,7 @@ from ensemble.evaluation.figures import (
     surface_figures,
     thresholds_of,
 )
-from ensemble.evaluation.ledger import note_opening
+from ensemble.evaluation.ledger import count_elsewhere, note_opening
 from ensemble.evaluation.mistakes import (
     CorrectedLabels,
     check_tested,
@@ -98,6 +98,7 @@ def evaluate_run(
         record, ensemble, singles = chosen.record, chosen.ensemble, chosen.singles
         record.save(run)
         num_openings = _note_opening(run, chosen)
+        elsewhere = count_elsewhere(run, chosen.record.split_digest)
         tiles, table = place_split(pack, "test", ensemble.device)
         labels = None if corrected is None else correct_labels(table, corrected)
         scores = score_members(tiles, chosen.ensembles, singles, what="test tiles", log=log)
@@ -109,7 +110,7 @@ def evaluate_run(
             "ways": describe_ways(predictions, judged.ways),
             "compared": rows,
             **_describe_data(pack, predictions),
-            **_describe_opening(chosen, num_openings),
+            **_describe_opening(chosen, num_openings, elsewhere),
         }
         if labels is not None and corrected is not None:
             metrics["relabelled"] = _describe_relabelled(predictions, labels, corrected, record)
@@ -161,8 +162,10 @@ def _choose(
     return _Chosen(record, ensemble, open_chosen(run, record.shown), rivals)
 
 
-def _describe_opening(chosen: _Chosen, num_openings: int) -> dict[str, Any]:
-    """How often the test was opened, when, and with what."""
+def _describe_opening(
+    chosen: _Chosen, num_openings: int, elsewhere: dict[str, int]
+) -> dict[str, Any]:
+    """How often the test was opened, here and by other runs, when, and with what."""
     scored = [*chosen.singles, *chosen.ensemble.members]
     scored += [member for rival in chosen.rivals for member in rival.ensemble.members]
     return {
@@ -170,6 +173,7 @@ def _describe_opening(chosen: _Chosen, num_openings: int) -> dict[str, Any]:
             {member.trial: member.record.precision for member in scored}, chosen.ensemble.device
         ),
         "num_test_openings": num_openings,
+        "openings_by_other_runs": elsewhere,
         "evaluated_at": datetime.now(UTC).isoformat(timespec="seconds"),
         **describe_code_and_machine(),
     }

@@ -15,7 +15,11 @@ from ensemble.base.version import __version__
 from ensemble.base.wording import capitalize_first, format_number, percent, plural
 from ensemble.data.augmentation import NUM_TURNS
 from ensemble.data.classes import SDNET_SURFACES
-from ensemble.evaluation.presentation import describe_method, trivial_sentences
+from ensemble.evaluation.presentation import (
+    describe_method,
+    openings_elsewhere,
+    trivial_sentences,
+)
 from ensemble.report.sentences import seed_caveat, warnings_about
 from ensemble.selection.choice import EnsembleRecord
 from ensemble.training.checkpoint import Member
@@ -175,7 +179,8 @@ def _training(described: Described) -> str:
         "",
         *_table(["part", "photographs", "tiles", "of these cracked"], rows),
         "",
-        f"{_use_of_parts(about)} The test part was opened for the figures below alone.",
+        f"{_use_of_parts(about)} No network was trained on the test part, and nothing was chosen "
+        "on it.",
     ]
     if data.get("num_relabelled"):
         lines += ["", f"{plural(data['num_relabelled'], 'label')} of the data were corrected."]
@@ -250,7 +255,7 @@ def _test(described: Described) -> str:
         *(_table(header, surfaces) if surfaces else []),
         "",
         f"{capitalize_first(metrics['intervals'])}. {seeds}The test part of this run was opened "
-        f"{plural(metrics['num_test_openings'], 'time')}.",
+        f"{plural(metrics['num_test_openings'], 'time')}{openings_elsewhere(metrics)}.",
     ]
     return "\n".join(lines)
 
@@ -354,12 +359,26 @@ def _make(described: Described) -> str:
             f"Forward passes a tile: {described.num_passes}{turned}. Size of all weights: "
             f"{described.weight_bytes / 1e6:.1f} MB.",
             f"Combined by: {describe_method(choice.model_dump(mode='json'))}. "
-            f"Threshold {choice.threshold:.4g} (rule: {choice.threshold_rule}), temperature "
-            f"{choice.temperature:.4g}, second stage: {stage}.",
+            f"Second stage: {stage}. Threshold rule: {choice.threshold_rule}. On the calibrated "
+            f"scale a tile is called cracked from {_final_threshold(choice):.4g} on"
+            f"{_alone_threshold(choice)}.",
             "",
             *_provenance(described),
         ]
     )
+
+
+def _final_threshold(choice: EnsembleRecord) -> float:
+    """The lowest calibrated probability that is called cracked, of a tile of a photograph."""
+    second = choice.neighbours
+    return choice.calibrated_threshold if second is None else second.threshold
+
+
+def _alone_threshold(choice: EnsembleRecord) -> str:
+    """What follows on a card's threshold where tiles without neighbours have one of their own."""
+    if choice.alone is None:
+        return ""
+    return f", a picture that is a single tile from {choice.alone.calibrated_threshold:.4g} on"
 
 
 def _begins_from(about: dict[str, Any], backbone: str) -> str:

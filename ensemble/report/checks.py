@@ -165,6 +165,7 @@ class _Metrics(_Part):
     num_test_tiles: int
     num_test_photographs: int | None
     num_test_openings: int
+    openings_by_other_runs: dict[str, int]
     intervals: str
     split_by: str
     evaluated_at: str

@@ -9,6 +9,7 @@ from ensemble.base.wording import format_number, percent, plural
 from ensemble.evaluation.figures import thresholds_in
 from ensemble.evaluation.presentation import (
     describe_method,
+    openings_elsewhere,
     seed_sentences,
     sole_member,
     trivial_sentences,
@@ -140,11 +141,12 @@ def warnings_about(
         )
     if metrics is None:
         return warnings
-    openings = metrics["num_test_openings"]
-    if openings > 1:
+    openings, others = metrics["num_test_openings"], metrics["openings_by_other_runs"]
+    if openings > 1 or others:
         warnings.append(
-            f"The test split was opened {openings} times. If anything was changed after a look at "
-            "its figures, they are no longer those of unseen photographs."
+            f"The test split was opened {plural(openings, 'time')}{openings_elsewhere(metrics)}. "
+            "If anything was changed after a look at its figures, they are no longer those of "
+            "unseen photographs."
         )
     if predictions is not None and not agrees(metrics, predictions):
         warnings.append(

@@ -155,12 +155,19 @@ def _about(run: Path, metrics: dict[str, Any]) -> dict[str, Any]:
         "training_hours": count_hours(run),
         "num_test_tiles": metrics[f"num_{of}tiles"],
         "num_test_photographs": metrics[f"num_{of}photographs"],
-        "num_test_openings": metrics["num_test_openings" if of else "num_judgements"],
+        "num_test_openings": _count_openings(metrics),
         "split": about["split_digest"][:12],
         "trained_on": Path(about["data"]).name,
         "hardware": machine,
         "commit": metrics["commit"],
     }
+
+
+def _count_openings(metrics: dict[str, Any]) -> int:
+    """How often the tiles were opened by the run, and before it by others with the same split."""
+    if "num_judgements" in metrics:
+        return int(metrics["num_judgements"])
+    return int(metrics["num_test_openings"] + sum(metrics["openings_by_other_runs"].values()))
 
 
 def count_hours(run: Path) -> float:

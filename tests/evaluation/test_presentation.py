@@ -77,6 +77,7 @@ def metrics(*members: dict[str, Any], **changes: Any) -> dict[str, Any]:
         "split_by": "photograph",
         "leaky_split": False,
         "num_test_openings": 1,
+        "openings_by_other_runs": {},
     } | changes
 
 
@@ -211,6 +212,17 @@ def test_one_is_no_plural():
     assert "Test split: 1 tile of 1 photograph\n" in "\n".join(map(str.rstrip, said.split("\n")))
     assert said.rstrip().endswith("was opened 1 time")
     assert [plural(n, "epoch") for n in (0, 1, 1000)] == ["0 epochs", "1 epoch", "1,000 epochs"]
+
+
+def test_openings_of_the_same_photographs_by_other_runs_are_told():
+    found = metrics(figures(0), openings_by_other_runs={"all": 2, "first": 1})
+    assert (
+        printed(found)
+        .rstrip()
+        .endswith(
+            "was opened 1 time; its photographs were also opened by all (2 times), first (1 time)"
+        )
+    )
 
 
 def test_what_calling_every_tile_cracked_reaches_stands_beside_every_f1():
