@@ -29,6 +29,7 @@ from ensemble.training.metrics import margins_to_probabilities
 from ensemble.training.precision import scoring_precision
 
 FINISHED_STATES = ("COMPLETE", "PRUNED")
+FOLDS = "folds"  # folder, in that of a refit, of the trials that leave out a fold each
 
 
 def find_run(run: str | None, *, under: Path, takes_exported: bool = False) -> Path:
@@ -45,6 +46,11 @@ def find_run(run: str | None, *, under: Path, takes_exported: bool = False) -> P
     if run is not None:
         for place in (Path(run), under / run):
             if (place / "run.json").is_file():
+                if place.name == FOLDS and (place.parent / "run.json").is_file():
+                    raise InputError(
+                        f"{place}: holds the trials of a refit, each of other folds; name the "
+                        f"refit, {place.parent}"
+                    )
                 return place.resolve()
             if takes_exported and place.is_file():
                 check_exported(place)
@@ -54,11 +60,24 @@ def find_run(run: str | None, *, under: Path, takes_exported: bool = False) -> P
                     f"{place}: is an exported ensemble, which holds what predict and look need; "
                     "this needs the trials, scores or tiles of its run: name the run's folder"
                 )
-        raise InputError(f"{run}: no run of that name in {under}, and no run's folder")
+        _refuse_refit_in_the_making(run, under)
+        file = ", nor an exported ensemble" if takes_exported else ""
+        raise InputError(f"{run}: no run of that name in {under}, and no run's folder{file}")
     runs = sorted(under.glob("*/run.json"), key=lambda path: path.stat().st_mtime)
     if not runs:
-        raise InputError(f"no runs in {under}; search first, or name the run's folder")
+        file = " or exported ensemble" if takes_exported else ""
+        raise InputError(f"no runs in {under}; search first, or name the run's folder{file}")
     return runs[-1].parent.resolve()
+
+
+def _refuse_refit_in_the_making(run: str, under: Path) -> None:
+    """Raise InputError where the name is that of a refit whose trials are not all trained."""
+    for place in (Path(run), under / run):
+        if (place / FOLDS / "run.json").is_file():
+            raise InputError(
+                f"{place}: is a refit that is not finished; the command that began it, which "
+                f"stands in {place / FOLDS / 'run.json'}, goes on"
+            )
 
 
 def find_member(name: str, *, under: Path) -> Member:

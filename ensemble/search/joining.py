@@ -10,13 +10,11 @@ from pathlib import Path
 import pandas as pd
 
 from ensemble.base.files import read_object, read_table, write_json, write_table
-from ensemble.run.members import member_folder, read_validation
+from ensemble.run.members import FOLDS, member_folder, read_validation
 from ensemble.search.variants import Variant
 from ensemble.training.checkpoint import Member, drop_weights, open_member
 from ensemble.training.config import flatten
 from ensemble.training.cross_fitting import join_folds
-
-FOLDS = "folds"  # folder, in that of the run, of the trials that leave out a fold each
 
 
 def join_members(run: Path, variants: Sequence[Variant]) -> list[Member]:

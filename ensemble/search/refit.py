@@ -23,13 +23,13 @@ from ensemble.base.wording import plural
 from ensemble.data.layout import Layout
 from ensemble.data.pack import Pack, open_pack
 from ensemble.run.folder import display_path, identify_data, identify_weights, run_folder
-from ensemble.run.members import find_run, open_members, rank_members, read_validation
+from ensemble.run.members import FOLDS, find_run, open_members, rank_members, read_validation
 from ensemble.run.pack import find_pack
 from ensemble.search.cluster.connection import Head
 from ensemble.search.cluster.storage import Storage
 from ensemble.search.command import Prepared, make_states, refuse_hindered, run_trials
 from ensemble.search.comparison import compare_members, describe_comparison
-from ensemble.search.joining import FOLDS, join_members
+from ensemble.search.joining import join_members
 from ensemble.search.listed_space import list_space
 from ensemble.search.plan import SearchPlan, find_budget
 from ensemble.search.request import SearchOutcome, SearchRequest

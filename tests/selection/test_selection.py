@@ -613,6 +613,18 @@ def test_run_that_is_not_there_is_refused(tmp_path: Path) -> None:
         find_run(None, under=tmp_path)
 
 
+def test_a_refit_in_the_making_and_its_trials_are_no_runs_to_look_at(tmp_path: Path) -> None:
+    inner = tmp_path / "refit" / "folds"
+    inner.mkdir(parents=True)
+    (inner / "run.json").write_text("{}")
+    with pytest.raises(InputError, match="refit: is a refit that is not finished; the command"):
+        find_run("refit", under=tmp_path)
+    (tmp_path / "refit" / "run.json").write_text("{}")
+    with pytest.raises(InputError, match="folds: holds the trials of a refit"):
+        find_run(str(inner), under=tmp_path)
+    assert find_run("refit", under=tmp_path) == tmp_path / "refit"
+
+
 @pytest.mark.parametrize("recall", ["95", "0", "-0.5", "nan"])
 def test_a_recall_that_is_no_share_is_refused_by_the_name_of_its_option(recall):
     with pytest.raises(InputError, match=r"--min-recall .*: must be above 0, at most 1"):
