@@ -15,7 +15,7 @@ import importlib
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,7 +42,7 @@ class Evaluation:
     """
 
     folder: Path
-    metrics: dict[str, Any]
+    metrics: dict[str, Any] = field(repr=False)
 
     @property
     def figures(self) -> pd.DataFrame:
@@ -88,7 +88,7 @@ class Judgement:
     """
 
     folder: Path
-    metrics: dict[str, Any]
+    metrics: dict[str, Any] = field(repr=False)
 
     @property
     def figures(self) -> pd.DataFrame:
@@ -179,7 +179,7 @@ class Run:
         top_k: int = 2,
         folds: int = 5,
         seeds: int = 1,
-        tries: Sequence[Mapping[str, Any]] = (),
+        tries: Mapping[str, Any] | Sequence[Mapping[str, Any]] = (),
         epochs: int | None = None,
         weights: Sequence[str] = (),
         gpus: int | None = None,
@@ -196,7 +196,7 @@ class Run:
             folds: Folds of the training and validation photographs, each left out once.
             seeds: Seeds that the best configuration is trained with in all.
             tries: Changes of the best configuration, each trained as a further one: settings with
-                their values, as in `{"data.context_px": 0}`.
+                their values, as in `{"data.context_px": 0}`, or several of these.
             epochs: Epochs of each training; None takes the configuration's.
             weights: What backbones start from: "imagenet", "none" or "BACKBONE=FILE"; none takes
                 what the run started from.
@@ -221,11 +221,7 @@ class Run:
             **{"weights": weights, "gpus": gpus, "cpus": cpus, "name": name},
             **{"out": self.folder.parent if out is None else out, **options},
         }
-        tried = [
-            word
-            for changes in tries
-            for word in ("--try", *(f"{key}={json.dumps(value)}" for key, value in changes.items()))
-        ]
+        tried = _spell_tries([tries] if isinstance(tries, Mapping) else tries)
         parsed = parse("refit", [str(self.folder), *tried, *_words(typed)])
         with _silence(quiet):
             outcome, way_on = run_refit(parsed)
@@ -234,7 +230,7 @@ class Run:
         return Run(outcome.folder)
 
     def judge(
-        self, *, data: PathLike, name: str | None = None, quiet: bool = True, **options: Any
+        self, data: PathLike, *, name: str | None = None, quiet: bool = True, **options: Any
     ) -> "Judgement":
         """Judge another labelled data set by the ensemble that was chosen last.
 
@@ -407,6 +403,20 @@ def _call(command: str, words: Sequence[str], *, quiet: bool, **options: Any) ->
     main = importlib.import_module(COMMANDS[command].module).main
     with _silence(quiet):
         return main(parsed)
+
+
+def _spell_tries(tries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Changes of a configuration as they are typed.
+
+    Raises:
+        InputError: They are no settings with values.
+    """
+    words = []
+    for changes in tries:
+        if not isinstance(changes, Mapping):
+            raise InputError('tries: must be settings with values, as in {"data.context_px": 0}')
+        words += ["--try", *(f"{key}={json.dumps(value)}" for key, value in changes.items())]
+    return words
 
 
 def _words(options: Mapping[str, Any]) -> list[str]:

@@ -68,6 +68,7 @@ def test_figures_are_those_of_the_metrics(run):
         ),
         (lambda: open_run("nothing"), "nothing: no run of that name"),
         (lambda: load_ensemble("nothing"), "nothing: no run of that name"),
+        (lambda: open_run().refit(tries=["data.context_px=16"]), "tries: must be settings with"),
         (lambda: open_run().evaluate(min_recall=2), "--min-recall 2: must be above 0, at most 1"),
     ],
 )
