@@ -177,6 +177,8 @@ def print_judged(metrics: dict[str, Any], console: Console) -> None:
             f"left out: {plural(known, 'tile')} that the run was trained or chosen on, and "
             f"{beside} of the same photographs"
         )
+    else:
+        lines.append("no tile is known to the run, by the bytes of its file or by its pixels")
     if own := metrics["num_own_test_tiles"]:
         lines.append(f"{plural(own, 'tile')} of the run's test split: it was opened once more")
     for line in lines:
