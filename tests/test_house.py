@@ -75,6 +75,12 @@ def functions(path: Path) -> dict[str, int]:
     }
 
 
+def test_no_two_files_of_tests_have_one_name():
+    """pytest imports each by its name alone, and a second one of a name is not collected."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
+
+
 def test_a_function_fits_on_a_screen():
     lines = {name: count for path in PYTHON for name, count in functions(path).items()}
     assert {name: count for name, count in lines.items() if count > 60} == {}
