@@ -8,7 +8,7 @@ OUTCOMES = results/outcomes/$(shell git describe --always --dirty=+)-$(shell dat
 .PHONY: help demo check test test-all flaky soak bench bench-small sdnet2018 evidence-check docs lint clean
 
 help:  ## these lines, at once
-	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/'
+	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/:.*## /\t/'
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; say make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
