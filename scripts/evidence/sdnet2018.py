@@ -21,6 +21,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
+
 from ensemble.base.door import run_command
 from ensemble.base.errors import InputError
 from ensemble.base.files import find_toml, read_object, read_table
@@ -71,9 +73,9 @@ class Stage:
 def main() -> None:
     """Run what is missing, stage by stage, and write the table."""
     options = _parse()
-    runs = _name_runs(options)
-    num_tiles = len(open_source(Path(options.data)).tiles)
-    trained = list_trained(options, runs, num_tiles)
+    tiles = open_source(Path(options.data)).tiles
+    runs = _name_runs(options, tiles)
+    trained = list_trained(options, runs, len(tiles))
     tested = list_tested(options, runs)
     _tell(options, [*trained, *tested])
     if options.plan:
@@ -115,8 +117,12 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _name_runs(options: argparse.Namespace) -> Runs:
+def _name_runs(options: argparse.Namespace, tiles: pd.DataFrame) -> Runs:
     """The folders of all runs; those of stages that are left out are none.
+
+    Args:
+        options: What was typed.
+        tiles: Tiles of the data, as `open_source` lists them.
 
     Raises:
         InputError: The run that `--search` names is missing.
@@ -125,7 +131,7 @@ def _name_runs(options: argparse.Namespace) -> Runs:
     search = out / (options.search or "sdnet2018-search")
     if options.search and not (search / "run.json").exists():
         raise InputError(f"--search {options.search}: no run of that name in {out}")
-    surfaces = [] if "surfaces" in options.without else _find_surfaces(Path(options.data))
+    surfaces = [] if "surfaces" in options.without else _find_surfaces(tiles)
     return Runs(
         search=search,
         refit=out / "sdnet2018-refit",
@@ -135,9 +141,8 @@ def _name_runs(options: argparse.Namespace) -> Runs:
     )
 
 
-def _find_surfaces(data: Path) -> list[str]:
+def _find_surfaces(tiles: pd.DataFrame) -> list[str]:
     """The folders of the surfaces, such as D, P and W."""
-    tiles = open_source(data).tiles
     folders = tiles["tile"].map(os.path.dirname).groupby(tiles["surface"])
     return [os.path.commonpath(of_one.unique()) for surface, of_one in folders if surface]
 

@@ -14,6 +14,7 @@ import pandas as pd
 from ensemble.base.files import read_object, read_table, write_text
 from ensemble.base.provenance import describe_code_and_machine
 from ensemble.evaluation.figures import flat_row
+from ensemble.report.checks import read_record
 from record import describe_origin, write_evidence
 
 TESTED = "evaluation/metrics.json"
@@ -78,7 +79,7 @@ def write_results(runs: Runs, folder: Path, command: str) -> None:
         command: What makes them, as it is typed.
     """
     table = tabulate(runs)
-    about, metrics = (read_object(runs.refit / name) for name in ("run.json", TESTED))
+    about, metrics = (read_record(runs.refit / name) for name in ("run.json", TESTED))
     origin = {**describe_origin(about, metrics), "command": command, **describe_code_and_machine()}
     write_evidence(folder / "table.csv", table.round(5), origin)
     page = PAGE.format(
@@ -98,7 +99,7 @@ def tabulate(runs: Runs) -> pd.DataFrame:
 
 def _main_rows(runs: Runs) -> Iterator[dict[str, Any]]:
     """Rows of the test photographs: without any network, of the search, and of the folds."""
-    search, folds = (read_object(run / TESTED) for run in (runs.search, runs.refit))
+    search, folds = (read_record(run / TESTED) for run in (runs.search, runs.refit))
     yield _trivial_row(runs.search, search)
     for compared in search["compared"]:
         yield from _rows(compared["what"], compared["ways"], _about(runs.search, search))
@@ -115,7 +116,7 @@ def _main_rows(runs: Runs) -> Iterator[dict[str, Any]]:
 def _other_rows(runs: Runs) -> Iterator[dict[str, Any]]:
     """Rows of other tests: a split by tile, surfaces that were left out, and METU."""
     if runs.leaky:
-        metrics = read_object(runs.leaky / TESTED)
+        metrics = read_record(runs.leaky / TESTED)
         name = "split by tile, so tiles of one photograph are trained on and tested"
         yield from _rows(name, metrics["ways"], _about(runs.leaky, metrics))
     judged = [(run, Path(surface).name) for surface, run in runs.without.items()]

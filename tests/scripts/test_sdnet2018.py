@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from ensemble.cli import parse
+from ensemble.data.sources import open_source
 from ensemble.data.synthetic import draw_dataset
 
 TESTED = "evaluation/metrics.json"
@@ -65,7 +66,7 @@ def give(monkeypatch, drawn, out, *words):
 def test_every_stage_is_a_command_that_can_be_typed(script, drawn, tmp_path, monkeypatch):
     give(monkeypatch, drawn, tmp_path, "--seeds", "2")
     options = script._parse()
-    runs = script._name_runs(options)
+    runs = script._name_runs(options, open_source(drawn / "SDNET2018").tiles)
     assert list(runs.without) == ["D", "P", "W"]
     trained = script.list_trained(options, runs, 1000)
     tested = script.list_tested(options, runs)
@@ -83,7 +84,7 @@ def test_every_stage_is_a_command_that_can_be_typed(script, drawn, tmp_path, mon
 def test_a_surface_that_was_left_out_is_all_that_is_judged(script, drawn, tmp_path, monkeypatch):
     give(monkeypatch, drawn, tmp_path)
     options = script._parse()
-    runs = script._name_runs(options)
+    runs = script._name_runs(options, open_source(drawn / "SDNET2018").tiles)
     for surface, run in runs.without.items():
         (trained,) = (s for s in script.list_trained(options, runs, 1000) if s.run == run)
         (judged,) = (
@@ -98,7 +99,7 @@ def test_a_search_that_is_named_is_not_made_anew(script, drawn, tmp_path, monkey
     (tmp_path / "mine" / "run.json").write_text("{}")
     give(monkeypatch, drawn, tmp_path, "--search", "mine", "--without", "leaky", "surfaces", "metu")
     options = script._parse()
-    runs = script._name_runs(options)
+    runs = script._name_runs(options, open_source(drawn / "SDNET2018").tiles)
     (refit,) = script.list_trained(options, runs, 1000)
     assert (refit.command, refit.words[0]) == ("refit", str(tmp_path / "mine"))
 
