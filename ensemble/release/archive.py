@@ -21,6 +21,7 @@ from ensemble.base.door import spell_command
 from ensemble.base.errors import InputError
 from ensemble.base.files import atomic_write
 from ensemble.release.card import Described, write_card
+from ensemble.release.history import describe_judged, describe_openings, describe_tried
 from ensemble.report.checks import read_record
 from ensemble.run.exported import CARD, CONTENTS, MEMBER, Contents, check_exported, is_exported
 from ensemble.run.folder import display_path
@@ -111,6 +112,9 @@ def describe(run: Path) -> Described:
         weight_bytes=sum(
             len(_part(*pair).weights) for pair in zip(choice.members, members, strict=True)
         ),
+        openings=describe_openings(run, metrics),
+        tried=describe_tried(run),
+        judged=[*describe_judged(run, choice)],
     )
 
 

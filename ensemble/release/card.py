@@ -15,11 +15,7 @@ from ensemble.base.version import __version__
 from ensemble.base.wording import capitalize_first, format_number, percent, plural
 from ensemble.data.augmentation import NUM_TURNS
 from ensemble.data.classes import SDNET_SURFACES
-from ensemble.evaluation.presentation import (
-    describe_method,
-    openings_elsewhere,
-    trivial_sentences,
-)
+from ensemble.evaluation.presentation import describe_method, trivial_sentences
 from ensemble.report.sentences import seed_caveat, warnings_about
 from ensemble.selection.choice import EnsembleRecord
 from ensemble.training.checkpoint import Member
@@ -81,6 +77,9 @@ class Described:
         metrics: What `evaluation/metrics.json` holds.
         members: Members of the ensemble, in the order of `choice.members`.
         weight_bytes: Size of their weights.
+        openings: How often the test part was opened, as a sentence.
+        tried: What a refit tried and what it gained, as a sentence; "" for nothing.
+        judged: What it reached on other data sets, a sentence each.
     """
 
     name: str
@@ -89,6 +88,9 @@ class Described:
     metrics: dict[str, Any]
     members: Sequence[Member]
     weight_bytes: int
+    openings: str
+    tried: str
+    judged: Sequence[str]
 
     @property
     def ways(self) -> dict[str, Any]:
@@ -181,6 +183,7 @@ def _training(described: Described) -> str:
         "",
         f"{_use_of_parts(about)} No network was trained on the test part, and nothing was chosen "
         "on it.",
+        *(["", described.tried] if described.tried else []),
     ]
     if data.get("num_relabelled"):
         lines += ["", f"{plural(data['num_relabelled'], 'label')} of the data were corrected."]
@@ -254,8 +257,8 @@ def _test(described: Described) -> str:
         *(["", "Each surface, judged as `predict` does:", ""] if surfaces else []),
         *(_table(header, surfaces) if surfaces else []),
         "",
-        f"{capitalize_first(metrics['intervals'])}. {seeds}The test part of this run was opened "
-        f"{plural(metrics['num_test_openings'], 'time')}{openings_elsewhere(metrics)}.",
+        f"{capitalize_first(metrics['intervals'])}. {seeds}{described.openings}",
+        *(line for sentence in described.judged for line in ("", sentence)),
     ]
     return "\n".join(lines)
 

@@ -8,6 +8,7 @@ All of these can be read. Nothing but tensors, numbers and text is unpickled.
 import re
 import textwrap
 import warnings
+import zipfile
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ensemble.base.errors import InputError, short_repr
+from ensemble.data.reading.archive import Archive
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")
 COUNTER = "num_batches_tracked"
@@ -126,6 +128,8 @@ def _why_not(text: str, path: Path, error: Exception) -> str:
             "a TorchScript program, not a file of tensors; where you trust it, save its tensors: "
             f"torch.save(torch.jit.load({str(path)!r}).state_dict(), 'tensors.pth')"
         )
+    if archive := _why_no_archive(path):
+        return archive
     pickled = re.search(r"GLOBAL (\S{1,100}) was not", text)
     if pickled:
         return (
@@ -141,6 +145,28 @@ def _why_not(text: str, path: Path, error: Exception) -> str:
     reason = text.splitlines()[0] if text else type(error).__name__
     shortened = textwrap.shorten(reason, 120, placeholder=" …")
     return f"not a file of tensors ({shortened}); save them with {SAVE}"
+
+
+def _why_no_archive(path: Path) -> str:
+    """Say what a .zip is that torch did not save as tensors, and what to do; "" if it is none."""
+    if not zipfile.is_zipfile(path):
+        return ""
+    try:
+        with Archive(path) as archive:
+            names = sorted(archive.members)
+    except InputError:
+        return ""
+    if any(name.endswith("/data.pkl") for name in names):
+        return ""  # torch's own, of which torch knows best
+    if any(name.endswith("/models/model.json") for name in names):
+        return "is a program of torch.export, not a file of tensors; give the weights of a member"
+    inside = [name for name in names if name.endswith(".safetensors")]
+    if "contents.json" in names and inside:
+        return (
+            "is an exported ensemble, not a file of tensors; unpack it and give the weights of one "
+            f"member in it, such as {short_repr(inside[0])}"
+        )
+    return "is a .zip, not a file of tensors; unpack it and give one file of them"
 
 
 def _begin_of_text(path: Path) -> str:

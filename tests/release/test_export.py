@@ -29,6 +29,7 @@ from ensemble.run.members import find_run
 from ensemble.training.backbones import build_model
 from ensemble.training.checkpoint import Member, drop_weights
 from ensemble.training.fold_networks import FoldNetworks
+from ensemble.training.weights_file import read_tensors
 
 TILE = 32
 DATA = {
@@ -243,6 +244,63 @@ def test_the_card_tells_data_limits_cost_and_origin(run: Path):
         'load_ensemble("FILE.zip")',
     ):
         assert told in card
+
+
+def test_the_card_counts_openings_by_judge_after_the_last_evaluation(copy: Path):
+    ledger = copy / "evaluation" / "ledger.csv"
+    assert "of this run was opened 1 time." in write_card(describe(copy))
+    ledger.write_text(ledger.read_text() + ledger.read_text().splitlines()[1] + "\n")
+    card = write_card(describe(copy))
+    assert "of this run was opened 2 times, 1 of them after this test." in card
+
+
+def test_the_card_tells_what_a_refit_tried_and_what_it_gained(copy: Path):
+    assert "of the refit changed it" not in write_card(describe(copy))
+    row = {"trial": 0, "name": "wall/2", "f1": 0.5}
+    gain = {"f1_difference": -0.012, "f1_low": -0.03, "f1_high": 0.01}
+    tried = {"trial": 1, "name": "data.context_px = 0", "f1": 0.488, **gain, "f1_verdict": "worse"}
+    pd.DataFrame([row, tried]).to_csv(copy / "tried.csv", index=False)
+    card = write_card(describe(copy))
+    assert (
+        "On the folds, F1 of `wall/2` is 0.500, and 1 other configuration of the refit changed it "
+        "by `data.context_px = 0` −0.012 [−0.03, 0.01] (worse)."
+    ) in card
+    pd.DataFrame([row, {**tried, "f1_low": None}]).to_csv(copy / "tried.csv", index=False)
+    assert "`data.context_px = 0` −0.012 (worse)." in write_card(describe(copy))
+    pd.DataFrame([row, row]).to_csv(copy / "tried.csv", index=False)
+    with pytest.raises(InputError, match=r"tried\.csv: damaged"):
+        describe(copy)
+
+
+def test_the_card_tells_data_sets_that_this_ensemble_was_judged_on(copy: Path):
+    metrics = read_object(copy / "evaluation" / "metrics.json")
+    judged = {"ensemble": metrics["ensemble"], "num_tiles": 1200, "num_photographs": None}
+    for name, choice in (
+        ("METU", metrics["choice"]),
+        ("earlier", metrics["choice"] | {"threshold": 0.1}),
+    ):
+        (copy / "judged" / name).mkdir(parents=True)
+        write_json(copy / "judged" / name / "metrics.json", judged | {"choice": choice})
+    card = write_card(describe(copy))
+    f1, bounds = metrics["ensemble"]["f1"], metrics["ensemble"]["intervals"]["f1"]
+    assert (
+        f"On another data set, `METU`, 1,200 tiles, it reached F1 {f1:.3f} "
+        f"[{bounds['low']:.2f}, {bounds['high']:.2f}], recall 0."
+    ) in card
+    assert "earlier" not in card
+    del judged["num_tiles"]
+    write_json(copy / "judged" / "METU" / "metrics.json", judged | {"choice": metrics["choice"]})
+    with pytest.raises(InputError, match=r"METU/metrics\.json: damaged"):
+        describe(copy)
+
+
+def test_an_export_in_place_of_weights_is_refused_with_what_is_wanted(file: Path):
+    wanted = r"is an exported ensemble, .* such as 'members/0000/epoch-1-\w+\.safetensors'"
+    with pytest.raises(InputError, match=wanted):
+        read_tensors(file)
+    rewrite(file, drop("contents.json"), relist=False)
+    with pytest.raises(InputError, match=r"is a \.zip, not a file of tensors"):
+        read_tensors(file)
 
 
 def test_the_card_of_other_data_claims_no_licence_of_it(copy: Path):
