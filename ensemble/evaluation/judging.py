@@ -10,9 +10,9 @@ others, to that of its test split, too.
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,6 +44,7 @@ from ensemble.selection.neighbours import Places
 from ensemble.training.metrics import check_both_classes
 
 NAME = re.compile(r"\w[\w.-]{0,99}", re.ASCII)
+KNOWN_BY = ["row", "content", "tile", "photograph"]
 WITH_CONTEXT = 1  # of the three ways: how evaluate judges, too
 
 
@@ -71,7 +72,8 @@ def judge_data(
 
     Raises:
         InputError: No ensemble was chosen, the run's own tiles are gone, the data cannot be used,
-            nothing is left that the run was not trained on, or what is left is of one class.
+            nothing is left that the run was not trained on, what is left is of one class, or other
+            tiles were judged under this name.
     """
     record, _ = open_choice(run)
     ensemble = load_ensemble(run, record=record)
@@ -87,6 +89,7 @@ def judge_data(
             packs=run.parent / "packs",
             log=log,
         )
+        _refuse_other_tiles(folder, packed)
         pixels = packed.pixels("test")
         left = _leave_out_known(packed.table("test"), pixels, own, data)
         check_both_classes(left.table["label"].to_numpy(), what="the tiles left to judge")
@@ -107,6 +110,19 @@ def judge_data(
         write_table(folder / "predictions.csv", predictions)
         write_json(folder / "metrics.json", metrics)
     return metrics
+
+
+def _refuse_other_tiles(folder: Path, packed: Pack) -> None:
+    """Keep the figures of other tiles, which stand under the same name."""
+    path = folder / "metrics.json"
+    if not path.exists():
+        return
+    known = read_object(path, data=dict)["data"]
+    if known.get("tiles_digest") != packed.record["tiles_digest"]:
+        raise InputError(
+            f"{path} has the figures of other tiles, from {known.get('source')}; name this "
+            "judgement with --name"
+        )
 
 
 def _judge(
@@ -152,17 +168,20 @@ class _Left(NamedTuple):
         num_known: Tiles that are among the run's training and validation tiles.
         num_beside: Other tiles of the same photographs.
         num_own_test_tiles: Tiles that are among the run's test tiles, and stay.
+        num_namesakes: Tiles that stay, whose photograph and name are those of a tile that the run
+            was trained or chosen on, with other pixels.
     """
 
     table: pd.DataFrame
     num_known: int
     num_beside: int
     num_own_test_tiles: int
+    num_namesakes: int
 
 
 def _leave_out_known(table: pd.DataFrame, pixels: np.ndarray, own: Pack, data: str) -> _Left:
     """Leave out what the run was trained or chosen on, and what else its photographs show."""
-    known = pd.concat([own.table(split, ["row", "content"]) for split in ("train", "val")])
+    known = pd.concat([own.table(split, KNOWN_BY) for split in ("train", "val")])
     sums = {_digest(row) for row in _rows(own.pixels("train"), known["row"])}
     rows = _rows(pixels, table["row"])
     has_pixels = np.array([_digest(row) in sums for row in rows], dtype=bool)
@@ -180,7 +199,15 @@ def _leave_out_known(table: pd.DataFrame, pixels: np.ndarray, own: Pack, data: s
         )
     tested = own.table("test", ["content"])["content"]
     num_own_test_tiles = int(left["content"].isin(tested).sum())
-    return _Left(left, int(is_known.sum()), int(is_beside.sum()), num_own_test_tiles)
+    num_namesakes = len(set(_names(left)) & set(_names(known)))
+    return _Left(left, int(is_known.sum()), int(is_beside.sum()), num_own_test_tiles, num_namesakes)
+
+
+def _names(table: pd.DataFrame) -> Iterator[tuple[str, str]]:
+    """Photograph and name, without the kind of file, of each tile whose photograph is known."""
+    for tile, photograph in zip(table["tile"], table["photograph"], strict=True):
+        if photograph:
+            yield photograph, PurePath(tile).stem
 
 
 def _rows(pixels: np.ndarray, rows: pd.Series) -> Any:
@@ -204,6 +231,7 @@ def _describe_judged(packed: Pack, left: _Left, predictions: pd.DataFrame) -> di
         "num_known_tiles": left.num_known,
         "num_tiles_beside_known": left.num_beside,
         "num_own_test_tiles": left.num_own_test_tiles,
+        "num_namesakes": left.num_namesakes,
         "data": {name: record[name] for name in kept},
     }
 

@@ -179,6 +179,12 @@ def print_judged(metrics: dict[str, Any], console: Console) -> None:
         )
     else:
         lines.append("no tile is known to the run, by the bytes of its file or by its pixels")
+    if alike := metrics["num_namesakes"]:
+        lines.append(
+            f"{plural(alike, 'tile')} have the names of tiles that the run was trained or chosen "
+            "on, and other pixels: if they are the same photographs, saved anew, the figures are "
+            "too good"
+        )
     if own := metrics["num_own_test_tiles"]:
         lines.append(f"{plural(own, 'tile')} of the run's test split: it was opened once more")
     for line in lines:

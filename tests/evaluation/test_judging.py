@@ -113,6 +113,30 @@ def test_a_trained_tile_is_known_by_its_pixels_and_takes_its_photograph_with_it(
     assert metrics["num_tiles"] == len(test)
 
 
+def test_trained_photographs_that_were_saved_anew_are_told_by_their_names(run, tmp_path, capsys):
+    data = copy_tiles(run, split_of(run, "test")["tile"], tmp_path / "mixed")
+    source = Path(json.loads((run / "run.json").read_text())["data"])
+    anew = split_of(run, "train")["tile"][:7]
+    for tile in anew:
+        (data / tile).parent.mkdir(parents=True, exist_ok=True)
+        with Image.open(source / tile) as picture:
+            picture.save((data / tile).with_suffix(".jpg"), quality=60)
+    metrics = open_run(run).judge(data=data, quiet=False).metrics
+    assert (metrics["num_known_tiles"], metrics["num_namesakes"]) == (0, 7)
+    assert "7 tiles have the names of tiles that the run was trained" in capsys.readouterr().out
+
+
+def test_figures_of_other_tiles_are_not_replaced(run, tmp_path):
+    tiles = split_of(run, "test")["tile"]
+    data = copy_tiles(run, tiles, tmp_path / "tiles")
+    kept = open_run(run).judge(data=data, name="kept").folder / "metrics.json"
+    before = kept.read_bytes()
+    (data / tiles.iloc[0]).unlink()
+    with pytest.raises(InputError, match=r"has the figures of other tiles, .*name this judgement"):
+        open_run(run).judge(data=data, name="kept")
+    assert kept.read_bytes() == before
+
+
 def test_what_was_chosen_stays_as_it_is_and_other_concrete_is_judged_whole(run, tmp_path, capsys):
     before = (run / "ensemble.json").read_bytes()
     draw_dataset(
