@@ -23,7 +23,7 @@ from ensemble.evaluation.protocol import evaluate_run
 from ensemble.recipes.recipe import Recipe, load_recipe
 from ensemble.run.members import open_members
 from ensemble.training.cost import summarise
-from record import describe_origin
+from record import describe_origin, is_tested
 
 TESTED = ("f1", "precision", "recall", "accuracy", "average_precision")
 
@@ -67,12 +67,11 @@ def main() -> None:
 
 def record(recipe: Recipe, run: Path, out: Path) -> None:
     """Test a recipe's run unless it is tested, and put its rows into the table."""
-    tested = run / "evaluation" / "metrics.json"
     about = read_object(run / "run.json", split_digest=str)
     members = open_members(run, split_digest=about["split_digest"])
-    if not tested.exists() or tested.stat().st_mtime < (run / "trials.csv").stat().st_mtime:
+    if not is_tested(run):
         evaluate_run(run, top_k=len(members))
-    metrics = read_object(tested)
+    metrics = read_object(run / "evaluation" / "metrics.json")
     rows = describe(recipe, run, about, metrics)
     table, provenance = out / "recipes.csv", out / "recipes.json"
     old = read_table(table, columns=("recipe",)) if table.exists() else pd.DataFrame()

@@ -10,9 +10,16 @@ from typing import Any
 import pandas as pd
 
 from ensemble.base.door import run_command
-from ensemble.base.files import make_folder, read_json, write_json, write_table
+from ensemble.base.files import (
+    make_folder,
+    read_json,
+    read_object,
+    read_table,
+    write_json,
+    write_table,
+)
 from ensemble.evaluation.figures import flat_row
-from ensemble.run.members import find_run
+from ensemble.run.members import FINISHED_STATES, find_run
 
 KEPT = (
     *("commit", "versions", "hardware", "evaluated_at", "split_digest", "split_by"),
@@ -44,6 +51,23 @@ def main() -> None:
         **describe_origin(about, metrics),
     }
     write_evidence(options.out / "evidence" / f"{options.name}.csv", pd.DataFrame(rows), origin)
+
+
+def is_tested(run: Path, result: Path | None = None) -> bool:
+    """Whether an evaluation is there, of the ensemble that a run has, chosen among all its trials.
+
+    Args:
+        run: Folder of the run.
+        result: `metrics.json` of the evaluation, or of a judgement; None takes the evaluation's.
+    """
+    result, choice = result or run / "evaluation" / "metrics.json", run / "ensemble.json"
+    if not result.exists() or not choice.exists():
+        return False
+    tested = read_object(result)["choice"]
+    if read_object(choice) != tested:
+        return False
+    trials = read_table(run / "trials.csv", columns=("state",))
+    return int(trials["state"].isin(FINISHED_STATES).sum()) == tested["num_finished"]
 
 
 def run_parser(description: str) -> argparse.ArgumentParser:

@@ -29,9 +29,9 @@ from ensemble.base.files import find_toml, read_object, read_table
 from ensemble.base.options import RECIPES, SPACES
 from ensemble.base.wording import clock, plural
 from ensemble.data.sources import open_source
-from ensemble.run.members import FINISHED_STATES
 from ensemble.search.space import Space
 from ensemble.search.space_file import load_space
+from record import is_tested
 from sdnet2018_table import Runs, write_results
 
 ROOT = Path(__file__).parents[2]
@@ -61,13 +61,7 @@ class Stage:
     @property
     def is_done(self) -> bool:
         """Whether its result is there, of the ensemble that the run has and of all its trials."""
-        if self.result is None or not self.result.exists():
-            return False
-        tested, path = read_object(self.result)["choice"], self.run / "ensemble.json"
-        if not path.exists() or read_object(path) != tested:
-            return False
-        trials = read_table(self.run / "trials.csv", columns=("state",))
-        return int(trials["state"].isin(FINISHED_STATES).sum()) == tested["num_finished"]
+        return self.result is not None and is_tested(self.run, self.result)
 
 
 def main() -> None:
