@@ -13,6 +13,7 @@ import pandas as pd
 from ensemble.base.wording import plural
 from ensemble.evaluation.intervals import (
     MIN_CONTRIBUTING,
+    MOST_UNITS,
     Interval,
     describe_difference,
     intervals,
@@ -241,7 +242,8 @@ def coverage_note(count: int, *, unit: str = "photograph") -> str:
     if count < MIN_CONTRIBUTING:
         are = "is" if count == 1 else "are"
         return f"{plural(count, unit)} {are} too few for intervals: ten is the least"
-    note = f"95 % intervals resample {plural(count, unit)}"
+    groups = f", in {MOST_UNITS:,} random groups" * (count > MOST_UNITS)
+    note = f"95 % intervals resample {plural(count, unit)}{groups}"
     if unit != "photograph":
         return f"{note}; how often such intervals hold the true value was not measured"
     coverage = measured_coverage("f1", count)

@@ -165,6 +165,24 @@ def test_photographs_not_tiles_are_the_unit():
     assert widths[0] > 1.3 * widths[1]
 
 
+def test_many_units_are_resampled_in_groups_with_about_the_same_bounds(monkeypatch):
+    rng = np.random.default_rng(5)
+    labels = rng.integers(0, 2, size=600)
+    probabilities = rng.beta(2 + labels, 3 - labels)
+    tiles = np.arange(600).astype(str)
+    each = intervals(labels, probabilities, tiles, threshold=0.5)
+    monkeypatch.setattr("ensemble.evaluation.intervals.MOST_UNITS", 150)
+    grouped = intervals(labels, probabilities, tiles, threshold=0.5)
+    assert grouped["f1"] != each["f1"]
+    assert grouped["cracked_photographs_hit"] == each["cracked_photographs_hit"]
+    for metric, interval in each.items():
+        other = grouped[metric]
+        assert other.value == pytest.approx(interval.value, abs=1e-12)
+        assert other.num_contributing == interval.num_contributing
+        width = interval.high - interval.low
+        assert abs(other.low - interval.low) + abs(other.high - interval.high) < width / 4
+
+
 def test_a_share_of_photographs_has_wilsons_interval():
     hit, with_crack = 9, 10
     labels = np.ones(10, dtype=int)
