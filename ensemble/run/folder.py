@@ -5,7 +5,7 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -100,7 +100,12 @@ def _refuse_links(folder: Path) -> None:
 
 
 def check_same_run(
-    folder: Path, identity: dict[str, Any], packed: Pack, *, name: str | None = None
+    folder: Path,
+    identity: dict[str, Any],
+    packed: Pack,
+    *,
+    growing: Collection[str] = (),
+    name: str | None = None,
 ) -> None:
     """Refuse to continue a run with other settings or tiles.
 
@@ -108,6 +113,7 @@ def check_same_run(
         folder: Folder of the run; it need not exist.
         identity: Entries of `run.json` that must be the same.
         packed: Tiles that must be the same.
+        growing: Names of entries that may be larger than they were, with all that they held.
         name: Name of the run; None takes that of the folder.
 
     Raises:
@@ -121,6 +127,8 @@ def check_same_run(
     for key, value in identity.items():
         if key == "data" or known.get(key) == value:
             continue  # the same tiles may have been moved
+        if key in growing and _has_grown(known.get(key), value):
+            continue
         what = f"with other {NAMES.get(key, key)}"
         old = known.get(key)
         if key == "weights" and isinstance(old, dict) and old.keys() != value.keys():
@@ -137,6 +145,15 @@ def check_same_run(
             f"the run {name or folder.name} exists {what}: {how}, or give the same options to "
             "continue it (its run.json has the command that began it)"
         )
+
+
+def _has_grown(old: Any, new: Any) -> bool:
+    """Whether a list only became longer, a mapping got more keys, or a number is larger."""
+    if isinstance(old, list):
+        return isinstance(new, list) and new[: len(old)] == old
+    if isinstance(old, dict):
+        return isinstance(new, dict) and old.items() <= new.items()
+    return isinstance(old, int) and isinstance(new, int) and old <= new
 
 
 def identify_data(packed: Pack) -> dict[str, Any]:
@@ -162,8 +179,8 @@ def begin_run(
 ) -> None:
     """Make the run's folder, complete or not at all.
 
-    In the `run.json` of a run that is continued, the place of its pack is corrected, and changed
-    code, versions or settings become an entry of `continued`.
+    In the `run.json` of a run that is continued, the place of its pack is corrected, what has grown
+    is added, and changed code, versions or settings become an entry of `continued`.
 
     Args:
         folder: Folder of the run.
@@ -177,14 +194,12 @@ def begin_run(
     """
     about_code = {**(settings or {}), **describe_code_and_machine()}
     if folder.exists():
-        _continue_run(folder / "run.json", packed, about_code, log)
+        _continue_run(folder, identity, packed, states, about_code, log)
         return
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     try:
         (partial / "initial").mkdir(parents=True)
-        for backbone, state in states.items():
-            save_initial_state(state, partial / "initial" / name_weights_file(backbone))
-        write_json(partial / "initial" / "states.json", identity["weights"])
+        _save_states(partial, states)
         for name, path in asked.items():
             write_text(partial / name, path.read_text(encoding="utf-8"))
         shutil.copy(packed.folder / "samples.png", partial / "samples.png")
@@ -209,12 +224,27 @@ def begin_run(
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def _save_states(folder: Path, states: dict[str, InitialState]) -> None:
+    """Write what each backbone starts from into the folder of a run."""
+    for backbone, state in states.items():
+        save_initial_state(state, folder / "initial" / name_weights_file(backbone))
+    write_json(folder / "initial" / "states.json", identify_weights(states))
+
+
 def _continue_run(
-    record: Path, packed: Pack, about_code: dict[str, Any], log: Callable[[str], None]
+    folder: Path,
+    identity: dict[str, Any],
+    packed: Pack,
+    states: dict[str, InitialState],
+    about_code: dict[str, Any],
+    log: Callable[[str], None],
 ) -> None:
     """Record in `run.json` where the pack is now, and what changed since the run last worked."""
+    record = folder / "run.json"
     known = read_object(record)
-    now = {**known, "pack_folder": str(packed.folder)}
+    if known.get("weights") != identity.get("weights"):
+        _save_states(folder, states)
+    now = {**known, **identity, "data": known.get("data"), "pack_folder": str(packed.folder)}
     before = known.get("continued")
     last = before[-1] if isinstance(before, list) and before else known
     if changes := _list_changes(last, about_code):

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -123,6 +123,8 @@ class Prepared:
         identity: Entries of `run.json` that must be the same for a run to be continued.
         asked: Name in the run's folder → file that the command was given.
         validation: Tiles that members are validated on; None takes those of the split.
+        growing: Names of entries of `identity` that may become larger when a run is continued.
+        kind: What the run is, for people.
         doing: What is done with the trials, for people.
     """
 
@@ -132,6 +134,8 @@ class Prepared:
     identity: dict[str, Any]
     asked: dict[str, Path]
     validation: pd.DataFrame | None = None
+    growing: Collection[str] = ()
+    kind: str = "search"
     doing: str = "searching"
 
 
@@ -159,8 +163,14 @@ def run_trials(
             console.print(f"joined the Ray cluster at {head.address} ({head.origin})")
         prepared = prepare(request, head, console)
         plan = prepared.plan
-        with run_lock(plan.folder, what="search"):
-            check_same_run(plan.folder, prepared.identity, prepared.packed, name=request.name)
+        with run_lock(plan.folder, what=prepared.kind):
+            check_same_run(
+                plan.folder,
+                prepared.identity,
+                prepared.packed,
+                growing=prepared.growing,
+                name=request.name,
+            )
             outcome = None
             if head is None and plan.storage is None:
                 outcome = find_finished(plan.folder, plan.space, request, console.print)

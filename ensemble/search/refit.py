@@ -8,7 +8,7 @@ members on these scores.
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from ensemble.base.files import read_object, read_table, table_rows
 from ensemble.base.interruption import resumable
 from ensemble.base.wording import plural
 from ensemble.data.layout import Layout
-from ensemble.data.pack import Pack, open_pack
+from ensemble.data.pack import open_pack
 from ensemble.run.folder import display_path, identify_data, identify_weights, run_folder
 from ensemble.run.members import FOLDS, find_run, open_members, rank_members, read_validation
 from ensemble.run.pack import find_pack
@@ -35,14 +35,13 @@ from ensemble.search.plan import SearchPlan, find_budget
 from ensemble.search.request import SearchOutcome, SearchRequest
 from ensemble.search.variants import (
     Changes,
-    Variant,
     add_seeds,
     change,
     check_tries,
     name_variants,
     read_tries,
 )
-from ensemble.training.config import TrialConfig
+from ensemble.training.config import TrialConfig, flatten, parse_config
 from ensemble.training.initial_weights import (
     InitialState,
     parse_weights,
@@ -50,6 +49,8 @@ from ensemble.training.initial_weights import (
 )
 from ensemble.training.member import read_development
 
+# entries of `run.json` that further seeds and changes may add to
+GROWING = ("configurations", "searched", "epochs", "image_size_px", "context_px", "weights")
 AS_SEARCHED = "as searched"  # in place of weights, where a backbone starts from those of the run
 
 
@@ -78,7 +79,8 @@ def run_refit(options: argparse.Namespace) -> tuple[SearchOutcome, str]:
     """
     source = find_run(options.run, under=options.out)
     refit = _Refit.read(options, source)
-    request = _read_request(options, source, num_trials=refit.num_configurations * options.folds)
+    num_trials = len(refit.configurations) * options.folds
+    request = _read_request(options, source, num_trials=num_trials)
     with resumable(request.describe_way_on(), print):
         outcome = run_trials(request, refit.prepare)
         refuse_hindered(request, outcome)
@@ -86,9 +88,9 @@ def run_refit(options: argparse.Namespace) -> tuple[SearchOutcome, str]:
     if outcome.stopped:
         return outcome, way_on
     run = outcome.folder.parent
-    about = read_object(outcome.folder / "run.json", configurations=list, source_trials=list)
-    configurations = [TrialConfig.model_validate(each) for each in about["configurations"]]
-    members = join_members(run, name_variants(source.name, about["source_trials"], configurations))
+    about = read_object(outcome.folder / "run.json", source_trials=list)
+    named = name_variants(source.name, about["source_trials"], _read_configurations(run))
+    members = join_members(run, named)
     with printing_result():
         print(f"joined: {plural(len(members), 'member')} of {options.folds} networks each")
     if len(members) > options.top_k:
@@ -119,65 +121,71 @@ def _read_request(options: argparse.Namespace, source: Path, *, num_trials: int)
         "trials": num_trials,
         "keep": num_trials,
         "max_failures": 0,
-        "name": options.name or f"{source.name}-refit",
+        "name": _name(options, source),
     }
     names = {field.name for field in fields(SearchRequest)} - values.keys()
     asked = {name: getattr(options, name) for name in names}
     return SearchRequest(**values, **asked)
 
 
+def _name(options: argparse.Namespace, source: Path) -> str:
+    """Name of the refit."""
+    return str(options.name or f"{source.name}-refit")
+
+
 @dataclass(frozen=True)
 class _Refit:
-    """What a refit is asked to do.
+    """What a refit is asked to do, together with what it did before.
 
     Attributes:
         source: Folder of the run whose configurations are trained.
-        top_k: How many of them, the best first.
+        folder: Folder of the refit; it need not exist.
         num_folds: Number of folds.
-        epochs: Epochs of each training; None takes the configuration's.
-        num_seeds: Seeds of the best configuration in all.
-        tries: What is changed in the best configuration, for a further one each.
+        found: The best configurations of the run, by the number of their trial.
+        asked: All that is asked for: what was found, the best one's further seeds, its changes.
+        tries: What is changed in each of the last configurations that are asked for.
+        configurations: What the refit has trained or begun, and behind it what is asked for anew.
     """
 
     source: Path
-    top_k: int
+    folder: Path
     num_folds: int
-    epochs: int | None
-    num_seeds: int
+    found: Mapping[int, TrialConfig]
+    asked: Sequence[TrialConfig]
     tries: Sequence[Changes]
+    configurations: Sequence[TrialConfig]
 
     @classmethod
     def read(cls, options: argparse.Namespace, source: Path) -> "_Refit":
-        """What the options of the command ask for."""
-        return cls(
-            source,
-            options.top_k,
-            options.folds,
-            options.epochs,
-            options.seeds,
-            read_tries(options.tries),
-        )
+        """What the options of the command ask for, of a run.
 
-    @property
-    def num_configurations(self) -> int:
-        """Number of configurations that are trained."""
-        return self.top_k + self.num_seeds - 1 + len(self.tries)
+        Raises:
+            InputError: The run has fewer finished trials, or there is no such setting to change.
+        """
+        folder = run_folder(_name(options, source), under=options.out)
+        found = _find_configurations(source, options.top_k, options.epochs)
+        base, tries = next(iter(found.values())), read_tries(options.tries)
+        tried = [change(base, changes) for changes in tries]
+        asked = [*found.values(), *add_seeds(base, options.seeds), *tried]
+        more = _read_configurations(folder)[len(found) :]
+        more += [config for config in asked[len(found) :] if config not in more]
+        configurations = [*found.values(), *more]
+        return cls(source, folder, options.folds, found, asked, tries, configurations)
 
     def prepare(self, request: SearchRequest, head: Head | None, console: Console) -> Prepared:
         """Find configurations, tiles and initial weights of the run.
 
         Raises:
-            InputError: The run has fewer finished trials, its tiles are gone, there are too few
-                photographs for the folds, or what is tried cannot be.
+            InputError: The tiles of the run are gone, there are too few photographs for the folds,
+                or what is tried cannot be.
         """
-        assert request.name is not None
         packed = open_pack(find_pack(self.source), splits=("train", "val"))
-        found = self._find_configurations()
-        folder = run_folder(request.name, under=request.out)
+        found, folder = self.found, self.folder
         is_taken = (folder / "run.json").exists() and not (folder / FOLDS).exists()
         if folder == self.source or is_taken:
             raise InputError(f"--name {request.name}: is another run; choose another name")
-        variants = self._list_variants(found, packed)
+        check_tries(self.asked, self.tries, packed, run=self.source.name)
+        variants = name_variants(self.source.name, list(found), self.configurations)
         space = list_space(self.source, variants, self.num_folds)
         states = self._find_states(space.backbones, request, console)
         storage = Storage.parse(request.storage) if request.storage else None
@@ -195,7 +203,6 @@ class _Refit:
         )
         if more := variants[len(found) :]:
             console.print(f"beside them: {'; '.join(each.name for each in more)}")
-        tried = [name for changes in self.tries for name in changes]
         identity = {
             **identify_data(packed),
             "seed": request.seed,
@@ -205,39 +212,32 @@ class _Refit:
             "epochs": int(space.largest("optimisation.epochs")),
             "image_size_px": int(space.largest("data.image_size_px")),
             "context_px": int(space.largest("data.context_px")),
-            "configurations": [each.config.model_dump(mode="json") for each in variants],
-            "searched": list(dict.fromkeys([*_list_searched(self.source), *tried])),
+            "configurations": [each.model_dump(mode="json") for each in self.configurations],
+            "searched": self._list_shown(),
             "weights": identify_weights(states),
         }
         plan = SearchPlan(folder / FOLDS, space, {}, budget, storage)
-        return Prepared(plan, packed, states, identity, {}, validation, doing="training")
+        return Prepared(
+            plan,
+            packed,
+            states,
+            identity,
+            asked={},
+            validation=validation,
+            growing=GROWING,
+            kind="refit",
+            doing="training",
+        )
 
-    def _find_configurations(self) -> dict[int, TrialConfig]:
-        """The best configurations of the run, by the number of their trial."""
-        about = read_object(self.source / "run.json", split_digest=str)
-        if "folds" in about:
-            raise InputError(f"{self.source}: is a refit itself; name the run that it came from")
-        members = rank_members(open_members(self.source, split_digest=about["split_digest"]))
-        if len(members) < self.top_k:
-            raise InputError(
-                f"--top-k {self.top_k}: {self.source} has {plural(len(members), 'finished trial')}"
-            )
-        found = {}
-        for member in members[: self.top_k]:
-            config = member.record.config
-            if self.epochs is not None:
-                optimisation = config.optimisation.model_copy(update={"epochs": self.epochs})
-                config = config.model_copy(update={"optimisation": optimisation})
-            found[member.trial] = config
-        return found
-
-    def _list_variants(self, found: dict[int, TrialConfig], packed: Pack) -> list[Variant]:
-        """All that is trained: what was found, the best one's further seeds, and its changes."""
-        base = next(iter(found.values()))
-        tried = [change(base, changes) for changes in self.tries]
-        configurations = [*found.values(), *add_seeds(base, self.num_seeds), *tried]
-        check_tries(configurations, self.tries, packed, run=self.source.name)
-        return name_variants(self.source.name, list(found), configurations)
+    def _list_shown(self) -> list[str]:
+        """The settings by which the configurations differ, or the trials of the run."""
+        searched = [
+            str(name) for name in read_table(self.source / "trials.csv") if "." in str(name)
+        ]
+        base, *others = [flatten(each) for each in self.configurations]
+        more = others[len(self.found) - 1 :]
+        changed = [name for each in more for name in each if each[name] != base[name]]
+        return list(dict.fromkeys([*searched, *(name for name in changed if name != "seed")]))
 
     def _find_states(
         self, backbones: Sequence[str], request: SearchRequest, console: Console
@@ -262,6 +262,37 @@ class _Refit:
         return {name: (read | made)[name] for name in backbones}
 
 
-def _list_searched(run: Path) -> list[str]:
-    """The settings by which the trials of a run differ."""
-    return [str(name) for name in read_table(run / "trials.csv") if "." in str(name)]
+def _find_configurations(run: Path, top_k: int, epochs: int | None) -> dict[int, TrialConfig]:
+    """The best configurations of a run, by the number of their trial.
+
+    Args:
+        run: Folder of the run.
+        top_k: How many, the best first.
+        epochs: Epochs of each training; None takes the configuration's.
+
+    Raises:
+        InputError: The run has fewer finished trials.
+    """
+    about = read_object(run / "run.json", split_digest=str)
+    if "folds" in about:
+        raise InputError(f"{run}: is a refit itself; name the run that it came from")
+    members = rank_members(open_members(run, split_digest=about["split_digest"]))
+    if len(members) < top_k:
+        raise InputError(f"--top-k {top_k}: {run} has {plural(len(members), 'finished trial')}")
+    found = {}
+    for member in members[:top_k]:
+        config = member.record.config
+        if epochs is not None:
+            optimisation = config.optimisation.model_copy(update={"epochs": epochs})
+            config = config.model_copy(update={"optimisation": optimisation})
+        found[member.trial] = config
+    return found
+
+
+def _read_configurations(folder: Path) -> list[TrialConfig]:
+    """What a refit has trained or begun, by its number; nothing where there is none yet."""
+    path = folder / FOLDS / "run.json"
+    if not path.exists():
+        return []
+    known = read_object(path, configurations=list)["configurations"]
+    return [parse_config(each, where=str(path)) for each in known]

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -165,3 +166,29 @@ def test_a_run_is_not_continued_with_another_context(tiles: Path, tmp_path: Path
     assert said.startswith(
         "the run run exists with other context (0, now 4): choose another --name"
     )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "is_larger"),
+    [
+        ([1], [1, 2], True),
+        ([1, 2], [2, 1, 3], False),
+        ([1, 2], [1], False),
+        ({"a": 1}, {"a": 1, "b": 2}, True),
+        ({"a": 1}, {"a": 2, "b": 2}, False),
+        (3, 5, True),
+        (5, 3, False),
+        (None, 3, False),
+    ],
+)
+def test_what_may_grow_keeps_all_that_it_held(tiles, tmp_path, old, new, is_larger) -> None:
+    packed = pack_anew(tiles)
+    run = tmp_path / "run"
+    begin_run(run, identity_of(packed, what=old), packed, {}, asked={})
+    asked = identity_of(packed, what=new)
+    with pytest.raises(InputError, match="exists with other what"):
+        check_same_run(run, asked, packed)
+    with nullcontext() if is_larger else pytest.raises(InputError, match="with other what"):
+        check_same_run(run, asked, packed, growing=("what",))
+    begin_run(run, asked, packed, {}, asked={})
+    assert json.loads((run / "run.json").read_text())["what"] == new
