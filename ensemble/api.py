@@ -24,6 +24,7 @@ import pandas as pd
 from ensemble.base.errors import InputError
 from ensemble.base.files import read_table
 from ensemble.cli import COMMANDS, parse
+from ensemble.inspection.inspecting import Inspection, inspect_pictures
 from ensemble.prediction.verdicts import check_csv, predict_pictures
 from ensemble.run.members import choose_device, find_run
 from ensemble.selection import ensemble as selection
@@ -308,6 +309,44 @@ class PictureEnsemble(selection.Ensemble):
             overlap=overlap,
             csv=table,
             overlays=None if overlays is None else Path(overlays),
+            log=(lambda line: None) if quiet else print,
+        )
+
+    def inspect(
+        self,
+        paths: PathLike | Sequence[PathLike],
+        folder: PathLike,
+        *,
+        run_name: str = "the ensemble",
+        overlap: float = 0.0,
+        mm_per_px: float | None = None,
+        quiet: bool = False,
+    ) -> Inspection:
+        """Look for cracks in the photographs of a visit, and write pages to look through them.
+
+        Args:
+            paths: One or several pictures, folders and .zip files of pictures.
+            folder: Folder of the pages and tables, new, empty or an older inspection.
+            run_name: Name of what judged, for the pages.
+            overlap: Part of a tile's side by which tiles overlap: 0, 0.5 or 0.75.
+            mm_per_px: Millimetres of concrete that a pixel shows, for lengths in metres.
+            quiet: Whether nothing is said of the progress.
+
+        Returns:
+            The sentence on the whole visit, and the tables as DataFrames: tiles, photographs, and
+            what was not read.
+
+        Raises:
+            InputError: There is no such overlap, a path does not exist, no picture can be read, or
+                the folder holds other files.
+        """
+        return inspect_pictures(
+            self,
+            [paths] if isinstance(paths, str | Path) else paths,
+            Path(folder),
+            run_name=run_name,
+            overlap=overlap,
+            mm_per_px=mm_per_px,
             log=(lambda line: None) if quiet else print,
         )
 

@@ -263,11 +263,7 @@ def add_predict_options(parser: Parser) -> None:
     add("paths", "PATH", "a picture, or a folder or .zip of some", nargs="+", type=Path)
     about = "name under --out, or a path; a file that `export` wrote does as well"
     add("--run", "RUN", about, otherwise="the last run")
-    share = (
-        "part of a tile's side by which tiles overlap: 0, 0.5 or 0.75; a crack on the border of "
-        "two tiles lies in the middle of a third; 0.5 takes 4 times as long, 0.75 16 times"
-    )
-    add("--overlap", "PART", share, type=read_overlap, default=0.0, otherwise="0")
+    _add_overlap(parser)
     csv = "one row a tile; an older file is replaced"
     add("--csv", "FILE", csv, type=Path, default=Path("predictions.csv"))
     add(
@@ -276,6 +272,24 @@ def add_predict_options(parser: Parser) -> None:
         "pictures of several tiles, drawn with what was found",
         type=Path,
         otherwise="beside the CSV, its name and -overlays",
+    )
+    _add_runs(parser)
+
+
+def add_inspect_options(parser: Parser) -> None:
+    """Add the run, the photographs of a visit, and the folder of pages."""
+    add = partial(add_option, parser)
+    add("run", "RUN", "name under --out, or a path; a file that `export` wrote does as well")
+    add("photographs", "PHOTOS", "a picture, or a folder or .zip of some", nargs="+", type=Path)
+    _add_overlap(parser)
+    scale = "millimetres of concrete that a pixel shows, for lengths in metres"
+    add("--mm-per-px", "MM", scale, type=positive_number(), otherwise="lengths in tiles alone")
+    add(
+        "--folder",
+        "FOLDER",
+        "folder of the pages and tables; those of an older inspection in it are replaced",
+        type=Path,
+        otherwise="the first PHOTOS' name and -inspection, in the current folder",
     )
     _add_runs(parser)
 
@@ -432,6 +446,14 @@ def _add_new_run(group: Group, *, name: str) -> None:
     _add_runs(group, "folder in which the run's folder NAME and the packed tiles are made")
 
 
+def _add_overlap(group: Group) -> None:
+    share = (
+        "part of a tile's side by which tiles overlap: 0, 0.5 or 0.75; a crack on the border of "
+        "two tiles lies in the middle of a third; 0.5 takes 4 times as long, 0.75 16 times"
+    )
+    add_option(group, "--overlap", "PART", share, type=read_overlap, default=0.0, otherwise="0")
+
+
 def _add_last_run(group: Group) -> None:
     add_option(
         group, "run", None, "name under --out, or a path", nargs="?", otherwise="the last run"
@@ -496,11 +518,19 @@ COMMANDS = {
         "A picture larger than one and a half tiles is cut into tiles of the size that the run was "
         "trained on; it should show concrete at the same scale.",
     ),
+    "inspect": Command(
+        "ensemble.inspection.command",
+        add_inspect_options,
+        "Look for cracks in the photographs of a visit, and write pages to look through them.",
+        "The folder opens in any browser, without a server or a network: an index, a page for each "
+        "photograph with its heat map, tables, points for a map and boxes in COCO's format.",
+    ),
     "export": Command(
         "ensemble.export",
         add_export_options,
         "Write the ensemble of an evaluated run, with its card, to one file to give away.",
-        "`predict` and `look` take that file in place of a run; README.md in it is the card.",
+        "`predict`, `inspect` and `look` take that file in place of a run; README.md in it is its "
+        "card.",
     ),
     "report": Command(
         "ensemble.report.page",

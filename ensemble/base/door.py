@@ -28,13 +28,19 @@ from ensemble.base.version import __version__
 
 PLAIN = dict(zip("−–—×÷→“”‘’", "---x/>\"\"''", strict=True)) | {"≥": ">=", "≤": "<=", "±": "+-"}
 OUR_HANDLER = "ensemble.plain"
+OTHER_DOORS = {"inspect": "inspection"}  # commands called like a module of the standard library
 
 
 def spell_command(command: str) -> str:
     """A command as it is typed, in the way in which this process was started."""
     if Path(sys.argv[0]).name == "crack-ensemble":
         return f"crack-ensemble {command}"
-    return f"{_spell_python()} -m ensemble.{command}"
+    return f"{_spell_python()} -m {door_of(command)}"
+
+
+def door_of(command: str) -> str:
+    """The module that `python -m` runs as a command."""
+    return f"ensemble.{OTHER_DOORS.get(command, command)}"
 
 
 def _spell_python() -> str:

@@ -2,12 +2,13 @@
 
 import argparse
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ensemble.base.errors import InputError, short_repr
 from ensemble.base.files import unprotect
+from ensemble.data.grid import file_stem
 
 
 @dataclass(frozen=True)
@@ -84,20 +85,25 @@ def read_tile_list(
     """Read the cells of a CSV file by the name of the tile.
 
     Args:
-        path: CSV file with a column `tile` and `columns`.
+        path: CSV file with a column `tile` and `columns`, and perhaps `picture`, as the
+            corrections that `inspect` saves; see `name_tile`.
         columns: Columns that must be there and filled.
         optional: Columns that may be there.
         tiles: Names of the tiles of the data; rows of others are ignored.
 
     Raises:
-        InputError: The file cannot be read, names none of the tiles, leaves a cell empty, or has
-            two different rows for one tile.
+        InputError: The file cannot be read, names none of the tiles, leaves a cell empty, has two
+            different rows for one tile, or a picture's name stands for several tiles.
     """
-    known = set(tiles)
+    known, by_stem = set(tiles), None
     rows: dict[str, dict[str, str]] = {}
     first = None
-    for line, row in read_rows(path, ("tile", *columns), optional):
-        tile = row.pop("tile")
+    for line, row in read_rows(path, ("tile", *columns), (*optional, "picture")):
+        tile, picture = row.pop("tile"), row.pop("picture", "")
+        if picture:
+            by_stem = by_stem or index_stems(tiles)
+            name = name_tile(picture, tile)
+            tile = find_tile(name, by_stem, where=f"{path}, line {line}") or name
         first = first or tile
         if tile not in known:
             continue
@@ -119,3 +125,53 @@ def read_tile_list(
             f"{short_repr(example)}"
         )
     return rows
+
+
+def name_tile(picture: str, tile: str) -> str:
+    """The name that a tile of a picture has in a data set, without its folders there.
+
+    Args:
+        picture: Name of the picture, as `inspect` writes it, such as `photos/wall.jpg`.
+        tile: Name of the tile in it, such as `r2-c3`; empty where the picture is one tile.
+
+    Returns:
+        `photos/wall-r2-c3.jpg`; `photos/wall.jpg` where the picture is one tile.
+    """
+    if not tile:
+        return picture
+    folders, slash, name = picture.rpartition("/")
+    stem = file_stem(name)
+    return f"{folders}{slash}{stem}-{tile}{name[len(stem) :]}"
+
+
+def index_stems(tiles: Iterable[str]) -> dict[str, list[str]]:
+    """The tiles of a data set by the names of their files without suffix, for `find_tile`."""
+    by_stem: dict[str, list[str]] = {}
+    for tile in tiles:
+        by_stem.setdefault(file_stem(tile), []).append(tile)
+    return by_stem
+
+
+def find_tile(name: str, by_stem: dict[str, list[str]], *, where: str) -> str | None:
+    """The tile of a data set that a person corrected, None where it is not there.
+
+    Its file is called alike, whatever the suffix, and of several such, its path ends the name.
+
+    Args:
+        name: Name from `name_tile`.
+        by_stem: Tiles of the data, as `index_stems` gives them.
+        where: File and line, for the message.
+
+    Raises:
+        InputError: It may be several.
+    """
+    found = by_stem.get(file_stem(name), [])
+    if len(found) > 1:
+        found = [tile for tile in found if f"/{name}".endswith(f"/{tile}")] or found
+    if len(found) > 1:
+        shown = ", ".join(sorted(found)[:3])
+        raise InputError(
+            f"{where}: {short_repr(name)} may be {len(found)} tiles of the data ({shown}); write "
+            "a column tile with the path inside the data, and no column picture"
+        )
+    return found[0] if found else None

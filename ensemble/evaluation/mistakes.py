@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ensemble.base.errors import InputError, short_repr
-from ensemble.data.layout import read_rows
+from ensemble.data.layout import find_tile, index_stems, name_tile, read_rows
 from ensemble.explanation.errors import ABOUT_A_TILE
 from ensemble.training.metrics import ranking_metrics, threshold_metrics
 
@@ -109,22 +109,36 @@ def relabelled_figures(
 
 
 class CorrectedLabels(NamedTuple):
-    """A re-labelled list: its file, and the line and label (0 or 1) of each tile."""
+    """A re-labelled list: its file, and the line and label (0 or 1) of each tile.
+
+    Attributes:
+        path: Path of the file.
+        tiles: Line and label by the tile's name.
+        are_of_pictures: Whether the names are those of `name_tile`, with other folders than the
+            data's, as in the corrections that `inspect` saves.
+    """
 
     path: Path
     tiles: dict[str, tuple[int, int]]
+    are_of_pictures: bool = False
 
 
 def read_labels(path: Path) -> CorrectedLabels:
     """Read a CSV file with columns `tile` and `label` (0 or 1), such as an edited list of suspects.
+
+    One with a column `picture`, too, holds corrections of pictures; `check_tested` finds their
+    tiles.
 
     Raises:
         InputError: The file is missing or no such list, or a row has a label that is not 0 or 1, or
             another label than an earlier row has for the same tile.
     """
     tiles: dict[str, tuple[int, int]] = {}
-    for line, row in read_rows(path, ("tile", "label")):
+    are_of_pictures = False
+    for line, row in read_rows(path, ("tile", "label"), ("picture",)):
         tile, label = row["tile"], row["label"]
+        if row.get("picture"):
+            tile, are_of_pictures = name_tile(row["picture"], tile), True
         where = f"{path}, line {line}"
         if label not in ("0", "1"):
             raise InputError(
@@ -136,20 +150,27 @@ def read_labels(path: Path) -> CorrectedLabels:
             )
     if not tiles:
         raise InputError(f"{path} has no rows; give at least one tile and its label")
-    return CorrectedLabels(path, tiles)
+    return CorrectedLabels(path, tiles, are_of_pictures)
 
 
-def check_tested(corrected: CorrectedLabels, tested: Collection[str]) -> None:
-    """Refuse a list that names none of the tested tiles.
+def check_tested(corrected: CorrectedLabels, tested: Collection[str]) -> CorrectedLabels:
+    """The list with the names that tested tiles have; one that names none of them is refused.
 
     Raises:
-        InputError: No tile of the list is among `tested`.
+        InputError: No tile of the list is among `tested`, or one may be several.
     """
+    if corrected.are_of_pictures:
+        by_stem, tiles = index_stems(tested), {}
+        for name, (line, label) in corrected.tiles.items():
+            where = f"{corrected.path}, line {line}"
+            tiles[find_tile(name, by_stem, where=where) or name] = (line, label)
+        corrected = CorrectedLabels(corrected.path, tiles)
     if corrected.tiles.keys().isdisjoint(tested):
         raise InputError(
             f"{corrected.path}: none of its tiles is among the {len(tested):,} tested ones (its "
             f"first is {short_repr(next(iter(corrected.tiles)))}); give a list that has test tiles"
         )
+    return corrected
 
 
 def correct_labels(predictions: pd.DataFrame, corrected: CorrectedLabels) -> pd.Series:

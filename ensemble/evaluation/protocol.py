@@ -93,7 +93,7 @@ def evaluate_run(
     corrected = None if labels_file is None else read_labels(labels_file)
     folder = run / "evaluation"
     with run_lock(folder, what="evaluation"):
-        pack = _open_test(run, corrected)
+        pack, corrected = _open_test(run, corrected)
         chosen = _choose(run, method, top_k, rule, tta, budget_members, compare, log)
         record, ensemble, singles = chosen.record, chosen.ensemble, chosen.singles
         record.save(run)
@@ -179,13 +179,13 @@ def _describe_opening(
     }
 
 
-def _open_test(run: Path, corrected: CorrectedLabels | None) -> Pack:
+def _open_test(run: Path, corrected: CorrectedLabels | None) -> tuple[Pack, CorrectedLabels | None]:
     """Open the test split of a run, after all that can be refused without one of its labels."""
     pack = open_pack(find_pack(run), splits=("test",))
     _check_test_classes(pack)
     if corrected is not None:
-        check_tested(corrected, set(pack.table("test", columns=["tile"])["tile"]))
-    return pack
+        corrected = check_tested(corrected, set(pack.table("test", columns=["tile"])["tile"]))
+    return pack, corrected
 
 
 def _check_test_classes(pack: Pack) -> None:

@@ -58,7 +58,7 @@ def draw_overlays(
     """
     by_name = {picture.name: picture for picture in pictures}
     parts = {str(n): part for n, part in tiles[tiles["tile"] != ""].groupby("picture", sort=False)}
-    files = _name_files(parts)
+    files = {name: f"{stem}.png" for name, stem in name_files(parts).items()}
     if files:
         make_folder(folder)
         write_json(
@@ -77,8 +77,8 @@ def draw_overlays(
     return len(files)
 
 
-def _name_files(pictures: Iterable[str]) -> dict[str, str]:
-    """Picture → file name of its overlay, numbered where two pictures have one name."""
+def name_files(pictures: Iterable[str]) -> dict[str, str]:
+    """Picture → stem of a file for it, numbered where two pictures have one name."""
     files: dict[str, str] = {}
     taken: set[str] = set()
     for picture in pictures:
@@ -86,7 +86,7 @@ def _name_files(pictures: Iterable[str]) -> dict[str, str]:
         numbered = (f"{stem}-{number}" for number in itertools.count(2))
         free = next(n for n in itertools.chain([stem], numbered) if n.casefold() not in taken)
         taken.add(free.casefold())
-        files[picture] = f"{free}.png"
+        files[picture] = free
     return files
 
 

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 import ensemble
-from ensemble.base.door import spell_command
+from ensemble.base.door import door_of, spell_command
 from ensemble.cli import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 DOORS = [  # what a person types
     ["scripts/search.py"],
     ["scripts/train.py"],
-    *(["-m", f"ensemble.{command}"] for command in COMMANDS),
+    *(["-m", door_of(command)] for command in COMMANDS),
 ]
 TALKS = """
 from rich.console import Console

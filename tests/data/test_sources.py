@@ -579,3 +579,23 @@ def test_zip64_end_that_lies_is_refused(tmp_path: Path) -> None:
     path.write_bytes(data[:place] + record + locator + end)
     with pytest.raises(InputError, match=r"not a readable \.zip"):
         open_source(path)
+
+
+def test_corrections_that_inspect_saves_are_read_as_labels(tmp_path):
+    for name in ("Cracked/wall-r1-c1.png", "Uncracked/wall-r1-c2.png", "Uncracked/one.png"):
+        path = tmp_path / "tiles" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"a picture")
+    corrections = tmp_path / "corrections.csv"
+    corrections.write_text(
+        "picture,tile,left_px,top_px,width_px,height_px,label\n"
+        "/visit/wall.JPG,r1-c2,8,0,8,8,1\ntiles/Uncracked/one.png,,0,0,8,8,1\nother.jpg,r1-c1,0,0,8,8,0\n"
+    )
+    source = open_source(tmp_path / "tiles", Layout(labels=corrections))
+    labels = source.tiles.set_index("tile")["label"].to_dict()
+    assert labels == {
+        "Cracked/wall-r1-c1.png": 1,
+        "Uncracked/wall-r1-c2.png": 1,
+        "Uncracked/one.png": 1,
+    }
+    assert source.num_relabelled == 2

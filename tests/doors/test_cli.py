@@ -83,7 +83,7 @@ def test_the_wheel_holds_the_package_its_spaces_and_one_command(wheel):
         points = archive.read(f"{info}/entry_points.txt").decode()
     expected = {
         path.relative_to(ROOT).as_posix()
-        for suffix in ("*.py", "*.jinja", "*.css", "py.typed")
+        for suffix in ("*.py", "*.jinja", "*.css", "*.js", "py.typed")
         for path in (ROOT / "ensemble").rglob(suffix)
     }
     expected |= {f"ensemble/{path.relative_to(ROOT).as_posix()}" for path in SPACES.values()}

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from bright_run import TEMPERATURE, THRESHOLD, TILE, make_bright_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -31,22 +32,14 @@ from ensemble.data.view import View
 from ensemble.predict import main
 from ensemble.prediction.overlays import DARK, LEGEND_PX, LIGHT, PALENESS, draw_overlay
 from ensemble.prediction.tiling import cut_tile, lay_grid
-from ensemble.selection.calibration import apply_temperature
 from ensemble.selection.choice import (
-    Calibration,
-    ChosenMember,
-    EnsembleRecord,
-    JudgedMember,
     open_choice,
 )
-from ensemble.training.backbones import build_model
 from ensemble.training.checkpoint import Member
 from ensemble.training.config import TrialConfig
-from ensemble.training.loop import fit, predict_margins
+from ensemble.training.loop import predict_margins
 from ensemble.training.metrics import margins_to_probabilities
 
-TILE = (32, 32)
-THRESHOLD, TEMPERATURE = 0.4, 2.0
 PLACE = ["picture", "tile", "left_px", "top_px", "width_px", "height_px"]
 
 
@@ -58,62 +51,8 @@ def run(
     write_member: Callable[..., Member],
 ) -> Path:
     """A run's folder with two small networks that take bright for cracked, weighing 3 to 1."""
-    folder = tmp_path_factory.mktemp("run")
-    members = []
-    for trial in (2, 7):
-        config = make_trial_config(seed=trial, optimisation={"learning_rate": 0.01})
-        torch.manual_seed(trial)
-        model = build_model("small_cnn")
-        for _ in fit(model, config, make_bright_and_dark(96), make_bright_and_dark(32, seed=1)):
-            pass
-        members.append(write_member(folder / "members" / f"{trial:04}", trial=trial, model=model))
-    write_json(folder / "run.json", {"split_digest": "split", "tile_size_px": list(TILE)})
-    write_choice(folder, members)
-    return folder
-
-
-def write_choice(run: Path, members: list[Member]) -> None:
-    none = Calibration(log_loss=0.1, brier=0.1, expected_calibration_error=0.1)
-    chosen = [
-        ChosenMember(
-            trial=member.trial,
-            folder=f"members/{member.trial:04}",
-            weights_sha256=member.record.weights_sha256,
-            weight=weight,
-            temperature=1.0,
-            threshold=0.5,
-            val_f1=0.75,
-        )
-        for member, weight in zip(members, (0.75, 0.25), strict=True)
-    ]
-    EnsembleRecord(
-        method="weighted",
-        asked_method="weighted",
-        top_k=5,
-        members=chosen,
-        best_single=JudgedMember(**chosen[0].model_dump(exclude={"weight"})),
-        ingredients=[],
-        temperature=TEMPERATURE,
-        threshold_rule="f1",
-        threshold=THRESHOLD,
-        calibrated_threshold=float(apply_temperature(np.array(THRESHOLD), TEMPERATURE)),
-        tta=False,
-        tta_tried=None,
-        alone=None,
-        neighbours=None,
-        neighbours_note="not tried",
-        optimism=None,
-        optimism_note="not tried",
-        val_metrics={"f1": 0.75},
-        before_calibration=none,
-        after_calibration=none,
-        methods=[],
-        disagreement=[[0.0, 0.0], [0.0, 0.0]],
-        error_correlation=[[1.0, None], [None, 1.0]],
-        num_finished=len(chosen),
-        num_candidates=len(chosen),
-        split_digest="split",
-    ).save(run)
+    makers = make_bright_and_dark, make_trial_config, write_member
+    return make_bright_run(tmp_path_factory.mktemp("run"), *makers)
 
 
 @pytest.fixture(autouse=True)
@@ -352,7 +291,7 @@ def test_unreadable_pictures_are_named_and_skipped(
     whole = save(noise(100, 100), "photos/[whole].png")
     Path("photos/truncated.png").write_bytes(whole.read_bytes()[:9000])
     Path("photos/text.jpg").write_text("not a picture")
-    Path("photos/phone.heic").write_bytes(b"ftypheic")
+    Path("photos/phone.avif").write_bytes(b"ftypavif")
     save(noise(3, 300), "photos/thin.png")
     Image.new("I;16", TILE, 4095).save("photos/deep.png")
     Image.new("F", TILE).save("photos/float.tif")
@@ -363,7 +302,7 @@ def test_unreadable_pictures_are_named_and_skipped(
     out = capsys.readouterr().out
     assert "cannot be read: 6 pictures" in out
     assert "photos/text.jpg: no JPEG" in out
-    assert "a kind that is not read; save them as JPEG, PNG or TIFF: 1 (photos/phone.heic)" in out
+    assert "a kind that is not read; save them as JPEG, PNG or TIFF: 1 (photos/phone.avif)" in out
     assert "photos/thin.png: 300 × 3 px is too small" in out
     assert "photos/vast.png: 200 × 200 px is more than" in out
     assert "photos/deep.png: 16 bits a channel, of which the upper two are not used" in out
@@ -412,7 +351,10 @@ def test_a_zip_bomb_is_refused():
             r"^--csv new/a\.csv: must be a file called ….csv in an existing folder$",
         ),
         (["tile.png", "--overlays", "tile.png"], "--overlays tile.png: .*tile.png is a file"),
-        (["empty", "--overlays", "empty"], "empty: overlays go there"),
+        (
+            ["empty", "--overlays", "empty"],
+            "empty: results go there; name another folder with --overlays",
+        ),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_written(

@@ -232,3 +232,21 @@ def test_a_list_that_is_no_text_or_is_not_there_is_refused(tmp_path: Path) -> No
     path.write_bytes(b"tile,label\n\xff\xfe,1\n")
     with pytest.raises(InputError, match="cannot be read as CSV"):
         read_labels(path)
+
+
+def test_corrections_of_pictures_name_the_tiles_that_are_called_like_them(tmp_path: Path) -> None:
+    path = tmp_path / "corrections.csv"
+    path.write_text(
+        "picture,tile,left_px,label\nvisit/wall.jpg,r2-c3,512,1\ndata/D/b.jpg,,0,0\nv/x.jpg,r1-c1,0,1\n"
+    )
+    tested = {"C/wall-r2-c3.png", "U/wall-r2-c4.png", "D/b.jpg", "P/b.jpg"}
+    corrected = check_tested(read_labels(path), tested)
+    assert corrected.tiles == {
+        "C/wall-r2-c3.png": (2, 1),
+        "D/b.jpg": (3, 0),
+        "v/x-r1-c1.jpg": (4, 1),
+    }
+    with pytest.raises(
+        InputError, match=r"line 3: 'data/D/b.jpg' may be 2 tiles of the data \(E/b"
+    ):
+        check_tested(read_labels(path), {"E/b.jpg", "P/b.jpg"})

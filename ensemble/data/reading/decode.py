@@ -5,6 +5,7 @@ import re
 import struct
 import zipfile
 import zlib
+from functools import cache
 from typing import BinaryIO
 
 import numpy as np
@@ -14,6 +15,7 @@ from ensemble.base.errors import escape
 from ensemble.data.reading.blank import fill_blank, mark_blank
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "JPEG2000")  # no other program is needed
+HEIF = "HEIF"  # by pillow-heif, which is an extra
 MAX_TILE_PIXELS = 4096 * 4096
 TIFF_TILE_SIDES = (322, 323)
 TIFF_BITS, TIFF_PHOTOMETRIC = 258, 262
@@ -62,9 +64,25 @@ def open_image(data: bytes) -> ImageFile.ImageFile:
 
 def open_checked(file: BinaryIO) -> ImageFile.ImageFile:
     """Read the head of a picture of any size, unless it would be decoded wrongly or with effort."""
-    image = Image.open(file, formats=FORMATS)
+    image = Image.open(file, formats=readable_formats())
     _check_image(image, file)
     return image
+
+
+def readable_formats() -> tuple[str, ...]:
+    """Pillow's names of the formats that are read here."""
+    return (*FORMATS, HEIF) if can_read_heif() else FORMATS
+
+
+@cache
+def can_read_heif() -> bool:
+    """Whether pillow-heif is installed; then Pillow is told to read HEIC with it."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener(thumbnails=False)
+    return True
 
 
 def load_image(image: ImageFile.ImageFile, *, is_photograph: bool) -> Image.Image:

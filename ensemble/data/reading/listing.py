@@ -15,15 +15,22 @@ from typing import NamedTuple
 from ensemble.base.errors import escape
 from ensemble.base.progress_bar import progress_bar
 from ensemble.data.reading.archive import Archive
+from ensemble.data.reading.decode import can_read_heif
 
 PICTURE_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".bmp", ".tif", ".tiff",
                     ".webp", ".gif", ".jp2"}  # fmt: skip
-OTHER_PICTURES = {".heic", ".heif", ".avif", ".jxl", ".svg", ".psd", ".pdf", ".ppm", ".pgm", ".tga",
+HEIF_SUFFIXES = {".heic", ".heif"}
+OTHER_PICTURES = {".avif", ".jxl", ".svg", ".psd", ".pdf", ".ppm", ".pgm", ".tga",
                   ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"}  # fmt: skip
 ARCHIVES = {".zip", ".rar", ".7z", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst"}
 OLD_CODE_PAGES = ("gb18030", "big5", "shift_jis", "euc_kr", "cp1250", "cp1251", "cp1252")
-OVERLAYS_FILE = "overlays.json"
-OUR_FILES = {"run.json", "pack.json", OVERLAYS_FILE}  # a folder with one of these is a result
+OVERLAYS_FILE, INSPECTION_FILE = "overlays.json", "inspection.json"
+OUR_FILES = {
+    "run.json",
+    "pack.json",
+    OVERLAYS_FILE,
+    INSPECTION_FILE,
+}  # a folder with one of these is a result
 MAX_TILE_BYTES = 64 * 2**20
 NUM_NAMED = 3
 
@@ -31,6 +38,7 @@ HIDDEN = "hidden"
 OURS = "results of searches and predictions"
 ARCHIVE = "archives, which are not opened here; unpack them and name the folder"
 OTHER_KIND = "pictures of a kind that is not read; save them as JPEG, PNG or TIFF"
+NEEDS_HEIF = "HEIC pictures, which need pillow-heif: pip install pillow-heif, or save them as JPEG"
 NO_PICTURE = "not pictures by their names"
 NOWHERE = "links to nowhere"
 TWICE = "links to folders that are read already or that hold this one"
@@ -258,6 +266,8 @@ def _why_not(name: str) -> str | None:
         return HIDDEN
     if suffix in PICTURE_SUFFIXES:
         return None
+    if suffix in HEIF_SUFFIXES:
+        return None if can_read_heif() else NEEDS_HEIF
     if suffix in ARCHIVES:
         return ARCHIVE
     return OTHER_KIND if suffix in OTHER_PICTURES else NO_PICTURE

@@ -56,14 +56,19 @@ class PictureListing(NamedTuple):
 
 
 def list_pictures(
-    paths: Sequence[Path], skipped: Path | None, archives: ExitStack
+    paths: Sequence[Path],
+    skipped: Path | None,
+    archives: ExitStack,
+    *,
+    option: str = "--overlays",
 ) -> PictureListing:
     """Find pictures: files by themselves, and those in folders and .zip files.
 
     Args:
         paths: Paths of pictures, folders and .zip files.
-        skipped: Folder of the overlays, if there are to be any.
+        skipped: Folder of results that are drawn of them, if there are to be any.
         archives: Stack that closes the .zip files.
+        option: Option that names `skipped`.
 
     Raises:
         InputError: A path does not exist, holds no picture or lies in the folder `skipped`, or a
@@ -74,7 +79,7 @@ def list_pictures(
     passed_over: dict[str, list[str]] = {}
     for path in paths:
         if skipped is not None and path.resolve().is_relative_to(skipped):
-            raise InputError(f"{path}: overlays go there; name another folder with --overlays")
+            raise InputError(f"{path}: results go there; name another folder with {option}")
         is_archive = path.is_file() and path.suffix.lower() in ARCHIVES
         if path.is_dir() or is_archive:
             listing = list_files(path, max_bytes=MAX_ZIPPED_BYTES, skipped=skipped)
@@ -144,7 +149,7 @@ def _open(file: BinaryIO) -> ImageFile.ImageFile:
     try:
         return open_checked(file)
     except UnidentifiedImageError:
-        raise ValueError("no JPEG, PNG, BMP, TIFF, WebP, GIF or JPEG 2000") from None
+        raise ValueError("no JPEG, PNG, BMP, TIFF, WebP, GIF, JPEG 2000 or HEIC") from None
 
 
 @contextmanager

@@ -1,0 +1,82 @@
+"""The command `inspect`: a run and the photographs of a visit → a folder to look through."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ensemble.base.door import printing_result
+from ensemble.base.errors import InputError
+from ensemble.base.files import table_rows
+from ensemble.base.process import keep_freed_memory
+from ensemble.base.wording import plural
+from ensemble.data.reading.listing import printable
+from ensemble.inspection.inspecting import Inspection, check_folder, inspect_pictures
+from ensemble.run.folder import display_path
+from ensemble.run.members import find_run
+from ensemble.selection.ensemble import load_ensemble
+
+NUM_NAMED = 10  # pictures that could not be read
+
+
+def main(options: argparse.Namespace) -> dict[str, Any]:
+    """Judge the photographs, write the folder, print what was found, and return it."""
+    folder = options.folder or name_folder(options.photographs[0])
+    check_folder(folder)
+    keep_freed_memory()
+    run = find_run(options.run, under=options.out, takes_exported=True)
+    ensemble = load_ensemble(run)
+    console = Console(highlight=False, soft_wrap=True)
+    members = plural(len(ensemble.members), "member")
+    console.print(f"run: {display_path(run)}, {members}", markup=False)
+    lines: list[str] = []
+    found = inspect_pictures(
+        ensemble,
+        options.photographs,
+        folder,
+        run_name=printable(run.stem if run.is_file() else run.name),
+        overlap=options.overlap,
+        mm_per_px=options.mm_per_px,
+        log=lines.append,
+    )
+    for line in lines:
+        console.print(line, markup=False)
+    with printing_result():
+        _print_found(found, console)
+        if ensemble.precision_note:
+            console.print(ensemble.precision_note, markup=False)
+    return {
+        "run": str(run),
+        "folder": str(folder),
+        "index": str(folder / "index.html"),
+        "sentence": found.sentence,
+        "num_photographs": len(found.photographs),
+        "num_unread": len(found.unread),
+        "photographs": table_rows(found.photographs),
+        "unread": table_rows(found.unread),
+    }
+
+
+def name_folder(photographs: Path) -> Path:
+    """The folder of an inspection that nobody named: called like the photographs, and here.
+
+    Raises:
+        InputError: The photographs have no name, such as `/`.
+    """
+    name = photographs.resolve().name if photographs.is_dir() else photographs.stem
+    if not name:
+        raise InputError(f"{photographs}: has no name to call the folder by; give --folder")
+    return Path(f"{name}-inspection")
+
+
+def _print_found(found: Inspection, console: Console) -> None:
+    console.print(found.sentence, markup=False)
+    if len(found.unread):
+        console.print(f"not read: {len(found.unread):,}, with the reason in unread.csv")
+        for row in table_rows(found.unread.head(NUM_NAMED)):
+            console.print(f"  {row['picture']}: {row['reason']}", markup=False)
+        if len(found.unread) > NUM_NAMED:
+            console.print("  …")
+    shown = display_path((found.folder / "index.html").resolve())
+    console.print(f"written: {shown}; open it in a browser", markup=False)
