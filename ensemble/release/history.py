@@ -91,6 +91,8 @@ def describe_judged(run: Path, choice: EnsembleRecord) -> Iterator[str]:
                 for name, title in JUDGED_BY.items()
                 for bounds in [figures["intervals"][name]]
             ]
+        except ValidationError:
+            continue  # of another version of this package
         except (KeyError, TypeError, ValueError):
             raise InputError(
                 f"{path}: damaged (a figure is missing); judge the data anew"
