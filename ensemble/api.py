@@ -257,17 +257,25 @@ class Run:
         """
         return Path(_call("report", [str(self.folder)], quiet=True)["report"])
 
-    def export(self, file: PathLike | None = None) -> Path:
+    def export(
+        self,
+        file: PathLike | None = None,
+        *,
+        format: Literal["zip", "onnx", "pt2"] | None = None,
+    ) -> Path:
         """Write the ensemble, with its card, to one file and return its path.
 
         Args:
-            file: The .zip to write; None takes the run's name, in the current folder.
+            file: The file to write; None takes the run's name, in the current folder.
+            format: "zip" holds networks for this program, "onnx" and "pt2" one graph for others;
+                None takes that of the name of `file`, or "zip".
 
         Raises:
-            InputError: The run was not evaluated, a file of it is damaged, or `file` is something
-                else than an older export.
+            InputError: The run was not evaluated, a file of it is damaged, `file` is something
+                else than an older export, or what writes the format is not installed.
         """
-        return Path(_call("export", [str(self.folder)], quiet=True, file=file)["file"])
+        words = [str(self.folder)]
+        return Path(_call("export", words, quiet=True, file=file, format=format)["file"])
 
 
 class PictureEnsemble(selection.Ensemble):

@@ -19,6 +19,7 @@ from ensemble.base.options import (
     DEFAULT_OUT,
     EPOCHS,
     FOLDS,
+    FORMS,
     IMAGE_SIZE,
     METHODS,
     NUM_CONVOLUTIONS,
@@ -295,14 +296,17 @@ def add_inspect_options(parser: Parser) -> None:
 
 
 def add_export_options(parser: Parser) -> None:
-    """Add the run, and the file that its ensemble goes to."""
-    add_option(
-        parser,
-        "--file",
-        "FILE",
-        "the .zip to write; an older export is replaced",
-        type=Path,
-        otherwise="the run's name and .zip, in the current folder",
+    """Add the run, and the file that its ensemble goes to, in which form."""
+    add = partial(add_option, parser)
+    about = "the file to write; an older export is replaced"
+    name = "the run's name and its form, in the current folder"
+    add("--file", "FILE", about, type=Path, otherwise=name)
+    add(
+        "--format",
+        None,
+        "networks for this program (zip), or one graph for others: ONNX or torch.export",
+        choices=FORMS,
+        otherwise="that of the name of --file, or zip",
     )
     _add_last_run(parser)
 

@@ -17,6 +17,7 @@ from ensemble.base.version import __version__
 
 SPACES = Path(__file__).parents[1] / "search_spaces"
 RECIPES = SPACES / "recipes"
+FORMS = ("zip", "onnx", "pt2")  # of an exported ensemble
 METHODS = {  # ways of choosing an ensemble, and how an ensemble of theirs is described
     "mean": "mean of {count} members",
     "greedy": "greedy selection of {count} members",

@@ -227,10 +227,8 @@ def make_batch(
 
 def _see(tiles: SplitTiles, bricks: Bricks, side: int, view: View) -> Tensor:
     """Windows around tiles at the scale of `view`: (B, 3, side, side) from 0 to 255."""
-    tile_side = view.image_size_px
-    margin = (side - tile_side) / 2
-    down, right = (round(margin * n / tile_side) for n in tiles.pixels.shape[1:3])
-    pixels = cut_windows(tiles.pixels, bricks, (down, right))
+    height, width = tiles.pixels.shape[1:3]
+    pixels = cut_windows(tiles.pixels, bricks, view.margins_of(side, (height, width)))
     if pixels.device.type == "cpu":
         (pixels,) = send(tiles.device, pixels)
     return resize_pixels(pixels.permute(0, 3, 1, 2), (side, side), view.interpolation)

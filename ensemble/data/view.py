@@ -40,3 +40,14 @@ class View(NamedTuple):
     def side_px(self, tile_side_px: int) -> int:
         """Side of the network's input; see `margin_px`."""
         return self.image_size_px + 2 * self.margin_px(tile_side_px)
+
+    def margins_of(self, side_px: int, size_px: tuple[int, int]) -> tuple[int, int]:
+        """Pixels around a tile, above and below and to the left and right, that an input shows.
+
+        Args:
+            side_px: Side of the input, with the margin around the tile.
+            size_px: (height, width) of the tile in the pixels that the margin is cut from.
+        """
+        margin = (side_px - self.image_size_px) / 2
+        down, right = (round(margin * n / self.image_size_px) for n in size_px)
+        return down, right

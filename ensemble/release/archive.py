@@ -1,36 +1,50 @@
-"""The folder of an evaluated run → a .zip that `predict` takes in its place, with its card.
+"""The folder of an evaluated run → one file that `predict` takes in its place, with its card.
 
-Only what judges pictures goes in: the choice, how large tiles are, and the record and weights of
-each chosen member, without those of its networks that are not used; no tile, no score of a tile,
-and no path of this machine. Entries are stored as they are, because weights hardly compress, and
-without times, so that a run always gives the same bytes.
+A .zip holds the networks as the run does, and the card. Its entries are stored as they are, because
+weights hardly compress, and without times, so that a run always gives the same bytes. A file of
+ONNX and a .pt2 hold the ensemble as one graph, for programs other than this one.
 """
 
 import hashlib
-import json
 import os
 import stat
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import safetensors.torch
+import torch
 
 from ensemble.base.door import spell_command
 from ensemble.base.errors import InputError
 from ensemble.base.files import atomic_write
-from ensemble.release.card import Described, write_card
+from ensemble.base.options import FORMS
+from ensemble.release.card import KNOWN_BY, Described, write_card
+from ensemble.release.graph import WholeEnsemble
+from ensemble.release.graph_file import (
+    check_can_write,
+    check_fits,
+    check_written,
+    describe_call,
+    make_program,
+    write_onnx,
+    write_pt2,
+)
 from ensemble.release.history import describe_judged, describe_openings, describe_tried
+from ensemble.release.records import (
+    NO_TIME,
+    Part,
+    as_json,
+    describe_origin,
+    list_records,
+    read_part,
+)
 from ensemble.report.checks import read_record
-from ensemble.run.exported import CARD, CONTENTS, MEMBER, Contents, check_exported, is_exported
+from ensemble.run.exported import CALL, CARD, CONTENTS, Contents, check_exported, is_exported
 from ensemble.run.folder import display_path
-from ensemble.run.members import read_stored_size, read_tile_size
-from ensemble.selection.choice import ChosenMember, EnsembleRecord, open_choice
-from ensemble.training.checkpoint import Member, MemberRecord
-from ensemble.training.fold_networks import state_of_first
-
-NO_TIME = (1980, 1, 1, 0, 0, 0)  # the earliest that a .zip can say
+from ensemble.run.members import read_tile_size
+from ensemble.selection.choice import EnsembleRecord, open_choice
+from ensemble.selection.ensemble import load_ensemble
 
 
 class Exported(NamedTuple):
@@ -38,6 +52,7 @@ class Exported(NamedTuple):
 
     Attributes:
         file: Path of the file.
+        card: Path of the card beside it; None where it lies in the file.
         num_members: Members in it.
         num_bytes: Size of the file.
         num_passes: Forward passes that a tile takes.
@@ -45,42 +60,48 @@ class Exported(NamedTuple):
     """
 
     file: Path
+    card: Path | None
     num_members: int
     num_bytes: int
     num_passes: int
     f1: float | None
 
 
-def export_run(run: Path, file: Path) -> Exported:
+def export_run(run: Path, file: Path, form: str = "zip") -> Exported:
     """Write the ensemble of a run, with its card, to one file.
 
     Args:
         run: Folder of a run.
-        file: The .zip to write, in an existing folder; an older export is replaced.
+        file: The file to write, in an existing folder, with `form` as its suffix; an older export
+            is replaced.
+        form: One of `FORMS`.
 
     Raises:
         InputError: The run was not evaluated, the evaluation is that of another choice, a file of
-            the run is damaged, or `file` is something else than an export or cannot be written.
+            the run is damaged, `file` is something else than an export or cannot be written, what
+            writes this form is not installed, or a network cannot be one.
     """
-    _check_file(file)
+    card = None if form == "zip" else file.with_name(f"{file.name}.{CARD}")
+    _check_file(file, form, card)
+    check_can_write(form)
     described = describe(run)
-    with atomic_write(file) as temporary:
-        with zipfile.ZipFile(temporary, "w") as archive:
-            digests = {}
-            for name, content in _entries(described, run):
-                archive.writestr(_info(name), content)
-                digests[name] = hashlib.sha256(content).hexdigest()
-            contents = Contents(sha256=digests).model_dump(mode="json")
-            archive.writestr(_info(CONTENTS), _as_json(contents))
-        check_exported(temporary)
-        open_choice(temporary)
-    figures = described.final["figures"]
+    pairs = zip(described.choice.members, described.members, strict=True)
+    parts = [read_part(*pair, anew=form == "pt2") for pair in pairs]
+    text = write_card(described, form).encode()
+    records = {CARD: text, **dict(list_records(described, run, parts))}
+    if card is None:
+        _write_zip(file, {**records, **{part.weights_name: part.weights for part in parts}})
+    else:
+        with atomic_write(card) as temporary:
+            _write_graph(file, form, run, described, parts, records)
+            temporary.write_bytes(text)
     return Exported(
         file=file,
-        num_members=len(described.members),
+        card=card,
+        num_members=len(parts),
         num_bytes=file.stat().st_size,
         num_passes=described.num_passes,
-        f1=figures["f1"],
+        f1=described.final["figures"]["f1"],
     )
 
 
@@ -110,7 +131,7 @@ def describe(run: Path) -> Described:
         metrics=metrics,
         members=members,
         weight_bytes=sum(
-            len(_part(*pair).weights) for pair in zip(choice.members, members, strict=True)
+            len(read_part(*pair).weights) for pair in zip(choice.members, members, strict=True)
         ),
         openings=describe_openings(run, metrics),
         tried=describe_tried(run),
@@ -118,55 +139,61 @@ def describe(run: Path) -> Described:
     )
 
 
-def _check_file(file: Path) -> None:
+def _check_file(file: Path, form: str, card: Path | None) -> None:
     """Refuse, before any work, a file that cannot be written or would be a loss."""
+    if form not in FORMS:
+        raise InputError(f"format {form}: must be one of {', '.join(FORMS)}")
     folder = file.resolve().parent
-    if file.suffix.lower() != ".zip" or file.is_dir() or not folder.is_dir():
-        raise InputError(f"--file {file}: must be a file called ….zip in an existing folder")
+    if file.suffix.lower() != f".{form}" or file.is_dir() or not folder.is_dir():
+        raise InputError(f"--file {file}: must be a file called ….{form} in an existing folder")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise InputError(f"--file {file}: its folder cannot be written; name another place")
     if file.exists() and not is_exported(file):
         raise InputError(f"--file {file}: exists and is no exported ensemble; name another file")
+    if card is not None and card.exists() and not _is_card(card):
+        raise InputError(f"--file {file}: {card} exists and is no card; name another file")
 
 
-def _entries(described: Described, run: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield the entries of the file, each with its name, the card first."""
-    sizes = {"tile_size_px": [*read_tile_size(run)], "stored_size_px": [*read_stored_size(run)]}
-    yield CARD, write_card(described).encode()
-    yield "run.json", _as_json(sizes)
-    exported = []
-    for chosen, member in zip(described.choice.members, described.members, strict=True):
-        part = _part(chosen, member)
-        yield chosen.folder + MEMBER, _as_json(part.record.model_dump(mode="json"))
-        yield f"{chosen.folder}/{part.record.weights_file}", part.weights
-        exported.append(part.chosen)
-    choice = described.choice.model_copy(update={"members": exported})
-    yield "ensemble.json", _as_json(choice.model_dump(mode="json"))
+def _is_card(path: Path) -> bool:
+    """Whether a file is the card of an ensemble."""
+    try:
+        return KNOWN_BY in path.read_text(encoding="utf-8").partition("\n")[0]
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
-class _Part(NamedTuple):
-    """A member as it is exported: with the networks that answer for it, and no others."""
+def _write_zip(file: Path, entries: Mapping[str, bytes]) -> None:
+    with atomic_write(file) as temporary:
+        with zipfile.ZipFile(temporary, "w") as archive:
+            for name, content in entries.items():
+                archive.writestr(_info(name), content)
+            digests = {
+                name: hashlib.sha256(content).hexdigest() for name, content in entries.items()
+            }
+            contents = Contents(sha256=digests).model_dump(mode="json")
+            archive.writestr(_info(CONTENTS), as_json(contents))
+        check_exported(temporary)
+        open_choice(temporary)
 
-    chosen: ChosenMember
-    record: MemberRecord
-    weights: bytes
 
-
-def _part(chosen: ChosenMember, member: Member) -> _Part:
-    """Read a member, and leave out those of its networks that the choice does not use."""
-    record, count = member.record, chosen.num_networks
-    weights = member.weights_path().read_bytes()
-    if count == record.num_folds:
-        return _Part(chosen, record, weights)
-    weights = safetensors.torch.save(state_of_first(safetensors.torch.load(weights), count))
-    sha256 = hashlib.sha256(weights).hexdigest()
-    name = f"epoch-{record.epoch}-{sha256[:8]}.safetensors"
-    kept = {"num_folds": count, "weights_file": name, "weights_sha256": sha256}
-    return _Part(
-        chosen.model_copy(update={"weights_sha256": sha256}),
-        record.model_copy(update=kept),
-        weights,
-    )
+def _write_graph(
+    file: Path,
+    form: str,
+    run: Path,
+    described: Described,
+    parts: list[Part],
+    records: Mapping[str, bytes],
+) -> None:
+    """Write the ensemble as one graph, with the records, and compare it with the networks."""
+    ensemble = load_ensemble(run, torch.device("cpu"))
+    network = WholeEnsemble(ensemble)
+    check_fits(network, form)
+    call = describe_call(network, ensemble) | describe_origin(described, parts)
+    program = make_program(network)
+    write = write_onnx if form == "onnx" else write_pt2
+    with atomic_write(file) as temporary:
+        write(temporary, program, {**records, CALL: as_json(call)})
+        check_written(temporary, network, program)
 
 
 def _info(name: str) -> zipfile.ZipInfo:
@@ -175,7 +202,3 @@ def _info(name: str) -> zipfile.ZipInfo:
     info.create_system = 3  # Unix, also where Python runs on another
     info.external_attr = (stat.S_IFREG | 0o644) << 16
     return info
-
-
-def _as_json(value: dict[str, Any]) -> bytes:
-    return json.dumps(value, indent=2, allow_nan=False).encode() + b"\n"

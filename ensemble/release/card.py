@@ -11,11 +11,11 @@ from pathlib import PurePath
 from typing import Any
 
 from ensemble.base.errors import escape
-from ensemble.base.version import __version__
 from ensemble.base.wording import capitalize_first, format_number, percent, plural
 from ensemble.data.augmentation import NUM_TURNS
 from ensemble.data.classes import SDNET_SURFACES
 from ensemble.evaluation.presentation import describe_method, trivial_sentences
+from ensemble.release.usage import write_use
 from ensemble.report.sentences import seed_caveat, warnings_about
 from ensemble.selection.choice import EnsembleRecord
 from ensemble.training.checkpoint import Member
@@ -38,26 +38,7 @@ KNOWN_DATA = {  # part of a path in small letters → the data set, its licence 
     "metu": ("METU", "CC BY 4.0: Özgenel 2019, https://doi.org/10.17632/5y9wdsg2zt.2"),
     "5y9wdsg2zt": ("METU", "CC BY 4.0: Özgenel 2019, https://doi.org/10.17632/5y9wdsg2zt.2"),
 }
-FILE = "FILE.zip"
-USE = f"""## How to use it
-
-`{FILE}` is the file that this card lies in, under any name. Beside it you need the program
-crack-ensemble, version {__version__}, which runs on Linux with Python 3.11 or newer. No GPU, no
-training and no connection to the internet are needed.
-
-    pip install ./crack-ensemble            # a clone of the project, or its wheel
-    crack-ensemble predict photographs/ --run {FILE}
-
-This writes `predictions.csv`, a row a tile, and pictures with the cracked tiles outlined. From
-Python:
-
-    from ensemble import load_ensemble
-
-    tiles = load_ensemble("{FILE}").predict("photographs/")  # a DataFrame, a row a tile
-    cracked = tiles[tiles["verdict"] == "cracked"]
-
-`crack-ensemble look PICTURE --member {FILE}` draws what its best network sees of a tile."""
-
+KNOWN_BY = ": finds cracks in photographs of concrete"  # what the title of each card ends with
 
 WAYS = """Tile alone: nothing but the tile is seen. With context: also what lies around it in its
 photograph, where a network was trained with that. With neighbours: also the scores of the tiles
@@ -115,11 +96,17 @@ class Described:
         return {name: known.get(name, _plain(name)) for name in surfaces}
 
 
-def write_card(described: Described) -> str:
-    """The card as Markdown."""
+def write_card(described: Described, form: str = "zip") -> str:
+    """The card as Markdown.
+
+    Args:
+        described: What it tells.
+        form: Form of the file that it is the card of, one of `FORMS`.
+    """
     sections = (
         _what_it_is(described),
-        USE,
+        write_use(form),
+        *([_describe_graph(described)] * (form != "zip")),
         _training(described),
         _test(described),
         _limits(described),
@@ -135,7 +122,7 @@ def _what_it_is(described: Described) -> str:
     cracked = plural(hits + counts["false_negative"], "cracked tile")
     height, width = described.about["tile_size_px"]
     lines = [
-        f"# {_plain(described.name)}: finds cracks in photographs of concrete",
+        f"# {_plain(described.name)}{KNOWN_BY}",
         "",
         *(
             f"**{warning}**\n"
@@ -148,6 +135,37 @@ def _what_it_is(described: Described) -> str:
         f"On {_photographs_of(described)}, it found {hits:,} of {cracked} and raised "
         f"{plural(alarms, 'false alarm')}.",
     ]
+    return "\n".join(lines)
+
+
+def _describe_graph(described: Described) -> str:
+    """What a graph does not do as the run does it."""
+    choice = described.choice
+    lines = [
+        "## What the graph does",
+        "",
+        "It reduces and cuts windows for each network, scales their pixels, runs the networks"
+        f"{f' on {NUM_TURNS} flips and turns' * choice.tta}, takes the mean of their probabilities "
+        "and calibrates it. It computes in float32.",
+    ]
+    others = [
+        f"trial {member.trial}"
+        for member in described.members
+        if member.record.precision != "float32"
+    ]
+    if others:
+        lines[-1] += (
+            f" {capitalize_first(', '.join(others))} was validated in bfloat16, so a tile close to "
+            "the threshold may get another verdict than the figures below count."
+        )
+    if choice.neighbours is not None:
+        lines += [
+            "",
+            "The second stage, which reads the scores of the tiles around a tile, is no part of "
+            "the graph, because it is no function of one window. `crack-ensemble predict` applies "
+            "it; others find its coefficients in `graph.json`. Without it, the figures are those "
+            "of a row above the last one below.",
+        ]
     return "\n".join(lines)
 
 
@@ -412,6 +430,13 @@ def _describe_code(source: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in known.items())
     code = f"commit {_code(str(commit))}" if commit else "code of no recorded commit"
     return f"{code}; {_plain(versions)}"
+
+
+def describe_data(described: Described) -> tuple[str, str]:
+    """The name of the data, by the last part of its path, and its licence or that none is known."""
+    known = _find_known(described.about)
+    name = PurePath(str(described.about.get("data", ""))).name
+    return (name, "not recorded") if known is None else (f"{name} ({known[0]})", known[1])
 
 
 def _licence(described: Described) -> str:

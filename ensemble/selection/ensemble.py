@@ -15,6 +15,8 @@ import torch
 from torch import nn
 
 from ensemble.data.batches import SplitTiles
+from ensemble.data.windows import cut_windows, hide_neighbours
+from ensemble.run.exported import is_graph
 from ensemble.run.members import (
     choose_device,
     read_stored_size,
@@ -22,11 +24,14 @@ from ensemble.run.members import (
     score_with,
     see_context,
 )
+from ensemble.run.onnx_file import OnnxGraph
 from ensemble.selection.calibration import apply_temperature
 from ensemble.selection.choice import EnsembleRecord, TileAlone, open_choice, open_chosen
 from ensemble.selection.neighbours import NeighbourModel, Places, Refined
 from ensemble.training.checkpoint import Member
-from ensemble.training.precision import describe_scoring
+from ensemble.training.precision import describe_graph, describe_scoring
+
+GRAPH_BATCH = 32  # windows that a graph is given at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +50,7 @@ class Ensemble:
         alone: Temperature and threshold for tiles that are seen without their neighbours; None
             where no member sees more than the tile.
         neighbours: Second stage, which reads the scores around a tile; None where not kept.
+        graph: What scores windows in place of the members' networks; None where these do.
     """
 
     members: Sequence[Member] = field(repr=False)
@@ -57,6 +63,7 @@ class Ensemble:
     tta: bool = False
     alone: TileAlone | None = None
     neighbours: NeighbourModel | None = None
+    graph: OnnxGraph | None = field(default=None, repr=False)
 
     @cached_property
     def models(self) -> list[nn.Module]:
@@ -81,6 +88,8 @@ class Ensemble:
             alone: Whether each tile is seen without its neighbours.
             each_batch: Told the number of tiles of each batch, of each member and turn anew.
         """
+        if self.graph is not None:
+            return _score_by_graph(self.graph, tiles, alone=alone, each_batch=each_batch)
         scored = zip(self.members, self.models, strict=True)
         how: Any = {"tta": self.tta, "alone": alone, "each_batch": each_batch}
         return np.stack([score_with(*each, tiles, **how) for each in scored])
@@ -157,6 +166,8 @@ class Ensemble:
     @property
     def precision_note(self) -> str:
         """A sentence where `device` scores in another precision than validation did, else ""."""
+        if self.graph is not None:
+            return describe_graph({m.trial: m.record.precision for m in self.members})
         return describe_scoring({m.trial: m.record.precision for m in self.members}, self.device)
 
 
@@ -178,15 +189,39 @@ def load_ensemble(
         record, members = open_choice(run)
     else:
         members = open_chosen(run, record.members)
+    graph = OnnxGraph(run) if is_graph(run) else None
+    tile_size_px = read_tile_size(run)
     return Ensemble(
         members=members,
         weights=record.weights,
         threshold=record.threshold,
-        tile_size_px=read_tile_size(run),
-        stored_size_px=read_stored_size(run),
-        device=device or choose_device(),
+        tile_size_px=tile_size_px,
+        stored_size_px=read_stored_size(run) if graph is None else tile_size_px,
+        device=device or choose_device() if graph is None else torch.device("cpu"),
         temperature=record.temperature,
         tta=record.tta,
         alone=record.alone,
         neighbours=record.neighbours,
+        graph=graph,
     )
+
+
+def _score_by_graph(
+    graph: OnnxGraph,
+    tiles: SplitTiles,
+    *,
+    alone: bool,
+    each_batch: Callable[[int], None] | None,
+) -> np.ndarray:
+    """Each member's probability of a crack in each tile, of tiles in their own pixels: (M, N)."""
+    height, width = tiles.tile_size_px
+    margin = (graph.window_px[0] - height) // 2, (graph.window_px[1] - width) // 2
+    scores = []
+    for index in torch.arange(len(tiles)).split(GRAPH_BATCH):
+        bricks = tiles.bricks.take(index)
+        if alone:
+            bricks = hide_neighbours(bricks, torch.ones(len(index), dtype=torch.bool))
+        scores.append(graph.score(cut_windows(tiles.pixels, bricks, margin).numpy()))
+        if each_batch is not None:
+            each_batch(len(index))
+    return np.concatenate(scores, axis=1)

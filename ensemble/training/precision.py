@@ -71,6 +71,25 @@ def describe_scoring(recorded: Mapping[int, str], device: torch.device) -> str:
     )
 
 
+def describe_graph(recorded: Mapping[int, str]) -> str:
+    """Say that a graph, which computes in float32, scores members that were validated otherwise.
+
+    Args:
+        recorded: Trial → precision in which its member was validated.
+
+    Returns:
+        A line, or "" if all were validated in float32.
+    """
+    others = [str(trial) for trial, precision in recorded.items() if precision != "float32"]
+    if not others:
+        return ""
+    return (
+        f"scored in float32, in which an exported graph computes: trial{'s' * (len(others) > 1)} "
+        f"{', '.join(others)} and the thresholds were validated in bfloat16; a tile close to a "
+        "threshold may get another verdict than the run gives it on a machine that computes in that"
+    )
+
+
 def has_bfloat16(device: torch.device) -> bool:
     """Whether a device computes in bfloat16 and does not only emulate it."""
     if device.type == "cuda":
