@@ -464,7 +464,7 @@ def test_a_cut_file_and_a_text_are_refused(file: Path):
     for path in (file, Path("text.zip")):
         Path("text.zip").write_text("not a .zip")
         assert not is_exported(path)
-        with pytest.raises(InputError, match=r"nor an ensemble that export wrote \(no \.zip, or"):
+        with pytest.raises(InputError, match=r"nor an ensemble that export wrote \(no \.zip, "):
             load_ensemble(path, gpus=0)
 
 
