@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from ensemble.base.errors import InputError, escape
 from ensemble.base.files import read_object, read_table
 from ensemble.base.wording import format_number, plural
