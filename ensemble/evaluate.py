@@ -46,7 +46,7 @@ def main(options: argparse.Namespace) -> dict[str, Any]:
         console = Console(width=None if Console().is_terminal else 240)
         print_result(metrics, names, console)
         if metrics["compared"]:
-            print_compared(metrics["compared"], console)
+            print_compared(metrics, console)
         if metrics["precision_note"]:
             print(metrics["precision_note"])
     candidates, finished = metrics["num_candidates"], metrics["num_finished_trials"]

@@ -16,6 +16,7 @@ from ensemble.evaluation.figures import (
     describe_ways,
     ensemble_figures,
     gain_over,
+    gain_over_trivial,
     surface_figures,
 )
 from ensemble.evaluation.mistakes import relabelled_figures, suspect_labels
@@ -40,9 +41,8 @@ FIGURES = {  # that the page of such a run shows
     "figure-roc",
     "figure-reliability",
     "figure-threshold",
-    "figure-confusion-ensemble",
-    "figure-confusion-single",
     "figure-misses",
+    "figure-finds",
     "figure-false-alarms",
 }
 
@@ -183,6 +183,7 @@ def make_choice(digests: dict[int, str], **changes: Any) -> dict[str, Any]:
             "with_neighbours": None,
         },
         "optimism_note": "",
+        "working_points": [[0.7, 0, 0], [0.45, 1, 0], [0.2, 1, 1]],
         "disagreement": [[0.0 if i == j else 0.125 for j in pairs] for i in pairs],
         "error_correlation": [[1.0 if i == j else None for j in pairs] for i in pairs],
         "seeds": [],
@@ -227,6 +228,8 @@ def make_evaluated(run: Path) -> dict[str, Any]:
             "backbone": "small_cnn",
             "epoch": 4,
             "val_f1": 0.74,
+            "num_networks": 1,
+            "num_folds": 1,
             **compute_figures(predictions, f"trial_{trial}", 0.5),
         }
         for trial in MEMBERS
@@ -240,6 +243,7 @@ def make_evaluated(run: Path) -> dict[str, Any]:
         "gain_over_best_single": gain_over(
             predictions, way, JudgedMember.model_validate(choice["best_single"])
         ),
+        "gain_over_trivial": gain_over_trivial(predictions, way),
         "ways": describe_ways(
             predictions,
             [
@@ -280,10 +284,14 @@ def make_evaluated(run: Path) -> dict[str, Any]:
     }
     pd.DataFrame([ledger]).to_csv(folder / "ledger.csv", index=False)
     (folder / "metrics.json").write_text(json.dumps(metrics))
-    for path in (folder / "false_alarms.png", run / "samples.png"):
-        Image.effect_noise((600, 300), 80).save(path)
+    Image.effect_noise((600, 300), 80).save(run / "samples.png")
     pixels = np.full((3, 32, 32, 3), 90, np.uint8)
-    names = [f"{HOSTILE}\nprobability 0.001", "D/CD/4.jpg\nprobability 0.1", "W/CW/8.jpg"]
-    group = Group("", pixels, np.zeros((3, 4, 4)), names)
-    draw_gallery(folder / "misses.png", "3 of 3 misses", [group])
+    for name, title, captions in (
+        ("misses", "3 of 3 misses", [f"{HOSTILE}\nprobability 0.001", "D/CD/4.jpg", "W/CW/8.jpg"]),
+        ("false_alarms", "1 of 1 false alarm", ["D/CD/1.jpg\nprobability 0.7"]),
+        ("finds", "3 of 17 finds", [f"D/CD/{i}.jpg\nprobability 0.{i}" for i in (9, 8, 7)]),
+    ):
+        count = len(captions)
+        group = Group("", pixels[:count], np.zeros((count, 4, 4)), captions)
+        draw_gallery(folder / f"{name}.png", title, [group])
     return metrics

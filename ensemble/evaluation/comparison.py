@@ -16,7 +16,7 @@ from rich.text import Text
 from ensemble.base.wording import format_number
 from ensemble.data.batches import SplitTiles
 from ensemble.evaluation.figures import Way, compare_ways, compute_figures, flat_row, is_same
-from ensemble.evaluation.presentation import print_widest
+from ensemble.evaluation.presentation import count_networks, print_widest
 from ensemble.evaluation.scoring import MemberScores, judge_tiles
 from ensemble.selection.choice import EnsembleRecord
 from ensemble.selection.contenders import Contender
@@ -71,7 +71,7 @@ def describe_compared(
     rows = [
         {
             "name": contender.name,
-            "what": contender.what,
+            "what": _name(contender),
             "is_chosen": own is ways[0],
             "is_reference": contender.is_reference,
             "method": contender.record.method,
@@ -84,6 +84,38 @@ def describe_compared(
     return rows, predictions[["tile", *columns]]
 
 
+def _name(contender: Contender) -> str:
+    """The name for people, with the number of networks of a member of a refit by itself."""
+    members = contender.record.model_dump()["members"]
+    if len(members) > 1 or members[0]["num_folds"] == 1:
+        return contender.what
+    return f"{contender.what}, {count_networks(members[0])}"
+
+
+def networks_sentence(metrics: dict[str, Any]) -> str:
+    """Say which member answers with other networks by itself than within the ensemble.
+
+    Args:
+        metrics: What `metrics.json` holds.
+
+    Returns:
+        A sentence without a full stop; empty where no member does.
+    """
+    within = {member["trial"]: member.get("num_networks") for member in metrics["members"]}
+    parts = []
+    for row in metrics.get("compared", []):
+        only = row["members"][0]
+        trial, own = only["trial"], only.get("num_networks")
+        if len(row["members"]) == 1 and within.get(trial) not in (None, own):
+            parts.append(f"trial {trial} ({own} here, {within[trial]} within the ensemble)")
+    if not parts:
+        return ""
+    return (
+        "under --budget-members a member answers with more of its networks by itself than within "
+        f"an ensemble, so two figures of it differ: {', '.join(dict.fromkeys(parts))}"
+    )
+
+
 def _describe_members(ensemble: Ensemble) -> list[dict[str, Any]]:
     return [
         {
@@ -91,6 +123,7 @@ def _describe_members(ensemble: Ensemble) -> list[dict[str, Any]]:
             "backbone": member.record.config.model.backbone,
             "context_px": member.record.config.data.context_px,
             "weight": float(weight),
+            "num_networks": member.num_networks or member.record.num_folds,
         }
         for member, weight in zip(ensemble.members, ensemble.weights, strict=True)
     ]
@@ -150,9 +183,12 @@ def flatten_compared(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
     )
 
 
-def print_compared(rows: Sequence[dict[str, Any]], console: Console) -> None:
+def print_compared(metrics: dict[str, Any], console: Console) -> None:
     """Print the table, with intervals where there is room, and that nothing is chosen by it."""
+    rows = metrics["compared"]
     print_widest((draw_compared(rows, bounds=each) for each in (True, False)), console)
+    if note := networks_sentence(metrics):
+        console.print(note, highlight=False, markup=False)
     console.print(WARNING, highlight=False)
 
 
@@ -164,11 +200,15 @@ def draw_compared(rows: Sequence[dict[str, Any]], *, bounds: bool) -> Table:
         bounds: Whether F1 and its difference have intervals.
     """
     reference = next(row["what"] for row in rows if row["is_reference"])
-    title = f"Tested beside it; difference in F1 from {reference}"
+    trivial = next(way["figures"]["trivial_f1"] for _, _, way in told_ways(rows))
+    title = (
+        f"Tested beside it; difference in F1 from {reference}; F1 of calling every tile cracked: "
+        f"{format_number(trivial)}"
+    )
     table = Table(title=title, title_justify="left", title_style="bold")
     for name in ("tested", "judged"):
         table.add_column(name, overflow="fold")
-    for name in ("members", "threshold", "val F1", *SHOWN.values(), "difference"):
+    for name in ("networks", "threshold", "val F1", *SHOWN.values(), "difference"):
         table.add_column(name, justify="right", no_wrap=True)
     told = ""
     for row, name, way in told_ways(rows):
@@ -185,6 +225,6 @@ def draw_compared(rows: Sequence[dict[str, Any]], *, bounds: bool) -> Table:
         cells.append(format_number(difference["difference"], "+.3f"))
         if bounds and difference["low"] is not None:
             cells[-1] += f" [{difference['low']:+.3f}, {difference['high']:+.3f}]"
-        members = str(len(row["members"])) if first else ""
-        table.add_row(*map(Text, (first, name, members, *cells)))
+        networks = str(sum(m["num_networks"] for m in row["members"])) if first else ""
+        table.add_row(*map(Text, (first, name, networks, *cells)))
     return table

@@ -135,6 +135,8 @@ def member_figures(
         "backbone": member.record.config.model.backbone,
         "epoch": member.record.epoch,
         "val_f1": judged.val_f1,
+        "num_networks": judged.num_networks,
+        "num_folds": judged.num_folds,
         **compute_figures(predictions, f"trial_{member.trial}", judged.threshold, thresholds),
     }
 
@@ -159,6 +161,13 @@ def gain_over(predictions: pd.DataFrame, ensemble: Way, single: JudgedMember) ->
     thresholds = thresholds_of(predictions, single.threshold, single.alone_threshold)
     other = Way("best single", f"trial_{single.trial}", single.threshold, thresholds)
     return compare_ways(predictions, ensemble, other)
+
+
+def gain_over_trivial(predictions: pd.DataFrame, way: Way) -> dict[str, Any]:
+    """F1 minus that of calling every tile cracked, with its paired interval and a verdict."""
+    everything = Way("every tile called cracked", "everything", 0.5)
+    both = predictions.assign(everything=1.0)
+    return compare_ways(both, way, everything, ("f1",))["f1"]
 
 
 def describe_ways(predictions: pd.DataFrame, ways: Sequence[Way]) -> dict[str, Any]:

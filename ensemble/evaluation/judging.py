@@ -30,6 +30,7 @@ from ensemble.evaluation.figures import (
     coverage_note,
     describe_ways,
     ensemble_figures,
+    gain_over_trivial,
     photograph_of,
     surface_figures,
     unit_of,
@@ -142,6 +143,7 @@ def _judge(
     return predictions, {
         "ensemble": ensemble_figures(predictions, way, record.val_metrics["f1"]),
         "surfaces": surface_figures(predictions, way),
+        "gain_over_trivial": gain_over_trivial(predictions, way),
         "ways": describe_ways(predictions, judged.ways),
         "choice": record.model_dump(mode="json"),
         "precision_note": ensemble.precision_note,

@@ -70,6 +70,13 @@ def trivial_sentences(metrics: dict[str, Any]) -> list[str]:
             f"{format_number(figures['f1'])}, and that alone reaches "
             f"{format_number(figures['trivial_f1'])}."
         )
+    elif (gain := metrics.get("gain_over_trivial")) and gain["low"] is not None and gain["low"] < 0:
+        sentences.append(
+            "The ensemble is not shown to be better than calling every tile cracked: its F1 is "
+            f"{format_number(figures['f1'])}, that alone reaches "
+            f"{format_number(figures['trivial_f1'])}, and the difference may be anything from "
+            f"{format_number(gain['low'], '+.3f')} to {format_number(gain['high'], '+.3f')} (95 %)."
+        )
     worse = [
         f"{escape(surface)} ({format_number(part['f1'])} against "
         f"{format_number(part['trivial_f1'])})"
@@ -108,7 +115,8 @@ def print_result(metrics: dict[str, Any], names: Mapping[int, str], console: Con
         console.print(
             f"on corrected labels ({new['num_changed']} changed, "
             f"{plural(new['num_ignored'], 'row')} of tiles that are not tested): "
-            f"F1 {format_number(new['f1'])}, precision {format_number(new['precision'])}, "
+            f"F1 {format_number(new['f1'])} (all called cracked: "
+            f"{format_number(new['trivial_f1'])}), precision {format_number(new['precision'])}, "
             f"recall {format_number(new['recall'])}",
             highlight=False,
         )
@@ -232,6 +240,11 @@ def draw_ways(ways: dict[str, Any], *, bounds: bool) -> Table:
                 for part, shown in zip(parts, has_bounds, strict=True)
             ),
         )
+    seen = next(iter(shown.values()))
+    trivial = [seen, *(seen["surfaces"][surface] for surface in surfaces)]
+    table.add_row(
+        "every tile cracked", *(format_number(part["figures"]["trivial_f1"]) for part in trivial)
+    )
     table.add_section()
     for name, way in shown.items():
         if way["gain"] is None:
@@ -325,10 +338,14 @@ def cost_sentence(choice: dict[str, Any]) -> str:
     return "".join(parts)
 
 
-def _name_networks(member: dict[str, Any]) -> str:
+def count_networks(member: dict[str, Any]) -> str:
+    """How many of its networks answer for a member of a refit."""
     kept, number = member["num_networks"], member["num_folds"]
-    count = f"all {number}" if kept == number else f"{kept} of {number}"
-    return f"{count} networks of trial {member['trial']}"
+    return f"{f'all {number}' if kept == number else f'{kept} of {number}'} networks"
+
+
+def _name_networks(member: dict[str, Any]) -> str:
+    return f"{count_networks(member)} of trial {member['trial']}"
 
 
 def optimism_sentence(choice: dict[str, Any]) -> str:
@@ -369,13 +386,17 @@ def _rows(metrics: dict[str, Any], names: Mapping[int, str]) -> list[Row]:
             about.append("the only member")
         elif member["trial"] == metrics["best_single"]["trial"]:
             about.append("best single")
+        if member["num_folds"] > 1:
+            about.append(count_networks(member))
         rows.append(Row(name or trial, about, member))
     return [*rows, *_rows_beside(metrics)]
 
 
 def _rows_beside(metrics: dict[str, Any]) -> list[Row]:
     """What calling every tile cracked reaches, and the ensemble on each surface."""
-    rows = [Row("every tile cracked", [], trivial_figures(metrics["ensemble"]), group=1)]
+    trivial = trivial_figures(metrics["ensemble"])
+    trivial["val_f1"] = metrics["choice"]["val_metrics"].get("trivial_f1")
+    rows = [Row("every tile cracked", [], trivial, group=1)]
     if len(metrics["surfaces"]) > 1:
         for surface, figures in metrics["surfaces"].items():
             about = [f"all cracked: F1 {format_number(figures['trivial_f1'])}"]

@@ -1,4 +1,4 @@
-"""The worst misses and false alarms, each with where the ensemble or a member saw a crack."""
+"""Misses, false alarms and finds, each with where the ensemble or a member saw a crack."""
 
 from pathlib import Path
 
@@ -16,25 +16,37 @@ from ensemble.training.checkpoint import Member
 from ensemble.training.metrics import best_threshold
 
 NUM_SHOWN = 24
+NUM_FINDS = 12
 
 
 def draw_galleries(
     folder: Path, predictions: pd.DataFrame, ensemble: Ensemble, tiles: SplitTiles
 ) -> None:
-    """Write `misses.png` and `false_alarms.png` into a folder.
+    """Write `misses.png`, `false_alarms.png` and `finds.png` into a folder.
+
+    Of misses and false alarms the surest are drawn, of finds some from the surest to the least
+    sure.
 
     `predictions` has one row a tile, in the order of `tiles`, which the ensemble judged.
     """
     lone = (predictions["context"] == "tile").to_numpy()
-    errors = find_errors(predictions, ensemble.thresholds(lone))
+    thresholds = ensemble.thresholds(lone)
+    errors = find_errors(predictions, thresholds)
+    scale = f"calibrated probability, cracked from {ensemble.calibrated_threshold:.3f}"
     for kind, name in (("miss", "misses.png"), ("false alarm", "false_alarms.png")):
         of_kind = errors[errors["kind"] == kind]
         worst = of_kind.head(NUM_SHOWN)
-        title = (
-            f"{len(worst)} of {_describe(kind, len(of_kind))}, the surest first "
-            f"(calibrated probability, cracked from {ensemble.calibrated_threshold:.3f})"
-        )
+        title = f"{len(worst)} of {_describe(kind, len(of_kind))}, the surest first ({scale})"
         draw_gallery(folder / name, title, [_gather("", worst, predictions, ensemble, tiles)])
+    found = (predictions["ensemble"] >= thresholds) & (predictions["label"] == 1)
+    finds = predictions[found].sort_values(["calibrated", "tile"], ascending=[False, True])
+    spread = np.linspace(0, max(len(finds) - 1, 0), min(len(finds), NUM_FINDS)).round().astype(int)
+    shown = finds.iloc[spread]
+    title = (
+        f"{len(shown)} of {plural(len(finds), 'find')} (cracks called cracked), from the surest to "
+        f"the least sure ({scale})"
+    )
+    draw_gallery(folder / "finds.png", title, [_gather("", shown, predictions, ensemble, tiles)])
 
 
 def draw_worst(

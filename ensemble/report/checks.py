@@ -18,7 +18,14 @@ from ensemble.selection.choice import EnsembleRecord, check_format
 from ensemble.training.config import explain_validation
 from ensemble.training.metrics import METRICS
 
-OF_THE_SEARCH = ("run", "trials", "epochs", "validation")  # the others an evaluation writes anew
+GAINS = tuple(f"{metric}_{end}" for metric in COMPARED for end in ("difference", "low", "high"))
+OF_THE_SEARCH = (
+    "run",
+    "trials",
+    "epochs",
+    "validation",
+    "tried",
+)  # the others an evaluation writes anew
 NUMBERS = {  # columns of numbers, by table
     "trials": ("trial", "val_f1", "best_epoch", "epochs", "seconds"),
     "epochs": (
@@ -29,6 +36,7 @@ NUMBERS = {  # columns of numbers, by table
     "suspect_labels": ("rank", "label", "suggested_label", "confidence", "members_contradicting"),
     "if_relabelled": ("num_relabelled", "f1", "precision", "recall", "average_precision"),
     "ledger": ("threshold",),
+    "tried": ("trial", "f1", "average_precision", "seconds", *GAINS),
 }
 TEXTS = {  # columns of text, by table
     "trials": ("state",),
@@ -37,10 +45,15 @@ TEXTS = {  # columns of text, by table
     "predictions": ("tile", "photograph", "surface", "context"),
     "suspect_labels": ("tile",),
     "ledger": ("opened_at", "method", "trials", "threshold_rule", "tta"),
+    "tried": ("name", *(f"{metric}_verdict" for metric in COMPARED)),
 }
-MAY_BE_EMPTY = ("val_f1", "best_epoch", "epochs", "seconds", "train_accuracy", "average_precision")
+MAY_BE_EMPTY = (
+    *("val_f1", "best_epoch", "epochs", "seconds", "train_accuracy", "average_precision"),
+    *GAINS,
+)
 READ_AS_TEXT = (
     *("name", "tile", "photograph", "surface", "reason", "trials", "method", "threshold_rule"),
+    *(f"{metric}_verdict" for metric in COMPARED),
 )
 
 
@@ -159,6 +172,7 @@ class _Metrics(_Part):
     best_single: _Member
     surfaces: dict[str, _Surface]
     gain_over_best_single: dict[str, _Gain]
+    gain_over_trivial: _Gain | None = None
     ways: dict[str, _Way]
     compared: list[_Compared] = []
     choice: EnsembleRecord
@@ -179,6 +193,28 @@ class _Metrics(_Part):
         if "f1" not in self.gain_over_best_single:
             raise ValueError("no gain in F1")
         return self
+
+
+class _TrainedOn(_Part):
+    data: str
+    num_tiles: dict[str, int]
+
+
+class _Judged(_Part):
+    """Figures of the ensemble on another data set."""
+
+    name: str
+    ensemble: _Ensemble
+    surfaces: dict[str, _Surface]
+    choice: EnsembleRecord
+    gain_over_trivial: _Gain | None = None
+    num_tiles: int
+    num_photographs: int | None
+    intervals: str
+    num_known_tiles: int
+    num_own_test_tiles: int
+    num_judgements: int
+    trained_on: _TrainedOn
 
 
 class _Weights(_Part):
@@ -252,12 +288,13 @@ class _About(_Part):
 MODELS: dict[str, type[BaseModel]] = {
     "run": _About,
     "metrics": _Metrics,
+    "judged": _Judged,
     "ensemble": EnsembleRecord,
 }
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """Read `run.json`, `metrics.json` or `ensemble.json` of a run.
+    """Read `run.json`, `ensemble.json` or a `metrics.json` of a run.
 
     Raises:
         InputError: It is missing or damaged, or another version of this package wrote it.
@@ -267,14 +304,21 @@ def read_record(path: Path) -> dict[str, Any]:
     if isinstance(choice, dict):
         check_format(choice, path)
     try:
-        MODELS[path.stem].model_validate(record)
+        MODELS["judged" if is_judged(path) else path.stem].model_validate(record)
     except ValidationError as error:
         raise _damaged(path, explain_validation(error)) from None
     return record
 
 
+def is_judged(path: Path) -> bool:
+    """Whether a file is that of another data set that was judged."""
+    return path.parent.parent.name == "judged"
+
+
 def _damaged(path: Path, what: str) -> InputError:
     way_out = "put back a copy" if path.stem in OF_THE_SEARCH else "evaluate the run again"
+    if is_judged(path):
+        way_out = "judge the data again"
     return InputError(f"{path}: damaged, or of another version of this package ({what}); {way_out}")
 
 

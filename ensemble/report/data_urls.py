@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, ValidationError
 from ensemble.explanation.activation import SHEET_KEY
 
 TILE_QUALITY = 82
-MOST_BYTES = 900_000  # three pictures, a third more as base64: well below 6 MB
+MOST_BYTES = 400_000  # of a whole picture; in the page it is a third larger, as base64
 ATTEMPTS = ((1.0, 88), (1.0, 78), (0.75, 78), (0.5, 75), (0.35, 70), (0.25, 60))  # scale, quality
 
 
@@ -55,14 +55,21 @@ class _Sheet(BaseModel):
 
 @dataclass(frozen=True)
 class Sheet:
-    """A gallery's title, and each of its tiles as a picture with the lines below it."""
+    """A gallery, cut into pictures.
+
+    Attributes:
+        title: Title of the gallery.
+        tiles: Each tile beside itself with its heat map, and the lines below it.
+        plain: Each tile by itself.
+    """
 
     title: str
     tiles: list[tuple[EmbeddedPicture, list[str]]]
+    plain: list[EmbeddedPicture]
 
 
 def embed_sheet(path: Path) -> Sheet | None:
-    """Cut a gallery into its tiles; None if it is missing, damaged or of an older run."""
+    """Cut a gallery into its tiles; None if it is missing, damaged, empty or of an older run."""
     try:
         with Image.open(path) as file:
             file.load()  # the text may stand behind the pixels
@@ -70,13 +77,15 @@ def embed_sheet(path: Path) -> Sheet | None:
             picture = file.convert("RGB")
     except (OSError, ValueError, ValidationError, Image.DecompressionBombError):
         return None
-    tiles = []
+    tiles, plain = [], []
     for tile in sheet.tiles:
         left, top, right, bottom = tile.box
         if not (0 <= left < right <= picture.width and 0 <= top < bottom <= picture.height):
             return None
         tiles.append((_as_jpeg(picture.crop(tile.box), TILE_QUALITY), tile.caption.split("\n")))
-    return Sheet(sheet.title, tiles)
+        square = (left, top, min(left + bottom - top, right), bottom)
+        plain.append(_as_jpeg(picture.crop(square), TILE_QUALITY))
+    return Sheet(sheet.title, tiles, plain)
 
 
 def _as_jpeg(picture: Image.Image, quality: int) -> EmbeddedPicture:

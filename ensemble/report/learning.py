@@ -19,6 +19,7 @@ from ensemble.report.plots import (
     ENSEMBLE,
     FAINT,
     SINGLE,
+    SMALL_WIDTH,
     Drawing,
     count_in_whole_numbers,
     finish,
@@ -117,41 +118,67 @@ def group_by_verdict(notes: Sequence[Learning]) -> str:
     )
 
 
+def draw_learning(
+    epochs: pd.DataFrame, notes: Sequence[Learning], titles: dict[int, str], *, faint: Sequence[int]
+) -> list[Drawing]:
+    """Draw a small figure for each trial, all of them on the same axes.
+
+    Args:
+        epochs: Rows of all trials.
+        notes: Trials to draw, with what is said of them.
+        titles: Title of each of them.
+        faint: Trials whose validation stands behind.
+    """
+    shown = epochs[epochs["trial"].isin([note.trial for note in notes])]
+    limits = {what: _limits(shown, what) for what in ("loss", "accuracy")}
+    last = max(shown["epoch"].max(), epochs.loc[epochs["trial"].isin(faint), "epoch"].max())
+    return [
+        _learning_curve(epochs, note, titles[note.trial], limits, (0.5, last + 0.5), faint)
+        for note in notes
+    ]
+
+
+def _limits(shown: pd.DataFrame, what: str) -> tuple[float, float]:
+    """The limits of an axis that all figures share."""
+    values = shown[[f"train_{what}", f"val_{what}"]].to_numpy()
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    margin = max(0.1 * (high - low), 0.01)
+    return (low - margin, high + margin) if what == "loss" else score_limits(low - margin, high)
+
+
 @page_style()
-def learning_curve(
-    epochs: pd.DataFrame, trial: int, *, title: str, caption: str, faint: Sequence[int]
+def _learning_curve(
+    epochs: pd.DataFrame,
+    note: Learning,
+    title: str,
+    limits: dict[str, tuple[float, float]],
+    span: tuple[float, float],
+    faint: Sequence[int],
 ) -> Drawing:
     """Draw losses above accuracies of one trial by epoch, validation of `faint` trials behind."""
-    rows = epochs[epochs["trial"] == trial].sort_values("epoch")
-    kept_epoch = int(rows["epoch"].iloc[int(rows["val_f1"].to_numpy().argmax())])
-    behind = epochs[epochs["trial"].isin([other for other in faint if other != trial])]
-    validation: Any = {"color": ENSEMBLE, "marker": "o", "markersize": 4}
-    training: Any = {"color": SINGLE, "linestyle": "--", "marker": "s", "markersize": 3.5}
-    others: Any = FAINT | {"marker": ".", "markersize": 3, "label": "validation, other trials"}
-    panels = new_panels(2, height=4.5)
+    rows = epochs[epochs["trial"] == note.trial].sort_values("epoch")
+    behind = epochs[epochs["trial"].isin([other for other in faint if other != note.trial])]
+    validation: Any = {"color": ENSEMBLE, "marker": "o", "markersize": 3.5}
+    training: Any = {"color": SINGLE, "linestyle": "--", "marker": "s", "markersize": 3}
+    panels = new_panels(2, width=SMALL_WIDTH, height=3.4)
     for axes, what in zip(panels, ("loss", "accuracy"), strict=True):
         if len(behind):
-            axes.plot(*_one_line(behind, f"val_{what}"), **others)
-        axes.plot(rows["epoch"], rows[f"train_{what}"], label="training", **training)
-        axes.plot(rows["epoch"], rows[f"val_{what}"], label="validation", **validation)
-        axes.axvline(kept_epoch, label="kept epoch", **DOTTED)
-        axes.set_ylabel(what)
-        own = rows[[f"train_{what}", f"val_{what}"]].to_numpy()
-        low, high = np.nanmin(own), np.nanmax(own)
-        margin = max(0.15 * (high - low), 0.01)
-        limits = low - margin, high + margin
-        axes.set_ylim(*(limits if what == "loss" else score_limits(*limits)))
+            axes.plot(*_one_line(behind, f"val_{what}"), **FAINT | {"marker": ".", "markersize": 3})
+        axes.plot(rows["epoch"], rows[f"train_{what}"], **training)
+        axes.plot(rows["epoch"], rows[f"val_{what}"], **validation)
+        axes.axvline(note.kept_epoch, **DOTTED)
+        axes.set(ylabel=what, xlim=span, ylim=limits[what])
     panels[-1].set_xlabel("epoch")
-    panels[-1].set_xlim(0.5, max([*rows["epoch"], *behind["epoch"]]) + 0.5)
     count_in_whole_numbers(panels[-1].xaxis)
     last = rows.iloc[-1]
     return finish(
         panels[0],
-        f"learning-{trial}",
+        f"learning-{note.trial}",
         title=title,
-        label=f"Loss and accuracy of trial {trial} by epoch; after epoch {last['epoch']:.0f} the "
-        f"training loss is {last['train_loss']:.3f} and the validation loss {last['val_loss']:.3f}",
-        caption=caption,
+        label=f"Loss and accuracy of trial {note.trial} by epoch; after epoch {last['epoch']:.0f} "
+        f"the training loss is {last['train_loss']:.3f} and the validation loss "
+        f"{last['val_loss']:.3f}",
+        caption=note.sentence,
     )
 
 

@@ -5,8 +5,10 @@ counted in them. A run that was not evaluated yet gets the page of its search.
 """
 
 import argparse
+import base64
+import hashlib
+import re
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +20,17 @@ from ensemble.base.files import write_text
 from ensemble.base.options import DEFAULT_OUT
 from ensemble.base.wording import capitalize_first, format_number, percent, plural
 from ensemble.data.classes import SDNET_SURFACES
+from ensemble.evaluation.presentation import count_networks, trivial_sentences
 from ensemble.report import sections
 from ensemble.report import sentences as summary
-from ensemble.report.data_urls import embed_picture, embed_sheet
+from ensemble.report import training_sections as training
+from ensemble.report.data_urls import embed_picture
 from ensemble.report.run_files import Run, read_run
 from ensemble.report.search_plots import short_name
 from ensemble.run.folder import display_path
 from ensemble.run.members import find_run
 
 PAGE = Path(__file__).parent
-GALLERIES = ("misses", "false_alarms")
 
 
 def main(options: argparse.Namespace) -> dict[str, Any]:
@@ -56,32 +59,68 @@ def render(run: Run) -> str:
     )
     filters = {"number": _number, "capitalize_first": capitalize_first, "share": percent}
     environment.filters |= filters
-    parts = (run.choice["ingredients"] or run.choice["members"]) if run.choice else []
-    members, galleries = [member["trial"] for member in parts], run.folder / "evaluation"
+    script = (PAGE / "page.js").read_text(encoding="utf-8")
     return environment.get_template("page.html.jinja").render(
         style=Markup((PAGE / "page.css").read_text(encoding="utf-8")),
+        script=Markup(script),
+        script_digest=_digest(f"\n{script}\n"),
         run=run,
         name=run.folder.name,
         leak=summary.LEAK if summary.is_leaky(run.about, run.metrics) else "",
         warnings=summary.warnings_about(run.about, run.metrics, run.predictions),
-        data=run.about.get("data_summary") or {},
         surface_names=SDNET_SURFACES if sections.is_sdnet(run) else {},
-        samples=embed_picture(run.folder / "samples.png"),
-        pictures={name: embed_picture(galleries / f"{name}.png") for name in GALLERIES},
-        sheets={name: embed_sheet(galleries / f"{name}.png") for name in GALLERIES},
         sections=sections,
-        search=sections.search_section(run, members),
-        learning=sections.learning_section(run, members),
-        members=members,
-        ensemble=sections.ensemble_section(run),
-        test=sections.result_section(run),
         summary=summary,
         plural=plural,
         short_name=short_name,
-        provenance=list(_provenance(run)),
+        count_networks=count_networks,
         command=_name_for_commands(run.folder),
         spell_command=spell_command,
+        **_open_parts(run),
+        **_folded_parts(run),
     )
+
+
+def _open_parts(run: Run) -> dict[str, Any]:
+    """What stands open on the page: for everybody."""
+    metrics, sheets = run.metrics, sections.embed_galleries(run)
+    name = re.sub(r"[^\w.-]+", "-", run.folder.name, flags=re.ASCII).strip("-.") or "run"
+    return {
+        "sheets": sheets,
+        "pictures": sections.first_pictures(sheets),
+        "trivial": [] if metrics is None else trivial_sentences(metrics),
+        "cracked_share": None if metrics is None else sections.cracked_share(metrics),
+        "surfaces": sections.surface_rows(run),
+        "photographs": sections.photograph_rows(run),
+        "threshold": sections.threshold_section(run),
+        "labels": sections.label_section(run, sheets),
+        "labels_file": f"{name}-labels.csv",
+        "judged": sections.judged_rows(run),
+    }
+
+
+def _folded_parts(run: Run) -> dict[str, Any]:
+    """What is folded on the page: for those who train."""
+    parts = (run.choice["ingredients"] or run.choice["members"]) if run.choice else []
+    members = [member["trial"] for member in parts]
+    return {
+        "members": members,
+        "test": training.result_section(run),
+        "ensemble": training.ensemble_section(run),
+        "learning": training.learning_section(run, members),
+        "search": training.search_section(run, members),
+        "data": run.about.get("data_summary") or {},
+        "splits": training.split_rows(run),
+        "split_surfaces": training.split_surface_rows(run),
+        "samples": embed_picture(run.folder / "samples.png"),
+        "provenance": list(training.provenance(run)),
+    }
+
+
+def _digest(script: str) -> str:
+    """The digest by which the page's policy knows its own script, and lets no other one run."""
+    digest = hashlib.sha256(script.encode()).digest()
+    return f"sha256-{base64.b64encode(digest).decode('ascii')}"
 
 
 def _name_for_commands(folder: Path) -> str:
@@ -90,36 +129,6 @@ def _name_for_commands(folder: Path) -> str:
     if folder.parent == DEFAULT_OUT.resolve():
         return shlex.quote(folder.name)
     return display_path(folder)
-
-
-def _provenance(run: Run) -> Iterator[tuple[str, str]]:
-    """Name and value of everything that the figures came from."""
-    about, metrics = run.about, run.metrics or {}
-    yield "seed of the study", str(about.get("seed", "–"))
-    yield "split digest", str(about.get("split_digest", "–"))
-    for backbone, weights in (about.get("weights") or {}).items():
-        yield f"{backbone} starts from", f"{weights['origin']} (digest {weights['digest']})"
-    for member in (run.choice or {}).get("members", []):
-        name = f"{run.describe_trial(member['trial'])}, weights"
-        yield name, f"SHA-256 {member['weights_sha256']}"
-    for key in ("commit", "versions", "hardware"):
-        for when, source in (("", about), (" of the evaluation", metrics)):
-            if source.get(key) and (not when or source[key] != about.get(key)):
-                yield key + when, _words(source[key])
-    began = "search began" if run.kind == "search" else "training began"
-    yield began, str(about.get("started_at", "–"))
-    if metrics:
-        yield "evaluated", metrics["evaluated_at"]
-    yield "tiles were packed in", str(about.get("pack_folder", "–"))
-
-
-def _words(values: str | dict[str, Any]) -> str:
-    if isinstance(values, str):
-        return values
-    return ", ".join(
-        f"{name} {', '.join(map(str, value)) or 'none' if isinstance(value, list) else value}"
-        for name, value in values.items()
-    )
 
 
 def _number(value: Any, form: str = ".3f") -> str:

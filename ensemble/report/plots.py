@@ -19,12 +19,12 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ensemble.base.wording import percent
-
 _NAMES = ("ink", "muted", "grid", "ensemble", "single", "member", "third", "paper")
 _STAND_INS = {name: f"#0a0a0{i}" for i, name in enumerate(_NAMES)}
 INK, MUTED, GRID, ENSEMBLE, SINGLE, MEMBER, THIRD, PAPER = _STAND_INS.values()
 WIDTH = 4.5  # inches: 324 units, about the width of a telephone
+TRIVIAL = "every tile called cracked"
+SMALL_WIDTH = 3.2  # of one figure of many
 STYLE: Any = {  # its keys are known to matplotlib alone
     "svg.fonttype": "none",
     "text.parse_math": False,
@@ -141,38 +141,11 @@ def matrix(
     return finish(axes, name, title=title, label=f"{title}: {'; '.join(cells)}", caption=caption)
 
 
-@page_style()
-def confusion(name: str, counts: dict[str, int], *, title: str, caption: str) -> Drawing:
-    """Draw the tiles by label (rows) and verdict (columns), with the share of the row."""
-    hits, misses = counts["true_positive"], counts["false_negative"]
-    alarms, rejections = counts["false_positive"], counts["true_negative"]
-    [axes] = new_panels(height=2.4)
-    for i, row in enumerate(((hits, misses), (alarms, rejections))):
-        for j, count in enumerate(row):
-            share = count / max(sum(row), 1)
-            colour, text = ENSEMBLE if i == j else SINGLE, f"{count:,}\n{percent(share)}"
-            _draw_cell(axes, i, j, text, alpha=0.05 + 0.4 * share, fontsize=12, colour=colour)
-    _label_cells(axes, ["called cracked", "called uncracked"], ["cracked", "uncracked"])
-    axes.set_ylabel("label")
-    label = (
-        f"{title}: {hits} cracked tiles found, {misses} missed, {alarms} false alarms, "
-        f"{rejections} uncracked tiles left alone"
-    )
-    return finish(axes, name, title=title, label=label, caption=caption)
-
-
 def _draw_cell(
-    axes: Axes,
-    row: int,
-    column: int,
-    text: str,
-    *,
-    alpha: float,
-    fontsize: float,
-    colour: str = ENSEMBLE,
+    axes: Axes, row: int, column: int, text: str, *, alpha: float, fontsize: float
 ) -> None:
     corner = (column - 0.5, row - 0.5)
-    patch = mpl.patches.Rectangle(corner, 1, 1, facecolor=colour, alpha=alpha, linewidth=0)
+    patch = mpl.patches.Rectangle(corner, 1, 1, facecolor=ENSEMBLE, alpha=alpha, linewidth=0)
     axes.add_patch(patch)
     axes.add_patch(mpl.patches.Rectangle(corner, 1, 1, fill=False, edgecolor=GRID, linewidth=1))
     axes.text(column, row, text, ha="center", va="center", fontsize=fontsize)

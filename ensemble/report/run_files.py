@@ -12,6 +12,7 @@ from ensemble.evaluation.presentation import names_of
 from ensemble.recipes.headline import describe_run
 from ensemble.report.checks import read_checked_table, read_record
 from ensemble.training.config import parse_config
+from ensemble.training.metrics import trivial_f1
 
 TESTED = ("predictions", "suspect_labels", "if_relabelled", "ledger")  # tables of a test
 
@@ -32,6 +33,8 @@ class Run:
     suspect_labels: pd.DataFrame | None
     if_relabelled: pd.DataFrame | None
     ledger: pd.DataFrame | None
+    tried: pd.DataFrame | None
+    judged: list[dict[str, Any]]
 
     @property
     def recipe(self) -> str | None:
@@ -48,6 +51,12 @@ class Run:
     def kind(self) -> str:
         """What the run is, for people: a recipe, a refit or a search."""
         return "recipe" if self.recipe else "refit" if self.refit_of else "search"
+
+    @property
+    def val_trivial_f1(self) -> float | None:
+        """F1 of calling every validation tile cracked; None where the tiles are not known."""
+        table = self.validation
+        return None if table is None or table.empty else trivial_f1(table["label"].to_numpy())
 
     @property
     def num_folds(self) -> int:
@@ -94,6 +103,8 @@ def read_run(folder: Path) -> Run:
         trials=pd.DataFrame() if trials is None else trials,
         epochs=pd.DataFrame() if epochs is None else epochs,
         validation=read_checked_table(folder / "validation.csv"),
+        tried=read_checked_table(folder / "tried.csv"),
+        judged=[read_record(path) for path in sorted(folder.glob("judged/*/metrics.json"))],
         choice=choice,
         metrics=metrics,
         **tables,

@@ -18,6 +18,7 @@ from ensemble.report.plots import (
     MUTED,
     SINGLE,
     THIRD,
+    TRIVIAL,
     Drawing,
     finish,
     new_panels,
@@ -25,8 +26,6 @@ from ensemble.report.plots import (
 )
 from ensemble.selection.calibration import reliability_curve
 from ensemble.training.metrics import Counts, confusion_counts, f_beta_ratio
-
-TRIVIAL = "every tile called cracked"
 
 
 @page_style()

@@ -9,11 +9,13 @@ import pandas as pd
 from ensemble.base.wording import percent, plural
 from ensemble.evaluation.presentation import score_limits
 from ensemble.report.plots import (
+    DOTTED,
     ENSEMBLE,
     INK,
     MEMBER,
     PAPER,
     SINGLE,
+    TRIVIAL,
     Drawing,
     count_in_whole_numbers,
     finish,
@@ -24,8 +26,13 @@ from ensemble.run.members import FINISHED_STATES
 
 
 @page_style()
-def history(trials: pd.DataFrame, members: Sequence[int]) -> Drawing:
-    """Draw validation F1 by trial, the best so far, and which trials are members."""
+def history(
+    trials: pd.DataFrame, members: Sequence[int], trivial_f1: float | None = None
+) -> Drawing:
+    """Draw validation F1 by trial, the best so far, and which trials are members.
+
+    `trivial_f1` is that of calling every validation tile cracked.
+    """
     scored = scored_trials(trials).sort_values("trial")
     failed = trials.loc[trials["state"] == "FAIL", "trial"]
     number, f1 = scored["trial"].to_numpy(), scored["val_f1"].to_numpy()
@@ -38,6 +45,8 @@ def history(trials: pd.DataFrame, members: Sequence[int]) -> Drawing:
     if chosen.any():
         ring: Any = {"s": 110, "facecolor": "none", "edgecolor": SINGLE, "linewidth": 1.8}
         axes.scatter(number[chosen], f1[chosen], zorder=4, label="in the ensemble", **ring)
+    if trivial_f1 is not None:
+        axes.axhline(trivial_f1, label=f"{TRIVIAL}: {trivial_f1:.3f}", **DOTTED)
     if len(failed):
         at = np.full(len(failed), f1.min())
         axes.scatter(failed, at, marker="x", color=SINGLE, label="failed (no score)")

@@ -1,84 +1,25 @@
-"""The contents of a run's folder → rows, sentences and figures for each section of the report."""
+"""The contents of a run's folder → what stands open on the page: what is found and missed."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
-from ensemble.base.wording import capitalize_first
+from ensemble.base.errors import escape
+from ensemble.base.wording import plural
 from ensemble.data.classes import SDNET_SURFACES
-from ensemble.evaluation.comparison import WARNING, told_ways
 from ensemble.evaluation.figures import thresholds_in
-from ensemble.evaluation.presentation import (
-    cost_sentence,
-    describe_method,
-    optimism_sentence,
-    sole_member,
-    trivial_figures,
-)
-from ensemble.report import sentences as summary
-from ensemble.report.learning import describe_learning, group_by_verdict, learning_curve
-from ensemble.report.parallel_plot import parallel_coordinates
-from ensemble.report.plots import Drawing, confusion, matrix
+from ensemble.evaluation.presentation import trivial_figures, trivial_sentences
+from ensemble.report.data_urls import EmbeddedPicture, Sheet, embed_sheet
 from ensemble.report.run_files import Run
-from ensemble.report.score_plots import (
-    f1_intervals,
-    f_against_threshold,
-    precision_recall,
-    reliability,
-    roc,
-)
-from ensemble.report.search_plots import (
-    epochs_spent,
-    history,
-    importance,
-    parameter_columns,
-    scored_trials,
-)
-from ensemble.run.members import FINISHED_STATES
-from ensemble.search.importance import Importance, find_importance
-from ensemble.selection.thresholds import name_score
-from ensemble.training.metrics import METRICS
 
-BEST_SHOWN = 10
-COUNTS = ("num_tiles", "num_cracked", "num_photographs")
-
-
-def split_rows(run: Run) -> list[dict[str, Any]]:
-    """Tiles, cracked tiles and photographs of each split, as far as they are known."""
-    data = run.about.get("data_summary") or {}
-    tables = {"val": run.validation, "test": run.predictions}
-    names = {"train": "training", "val": "validation", "test": "test"}
-    rows = []
-    if run.refit_of is not None and run.validation is not None:
-        rows = [{"name": f"{run.num_folds} folds", **_count(run.validation)}]
-        names = {"test": "test"}
-    for split, name in names.items():
-        table = tables.get(split)
-        row = {key: (data.get(key) or {}).get(split) for key in COUNTS}
-        if row["num_tiles"] is None and table is not None:
-            row = _count(table)
-        rows.append({"name": name, **row})
-    return rows
-
-
-def surface_rows(run: Run) -> list[dict[str, Any]]:
-    """Tiles of each surface in the splits whose tables the run keeps."""
-    return [
-        {"split": name, "surface": surface, **_count(part)}
-        for name, table in (
-            ("folds" if run.refit_of else "validation", run.validation),
-            ("test", run.predictions),
-        )
-        if table is not None and table["surface"].nunique() > 1
-        for surface, part in table.groupby("surface")
-    ]
-
-
-def _count(table: pd.DataFrame) -> dict[str, Any]:
-    has_names = bool((table["photograph"] != "").all())
-    num_photographs = table["photograph"].nunique() if has_names else None
-    counts = len(table), int(table["label"].sum()), num_photographs
-    return dict(zip(COUNTS, counts, strict=True))
+GALLERIES = {  # file → what its tiles are
+    "misses": "missed crack",
+    "false_alarms": "false alarm",
+    "finds": "found crack",
+}
+RECALLS = (0.8, 0.9, 0.95, 0.99)  # of the thresholds that stand in the table
+SUSPECTS_PICTURED = 24
+DOUBTED = 0.25  # a label of no more than this calibrated probability is strongly contradicted
 
 
 def is_sdnet(run: Run) -> bool:
@@ -86,192 +27,168 @@ def is_sdnet(run: Run) -> bool:
     return run.validation is not None and set(run.validation["surface"]) <= set(SDNET_SURFACES)
 
 
-def search_section(run: Run, members: list[int]) -> dict[str, Any]:
-    """Figures, sentences and the best trials."""
-    trials = run.trials
-    if trials.empty:
-        return {"num_trials": 0, "num_finished": 0, "drawings": [], "best": []}
-    finished = scored_trials(trials)
-    shares = Importance()
-    if len(finished) and run.kind == "search":
-        shares = find_importance(run.folder / "study.db")
-    drawings, sentence = _draw_search(run, finished, members, shares)
-    best = finished.sort_values(["val_f1", "trial"], ascending=[False, True]).head(BEST_SHOWN)
+def embed_galleries(run: Run) -> dict[str, Sheet]:
+    """Read the galleries of a test that there are, by the name of the file."""
+    sheets = {name: embed_sheet(run.folder / "evaluation" / f"{name}.png") for name in GALLERIES}
+    return {name: sheet for name, sheet in sheets.items() if sheet is not None}
+
+
+def cracked_share(metrics: dict[str, Any]) -> float:
+    """The share of cracked tiles, which is the precision of calling every tile cracked."""
+    precision = trivial_figures(metrics["ensemble"])["precision"]
+    return float(precision)
+
+
+class Shown(NamedTuple):
+    """A tile of the first screen."""
+
+    what: str
+    picture: EmbeddedPicture
+    lines: list[str]
+
+
+def first_pictures(sheets: dict[str, Sheet]) -> list[Shown]:
+    """Take a find of middling sureness, the worst miss and the worst false alarm, if there are."""
+    shown = []
+    for name in ("finds", "misses", "false_alarms"):
+        if name in sheets:
+            tiles = sheets[name].tiles
+            shown.append(Shown(GALLERIES[name], *tiles[len(tiles) // 2 if name == "finds" else 0]))
+    return shown
+
+
+def surface_rows(run: Run) -> list[dict[str, Any]]:
+    """What is found and missed on each surface; empty where there is one alone."""
+    surfaces = (run.metrics or {}).get("surfaces", {})
+    names = SDNET_SURFACES if is_sdnet(run) else {}
+    rows = [
+        {"name": names.get(name, name) or "not named", "figures": figures, **_counts(figures)}
+        for name, figures in surfaces.items()
+    ]
+    return rows if len(rows) > 1 else []
+
+
+def _counts(figures: dict[str, Any]) -> dict[str, int]:
+    counts = figures["confusion_matrix"]
     return {
-        "drawings": [drawing for drawing in drawings if drawing is not None],
-        "no_importance": shares.reason,
-        "sentence": sentence,
-        "num_trials": len(trials),
-        "num_finished": len(finished),
-        "seconds": float(trials["seconds"].sum()),
-        "columns": parameter_columns(trials),
-        "best": best.to_dict("records"),
-        "failed": trials[trials["state"] == "FAIL"].to_dict("records"),
+        "found": counts["true_positive"],
+        "cracked": counts["true_positive"] + counts["false_negative"],
+        "missed": counts["false_negative"],
+        "false_alarms": counts["false_positive"],
     }
 
 
-def _draw_search(
-    run: Run, finished: pd.DataFrame, members: list[int], shares: Importance
-) -> tuple[list[Drawing | None], str]:
-    """Draw what the trials show, and say how many epochs they cost."""
-    trials = run.trials
-    if finished.empty:
-        return [], ""
-    ended = trials[trials["state"].isin((*FINISHED_STATES, "FAIL"))]
-    full = pd.Series(run.about["epochs"] * run.num_folds, index=trials.index)
-    if "optimisation.epochs" in trials:
-        full = trials["optimisation.epochs"].fillna(full)
-    if run.kind != "search":
-        # nothing was searched, and a further epoch of a variant was trained with it
-        trained = ended[ended["epochs"] > 0]
-        spent = int(trained["epochs"].sum())
-        return [
-            epochs_spent(trained, full[trained.index].to_numpy())
-        ], f"Epochs trained: {spent:,}."
-    space = (run.about.get("space") or {}).get("parameters") or {}
-    drawings = [
-        history(trials, members),
-        epochs_spent(ended, full[ended.index].to_numpy()),
-        importance(shares.shares, shares.by_chance) if shares.shares else None,
-        parallel_coordinates(trials, space, members),
-    ]
-    return drawings, summary.early_stopping_sentence(
-        int(finished["epochs"].sum()),
-        int(full[finished.index].sum()),
-        int((finished["state"] == "PRUNED").sum()),
-        len(finished),
-    )
-
-
-def learning_section(run: Run, members: list[int]) -> dict[str, Any]:
-    """A curve and a sentence for every member, and what all curves say together."""
-    epochs = run.epochs
-    if epochs.empty:
-        return {"drawings": [], "together": "", "of_members": bool(members)}
-    everyone = sorted(epochs["trial"].unique())
-    trained = [trial for trial in members if trial in everyone]
-    best = int(epochs["trial"].iloc[int(epochs["val_f1"].to_numpy().argmax())])
-    notes = [
-        describe_learning(epochs, trial, planned_epochs=run.about["epochs"])
-        for trial in trained or [best]
-    ]
-    drawings = []
-    for note in notes:
-        title = f"{run.describe_trial(note.trial)}, {run.backbone_of(note.trial)}"
-        title, caption = capitalize_first(title), note.sentence
-        drawings.append(
-            learning_curve(epochs, note.trial, title=title, caption=caption, faint=everyone)
-        )
-    return {
-        "drawings": drawings,
-        "together": group_by_verdict(notes),
-        "of_members": bool(members),
-    }
-
-
-def ensemble_section(run: Run) -> dict[str, Any] | None:
-    """The members and how they differ; None where nothing was chosen yet."""
-    choice = run.choice
-    if choice is None:
-        return None
-    names = [f"trial {member['trial']}" for member in choice["members"]]
-    drawings = [
-        matrix(
-            "disagreement",
-            choice["disagreement"],
-            names,
-            title="Disagreement",
-            caption="Share of validation tiles that two members judge differently, each at its "
-            "own threshold. Averaging members that never disagree would change nothing.",
-        ),
-        matrix(
-            "error-correlation",
-            choice["error_correlation"],
-            names,
-            title="Correlation of errors",
-            caption="How far two members are wrong on the same validation tiles: 1 means the same "
-            "errors, 0 unrelated ones. The lower, the more an average can correct.",
-        ),
-    ]
-    return {
-        "drawings": drawings if len(names) > 1 else [],
-        "rule": summary.describe_rule(choice["threshold_rule"]),
-        "method": describe_method(choice),
-        "score": name_score(choice["threshold_rule"]),
-        "optimism": optimism_sentence(choice),
-        "cost": cost_sentence(choice),
-    }
-
-
-def result_section(run: Run) -> dict[str, Any] | None:
-    """Tables and figures of the test; None where there was none."""
-    metrics, predictions = run.metrics, run.predictions
-    if metrics is None or predictions is None:
-        return None
-    single = metrics["best_single"]["trial"]
-    only, compared = sole_member(metrics), metrics.get("compared", [])
-    rows = [("ensemble", metrics["ensemble"])] if only is None else []
-    rows += [(run.describe_trial(member["trial"]), member) for member in metrics["members"]]
-    trials = [m["trial"] for m in metrics["members"] if f"trial_{m['trial']}" in predictions]
-    origin = summary.describe_rule(metrics["choice"]["threshold_rule"])
-    verdicts = "Rows are the labels, columns the verdicts; percentages are shares of the row. "
-    drawings = [
-        precision_recall(predictions, metrics, trials),
-        roc(predictions, metrics, trials),
-        reliability(predictions, trials),
-        f_against_threshold(predictions, metrics["ensemble"]["threshold"], origin),
-        confusion(
-            "confusion-ensemble",
-            metrics["ensemble"]["confusion_matrix"],
-            title="Confusion matrix of the ensemble",
-            caption=verdicts + "Below left are the false alarms, above right the misses.",
-        ),
-    ]
-    if only is None:
-        drawings.append(
-            confusion(
-                "confusion-single",
-                metrics["best_single"]["confusion_matrix"],
-                title=f"Confusion matrix of {run.describe_trial(single)}, the best single member",
-                caption=f"{verdicts}At its own threshold, {origin}.",
-            )
-        )
-    return {
-        "columns": {name: metric.title for name, metric in METRICS.items()},
-        "rows": [*rows, ("every tile called cracked", trivial_figures(metrics["ensemble"]))],
-        "surfaces": metrics["surfaces"],
-        "ways": metrics["ways"],
-        "compared": [*told_ways(compared)],
-        "reference": next((row["what"] for row in compared if row["is_reference"]), ""),
-        "warning": WARNING,
-        "gain": {
-            name: row
-            for name, row in metrics["gain_over_best_single"].items()
-            if row["difference"] is not None and only is None
-        },
-        "has_intervals": any(
-            bounds["low"] is not None for _, row in rows for bounds in row["intervals"].values()
-        ),
-        "calibrated": summary.calibration_sentence(metrics["ensemble"]),
-        "intervals": f1_intervals(rows),
-        "drawings": drawings,
-    }
-
-
-def errors_by_photograph(run: Run) -> list[dict[Any, Any]]:
+def photograph_rows(run: Run) -> list[dict[Any, Any]]:
     """Misses and false alarms of each photograph, the most errors first; empty without names."""
     table = run.predictions
     if table is None or run.metrics is None or (table["photograph"] == "").any():
         return []
     called = table["ensemble"] >= thresholds_in(run.metrics, table)
     cracked = table["label"] == 1
-    counted = table.assign(misses=cracked & ~called, false_alarms=~cracked & called)
+    counted = table.assign(
+        found=cracked & called, missed=cracked & ~called, false_alarms=~cracked & called
+    )
     rows = counted.groupby("photograph", as_index=False).agg(
         surface=("surface", "first"),
         num_tiles=("label", "size"),
-        num_cracked=("label", "sum"),
-        misses=("misses", "sum"),
+        cracked=("label", "sum"),
+        found=("found", "sum"),
+        missed=("missed", "sum"),
         false_alarms=("false_alarms", "sum"),
     )
-    order = (-rows["misses"] - rows["false_alarms"]).argsort(kind="stable")
+    order = (-rows["missed"] - rows["false_alarms"]).argsort(kind="stable")
     return rows.iloc[order.to_numpy()].to_dict("records")
+
+
+def photograph_sentence(rows: list[dict[Any, Any]]) -> str:
+    """Say in how many photographs a crack was noticed, and in how many nothing went wrong."""
+    cracked = [row for row in rows if row["cracked"]]
+    noticed = sum(row["found"] > 0 for row in cracked)
+    right = sum(not row["missed"] + row["false_alarms"] for row in rows)
+    of = plural(len(cracked), "photograph")
+    are = "has" if right == 1 else "have"
+    return (
+        f"In {noticed:,} of {of} with cracks at least one cracked tile was found. {right:,} of "
+        f"{plural(len(rows), 'photograph')} {are} no error."
+    )
+
+
+def threshold_section(run: Run) -> dict[str, Any] | None:
+    """What other thresholds would find on validation.
+
+    None where an older version chose, or where the points are not those of the validation tiles.
+    """
+    choice, table = run.choice, run.validation
+    if choice is None or table is None:
+        return None
+    points, num_cracked = choice.get("working_points", []), int(table["label"].sum())
+    is_whole = max((found for _, found, _ in points), default=0) == num_cracked
+    if not is_whole or choice["threshold"] not in [threshold for threshold, *_ in points]:
+        return None
+    has_names = bool((table["photograph"] != "").all())
+    chosen = [threshold for threshold, *_ in points].index(choice["threshold"])
+    listed = {chosen: "in use"}
+    for recall in RECALLS:
+        first = next(i for i, (_, found, _) in enumerate(points) if found >= recall * num_cracked)
+        listed.setdefault(first, f"finds at least {recall:.0%}")
+    return {
+        "points": points,
+        "chosen": chosen,
+        "listed": [(words, *points[i]) for i, words in sorted(listed.items())],
+        "num_tiles": len(table),
+        "num_cracked": num_cracked,
+        "num_photographs": int(table["photograph"].nunique()) if has_names else None,
+        "trivial_f1": run.val_trivial_f1,
+    }
+
+
+def label_section(run: Run, sheets: dict[str, Sheet]) -> dict[str, Any] | None:
+    """The labels to look at, with pictures where there are; None where there is none."""
+    suspects = run.suspect_labels
+    if suspects is None or suspects.empty or run.predictions is None or run.metrics is None:
+        return None
+    thresholds = thresholds_in(run.metrics, run.predictions)
+    called = (run.predictions["ensemble"] >= thresholds).astype(int)
+    verdict = pd.Series(called.to_numpy(), index=run.predictions["tile"])
+    plain = {
+        lines[0]: picture
+        for name in ("misses", "false_alarms")
+        if name in sheets
+        for picture, (_, lines) in zip(sheets[name].plain, sheets[name].tiles, strict=True)
+    }
+    rows = suspects.to_dict("records")
+    against = sum(verdict.get(row["tile"]) == row["suggested_label"] for row in rows)
+    strongly = sum(row["confidence"] <= DOUBTED for row in rows)
+    pictured = [(row, plain[escape(row["tile"])]) for row in rows if escape(row["tile"]) in plain]
+    pictured = pictured[:SUSPECTS_PICTURED]
+    shown = {row["tile"] for row, _ in pictured}
+    return {
+        "pictured": pictured,
+        "others": [row for row in rows if row["tile"] not in shown],
+        "sentence": _describe_suspects(len(rows), against, strongly),
+    }
+
+
+def _describe_suspects(count: int, against: int, strongly: int) -> str:
+    """Say how many labels are listed, and how strongly the ensemble contradicts them."""
+    near = count - against
+    sentence = (
+        f"{plural(count, 'label')} of test tiles {'is' if count == 1 else 'are'} worth a second "
+        "look (by confident learning, Northcutt, Jiang and Chuang 2021: the probability of the "
+        f"other class is at least as high as is usual for that class). {strongly:,} of them the "
+        f"ensemble contradicts strongly: it gives the label a probability of {DOUBTED:.0%} or less."
+    )
+    if near:
+        sentence += (
+            f" {near:,} it judges as {'it is' if near == 1 else 'they are'} labelled, but near its "
+            "threshold, where it is unsure."
+        )
+    return sentence
+
+
+def judged_rows(run: Run) -> list[dict[str, Any]]:
+    """What the ensemble finds on each other data set that was judged."""
+    return [
+        {"metrics": metrics, **_counts(metrics["ensemble"]), "trivial": trivial_sentences(metrics)}
+        for metrics in run.judged
+    ]

@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 
 from ensemble.base.door import spell_command
-from ensemble.base.wording import format_number, percent, plural
+from ensemble.base.wording import capitalize_first, format_number, percent, plural
 from ensemble.evaluation.figures import thresholds_in
 from ensemble.evaluation.presentation import (
     describe_method,
@@ -34,18 +34,63 @@ def is_leaky(run: dict[str, Any], metrics: dict[str, Any] | None) -> bool:
     return any(bool(about.get("leaky_split")) for about in (run, data, metrics or {}))
 
 
-def headline(metrics: dict[str, Any]) -> str:
-    """State the result in one line: cracks found, false alarms, and whether averaging paid."""
+def headline(metrics: dict[str, Any], leak: str = "") -> str:
+    """State in one sentence what is found and missed, and the false alarms a photograph."""
     counts = metrics["ensemble"]["confusion_matrix"]
     hits, alarms = counts["true_positive"], counts["false_positive"]
-    finds = f"Finds {hits:,} of {plural(hits + counts['false_negative'], 'cracked tile')}"
+    cracked = plural(hits + counts["false_negative"], "cracked tile")
     if not hits + alarms:
-        return f"{finds}: it calls no tile cracked."
-    is_false = f"{alarms:,} of its {plural(hits + alarms, 'alarm')} {_are(alarms)} false"
-    if sole_member(metrics) is not None:
-        return f"{finds}; {is_false}."
-    verdict = metrics["gain_over_best_single"]["f1"]["verdict"].replace(":", ",")
-    return f"{finds}; {is_false}. F1 against its best member alone: {verdict}."
+        return f"Calls no tile cracked: it misses all of {cracked}."
+    unseen = "On photographs that it had never seen, it finds"
+    if leak or metrics["split_by"] != "photograph":
+        unseen = "Finds"
+    finds = f"{unseen} {hits:,} of {cracked} and misses {counts['false_negative']:,}"
+    photographs = metrics["num_test_photographs"]
+    if not alarms:
+        return f"{finds}, without a false alarm."
+    if not photographs:
+        among = plural(alarms + counts["true_negative"], "uncracked tile")
+        return f"{finds}, with {plural(alarms, 'false alarm')} among {among}."
+    return f"{finds}, with {alarms_a_photograph(alarms, photographs)}."
+
+
+def alarms_a_photograph(alarms: int, photographs: int) -> str:
+    """State a number of false alarms for each photograph."""
+    rate = alarms / photographs
+    shown = f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}" if rate >= 0.095 else f"{rate:.2g}"
+    return f"{shown} false alarms a photograph ({alarms:,} in {photographs:,})"
+
+
+def trust_sentences(metrics: dict[str, Any], leak: str = "") -> list[str]:
+    """State how far the headline can be trusted: what was tested, and its intervals."""
+    figures, bounds = metrics["ensemble"], metrics["ensemble"]["intervals"]
+    photographs = metrics["num_test_photographs"]
+    of = f" of {plural(photographs, 'photograph')}" if photographs else ""
+    unseen = "on which nothing was trained or chosen"
+    if leak or metrics["split_by"] != "photograph":
+        unseen = "whose photographs may have been trained on"
+    sentences = [f"It was tested on {plural(metrics['num_test_tiles'], 'tile')}{of}, {unseen}."]
+    recall, alarms = bounds["recall"], bounds["false_alarms_per_photograph"]
+    parts = []
+    if recall["low"] is not None:
+        parts.append(
+            f"finds {100 * recall['low']:.0f} to {100 * recall['high']:.0f} of 100 cracked tiles"
+        )
+    if photographs and alarms["low"] is not None:
+        parts.append(f"gives {alarms['low']:.1f} to {alarms['high']:.1f} false alarms a photograph")
+    if parts:
+        sentences.append(f"On others like these it {' and '.join(parts)} (95 % intervals).")
+    else:
+        sentences.append(
+            f"{capitalize_first(metrics['intervals'])}. So how far these figures would move on "
+            "other photographs is not known."
+        )
+    if not trivial_sentences(metrics):
+        sentences.append(
+            f"Its F1 is {figures['f1']:.3f}{_interval(figures['intervals']['f1'], missing='')}; "
+            f"calling every tile cracked would reach {figures['trivial_f1']:.3f}."
+        )
+    return sentences
 
 
 def result_sentences(metrics: dict[str, Any], leak: str = "") -> list[str]:
@@ -69,7 +114,6 @@ def result_sentences(metrics: dict[str, Any], leak: str = "") -> list[str]:
         unseen = "whose photographs may have been trained on"
         drop = "How near the two are says nothing here: both may share photographs with training."
     return [
-        *trivial_sentences(metrics),
         f"On {plural(metrics['num_test_tiles'], 'test tile')}{of}, {unseen}, the "
         f"ensemble ({describe_method(choice)}) reaches an F1 of "
         f"{figures['f1']:.3f} for the class “cracked”"
@@ -198,13 +242,18 @@ def describe_temperature(temperature: float) -> str:
     return f"the probabilities were {how}"
 
 
-def evaluate_command(name: str, choice: dict[str, Any]) -> str:
-    """The command line that evaluates the run again in the same way."""
+def evaluate_command(name: str, choice: dict[str, Any], *, has_rule: bool = True) -> str:
+    """The command line that evaluates the run again in the same way.
+
+    Without `has_rule` the threshold's rule is left out, so that another one can follow.
+    """
     rule = choice["threshold_rule"]
     words = [f"{spell_command('evaluate')} {name} --method {choice['asked_method']}"]
     if choice["top_k"] is not None:
         words.append(f"--top-k {choice['top_k']}")
-    if rule.startswith("recall="):
+    if not has_rule:
+        pass
+    elif rule.startswith("recall="):
         words.append(f"--min-recall {rule.removeprefix('recall=')}")
     else:
         words.append(f"--threshold {rule}")
@@ -217,8 +266,8 @@ def _are(count: int) -> str:
     return "is" if count == 1 else "are"
 
 
-def _interval(bounds: dict[str, Any], sign: str = "") -> str:
+def _interval(bounds: dict[str, Any], sign: str = "", missing: str = "; it has no interval") -> str:
     if bounds["low"] is None:
-        return "; it has no interval"
+        return missing
     low, high = (format_number(bounds[end], f"{sign}.3f") for end in ("low", "high"))
     return f"; 95 % interval {low} to {high}"

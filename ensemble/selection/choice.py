@@ -103,6 +103,11 @@ class EnsembleRecord(_Record):
     tta: bool = Field(description="Mean over the eight flips and turns of each tile.")
     tta_tried: TurnedScore | None = Field(description="Null where not asked for.")
     val_metrics: dict[str, float] = Field(description="Figures at the threshold.")
+    working_points: list[tuple[float, int, int]] = Field(
+        [],
+        description="Threshold, cracked tiles found and false alarms on validation, for each "
+        "threshold that a person may think of instead; empty where an older version chose.",
+    )
     before_calibration: Calibration
     after_calibration: Calibration
     alone: TileAlone | None = Field(

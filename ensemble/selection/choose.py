@@ -47,7 +47,7 @@ from ensemble.selection.methods import Asked, deal_networks, weigh
 from ensemble.selection.nesting import Optimism, estimate_optimism, judge_mean
 from ensemble.selection.seeds import spread_over_seeds
 from ensemble.selection.soup import write_soup
-from ensemble.selection.thresholds import choose_threshold, rule_score
+from ensemble.selection.thresholds import choose_threshold, rule_score, working_points
 from ensemble.selection.weighting import diversity
 from ensemble.training.checkpoint import Member
 from ensemble.training.member import DevelopmentTiles, TrainingData
@@ -57,6 +57,7 @@ from ensemble.training.metrics import (
     margins_to_probabilities,
     ranking_metrics,
     threshold_metrics,
+    trivial_f1,
 )
 
 DEFAULT_TOP_K = 5
@@ -425,12 +426,14 @@ def _judge_alone(picked: Picked, scores: Scores, labels: np.ndarray, rule: str) 
 def _judge_mean(mean: np.ndarray, table: pd.DataFrame, rule: str) -> dict[str, Any]:
     labels, judged = table["label"].to_numpy(), judge_mean(mean, table, rule)
     metrics = threshold_metrics(labels, mean, judged.threshold) | ranking_metrics(labels, mean)
+    metrics["trivial_f1"] = trivial_f1(labels)
     calibrated = apply_temperature(mean, judged.temperature)
     return {
         "temperature": judged.temperature,
         "threshold": judged.threshold,
         "calibrated_threshold": judged.calibrated_threshold,
         "val_metrics": metrics,
+        "working_points": working_points(labels, mean, judged.threshold),
         "before_calibration": _calibration(labels, mean),
         "after_calibration": _calibration(labels, calibrated),
         "neighbours": judged.second.model,

@@ -5,7 +5,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from ensemble.base.errors import InputError
-from ensemble.training.metrics import best_threshold, divide_tiles, threshold_metrics
+from ensemble.training.metrics import (
+    best_threshold,
+    confusion_counts,
+    divide_tiles,
+    threshold_metrics,
+)
+
+MOST_POINTS = 200  # of a threshold that a person moves
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,32 @@ def choose_threshold(
         threshold = _parse_share(rule, rule)
     names = ("precision", "recall", "f1", "f2")
     return ThresholdChoice(threshold, **threshold_metrics(labels, probabilities, threshold, names))
+
+
+def working_points(
+    labels: np.ndarray, probabilities: np.ndarray, chosen: float
+) -> list[tuple[float, int, int]]:
+    """What other thresholds would find and miss, from the strictest one to the most lenient.
+
+    Each is the highest threshold that finds so many cracked tiles, the one that `recall=R` would
+    give. Where there are many cracked tiles, they go in equal steps of finds.
+
+    Args:
+        labels: (N,) of 0 and 1, at least one 1.
+        probabilities: (N,) of "cracked".
+        chosen: The threshold in use, which is among them.
+
+    Returns:
+        Threshold, cracked tiles found and uncracked tiles called cracked, for each.
+    """
+    thresholds, hits, called = divide_tiles(labels, probabilities)
+    num_cracked = int(hits[-1])
+    wanted = np.linspace(1, num_cracked, min(num_cracked, MOST_POINTS)).round()
+    kept = np.unique(np.searchsorted(hits, wanted))
+    points = {float(thresholds[i]): (int(hits[i]), int(called[i] - hits[i])) for i in kept}
+    counts = confusion_counts(labels, probabilities, chosen)
+    points[chosen] = counts["true_positive"], counts["false_positive"]
+    return [(threshold, *points[threshold]) for threshold in sorted(points, reverse=True)]
 
 
 def rule_score(choice: ThresholdChoice, rule: str | float) -> float:

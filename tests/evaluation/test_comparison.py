@@ -12,6 +12,7 @@ from ensemble import open_run, train
 from ensemble.cli import parse
 from ensemble.data.synthetic import draw_dataset
 from ensemble.evaluation import protocol
+from ensemble.evaluation.comparison import networks_sentence
 from ensemble.evaluation.protocol import evaluate_run
 from ensemble.selection.contenders import find_singles
 from ensemble.training.loop import predict_margins
@@ -174,6 +175,18 @@ def test_what_is_compared_is_chosen_before_the_test_is_opened(run, monkeypatch):
         evaluate_run(run, compare=True)
     assert chosen == ["all"]
     assert json.loads((run / "ensemble.json").read_text())["method"] == "mean"
+
+
+def test_a_member_with_other_networks_by_itself_than_within_the_ensemble_is_named():
+    def row(*members):
+        return {"members": [dict(zip(("trial", "num_networks"), m, strict=True)) for m in members]}
+
+    found = {
+        "members": [{"trial": 0, "num_networks": 2}, {"trial": 3, "num_networks": 1}],
+        "compared": [row((0, 2), (3, 1)), row((0, 3)), row((3, 1))],
+    }
+    assert networks_sentence(found).endswith("differ: trial 0 (3 here, 2 within the ensemble)")
+    assert networks_sentence(found | {"compared": []}) == ""
 
 
 def test_the_table_on_the_terminal_says_that_nothing_is_chosen_by_it(run, capsys):

@@ -248,6 +248,23 @@ def test_an_ensemble_no_better_than_calling_every_tile_cracked_is_said_first():
     assert first == "The ensemble calls all of 30 test tiles cracked: it tells nothing apart."
 
 
+def test_an_ensemble_that_is_not_shown_to_be_better_than_calling_every_tile_cracked_is_said_to_be():
+    gain = {"difference": 0.375, "low": -0.01, "high": 0.7, "verdict": "no difference shown"}
+    first = printed(metrics(figures(0), figures(3), gain_over_trivial=gain)).splitlines()[0]
+    assert first.startswith("The ensemble is not shown to be better than calling every tile")
+    assert "anything from −0.010 to +0.700 (95 %)" in first
+    for low in (0.01, None):
+        said = printed(metrics(figures(0), figures(3), gain_over_trivial=gain | {"low": low}))
+        assert "not shown to be better" not in said
+
+
+def test_a_member_that_answers_with_fewer_networks_has_their_number_in_its_row():
+    kept = {"num_networks": 2, "num_folds": 5}
+    said = printed(metrics(figures(0), figures(3) | kept))
+    (row,) = [line for line in said.splitlines() if "class [weights]" in line]
+    assert "2 of 5 networks" in row
+
+
 def test_a_surface_on_which_calling_every_tile_cracked_is_as_good_is_named_first():
     surfaces = {"D": figures(), "W": figures(f1=0.25, trivial_f1=0.375)}
     first = printed(metrics(figures(0), figures(3), surfaces=surfaces)).splitlines()[0]
@@ -262,7 +279,9 @@ def test_the_ensemble_is_shown_three_ways_with_what_each_gains(width):
     said = printed(metrics(figures(0), figures(3)), width)
     table = said[said.index("three ways") :].splitlines()
     rows = {row.split("│")[1].strip(): row for row in table if row.startswith("│")}
-    assert list(rows) == ["tile alone", "with context", "with neighbours", "gain with context"]
+    ways_told = ["tile alone", "with context", "with neighbours"]
+    assert list(rows) == [*ways_told, "every tile cracked", "gain with context"]
+    assert rows["every tile cracked"].count("0.500") == 3
     assert "0.854 [0.34, 0.99]" in rows["tile alone"]
     assert "as with context" in rows["with neighbours"]
     assert rows["gain with context"].count("+0.021") == 3  # on all tiles, D and W

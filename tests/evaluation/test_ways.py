@@ -2,8 +2,9 @@
 
 import numpy as np
 import pandas as pd
+import pytest
 
-from ensemble.evaluation.figures import Way, describe_ways, thresholds_of
+from ensemble.evaluation.figures import Way, describe_ways, gain_over_trivial, thresholds_of
 
 
 def predictions(seed: int = 0) -> pd.DataFrame:
@@ -32,6 +33,15 @@ def test_each_way_has_its_figures_and_its_gain_over_the_way_before():
     assert gain["difference"] == difference > 0.2
     assert gain["low"] < difference < gain["high"]
     assert gain["low"] > 0
+
+
+def test_the_gain_over_calling_every_tile_cracked_is_f1_minus_2p_over_1_plus_p():
+    table, way = predictions(), Way("first", "sure", 0.65)
+    gain = gain_over_trivial(table, way)
+    f1 = describe_ways(table, [way])["first"]["figures"]["f1"]
+    assert gain["difference"] == pytest.approx(f1 - 2 * 0.25 / 1.25)
+    assert 0 < gain["low"] < gain["difference"] < gain["high"]
+    assert gain["verdict"] == "better"
 
 
 def test_surfaces_have_figures_and_gains_of_their_own_tiles():

@@ -1,5 +1,6 @@
 """Facts about the picture of a member's errors on validation: which tiles, in what order, named."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,10 +16,12 @@ from ensemble.explanation.activation import (
     LEGEND_PX,
     LINE_PX,
     MARGIN_PX,
+    SHEET_KEY,
     TILE_PX,
     TITLE_PX,
 )
-from ensemble.explanation.gallery import draw_worst
+from ensemble.explanation.gallery import NUM_FINDS, draw_galleries, draw_worst
+from ensemble.selection.ensemble import Ensemble
 from ensemble.training.checkpoint import Member
 from ensemble.training.metrics import best_threshold
 
@@ -140,3 +143,44 @@ def test_nothing_wrong_is_a_headline_alone(draw: Callable[[np.ndarray], np.ndarr
     pixels = draw(make_probabilities(missed=0, alarms=0))
     assert len(pixels) == TITLE_PX + 2 * MARGIN_PX
     assert (pixels < 128).any()
+
+
+@pytest.mark.parametrize("num_found", [0, 1, 90])
+def test_finds_are_drawn_from_the_surest_to_the_least_sure(
+    tmp_path: Path,
+    make_bright_and_dark: Callable[..., SplitTiles],
+    write_member: Callable[..., Member],
+    num_found: int,
+) -> None:
+    probabilities = np.full(200, 0.1)
+    probabilities[1::2][:num_found] = np.linspace(0.99, 0.5, num_found)
+    table = pd.DataFrame(
+        {
+            "tile": [f"D/CD/7001-{number}.jpg" for number in range(200)],
+            "photograph": "7001",
+            "surface": "D",
+            "label": np.arange(200) % 2,
+            "context": "neighbours",
+            "ensemble": probabilities,
+            "calibrated": probabilities,
+        }
+    )
+    tiles = make_bright_and_dark(200)
+    ensemble = Ensemble(
+        members=[write_member(tmp_path / "member")],
+        weights=np.ones(1),
+        threshold=0.5,
+        tile_size_px=tiles.tile_size_px,
+        stored_size_px=(16, 16),
+        device=tiles.device,
+    )
+    draw_galleries(tmp_path, table, ensemble, tiles)
+    with Image.open(tmp_path / "finds.png") as sheet:
+        sheet.load()
+        about = json.loads(sheet.info[SHEET_KEY])
+    shown = [float(tile["caption"].split()[-1]) for tile in about["tiles"]]
+    assert len(shown) == min(num_found, NUM_FINDS)
+    assert shown == sorted(shown, reverse=True)
+    if num_found > 1:
+        assert (shown[0], shown[-1]) == (0.99, 0.5)
+    assert about["title"].startswith(f"{len(shown)} of {num_found} find")

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import FIGURES, make_evaluated, make_searched
+from runs import FIGURES, HOSTILE, make_evaluated, make_searched
 
+from ensemble.evaluation.mistakes import read_labels
 from ensemble.report.page import write_report
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -36,7 +37,7 @@ CONTRAST = """() => {
     }
   };
   const found = [];
-  const all = 'p, li, td, th, a, caption, figcaption, dt, dd, text';
+  const all = 'p, li, td, th, a, caption, figcaption, dt, dd, text, button, label, summary, output';
   for (const node of document.querySelectorAll(all)) {
     const style = getComputedStyle(node);
     const ink = light(parse(node.tagName === 'text' ? style.fill : style.color));
@@ -141,17 +142,94 @@ PICTURES = """() => [...document.querySelectorAll('figure img')].map(img => {
 
 def test_no_picture_of_an_error_is_cut_or_blown_up(view: dict[str, Any]) -> None:
     pictures = view["page"].evaluate(PICTURES)
-    shown = [row for row in pictures if view["width"] > 640 or row[0] == "figure-misses"]
-    assert len(shown) >= 3  # on a telephone a whole sheet scrolls sideways in its frame
+    shown = [row for row in pictures if view["width"] > 640 or row[0] != "figure-samples"]
+    assert len(shown) >= 7  # on a telephone the sheet of samples scrolls sideways in its frame
     for name, is_inside, scale in shown:
         assert is_inside, name
         assert scale < 1.4, name
+
+
+def test_no_table_is_wider_than_a_desktops_page(view: dict[str, Any]) -> None:
+    if view["width"] < 640:
+        pytest.skip("on a telephone a table may scroll sideways in its frame")
+    wide = view["page"].evaluate(
+        """() => [...document.querySelectorAll('.scroll')].filter(
+          frame => frame.scrollWidth > frame.clientWidth + 1).map(frame => frame.ariaLabel)"""
+    )
+    assert wide == []
+
+
+def test_the_slider_counts_anew_as_keys_move_it(view: dict[str, Any]) -> None:
+    page = view["page"]
+
+    def told() -> list[str]:
+        return [page.text_content(f"#slider-{name}") for name in ("found", "missed", "alarms")]
+
+    assert told() == ["1", "0", "0"]
+    assert page.text_content("#slider-threshold") == "0.450, in use"
+    page.focus("#threshold-slider")
+    page.keyboard.press("ArrowLeft")
+    assert told() == ["0", "1", "0"]
+    page.keyboard.press("End")
+    assert told() == ["1", "0", "1"]
+    assert page.text_content("#slider-threshold") == "0.200"
+    assert page.text_content("#slider-f1") == "0.667"
+    spoken = page.get_attribute("#threshold-slider", "aria-valuetext")
+    assert spoken == "threshold 0.200: found 1 of 1, missed 0, false alarms 1"
+    assert page.text_content("#slider-command").endswith("--top-k 5 --min-recall 1")
+    page.click("#slider-back")
+    assert told() == ["1", "0", "0"]
+
+
+def test_ticked_labels_are_downloaded_as_a_list_that_evaluate_reads(
+    view: dict[str, Any], tmp_path: Path
+) -> None:
+    page = view["page"]
+    assert page.is_disabled("#download")
+    boxes = page.locator(".tick input")
+    for number in range(boxes.count()):
+        boxes.nth(number).focus()
+        page.keyboard.press("Space")
+    odd = '=cmd,"a"\n.jpg'
+    page.evaluate("name => { document.querySelector('.tick input').dataset.tile = name }", odd)
+    with page.expect_download() as download:
+        page.click("#download")
+    download.value.save_as(tmp_path / "labels.csv")
+    read = read_labels(tmp_path / "labels.csv").tiles
+    page.evaluate("name => { document.querySelector('.tick input').dataset.tile = name }", HOSTILE)
+    for number in range(boxes.count()):
+        boxes.nth(number).uncheck()
+    assert len(read) == boxes.count()
+    assert read[odd][1] == 0
+    assert download.value.suggested_filename == "run-labels.csv"
+    assert page.is_disabled("#download")
+
+
+def test_paper_begins_with_one_page_of_summary(browser: Any, report: Path) -> None:
+    page = browser.new_page(viewport={"width": 690, "height": 1000})
+    page.emulate_media(media="print")
+    page.goto(report.as_uri())
+    box = page.evaluate("document.querySelector('.summary-page').getBoundingClientRect().toJSON()")
+    assert box["bottom"] < 1000
+    folded = "[...document.querySelectorAll('details')].map(each => each.offsetHeight)"
+    assert set(page.evaluate(folded)) == {0}
+    page.close()
+
+
+def test_without_scripts_nothing_is_offered_that_needs_one(browser: Any, report: Path) -> None:
+    page = browser.new_context(java_script_enabled=False).new_page()
+    page.goto(report.as_uri())
+    for part in ("#slider", "#download", ".tick"):
+        assert not page.locator(part).first.is_visible(), part
+    assert page.locator("#table-thresholds").is_visible()
+    page.close()
 
 
 def test_paper_cuts_no_table_and_no_picture(browser: Any, report: Path) -> None:
     page = browser.new_page(viewport={"width": 700, "height": 1000})  # A4 within its margins
     page.emulate_media(media="print")
     page.goto(report.as_uri())
+    page.evaluate("document.querySelectorAll('details').forEach(each => (each.open = true))")
     wide = """() => [...document.querySelectorAll('table, img, svg')].filter(
       node => node.getBoundingClientRect().right > innerWidth + 1).map(
       node => node.id || node.closest('figure').id)"""
