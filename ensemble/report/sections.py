@@ -11,6 +11,7 @@ from ensemble.evaluation.figures import thresholds_in
 from ensemble.evaluation.presentation import trivial_figures, trivial_sentences
 from ensemble.report.data_urls import EmbeddedPicture, Sheet, embed_sheet
 from ensemble.report.run_files import Run
+from ensemble.selection.choice import EnsembleRecord
 
 GALLERIES = {  # file → what its tiles are
     "misses": "missed crack",
@@ -187,8 +188,14 @@ def _describe_suspects(count: int, against: int, strongly: int) -> str:
 
 
 def judged_rows(run: Run) -> list[dict[str, Any]]:
-    """What the ensemble finds on each other data set that was judged."""
+    """What the ensemble, or an earlier one of the run, finds on each other data set."""
+    chosen = None if run.choice is None else EnsembleRecord.model_validate(run.choice)
     return [
-        {"metrics": metrics, **_counts(metrics["ensemble"]), "trivial": trivial_sentences(metrics)}
+        {
+            "metrics": metrics,
+            **_counts(metrics["ensemble"]),
+            "trivial": trivial_sentences(metrics),
+            "is_earlier": EnsembleRecord.model_validate(metrics["choice"]) != chosen,
+        }
         for metrics in run.judged
     ]

@@ -470,6 +470,11 @@ def test_other_data_that_was_judged_is_shown_beside_the_trivial_f1(evaluated: Pa
     assert row[3][:5] == f"{metrics['ensemble']['f1']:.3f}"
     assert row[4] == "0.400"
     assert "3 tiles that the run was trained or chosen on, and 1 other tile" in page.text
+    assert "another ensemble of this run" not in page.text
+    other = judged | {"choice": judged["choice"] | {"threshold": 0.2}}
+    (folder / "metrics.json").write_text(json.dumps(other))
+    page = Page(write_report(tmp_path / "copy").read_text(encoding="utf-8"))
+    assert "another ensemble of this run" in page.text
     (folder / "metrics.json").write_text("{}")
     with pytest.raises(InputError, match=r"damaged.*judge the data again"):
         read_run(tmp_path / "copy")
