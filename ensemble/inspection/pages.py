@@ -106,11 +106,11 @@ def describe_chain(figures: Figures, mm_per_px: float | None) -> str:
 def describe_called(photograph: Photograph) -> str:
     """How many tiles are called cracked, of how many; those of the grids between by themselves."""
     num_between = int(photograph.tiles["is_between"].sum())
-    called = f"{photograph.figures.num_called:,} of {photograph.num_tiles:,}"
+    called = f"{photograph.figures.num_called:,} of {plural(photograph.num_tiles, 'tile')}"
     if not num_between:
         return called
     return (
-        f"{called}, and {photograph.figures.num_called_between:,} of {num_between:,} "
+        f"{called} and {photograph.figures.num_called_between:,} of {num_between:,} "
         "overlapping ones"
     )
 

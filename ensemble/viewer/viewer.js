@@ -130,7 +130,7 @@ const CrackViewer = (() => {
       const judged = this.tiles.map(t => !t.blank), first = this.tiles.map(t => !t.between);
       const figures = CrackFigures.measureTiles(this.boxes, this.called, judged, first);
       const numFirst = first.filter(Boolean).length, numBetween = first.length - numFirst;
-      const between = numBetween ? `, and ${count(figures.numCalledBetween)} of ${count(numBetween)} overlapping ones` : "";
+      const between = numBetween ? ` and ${count(figures.numCalledBetween)} of ${count(numBetween)} overlapping ones` : "";
       this.shown("called").textContent = `${count(figures.numCalled)} of ${count(numFirst)}${between}`;
       this.shown("share").textContent = percent(figures.share);
       const metres = this.data.mm_per_px ? `, ${(figures.chainPx * this.data.mm_per_px / 1000).toFixed(2)} m` : "";

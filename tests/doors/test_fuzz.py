@@ -62,6 +62,7 @@ from ensemble.base.errors import InputError
 from ensemble.data.pack import FORMAT, open_pack
 from ensemble.data.reading.archive import Archive
 from ensemble.data.reading.decode import UNREADABLE, explain_unreadable
+from ensemble.data.reading.exif import read_origin
 from ensemble.data.reading.listing import Reader
 from ensemble.data.reading.pictures import list_pictures, read_picture
 from ensemble.data.sources import Source, open_source
@@ -204,6 +205,12 @@ def view(open_picture: Callable[[], BinaryIO], **options: Any) -> None:
         assert picture.mode in ("RGB", "RGBA")
 
 
+def read_where_it_was_taken(path: Path) -> None:
+    with path.open("rb") as file:
+        origin = read_origin(file)
+    assert (origin.latitude is None) == (origin.longitude is None)
+
+
 def view_twice(path: Path) -> None:
     for reduced_px in (None, 16):
         view(lambda: path.open("rb"), reduced_px=reduced_px)
@@ -314,6 +321,7 @@ PARSERS = {
     "recipe": Parser("recipe.toml", space_files, lambda path: load_recipe(str(path))),
     "tile": Parser("tiles/1.*", picture_files, decode_tile),
     "picture": Parser("picture", picture_files, view_twice),
+    "place of a picture": Parser("picture", picture_files, read_where_it_was_taken),
     "tiles in a zip": Parser("set.zip", zip_files, read_tiles_of_zip),
     "pictures in a zip": Parser("set.zip", zip_files, read_pictures_of_zip),
     "safetensors": Parser("weights.safetensors", safetensors_files, start_from),

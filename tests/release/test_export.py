@@ -22,6 +22,7 @@ from ensemble.api import load_ensemble, open_run
 from ensemble.base.errors import InputError
 from ensemble.base.files import read_object, write_json
 from ensemble.cli import parse
+from ensemble.inspection.command import main as inspect
 from ensemble.release.archive import describe, export_run
 from ensemble.release.card import COLUMNS, write_card
 from ensemble.run.exported import check_exported, is_exported
@@ -157,6 +158,13 @@ def test_networks_that_the_choice_does_not_use_are_left_out(
     assert len(held) == count * len(networks.state_dict()) / 3
     frames = [load_ensemble(each, gpus=0).predict(draw()) for each in (copy, done.file)]
     pd.testing.assert_frame_equal(*frames, check_exact=True)
+
+
+def test_inspect_finds_with_it_what_it_finds_with_the_run(run: Path, file: Path):
+    for each, folder in ((run, "one"), (file, "other")):
+        inspect(parse("inspect", [str(each), draw(), "--folder", folder]))
+    for name in ("tiles.csv", "photographs.csv", "coco.json"):
+        assert Path("one", name).read_bytes() == Path("other", name).read_bytes()
 
 
 def test_unpacked_it_is_a_run_that_judges_alike(file: Path):
