@@ -2,24 +2,24 @@
 
 A page that shows a photograph includes `viewer.html.jinja` with the object of
 `describe_photograph`, and links `viewer.css`, `figures.js`, `labels.js` and `viewer.js`, which
-`write_assets` puts into a folder. Nothing else is asked for, no server, no network. The object, as
-JSON within the page:
+`write_assets` puts into a folder. Nothing else is asked for, no server, no network. The object
+stands in the page as JSON:
 
-    format      1
-    picture     the photograph's name, as CSV files call it
-    key         text under which the browser keeps a person's labels: digest of the file
-    image       url, width_px, height_px; the size is that of the upright picture
-    mm_per_px   millimetres of concrete that a pixel shows, or null
-    threshold   where the slider begins, or null where no ensemble has judged: a page to label on
-    colours     [probability, red, green, blue, opacity] of the heat map, from 0 to 1
-    tile_px     [width, height] of every tile
-    tiles       a list for each of
-        tile         name, such as r2-c3; empty where the picture is one tile
-        left_px, top_px
-        probability  0 to 1, or null
-        called       1 where the ensemble calls it cracked
-        blank        1 where it shows nothing, and is not judged
-        between      1 where it is of a grid between, and overlaps those of the first one
+- `format`: 1
+- `picture`: the photograph's name, as CSV files call it
+- `key`: text under which the browser keeps a person's labels, the digest of the file
+- `image`: `url`, `width_px` and `height_px`, the size being that of the upright picture
+- `mm_per_px`: millimetres of concrete that a pixel shows, or null
+- `threshold`: where the slider begins, or null where no ensemble has judged, on a page to label on
+- `colours`: probability, red, green, blue and opacity of the heat map's stops, from 0 to 1
+- `tile_px`: width and height of every tile
+- `tiles`: a list, with an entry for each tile, of every of the following
+- `tiles.tile`: name, such as r2-c3; empty where the picture is one tile
+- `tiles.left_px`, `tiles.top_px`: place in the upright picture
+- `tiles.probability`: 0 to 1, or null
+- `tiles.called`: 1 where the ensemble calls it cracked
+- `tiles.blank`: 1 where it shows nothing, and is not judged
+- `tiles.between`: 1 where it is of a grid between, and overlaps those of the first one
 """
 
 import shutil

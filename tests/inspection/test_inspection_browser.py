@@ -18,7 +18,7 @@ from ensemble.inspection.pages import ASSETS, Visit, write_pages
 from ensemble.inspection.photograph import BOX, Photograph
 from ensemble.inspection.tables import tabulate_photographs
 from ensemble.viewer.figures import measure_tiles
-from ensemble.viewer.page import write_assets
+from ensemble.viewer.page import describe_photograph, make_environment, write_assets
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = next(
@@ -220,3 +220,28 @@ def test_keys_mark_a_tile_and_take_the_mark_back(page: Any):
     assert page.locator(".readout").inner_text().endswith("you say: not cracked")
     page.keyboard.press("Enter")
     assert "No corrections" in told(page, "marks")
+
+
+LABEL_PAGE = """{% from "viewer.html.jinja" import viewer %}{{ viewer(shown) }}
+<script src="assets/figures.js"></script><script src="assets/labels.js"></script>
+<script src="assets/viewer.js"></script>"""
+
+
+def test_a_page_on_which_nothing_is_judged_takes_labels_of_cracks(browser: Any, visit: Path):
+    tiles = make_tiles().assign(probability=np.nan, is_called=False, is_blank=False)
+    place = {"picture": "a.png", "key": "k", "image_url": "photographs/wall.png"}
+    size_px = (COLUMNS * SIDE, ROWS * SIDE)
+    shown = describe_photograph(tiles, **place, size_px=size_px, threshold=None)
+    template = make_environment().from_string(LABEL_PAGE)
+    (visit / "label.html").write_text(template.render(shown=shown), encoding="utf-8")
+    page, complaints = browser.new_page(), []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto((visit / "label.html").as_uri())
+    page.locator(".stage").focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("x")
+    assert page.locator(".readout").inner_text() == "Tile r1-c1; you say: cracked"
+    assert told(page, "marks").startswith("1 label on this photograph")
+    assert page.locator('[data-set="threshold"]').count() == 0
+    assert complaints == []
+    page.close()
