@@ -7,6 +7,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -31,6 +32,7 @@ from ensemble.base.options import (
     positive_number,
     read_overlap,
     read_setting,
+    whole_number,
 )
 from ensemble.training.backbone_table import BACKBONES, check_backbone
 
@@ -295,6 +297,42 @@ def add_inspect_options(parser: Parser) -> None:
     _add_runs(parser)
 
 
+def add_serve_options(parser: Parser) -> None:
+    """Add the run, where the server listens, on what it judges, and what it takes."""
+    about = "name under --out, or a path; a file that `export` wrote does as well"
+    add_option(parser, "run", None, about, nargs="?", otherwise="the last run")
+    _add_runs(parser)
+    listens = partial(add_option, parser.add_argument_group("where it listens"))
+    host = "address; of another than the loopback, each photograph needs a token"
+    listens("--host", "ADDRESS", host, type=_address, default="127.0.0.1")
+    listens("--port", "N", "port", type=whole_number(1, 65535), default=8000)
+    machine = partial(add_option, parser.add_argument_group("machine"))
+    gpus = "GPUs in all, one for each replica; 0 judges on the CPU"
+    machine("--gpus", "N", gpus, type=COUNT_OR_NONE, otherwise="all there are")
+    cpus = "cores in all, divided among the replicas, where no GPU is used"
+    machine("--cpus", "N", cpus, type=COUNT, otherwise="all there are")
+    replicas = "processes that judge"
+    machine("--replicas", "N", replicas, type=COUNT, otherwise="one for each GPU, or one")
+    machine("--address", "HOST:PORT", "Ray cluster to join", otherwise="RAY_ADDRESS, or none")
+    takes = partial(add_option, parser.add_argument_group("what it takes"))
+    queue = "photographs that may wait for a replica; a further one is told to try again"
+    takes("--queue", "N", queue, type=COUNT, default=32)
+    size = "largest file in MiB"
+    takes("--max-megabytes", "X", size, type=positive_number(1024), default=64.0)
+    pixels = "largest photograph in millions of pixels"
+    takes("--max-megapixels", "X", pixels, type=positive_number(250), default=100.0)
+
+
+def _address(text: str) -> str:
+    """A `type` of argparse: an address to listen on."""
+    try:
+        return text if text == "localhost" else str(ip_address(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{short_repr(text)}: must be an IP address, such as 127.0.0.1 or 0.0.0.0"
+        ) from None
+
+
 def add_export_options(parser: Parser) -> None:
     """Add the run, and the file that its ensemble goes to, in which form."""
     add = partial(add_option, parser)
@@ -535,6 +573,13 @@ COMMANDS = {
         "Write the ensemble of an evaluated run, with its card, to one file to give away.",
         "`predict`, `inspect` and `look` take that file in place of a run; README.md in it is its "
         "card.",
+    ),
+    "serve": Command(
+        "ensemble.serve",
+        add_serve_options,
+        "Judge photographs that are sent over HTTP, with the ensemble of a run, on Ray Serve.",
+        "It listens on the loopback unless --host says otherwise; Ctrl-C ends it. Needs the extra "
+        "[serve].",
     ),
     "report": Command(
         "ensemble.report.page",

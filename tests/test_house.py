@@ -16,7 +16,7 @@ PYTHON = [*MODULES, *sorted((ROOT / "scripts").rglob("*.py"))]
 # A room may import itself and those before it; the doors, at the top of the package, all of them.
 ROOMS = [
     *("base", "data", "training", "run", "selection", "explanation", "evaluation", "viewer"),
-    *("prediction", "inspection", "recipes", "search", "report", "release"),
+    *("prediction", "inspection", "recipes", "search", "report", "release", "serving"),
 ]
 
 
@@ -30,11 +30,12 @@ def test_a_room_imports_only_from_the_rooms_before_it():
         assert entered <= {*ROOMS[: ROOMS.index(room) + 1]}, path
 
 
-def test_ray_and_optuna_are_imported_only_by_the_search():
+def test_ray_is_imported_only_by_search_and_server_and_optuna_by_the_search_alone():
+    allowed = {"search": {"ray", "optuna"}, "serving": {"ray"}}
     for path in MODULES:
         packages = {name.partition(".")[0] for name in imports(path)}
-        if path.relative_to(ROOT / "ensemble").parts[0] != "search":
-            assert not packages & {"ray", "optuna"}, path
+        room = path.relative_to(ROOT / "ensemble").parts[0]
+        assert packages & {"ray", "optuna"} <= allowed.get(room, set()), path
 
 
 def test_only_the_evaluation_reads_the_test_split():

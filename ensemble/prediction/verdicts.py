@@ -117,19 +117,42 @@ def score_pictures(
     Raises:
         InputError: No picture can be read, or a member is damaged.
     """
-    unreadable: dict[str, str] = {}
-    tables = []
-    num_done = 0.0
     with telling_progress("looking for cracks", len(pictures), log) as tell:
-        for lot in _cut_lots(pictures, ensemble, overlap, unreadable):
-            tables.append(_score(ensemble, lot))
-            tell(lot.num_done - num_done)
-            num_done = lot.num_done
-    if not tables:
+        tiles, unreadable = score_readable(ensemble, pictures, overlap, tell)
+    if tiles is None:
         name, reason = next(iter(unreadable.items()))
         raise InputError(
             f"none of {plural(len(pictures), 'picture')} can be read ({name}: {reason})"
         )
+    return tiles, unreadable
+
+
+def score_readable(
+    ensemble: Ensemble,
+    pictures: Sequence[Picture],
+    overlap: float,
+    tell: Callable[[float], None] = lambda done: None,
+) -> tuple[pd.DataFrame | None, dict[str, str]]:
+    """Judge as `score_pictures` does, also where no picture can be read: there are no rows then.
+
+    Args:
+        ensemble: The ensemble that judges.
+        pictures: Pictures, each of another name.
+        overlap: Part of a tile's side by which it overlaps the next one, one of `OVERLAPS`.
+        tell: Told how many pictures, or parts of one, were done since it was told last.
+
+    Raises:
+        InputError: A member is damaged.
+    """
+    unreadable: dict[str, str] = {}
+    tables = []
+    num_done = 0.0
+    for lot in _cut_lots(pictures, ensemble, overlap, unreadable):
+        tables.append(_score(ensemble, lot))
+        tell(lot.num_done - num_done)
+        num_done = lot.num_done
+    if not tables:
+        return None, unreadable
     return _judge(ensemble, pd.concat(tables, ignore_index=True)), unreadable
 
 

@@ -98,7 +98,7 @@ def test_what_trials_print_is_in_ray_log_and_not_on_the_console_and_a_continued_
         assert not re.search(CHATTER, launch.said), launch.said
     assert killed.ray_log.startswith(interrupted.ray_log)
     assert ended.ray_log.startswith(killed.ray_log)
-    assert ended.ray_log.count("======== the search starts") == 3
+    assert ended.ray_log.count("======== a start, with Ray") == 3
     for text in (interrupted.ray_log, ended.ray_log.removeprefix(killed.ray_log)):
         for spoken in (SAYS, COMPLAINS):
             marked = rf"^20\S+ INFO ray\.processes: \((?:.+ )?pid=\d+\) {re.escape(spoken)}$"

@@ -30,16 +30,19 @@ LEAST_TILE = 0.25  # a side shorter than this part of a tile's shows too little
 
 
 class Picture(NamedTuple):
-    """A picture that can be read: a file, or a member of an open .zip."""
+    """A picture that can be read: a file, a member of an open .zip, or bytes."""
 
     name: str
     path: str | Path
     archive: Archive | None = None
+    content: bytes | None = None
 
     def open(self) -> BinaryIO:
         """Open its bytes; a .zip is unpacked into memory, one picture at a time."""
         if self.archive is not None:
             return io.BytesIO(self.archive.read(str(self.path)))
+        if self.content is not None:
+            return io.BytesIO(self.content)
         return Path(self.path).open("rb")
 
 
@@ -143,6 +146,17 @@ def read_picture(
         if reduced_px is not None:
             image.draft(None, (reduced_px, reduced_px))
         return load_image(image, is_photograph=is_photograph)
+
+
+def read_picture_size(file: BinaryIO) -> tuple[int, int]:
+    """(width, height) of a picture, from its header.
+
+    Raises:
+        ValueError: It is of no kind that is read.
+        One of `UNREADABLE`: It is damaged.
+    """
+    with _any_size(), _open(file) as image:
+        return image.size
 
 
 def _open(file: BinaryIO) -> ImageFile.ImageFile:

@@ -1,8 +1,9 @@
-"""Keeps what Ray prints during a search in the run's `ray.log`, and off the person's terminal.
+"""Keeps what Ray prints in a log, such as a run's `ray.log`, and off the person's terminal.
 
-The logger "ray" takes two kinds of lines: those that Ray, Tune and Train log in the search's own
-process, and those that the trials' processes print on any node, which Ray's log monitors bring
-here. Ray has no hook for the second kind: one function prints all of it, and it is replaced.
+The logger "ray" takes two kinds of lines: those that Ray, Tune, Train and Serve log in the
+command's own process, and those that the other processes print on any node, which Ray's log
+monitors bring here. Ray has no hook for the second kind: one function prints all of it, and it is
+replaced.
 """
 
 import importlib
@@ -58,7 +59,7 @@ def log_ray_to(path: Path) -> Iterator[None]:
     A disk that is full or gone loses lines of it and nothing else.
 
     Args:
-        path: Path of the file; a continued search appends to it.
+        path: Path of the file; what is there stays.
     """
     logger = logging.getLogger("ray")
     file = _File(
@@ -76,7 +77,7 @@ def log_ray_to(path: Path) -> Iterator[None]:
     )
     logger.addHandler(file)
     version = importlib.import_module("ray").__version__
-    logger.info("======== the search starts, with Ray %s", version)
+    logger.info("======== a start, with Ray %s", version)
     is_cut = False
     try:
         yield

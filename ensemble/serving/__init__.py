@@ -1,0 +1,1 @@
+"""The ensemble of a run behind HTTP: photographs in, verdicts out, on Ray Serve."""

@@ -1,0 +1,187 @@
+"""What the server answers over HTTP, with somebody else in place of the ensemble."""
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+from typing import Any
+
+import pytest
+import requests
+import uvicorn
+from fastapi import HTTPException, Request
+
+from ensemble.serving.application import BusyError, Limits, make_application, read_body
+from ensemble.serving.photographs import Answer, Photograph
+
+LIMITS = Limits(max_bytes=1000, max_pixels=10_000, max_queued=3)
+TILES = [{"tile": "r1-c1", "verdict": "cracked"}, {"tile": "r1-c2", "verdict": "uncracked"}]
+TOKEN = "a-secret-of-this-test"
+
+
+async def judge(photograph: Photograph) -> Answer:
+    """Answers by what was sent, so that a test can ask for everything that may happen."""
+    match photograph.content:
+        case b"busy":
+            raise BusyError("the queue is full; try again")
+        case b"damaged":
+            return Answer(HTTPStatus.UNPROCESSABLE_ENTITY, {}, reason="cannot be read: damaged")
+        case b"wrong":
+            raise RuntimeError("a secret of the server")
+    await asyncio.sleep(0)
+    figures = {"photograph": photograph.name, "overlap": photograph.overlap, "tiles": TILES}
+    return Answer(HTTPStatus.OK, figures, b"\x89PNG" if photograph.is_drawn else b"")
+
+
+@contextmanager
+def listening(*, token: str | None = None, running: int = 1) -> Iterator[str]:
+    """Within, an application listens at the URL that is yielded."""
+
+    async def count_replicas() -> tuple[int, int]:
+        return running, 2
+
+    app = make_application(
+        judge,
+        count_replicas,
+        about={"run": "wall"},
+        limits=LIMITS,
+        token=token,
+        hosts=["127.0.0.1"],
+    )
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [taken]})
+        thread.start()
+        try:
+            while not server.started:
+                time.sleep(0.01)
+            yield f"http://127.0.0.1:{taken.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with listening() as url:
+        yield url
+
+
+@pytest.fixture
+def post(url: str) -> Callable[..., requests.Response]:
+    def post(content: bytes, **how: Any) -> requests.Response:
+        return requests.post(f"{url}/photographs", data=content, timeout=30, **how)
+
+    return post
+
+
+def test_a_photograph_is_answered_with_its_tiles(post):
+    answer = post(b"photograph", params={"name": "pier 3", "overlap": "0.5"})
+    assert answer.status_code == 200
+    assert answer.json() == {"run": "wall", "photograph": "pier 3", "overlap": 0.5, "tiles": TILES}
+
+
+def test_a_picture_is_answered_where_one_is_asked_for(post):
+    answer = post(b"photograph", headers={"Accept": "image/png"})
+    assert answer.headers["content-type"] == "image/png"
+    assert answer.content == b"\x89PNG"
+
+
+@pytest.mark.parametrize(
+    ("content", "query", "status", "reason"),
+    [
+        (b"", {}, 422, "the request has no body"),
+        (b"damaged", {}, 422, "cannot be read: damaged"),
+        (b"x", {"overlap": "0.3"}, 422, "overlap=0.3: must be 0, 0.5 or 0.75"),
+        (b"x", {"overlap": "much"}, 422, "valid number"),
+        (b"x", {"name": "n" * 201}, 422, "at most 200"),
+        (b"x" * 1001, {}, 413, "the file has more than"),
+        (b"busy", {}, 503, "the queue is full; try again"),
+    ],
+)
+def test_what_cannot_be_judged_is_refused_with_its_reason(post, content, query, status, reason):
+    answer = post(content, params=query)
+    assert answer.status_code == status
+    assert reason in answer.text
+    assert ("Retry-After" in answer.headers) == (status == 503)
+
+
+def test_a_body_without_a_length_is_taken_in_no_further_than_allowed():
+    asked = []
+
+    async def receive() -> dict[str, Any]:
+        asked.append(1)
+        return {"type": "http.request", "body": b"x" * 400, "more_body": True}
+
+    request = Request({"type": "http", "headers": []}, receive)
+    with pytest.raises(HTTPException, match="413"):
+        asyncio.run(read_body(request, 1000))
+    assert len(asked) == 3
+
+
+def test_a_fault_of_the_server_tells_nothing_of_it(post):
+    answer = post(b"wrong")
+    assert answer.status_code == 500
+    assert "secret" not in answer.text
+
+
+def test_what_was_answered_is_counted(url, post):
+    def count(line: str) -> float:
+        lines = requests.get(f"{url}/metrics", timeout=30).text.splitlines()
+        return next((float(each.rpartition(" ")[2]) for each in lines if each.startswith(line)), 0)
+
+    names = [
+        'crack_ensemble_photographs_total{status="200"}',
+        'crack_ensemble_photographs_total{status="503"}',
+        'crack_ensemble_tiles_total{verdict="cracked"}',
+        "crack_ensemble_seconds_count",
+    ]
+    before = [count(name) for name in names]
+    post(b"photograph")
+    post(b"busy")
+    more = [count(name) - there for name, there in zip(names, before, strict=True)]
+    assert more == [1, 1, 1, 2]
+    assert count("crack_ensemble_in_progress") == 0
+
+
+def test_health_says_whether_somebody_is_there():
+    with listening(running=2) as url:
+        answer = requests.get(f"{url}/health", timeout=30)
+        assert answer.status_code == 200
+        assert answer.json() == {"status": "ok", "run": "wall", "replicas": 2, "wanted_replicas": 2}
+    with listening(running=0) as url:
+        assert requests.get(f"{url}/health", timeout=30).status_code == 503
+
+
+def test_without_the_token_nothing_is_judged_or_told():
+    with listening(token=TOKEN) as url:
+        for given in (None, "Bearer another", f"Basic {TOKEN}", f"Bearer {TOKEN}é".encode()):
+            headers = {} if given is None else {"Authorization": given}
+            for method, path in (("POST", "photographs"), ("GET", "metrics")):
+                answer = requests.request(method, f"{url}/{path}", headers=headers, timeout=30)
+                assert answer.status_code == 401
+                assert answer.headers["WWW-Authenticate"] == "Bearer"
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        answer = requests.post(f"{url}/photographs", data=b"x", headers=headers, timeout=30)
+        assert answer.status_code == 200
+        assert requests.get(f"{url}/health", timeout=30).status_code == 200
+
+
+def test_a_page_of_another_name_cannot_reach_the_loopback(url):
+    answer = requests.get(f"{url}/health", headers={"Host": "evil.example"}, timeout=30)
+    assert answer.status_code == 400
+
+
+def test_the_interface_is_described_without_another_host(url):
+    page = requests.get(f"{url}/docs", timeout=30).text
+    assert "://" not in page
+    for path in ("swagger-ui-bundle.js", "swagger-ui.css"):
+        assert f"/swagger/{path}" in page
+        assert requests.get(f"{url}/swagger/{path}", timeout=30).status_code == 200
+    described = requests.get(f"{url}/openapi.json", timeout=30).json()
+    assert set(described["paths"]) == {"/photographs", "/health", "/metrics"}
+    assert set(described["paths"]["/photographs"]["post"]["responses"]) >= {"200", "413", "503"}

@@ -1,0 +1,74 @@
+"""Photographs as bytes are judged as `predict` judges their files."""
+
+import io
+from http import HTTPStatus
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from served import TILE, draw_photograph, make_run
+
+from ensemble.api import load_ensemble
+from ensemble.serving.photographs import Answer, Photograph, judge_photographs
+
+LIMIT = 20 * TILE * TILE
+
+
+@pytest.fixture(scope="module")
+def ensemble(tmp_path_factory, write_member):
+    run = make_run(tmp_path_factory.mktemp("results") / "wall", write_member)
+    return load_ensemble(run, gpus=0)
+
+
+def judge(ensemble, *photographs: Photograph) -> list[Answer]:
+    return judge_photographs(ensemble, photographs, max_pixels=LIMIT)
+
+
+def test_photographs_that_come_together_are_judged_as_their_files_are(ensemble, tmp_path):
+    file = tmp_path / "one.png"
+    sent = [Photograph("same", draw_photograph(2 + n % 3, n), (0.0, 0.5)[n % 2]) for n in range(5)]
+    for each, answer in zip(sent, judge(ensemble, *sent), strict=True):
+        file.write_bytes(each.content)
+        wanted = ensemble.predict([file], overlap=each.overlap)
+        tiles = pd.DataFrame(answer.figures["tiles"])
+        for name in ("tile", "left_px", "top_px", "width_px", "height_px", "verdict"):
+            assert tiles[name].tolist() == wanted[name].tolist()
+        np.testing.assert_allclose(tiles["probability"], wanted["refined"], rtol=1e-5)
+        first = ~wanted["tile"].str.contains(".", regex=False)
+        cracked = wanted["verdict"] == "cracked"
+        assert answer.figures["photograph"] == "same"
+        assert answer.figures["num_tiles"] == first.sum()
+        assert answer.figures["num_cracked"] == (first & cracked).sum()
+        assert answer.figures["num_cracked_overlapping_tiles"] == (~first & cracked).sum()
+        assert answer.picture == b""
+
+
+def test_one_that_cannot_be_judged_harms_no_other(ensemble):
+    sound = draw_photograph(2, 1)
+    answers = judge(
+        ensemble,
+        Photograph("text", b"abc"),
+        Photograph("sound", sound),
+        Photograph("cut off", sound[: len(sound) // 2]),
+        Photograph("large", draw_photograph(7, 1)),
+        Photograph("empty", b""),
+    )
+    assert [each.status for each in answers] == [422, 200, 422, 413, 422]
+    assert answers[1] == judge(ensemble, Photograph("sound", sound))[0]
+    assert "cannot be read: no JPEG" in answers[0].reason
+    assert answers[2].reason.startswith("cannot be read: ")
+    assert "224 × 96 px is more than the 0.02048 megapixels" in answers[3].reason
+    assert all(each.figures == {} for each in answers if each.status != HTTPStatus.OK)
+
+
+def test_none_that_can_be_read_is_no_fault(ensemble):
+    assert [each.status for each in judge(ensemble, Photograph("text", b"abc"))] == [422]
+    assert judge(ensemble) == []
+
+
+def test_a_drawn_answer_is_an_overlay(ensemble):
+    (answer,) = judge(ensemble, Photograph("wall", draw_photograph(4, 2), is_drawn=True))
+    with Image.open(io.BytesIO(answer.picture)) as overlay:
+        assert overlay.format == "PNG"
+        assert overlay.height > 3 * TILE  # with its legend

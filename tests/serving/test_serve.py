@@ -1,0 +1,215 @@
+"""`serve` as a person starts it: over HTTP, with a replica killed, with a full queue, refused."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+from person import type_in
+from served import draw_photograph, make_run
+
+from ensemble.base.errors import InputError
+from ensemble.serving.server import Place, Share, choose_token, share_machine
+
+SERVE = [sys.executable, "-m", "ensemble.serve", "results/wall", "--gpus", "0"]
+NUM_CLIENTS, SECONDS = 10, 20.0
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory, write_member) -> Path:
+    here = tmp_path_factory.mktemp("work")
+    make_run(here / "results" / "wall", write_member)
+    return here
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+@contextmanager
+def serving(here: Path, *words: str, **variables: str) -> Iterator[tuple[str, psutil.Process]]:
+    """Within, a server runs; at the end Ctrl-C ends it in good order."""
+    port = free_port()
+    with subprocess.Popen(
+        [*SERVE, *words, "--port", str(port)],
+        cwd=here,
+        env={**os.environ, **variables},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as process:
+        said = []
+        for line in process.stdout or []:
+            said.append(line)
+            if line.startswith("listening on "):
+                break
+        assert f"listening on http://127.0.0.1:{port}" in said[-1], "".join(said)
+        yield f"http://127.0.0.1:{port}", psutil.Process(process.pid)
+        process.send_signal(signal.SIGINT)
+        rest, _ = process.communicate(timeout=120)
+        assert rest.endswith("ended\n")
+        assert "Traceback" not in "".join(said) + rest
+        assert process.returncode == 0
+
+
+def replicas_of(server: psutil.Process) -> list[psutil.Process]:
+    return [
+        process
+        for process in server.children(recursive=True)
+        if any("ServeReplica:crack-ensemble:Judge" in word for word in process.cmdline())
+    ]
+
+
+@pytest.mark.long
+def test_a_killed_replica_loses_no_photograph_and_makes_no_wrong_answer(here):
+    photographs = [draw_photograph(3 + n, n) for n in range(4)]
+    seen: Counter[object] = Counter()
+    with serving(here, "--cpus", "2", "--replicas", "2") as (url, server):
+        assert requests.get(f"{url}/health", timeout=60).json()["replicas"] == 2
+        wanted = [ask(url, photograph).json()["tiles"] for photograph in photographs]
+        end = time.monotonic() + SECONDS
+
+        def send(number: int) -> None:
+            while time.monotonic() < end:
+                which = number % len(photographs)
+                answer = ask(url, photographs[which])
+                seen[answer.status_code] += 1
+                if answer.status_code == 200 and not is_alike(
+                    answer.json()["tiles"], wanted[which]
+                ):
+                    seen["wrong"] += 1
+                number += 1
+
+        clients = [threading.Thread(target=send, args=(n,)) for n in range(NUM_CLIENTS)]
+        for client in clients:
+            client.start()
+        time.sleep(SECONDS / 3)
+        victim = replicas_of(server)[0]
+        victim.kill()
+        for client in clients:
+            client.join()
+        assert not victim.is_running()
+        assert seen["wrong"] == 0
+        assert seen[200] > NUM_CLIENTS
+        assert set(seen) <= {200, 503, "wrong"}  # nothing is lost without saying so
+        text = requests.get(f"{url}/metrics", timeout=60).text
+        told = re.search(r'photographs_total{status="200"} (\d+)', text)
+        assert told is not None
+        assert int(told[1]) == seen[200] + len(photographs)
+
+
+def ask(url: str, photograph: bytes) -> requests.Response:
+    return requests.post(f"{url}/photographs", data=photograph, timeout=120)
+
+
+def is_alike(tiles: list[dict[str, object]], others: list[dict[str, object]]) -> bool:
+    """Whether tiles are judged alike; other tiles of a batch may move a probability's last bits."""
+    return [{**each, "probability": None} for each in tiles] == [
+        {**each, "probability": None} for each in others
+    ] and all(
+        each["probability"] == pytest.approx(other["probability"], rel=1e-4)
+        for each, other in zip(tiles, others, strict=True)
+    )
+
+
+@pytest.mark.long
+def test_a_full_queue_says_so_and_a_token_is_asked_for(here):
+    token = "a-token-of-this-test"
+    headers = {"Authorization": f"Bearer {token}"}
+    large = draw_photograph(200, 1)
+    codes: Counter[int] = Counter()
+    with serving(here, "--cpus", "1", "--queue", "1", CRACK_ENSEMBLE_TOKEN=token) as (url, _):
+        assert ask(url, large).status_code == 401
+
+        def send() -> None:
+            answer = requests.post(f"{url}/photographs", data=large, headers=headers, timeout=240)
+            codes[answer.status_code] += 1
+            if answer.status_code == 503:
+                assert "the queue is full" in answer.text
+
+        clients = [threading.Thread(target=send) for _ in range(40)]
+        for client in clients:
+            client.start()
+        for client in clients:
+            client.join()
+    assert codes[200] > 0
+    assert codes[503] > 0
+    assert codes.total() == codes[200] + codes[503] == 40
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--cpus", "1", "--replicas", "2"], "--replicas 2: there are 1 core"),
+        (["--gpus", "999"], "--gpus 999: there are "),
+        (["--host", "somewhere"], "must be an IP address"),
+        (["--max-megapixels", "251"], "at most 250"),
+        (["--address", "nowhere"], "expected HOST:PORT"),
+    ],
+)
+@pytest.mark.slow
+def test_what_cannot_be_served_is_refused_in_a_line(here, words, reason):
+    said = type_in(here, *SERVE, "--port", str(free_port()), *words, code=2)
+    assert reason in said
+
+
+@pytest.mark.slow
+def test_a_port_that_is_taken_and_a_run_without_an_ensemble_are_refused(here):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        said = type_in(here, *SERVE, "--port", str(taken.getsockname()[1]), code=2)
+        assert "cannot be listened on (Address already in use)" in said
+    (here / "results" / "other").mkdir()
+    (here / "results" / "other" / "run.json").write_text("{}")
+    said = type_in(here, *SERVE[:3], "other", "--port", str(free_port()), code=2)
+    assert "other" in said
+
+
+def test_replicas_share_gpus_or_cores():
+    def share(**asked: int) -> Share:
+        options = dict.fromkeys(("gpus", "cpus", "replicas")) | asked
+        place = Place(host="127.0.0.1", port=8000, address=None, **options)
+        return share_machine(place, num_cpus=16, num_gpus=4)
+
+    assert share() == Share(4, 1, 1)
+    assert share(gpus=2) == Share(2, 1, 1)
+    assert share(gpus=0) == Share(1, 16, 0)
+    assert share(gpus=0, replicas=3) == Share(3, 5, 0)
+    assert share(gpus=0, cpus=4, replicas=4) == Share(4, 1, 0)
+    with pytest.raises(InputError, match="--replicas 5: there are 4 GPUs"):
+        share(replicas=5)
+
+
+def test_a_server_that_others_reach_asks_for_a_token():
+    assert choose_token(None, is_loopback=True) is None
+    made = choose_token(None, is_loopback=False)
+    assert made is not None
+    assert made != choose_token(None, is_loopback=False)
+    assert choose_token("sixteen-letters!", is_loopback=True) == "sixteen-letters!"
+    with pytest.raises(InputError, match="16 or more printable"):
+        choose_token("short", is_loopback=False)
+
+
+def test_a_place_knows_its_url_and_who_can_reach_it():
+    def place(host: str) -> Place:
+        return Place(host, 8000, None, None, None, None)
+
+    assert place("localhost").is_loopback
+    assert place("::1").is_loopback
+    assert not place("0.0.0.0").is_loopback
+    assert place("::1").url == "http://[::1]:8000"
+    assert place("0.0.0.0").url == "http://127.0.0.1:8000"
