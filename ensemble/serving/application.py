@@ -1,6 +1,7 @@
 """What the server answers over HTTP; who judges, and where, is not its concern.
 
-    POST /photographs   bytes of a photograph in, verdicts of its tiles out; a PNG if asked for
+    GET  /              a page to drop photographs on
+    POST /photographs   bytes of a photograph in; JSON, an overlay or a page out
     GET  /health        whether there is somebody to judge
     GET  /metrics       counts and times, for Prometheus
     GET  /docs          the page of all this, and /openapi.json for programs
@@ -27,9 +28,15 @@ from starlette.staticfiles import StaticFiles
 
 from ensemble.base.options import OVERLAPS, OVERLAPS_IN_WORDS
 from ensemble.base.version import __version__
-from ensemble.serving.photographs import Answer, Photograph
+from ensemble.serving.pages import POLICY, make_front
+from ensemble.serving.photographs import Answer, Form, Photograph
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)  # bounds of the histogram
+MEDIA_TYPES: dict[Form, str] = {
+    "json": "application/json",
+    "png": "image/png",
+    "html": "text/html",
+}
 RETRY_AFTER_SECONDS = 2
 LONGEST_NAME = 200
 
@@ -105,18 +112,19 @@ def make_application(
         ),
         overlap: Annotated[float, Query(description=f"overlap of tiles: {OVERLAPS_IN_WORDS}")] = 0,
     ) -> Response:
-        """Tiles with their probabilities as JSON, or with `Accept: image/png` an overlay."""
+        """Tiles with their probabilities; by `Accept` as JSON, image/png or text/html."""
         with counts.watch() as seen:
             if overlap not in OVERLAPS:
                 reason = f"overlap={overlap:g}: must be {OVERLAPS_IN_WORDS}"
                 raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, reason)
             content = await read_body(request, limits.max_bytes)
-            is_drawn = "image/png" in request.headers.get("accept", "")
-            answer = await _ask(judge, Photograph(name, content, overlap, is_drawn))
+            form = _choose_form(request.headers.get("accept", ""))
+            answer = await _ask(judge, Photograph(name, content, overlap, form))
             seen(answer)
-            if is_drawn:
-                return Response(answer.picture, media_type="image/png")
-            return JSONResponse({**about, **answer.figures})
+            if form == "json":
+                return JSONResponse({**about, **answer.figures})
+            headers = {"Content-Security-Policy": POLICY}
+            return Response(answer.document, headers=headers, media_type=MEDIA_TYPES[form])
 
     @app.get("/health", summary="Whether there is somebody to judge")
     async def get_health() -> Response:
@@ -131,7 +139,7 @@ def make_application(
         """Prometheus' text format."""
         return Response(counts.export(), media_type=prometheus_client.CONTENT_TYPE_LATEST)
 
-    _add_pages(app)
+    _add_pages(app, make_front(str(about["run"]), needs_token=token is not None))
     return app
 
 
@@ -181,8 +189,8 @@ class _Counts:
 RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The verdicts; with `Accept: image/png` the photograph with its cracked "
-        "tiles outlined",
-        "content": {"image/png": {}},
+        "tiles outlined, with `Accept: text/html` a page to look at them",
+        "content": {"image/png": {}, "text/html": {}},
     },
     401: {"description": "No token, or another one"},
     413: {"description": "The file or the photograph is too large"},
@@ -247,8 +255,20 @@ async def _ask(judge: Judge, photograph: Photograph) -> Answer:
     return answer
 
 
-def _add_pages(app: FastAPI) -> None:
-    """Add the page that shows and tries the interface; its script comes from here."""
+def _choose_form(accepted: str) -> Form:
+    """The form that is asked for: of those that are named the first one, else JSON."""
+    places = {form: accepted.find(kind) for form, kind in MEDIA_TYPES.items()}
+    named = [form for form in places if places[form] >= 0]
+    return min(named, key=lambda form: places[form], default="json")
+
+
+def _add_pages(app: FastAPI, front: str) -> None:
+    """Add the page for people, and the one that shows the interface; scripts come from here."""
+
+    @app.get("/", include_in_schema=False)
+    async def get_front() -> HTMLResponse:
+        return HTMLResponse(front, headers={"Content-Security-Policy": POLICY})
+
     assets = "/swagger"
     app.mount(assets, StaticFiles(directory=swagger_ui_bundle.swagger_ui_path))
 

@@ -34,11 +34,14 @@ class Judge:
     Args:
         exported: Content of the file that `export` writes.
         num_threads: Threads of torch on a CPU.
-        max_pixels: Most pixels of a photograph.
         gpus: 0 judges on the CPU, 1 on the GPU that Ray gave this replica.
+        max_pixels: Most pixels of a photograph.
+        run_name: Name of the run, for pages.
     """
 
-    def __init__(self, exported: bytes, num_threads: int, max_pixels: int, gpus: int) -> None:
+    def __init__(
+        self, exported: bytes, num_threads: int, gpus: int, *, max_pixels: int, run_name: str
+    ) -> None:
         import torch
 
         torch.set_num_threads(num_threads)
@@ -47,7 +50,7 @@ class Judge:
             file.write_bytes(exported)
             self._ensemble = load_ensemble(file, choose_device(gpus))
             assert self._ensemble.models  # which are read now
-        self._max_pixels = max_pixels
+        self._how: Any = {"max_pixels": max_pixels, "run_name": run_name}
 
     async def judge(self, photograph: Photograph) -> Answer:
         """Judge a photograph, together with others that wait."""
@@ -56,9 +59,7 @@ class Judge:
 
     @serve.batch(max_batch_size=MOST_AT_ONCE, batch_wait_timeout_s=WAIT_SECONDS)
     async def _judge_together(self, photographs: list[Photograph]) -> list[Answer]:
-        return await asyncio.to_thread(
-            judge_photographs, self._ensemble, photographs, max_pixels=self._max_pixels
-        )
+        return await asyncio.to_thread(judge_photographs, self._ensemble, photographs, **self._how)
 
 
 @serve.ingress()
@@ -120,7 +121,13 @@ def make_deployments(
         max_ongoing_requests=2 * MOST_AT_ONCE,
         max_queued_requests=limits.max_queued,
         health_check_period_s=2,
-    )(Judge).bind(exported, cores_per_replica, limits.max_pixels, gpus_per_replica)
+    )(Judge).bind(
+        exported,
+        cores_per_replica,
+        gpus_per_replica,
+        max_pixels=limits.max_pixels,
+        run_name=settings["about"]["run"],
+    )
     door = serve.deployment(
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=num_replicas * 2 * MOST_AT_ONCE + 2 * limits.max_queued + 100,

@@ -8,7 +8,7 @@ import io
 import struct
 from collections.abc import Iterator, Sequence
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 from PIL import Image
@@ -20,7 +20,9 @@ from ensemble.prediction.overlays import OVERLAY_PX, draw_overlay
 from ensemble.prediction.tiling import in_first_grid
 from ensemble.prediction.verdicts import score_readable
 from ensemble.selection.ensemble import Ensemble
+from ensemble.serving.pages import make_answer
 
+Form = Literal["json", "png", "html"]
 TILE_COLUMNS = ("tile", "left_px", "top_px", "width_px", "height_px", "threshold", "verdict")
 
 
@@ -31,13 +33,13 @@ class Photograph(NamedTuple):
         name: Name that the answer gives it.
         content: Bytes of the file.
         overlap: Part of a tile's side by which it overlaps the next one, one of `OVERLAPS`.
-        is_drawn: Whether an overlay is wanted in place of numbers.
+        form: What is wanted: the numbers, a PNG of the overlay, or a page of HTML.
     """
 
     name: str
     content: bytes
     overlap: float = 0.0
-    is_drawn: bool = False
+    form: Form = "json"
 
 
 class Answer(NamedTuple):
@@ -46,18 +48,18 @@ class Answer(NamedTuple):
     Attributes:
         status: HTTP status; what was judged is OK.
         figures: What the ensemble says; empty where it was not judged.
-        picture: PNG of the overlay, where one is wanted.
+        document: The overlay or the page, where one is wanted.
         reason: Why it was not judged.
     """
 
     status: HTTPStatus
     figures: dict[str, Any]
-    picture: bytes = b""
+    document: bytes = b""
     reason: str = ""
 
 
 def judge_photographs(
-    ensemble: Ensemble, photographs: Sequence[Photograph], *, max_pixels: int
+    ensemble: Ensemble, photographs: Sequence[Photograph], *, max_pixels: int, run_name: str
 ) -> list[Answer]:
     """Judge photographs, in one go those with equal overlap.
 
@@ -65,6 +67,7 @@ def judge_photographs(
         ensemble: The ensemble that judges.
         photographs: Photographs; a name may come twice.
         max_pixels: Most pixels that a photograph may have; a larger one is not decoded.
+        run_name: Name of the run, for pages.
 
     Returns:
         An answer for each photograph, in their order.
@@ -79,7 +82,7 @@ def judge_photographs(
             answers[number] = refusal
     for overlap in sorted({each.overlap for each in sound.values()}):
         group = {n: each for n, each in sound.items() if each.overlap == overlap}
-        answers |= dict(_judge(ensemble, group, overlap))
+        answers |= dict(_judge(ensemble, group, overlap, run_name))
     return [answers[number] for number in range(len(photographs))]
 
 
@@ -103,7 +106,7 @@ def _unreadable(reason: str) -> Answer:
 
 
 def _judge(
-    ensemble: Ensemble, photographs: dict[int, Photograph], overlap: float
+    ensemble: Ensemble, photographs: dict[int, Photograph], overlap: float, run_name: str
 ) -> Iterator[tuple[int, Answer]]:
     """Judge photographs of one overlap, which are called by their numbers meanwhile."""
     pictures = [Picture(str(n), each.name, content=each.content) for n, each in photographs.items()]
@@ -113,9 +116,13 @@ def _judge(
         if (reason := unreadable.get(str(number))) is not None:
             yield number, _unreadable(reason)
             continue
-        part = parts[str(number)]
-        picture = _draw(ensemble, photograph, part) if photograph.is_drawn else b""
-        yield number, Answer(HTTPStatus.OK, _describe(photograph.name, part), picture)
+        part, document = parts[str(number)], b""
+        if photograph.form == "png":
+            document = _draw(ensemble, photograph, part)
+        elif photograph.form == "html":
+            picture = Picture(photograph.name, photograph.name, content=photograph.content)
+            document = make_answer(picture, part, ensemble, run_name=run_name)
+        yield number, Answer(HTTPStatus.OK, _describe(photograph.name, part), document)
 
 
 def _describe(name: str, tiles: pd.DataFrame) -> dict[str, Any]:

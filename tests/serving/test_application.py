@@ -1,6 +1,7 @@
 """What the server answers over HTTP, with somebody else in place of the ensemble."""
 
 import asyncio
+import re
 import socket
 import threading
 import time
@@ -33,7 +34,7 @@ async def judge(photograph: Photograph) -> Answer:
             raise RuntimeError("a secret of the server")
     await asyncio.sleep(0)
     figures = {"photograph": photograph.name, "overlap": photograph.overlap, "tiles": TILES}
-    return Answer(HTTPStatus.OK, figures, b"\x89PNG" if photograph.is_drawn else b"")
+    return Answer(HTTPStatus.OK, figures, photograph.form.encode())
 
 
 @contextmanager
@@ -85,10 +86,32 @@ def test_a_photograph_is_answered_with_its_tiles(post):
     assert answer.json() == {"run": "wall", "photograph": "pier 3", "overlap": 0.5, "tiles": TILES}
 
 
-def test_a_picture_is_answered_where_one_is_asked_for(post):
-    answer = post(b"photograph", headers={"Accept": "image/png"})
-    assert answer.headers["content-type"] == "image/png"
-    assert answer.content == b"\x89PNG"
+@pytest.mark.parametrize(
+    ("accepted", "kind", "content"),
+    [
+        ("image/png", "image/png", b"png"),
+        ("text/html", "text/html; charset=utf-8", b"html"),
+        ("text/html, application/json;q=0.9, */*;q=0.8", "text/html; charset=utf-8", b"html"),
+        ("application/json, image/png", "application/json", None),
+        ("*/*", "application/json", None),
+    ],
+)
+def test_the_form_that_is_asked_for_is_answered(post, accepted, kind, content):
+    answer = post(b"photograph", headers={"Accept": accepted})
+    assert answer.headers["content-type"] == kind
+    assert content is None or answer.content == content
+
+
+def test_the_page_for_people_loads_nothing_and_asks_for_a_token_where_one_is_needed(url):
+    answer = requests.get(url, timeout=30)
+    assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+    assert "Judged by wall" in answer.text
+    assert not re.search(r"(src|href)=.?(https?:)?//", answer.text)
+    assert 'id="token"' not in answer.text
+    with listening(token=TOKEN) as guarded:
+        page = requests.get(guarded, timeout=30).text
+    assert 'id="token"' in page
+    assert TOKEN not in page
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,9 @@
 """Photographs as bytes are judged as `predict` judges their files."""
 
+import base64
 import io
+import json
+import re
 from http import HTTPStatus
 
 import numpy as np
@@ -22,7 +25,7 @@ def ensemble(tmp_path_factory, write_member):
 
 
 def judge(ensemble, *photographs: Photograph) -> list[Answer]:
-    return judge_photographs(ensemble, photographs, max_pixels=LIMIT)
+    return judge_photographs(ensemble, photographs, max_pixels=LIMIT, run_name="wall")
 
 
 def test_photographs_that_come_together_are_judged_as_their_files_are(ensemble, tmp_path):
@@ -41,7 +44,7 @@ def test_photographs_that_come_together_are_judged_as_their_files_are(ensemble, 
         assert answer.figures["num_tiles"] == first.sum()
         assert answer.figures["num_cracked"] == (first & cracked).sum()
         assert answer.figures["num_cracked_overlapping_tiles"] == (~first & cracked).sum()
-        assert answer.picture == b""
+        assert answer.document == b""
 
 
 def test_one_that_cannot_be_judged_harms_no_other(ensemble):
@@ -68,7 +71,24 @@ def test_none_that_can_be_read_is_no_fault(ensemble):
 
 
 def test_a_drawn_answer_is_an_overlay(ensemble):
-    (answer,) = judge(ensemble, Photograph("wall", draw_photograph(4, 2), is_drawn=True))
-    with Image.open(io.BytesIO(answer.picture)) as overlay:
+    (answer,) = judge(ensemble, Photograph("wall", draw_photograph(4, 2), form="png"))
+    with Image.open(io.BytesIO(answer.document)) as overlay:
         assert overlay.format == "PNG"
         assert overlay.height > 3 * TILE  # with its legend
+
+
+def test_a_page_shows_the_photograph_and_its_tiles_and_needs_nothing_else(ensemble):
+    sent = Photograph("<b>pier</b>.png", draw_photograph(4, 2), form="html")
+    (answer,) = judge(ensemble, sent)
+    page = answer.document.decode()
+    assert "<b>pier" not in page
+    assert "&lt;b&gt;pier&lt;/b&gt;.png" in page
+    found = re.search(r'<script type="application/json">(.*?)</script>', page, re.DOTALL)
+    assert found is not None
+    shown = json.loads(found[1])
+    prefix = "data:image/png;base64,"
+    assert shown["image"]["url"].startswith(prefix)
+    assert base64.b64decode(shown["image"]["url"].removeprefix(prefix)) == sent.content
+    assert shown["tiles"]["tile"] == [tile["tile"] for tile in answer.figures["tiles"]]
+    assert sum(shown["tiles"]["called"]) == answer.figures["num_cracked"]
+    assert not re.search(r"""(src|href)=["']?(https?:)?//""", page)

@@ -1,0 +1,100 @@
+// Sends photographs one after another, and shows the page that answers each.
+"use strict";
+
+(() => {
+  const MOST_TRIES = 30, PAUSE_MS = 1000;
+  const at = id => document.getElementById(id);
+  const waiting = [];
+  let isBusy = false;
+
+  const say = text => { at("status").textContent = text; };
+  const pause = () => new Promise(done => setTimeout(done, PAUSE_MS));
+
+  function show(html) {
+    at("page").srcdoc = html;
+    at("page").hidden = false;
+  }
+
+  async function ask(file) {
+    const query = new URLSearchParams({name: file.name.slice(-200), overlap: at("overlap").value});
+    const headers = {Accept: "text/html"};
+    if (at("token")) headers.Authorization = `Bearer ${at("token").value}`;
+    for (let tries = 0; ; tries++) {
+      const answer = await fetch(`photographs?${query}`, {method: "POST", headers, body: file});
+      if (answer.ok) return answer.text();
+      if (answer.status !== 503 || tries === MOST_TRIES) throw new Error(await explain(answer));
+      say(`${file.name} waits: the server is busy`);
+      await pause();
+    }
+  }
+
+  async function explain(answer) {
+    const text = await answer.text();
+    try {
+      const {detail} = JSON.parse(text);
+      return typeof detail === "string" ? detail : JSON.stringify(detail);
+    } catch {
+      return `${answer.status} ${answer.statusText}`;
+    }
+  }
+
+  function list(text, html) {
+    const item = document.createElement("li");
+    if (html) {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = "Show";
+      button.addEventListener("click", () => show(html));
+      const save = document.createElement("button");
+      save.type = "button";
+      save.textContent = "Save the page";
+      save.addEventListener("click", () => saveAs(`${text.split(":")[0]}.html`, html));
+      item.append(button, save);
+    }
+    item.append(text);
+    at("answers").append(item);
+  }
+
+  function saveAs(name, html) {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([html], {type: "text/html"}));
+    link.download = name;
+    link.click();
+    URL.revokeObjectURL(link.href);
+  }
+
+  async function work() {
+    if (isBusy) return;
+    isBusy = true;
+    while (waiting.length) {
+      const file = waiting.shift();
+      say(`Judging ${file.name}${waiting.length ? `, ${waiting.length} more wait` : ""} …`);
+      try {
+        const html = await ask(file);
+        list(new DOMParser().parseFromString(html, "text/html").title, html);
+        show(html);
+      } catch (error) {
+        list(`${file.name} was not judged: ${error.message}`);
+      }
+    }
+    say("");
+    isBusy = false;
+  }
+
+  function add(files) {
+    waiting.push(...files);
+    work();
+  }
+
+  at("files").addEventListener("change", event => {
+    add(event.target.files);
+    event.target.value = "";
+  });
+  for (const name of ["dragover", "dragleave", "drop"]) {
+    at("drop").addEventListener(name, event => {
+      event.preventDefault();
+      at("drop").classList.toggle("over", name === "dragover");
+      if (name === "drop") add(event.dataTransfer.files);
+    });
+  }
+})();
