@@ -73,8 +73,7 @@ def judge_data(
 
     Raises:
         InputError: No ensemble was chosen, the run's own tiles are gone, the data cannot be used,
-            nothing is left that the run was not trained on, what is left is of one class, or other
-            tiles were judged under this name.
+            nothing but known tiles is left, or one class, or `name` has other tiles' figures.
     """
     record, _ = open_choice(run)
     ensemble = load_ensemble(run, record=record)
@@ -96,8 +95,7 @@ def judge_data(
         check_both_classes(left.table["label"].to_numpy(), what="the tiles left to judge")
         count = note_opening(folder / "ledger.csv", record)
         if left.num_own_test_tiles:
-            end = f" (judged in {folder.name})"
-            note_opening(run / "evaluation" / "ledger.csv", record, end)
+            note_opening(run / "evaluation" / "ledger.csv", record, f" (judged in {folder.name})")
         predictions, figures = _judge(packed, pixels, left.table, ensemble, record, log)
         metrics = {
             "name": folder.name,

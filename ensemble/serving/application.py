@@ -92,6 +92,22 @@ def make_application(
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
     guarded = [Depends(_make_guard(token))]
     counts = _Counts()
+    _add_judging(app, judge, counts, guarded, about=about, limits=limits)
+    _add_watching(app, count_replicas, counts, guarded, about=about)
+    _add_pages(app, make_front(str(about["run"]), needs_token=token is not None))
+    return app
+
+
+def _add_judging(
+    app: FastAPI,
+    judge: Judge,
+    counts: "_Counts",
+    guarded: list[Any],
+    *,
+    about: Mapping[str, Any],
+    limits: Limits,
+) -> None:
+    """Add what photographs are sent to."""
 
     @app.post(
         "/photographs",
@@ -126,6 +142,17 @@ def make_application(
             headers = {"Content-Security-Policy": POLICY}
             return Response(answer.document, headers=headers, media_type=MEDIA_TYPES[form])
 
+
+def _add_watching(
+    app: FastAPI,
+    count_replicas: CountReplicas,
+    counts: "_Counts",
+    guarded: list[Any],
+    *,
+    about: Mapping[str, Any],
+) -> None:
+    """Add what tells how the server is."""
+
     @app.get("/health", summary="Whether there is somebody to judge")
     async def get_health() -> Response:
         """200 where a replica is running, 503 where none is."""
@@ -138,9 +165,6 @@ def make_application(
     async def get_metrics() -> Response:
         """Prometheus' text format."""
         return Response(counts.export(), media_type=prometheus_client.CONTENT_TYPE_LATEST)
-
-    _add_pages(app, make_front(str(about["run"]), needs_token=token is not None))
-    return app
 
 
 class _Counts:

@@ -36,7 +36,7 @@ LOOPBACK_NAMES = ["127.0.0.1", "localhost", "[::1]"]
 
 @dataclass(frozen=True)
 class Place:
-    """Where a server listens, and on what it judges.
+    """Address and machine of a server.
 
     Attributes:
         host: Address that it listens on.
@@ -61,7 +61,7 @@ class Place:
 
     @property
     def url(self) -> str:
-        """Where it can be reached from this machine."""
+        """Its address from this machine."""
         is_any = self.host != "localhost" and ip_address(self.host).is_unspecified
         host = "127.0.0.1" if is_any else self.host
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
@@ -151,7 +151,7 @@ def serving(
 
     Args:
         run: Folder of an evaluated run, or the file that `export` wrote.
-        place: Where it listens, and on what it judges.
+        place: Address and machine of the server.
         limits: What it takes.
         token: Bearer token that it asks for; None asks for none.
         ray_log: File for what Ray and Serve log.
