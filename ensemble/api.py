@@ -433,7 +433,8 @@ def load_ensemble(
         run: A run, its name under `out`, its path, or that of a file that `export` wrote; None
             takes the last run.
         out: Folder of the runs.
-        gpus: 0 judges on the CPU; None takes a GPU where there is one.
+        gpus: 0 judges on the CPU; None takes a GPU where there is one. A graph of ONNX is run on
+            the CPU.
 
     Raises:
         InputError: There is no such run, no ensemble was chosen from it, or a member is damaged.

@@ -86,7 +86,8 @@ class Ensemble:
         Args:
             tiles: N tiles on `device`.
             alone: Whether each tile is seen without its neighbours.
-            each_batch: Told the number of tiles of each batch, of each member and turn anew.
+            each_batch: Told the number of tiles of each batch, of each member and turn anew; of a
+                graph, which scores all members at once, a single time.
         """
         if self.graph is not None:
             return _score_by_graph(self.graph, tiles, alone=alone, each_batch=each_batch)
