@@ -455,6 +455,7 @@ def test_other_data_that_was_judged_is_shown_beside_the_trivial_f1(evaluated: Pa
         "num_known_tiles": 3,
         "num_tiles_beside_known": 1,
         "num_own_test_tiles": 0,
+        "num_namesakes": 1,
         "num_judgements": 2,
         "trained_on": {"data": "SDNET2018.zip", "num_tiles": {"train": 1, "val": 1}},
     }
@@ -470,6 +471,7 @@ def test_other_data_that_was_judged_is_shown_beside_the_trivial_f1(evaluated: Pa
     assert row[3][:5] == f"{metrics['ensemble']['f1']:.3f}"
     assert row[4] == "0.400"
     assert "3 tiles that the run was trained or chosen on, and 1 other tile" in page.text
+    assert "1 tile of it has the name of a tile that the run was trained or chosen on" in page.text
     assert "another ensemble of this run" not in page.text
     other = judged | {"choice": judged["choice"] | {"threshold": 0.2}}
     (folder / "metrics.json").write_text(json.dumps(other))
