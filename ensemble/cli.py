@@ -27,6 +27,7 @@ from ensemble.base.options import (
     RECIPES,
     SAMPLERS,
     SEED,
+    TILE_SIDE,
     Parser,
     add_option,
     positive_number,
@@ -295,6 +296,25 @@ def add_inspect_options(parser: Parser) -> None:
         otherwise="the first PHOTOS' name and -inspection, in the current folder",
     )
     _add_runs(parser)
+
+
+def add_cut_options(parser: Parser) -> None:
+    """Add the photographs, how large their tiles are, where they go, and labels of them."""
+    add = partial(add_option, parser)
+    add("photographs", "PHOTOS", "a picture, or a folder or .zip of some", nargs="*", type=Path)
+    add("--tile", "PX", "side of a tile in pixels", type=TILE_SIDE, default=256)
+    folder = "folder of the pages and tiles; photographs that it has stay in it"
+    add("--folder", "FOLDER", folder, type=Path, default=Path("cut"))
+    add(
+        "--labels",
+        "CSV",
+        "labels that the pages saved: their tiles are written into class folders",
+        type=Path,
+        nargs="+",
+        action="extend",
+        default=[],
+        otherwise="none",
+    )
 
 
 def add_serve_options(parser: Parser) -> None:
@@ -573,6 +593,13 @@ COMMANDS = {
         "Write the ensemble of an evaluated run, with its card, to one file to give away.",
         "`predict`, `inspect` and `look` take that file in place of a run; README.md in it is its "
         "card.",
+    ),
+    "cut": Command(
+        "ensemble.cut",
+        add_cut_options,
+        "Cut photographs into tiles and label them in a browser, as data for a search.",
+        "The pages need no network; with --labels the labelled tiles are written into class "
+        "folders.",
     ),
     "serve": Command(
         "ensemble.serve",

@@ -16,7 +16,7 @@ PYTHON = [*MODULES, *sorted((ROOT / "scripts").rglob("*.py"))]
 # A room may import itself and those before it; the doors, at the top of the package, all of them.
 ROOMS = [
     *("base", "data", "training", "run", "selection", "explanation", "evaluation", "viewer"),
-    *("prediction", "inspection", "recipes", "search", "report", "release", "serving"),
+    *("prediction", "inspection", "labelling", "recipes", "search", "report", "release", "serving"),
 ]
 
 

@@ -108,11 +108,11 @@ def add_photograph(
     size_px = int(right.max()), int(bottom.max())
     try:
         with picture.open() as file:
-            sha256 = _digest(file)
+            sha256 = digest_file(file)
             file.seek(0)
             origin = read_origin(file)
             file.seek(0)
-            shown = _write_shown(file, folder / "photographs", stem, size_px, tile_size_px)
+            shown = write_shown(file, folder / "photographs", stem, size_px, tile_size_px)
             file.seek(0)
             reduced = read_picture(file, tile_size_px, reduced_px=THUMBNAIL_PX)
     except UNREADABLE as error:
@@ -136,14 +136,15 @@ def add_photograph(
     )
 
 
-def _digest(file: BinaryIO) -> str:
+def digest_file(file: BinaryIO) -> str:
+    """SHA-256 of a file, by which a browser keeps the labels of a photograph."""
     digest = hashlib.sha256()
     while part := file.read(2**20):
         digest.update(part)
     return digest.hexdigest()
 
 
-def _write_shown(
+def write_shown(
     file: BinaryIO,
     folder: Path,
     stem: str,
@@ -155,6 +156,13 @@ def _write_shown(
     It is a copy where they do: they turn a JPEG upright as EXIF says, so one that is a single tile,
     which is judged as it lies, is not copied where that says something. Anything else becomes a
     JPEG, or a PNG where it is partly transparent.
+
+    Args:
+        file: Open file of the picture.
+        folder: Folder to write into.
+        stem: Name of the file without the suffix.
+        size_px: (width, height) of the upright picture.
+        tile_size_px: (height, width) of a tile.
     """
     with open_checked(file) as image:
         kind, mode = str(image.format), image.mode

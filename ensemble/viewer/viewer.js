@@ -42,14 +42,14 @@ const CrackViewer = (() => {
     listen() {
       const actions = {
         mark: () => this.mark(this.current), reset: () => this.setThreshold(null), save: () => this.save(),
-        forget: () => this.forget(), in: () => this.zoom(STEP), out: () => this.zoom(1 / STEP),
+        forget: () => this.forget(), rest: () => this.labelRest(), in: () => this.zoom(STEP), out: () => this.zoom(1 / STEP),
         fit: () => this.fit(), whole: () => this.zoom(1 / this.scale),
       };
       for (const [name, action] of Object.entries(actions)) this.button(name)?.addEventListener("click", action);
       this.setting("fade")?.addEventListener("input", () => this.redraw());
       this.setting("outlines").addEventListener("input", () => this.redraw());
       this.setting("threshold")?.addEventListener("input", event => this.setThreshold(Number(event.target.value)));
-      this.find(".list").addEventListener("toggle", () => this.list());
+      this.find(".list")?.addEventListener("toggle", () => this.list());
       this.stage.addEventListener("keydown", event => this.press(event));
       this.stage.addEventListener("wheel", event => this.turnWheel(event), {passive: false});
       this.stage.addEventListener("pointerdown", event => this.touch(event));
@@ -164,7 +164,10 @@ const CrackViewer = (() => {
         return x < width && y < height && x + w > 0 && y + h > 0;
       });
       this.drawHeat(pen, visible);
-      if (this.setting("outlines").checked) this.drawOutlines(pen, visible, ratio);
+      if (this.setting("outlines").checked) {
+        if (this.hasJudged) this.drawOutlines(pen, visible, ratio);
+        else this.drawGrid(pen, visible);
+      }
       for (const i of visible) this.drawSigns(pen, i);
       if (this.current >= 0) this.frameTile(pen, this.rectangle(this.current));
     }
@@ -211,6 +214,14 @@ const CrackViewer = (() => {
       }
       for (const i of called) layer.clearRect(...inset(this.rectangle(i), 1 + LINE_PX));
       pen.drawImage(this.layer, 0, 0, this.layer.width / ratio, this.layer.height / ratio);
+    }
+
+    drawGrid(pen, visible) {
+      for (const [colour, width] of [[DARK, 2], [LIGHT, 1]]) {
+        pen.strokeStyle = colour;
+        pen.lineWidth = width / 2;
+        for (const i of visible) pen.strokeRect(...this.rectangle(i));
+      }
     }
 
     drawSigns(pen, i) {
@@ -307,7 +318,7 @@ const CrackViewer = (() => {
     }
 
     walk(right, down) {
-      if (this.current < 0) return this.select(this.surest()[0] ?? 0);
+      if (this.current < 0) return this.select((this.hasJudged ? this.surest() : this.open())[0] ?? 0);
       const from = this.tiles[this.current];
       let best = -1, least = Infinity;
       this.tiles.forEach((tile, i) => {
@@ -334,7 +345,7 @@ const CrackViewer = (() => {
       const keys = {
         "+": () => this.zoom(STEP), "=": () => this.zoom(STEP), "-": () => this.zoom(1 / STEP), 0: () => this.fit(),
         1: () => this.zoom(1 / this.scale), n: () => this.visit(1), p: () => this.visit(-1),
-        x: () => this.mark(this.current), Enter: () => this.mark(this.current), " ": () => this.mark(this.current),
+        c: () => this.decide(1), u: () => this.decide(0), x: () => this.mark(this.current), Enter: () => this.mark(this.current), " ": () => this.mark(this.current),
       };
       const arrow = arrows[event.key];
       const action = keys[event.key.length === 1 ? event.key.toLowerCase() : event.key];
@@ -407,6 +418,23 @@ const CrackViewer = (() => {
       this.keepLabels();
     }
 
+    // On a page to label on: gives the tile its label and goes on to the next one that has none.
+    decide(label) {
+      const tile = this.tiles[this.current];
+      if (this.hasJudged || !tile || tile.blank) return;
+      this.labels.set(tile.key, {tile: tile.tile, label});
+      this.keepLabels();
+      const open = this.open(), next = open.find(i => i > this.current) ?? open[0];
+      if (next !== undefined) this.select(next);
+    }
+
+    open() { return [...this.tiles.keys()].filter(i => !this.tiles[i].blank && !this.labels.has(this.tiles[i].key)); }
+
+    labelRest() {
+      for (const i of this.open()) this.labels.set(this.tiles[i].key, {tile: this.tiles[i].tile, label: 0});
+      this.keepLabels();
+    }
+
     forget() {
       if (!confirm(`Forget ${this.labels.size} labels of this photograph?`)) return;
       this.labels.clear();
@@ -422,15 +450,19 @@ const CrackViewer = (() => {
     tellLabels(isStored) {
       const number = this.labels.size, what = this.hasJudged ? "correction" : "label";
       const kept = isStored ? "kept by this browser" : "not kept by this browser: save them before you leave the page";
+      const all = this.hasJudged ? "" : ` of ${count(number + this.open().length)} tiles`;
+      const cracked = [...this.labels.values()].filter(each => each.label).length;
+      const which = this.hasJudged ? "" : `, ${count(cracked)} of them cracked`;
       this.shown("marks").textContent = number
-        ? `${number} ${what}${number === 1 ? "" : "s"} on this photograph, ${kept}.`
+        ? `${count(number)} ${what}${number === 1 ? "" : "s"}${all} on this photograph${which}, ${kept}.`
         : `No ${what}s on this photograph yet.`;
+      if (this.button("rest")) this.button("rest").disabled = !this.open().length;
       this.button("save").disabled = this.button("forget").disabled = !number;
     }
 
     save() {
       const {picture} = this.data, stem = picture.split(/[/\\]/).pop().replace(/\.[^.]*$/, "");
-      CrackLabels.save(`corrections-${stem}.csv`, [{picture, labels: this.labels}]);
+      CrackLabels.save(`${this.hasJudged ? "corrections" : "labels"}-${stem}.csv`, [{picture, labels: this.labels}]);
     }
 
     list() {

@@ -24,12 +24,13 @@ OTHER_PICTURES = {".avif", ".jxl", ".svg", ".psd", ".pdf", ".ppm", ".pgm", ".tga
                   ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"}  # fmt: skip
 ARCHIVES = {".zip", ".rar", ".7z", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst"}
 OLD_CODE_PAGES = ("gb18030", "big5", "shift_jis", "euc_kr", "cp1250", "cp1251", "cp1252")
-OVERLAYS_FILE, INSPECTION_FILE = "overlays.json", "inspection.json"
+OVERLAYS_FILE, INSPECTION_FILE, CUT_FILE = "overlays.json", "inspection.json", "cut.json"
 OUR_FILES = {
     "run.json",
     "pack.json",
     OVERLAYS_FILE,
     INSPECTION_FILE,
+    CUT_FILE,
 }  # a folder with one of these is a result
 MAX_TILE_BYTES = 64 * 2**20
 NUM_NAMED = 3

@@ -1,0 +1,1 @@
+"""Photographs that nobody cut → pages to label their tiles on → tiles in class folders."""
