@@ -241,7 +241,9 @@ def test_a_page_on_which_nothing_is_judged_takes_labels_of_cracks(browser: Any, 
     page.keyboard.press("ArrowRight")
     page.keyboard.press("x")
     assert page.locator(".readout").inner_text() == "Tile r1-c1; you say: cracked"
-    assert told(page, "marks").startswith("1 label on this photograph")
+    assert told(page, "marks").startswith(
+        "1 label of 24 tiles on this photograph, 1 of them cracked"
+    )
     assert page.locator('[data-set="threshold"]').count() == 0
     assert complaints == []
     page.close()
