@@ -39,10 +39,10 @@ NUM_LISTED = 10
 
 def main(options: argparse.Namespace) -> dict[str, Any]:
     """Judge the pictures, write the table and the overlays, and return the counts and rows."""
-    name = options.paths[0]
-    places = (name, options.out / name)
-    if is_exported(name) or any((place / "run.json").is_file() for place in places):
-        raise InputError(f"{name} is a run, not a picture; say PICTURE … --run {name}")
+    for name in options.paths:
+        places = (name, options.out / name)
+        if is_exported(name) or any((place / "run.json").is_file() for place in places):
+            raise InputError(f"{name} is a run, not a picture; say PICTURE … --run {name}")
     check_csv(options.csv)
     overlays = options.overlays or options.csv.with_name(f"{options.csv.stem}-overlays")
     _check_overlays(overlays)

@@ -14,7 +14,7 @@ from ensemble.base.wording import plural
 from ensemble.data.reading.listing import printable
 from ensemble.inspection.inspecting import Inspection, check_folder, inspect_pictures
 from ensemble.run.folder import display_path
-from ensemble.run.members import find_run
+from ensemble.run.members import find_run, name_run
 from ensemble.selection.ensemble import load_ensemble
 
 NUM_NAMED = 10  # pictures that could not be read
@@ -35,7 +35,7 @@ def main(options: argparse.Namespace) -> dict[str, Any]:
         ensemble,
         options.photographs,
         folder,
-        run_name=printable(run.stem if run.is_file() else run.name),
+        run_name=printable(name_run(run)),
         overlap=options.overlap,
         mm_per_px=options.mm_per_px,
         log=lines.append,

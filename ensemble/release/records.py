@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import safetensors.torch
 
+from ensemble.data.prepare import is_synthetic
 from ensemble.release.card import Described, describe_data
 from ensemble.run.exported import MEMBER
 from ensemble.run.members import read_stored_size, read_tile_size
@@ -66,7 +67,9 @@ def read_part(chosen: ChosenMember, member: Member, *, anew: bool = False) -> Pa
 def list_records(described: Described, run: Path, parts: list[Part]) -> Iterator[tuple[str, bytes]]:
     """Yield the entries of a file but for its card and its weights, each with its name."""
     sizes = {"tile_size_px": [*read_tile_size(run)], "stored_size_px": [*read_stored_size(run)]}
-    yield "run.json", as_json(sizes)
+    data = str(described.about.get("data", ""))
+    drawn = {"data": data} if is_synthetic(data) else {}  # else a path of this machine
+    yield "run.json", as_json({**sizes, **drawn})
     for part in parts:
         yield part.chosen.folder + MEMBER, as_json(part.record.model_dump(mode="json"))
     choice = described.choice.model_copy(update={"members": [part.chosen for part in parts]})

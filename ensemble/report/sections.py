@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from ensemble.base.errors import escape
@@ -11,6 +12,7 @@ from ensemble.evaluation.figures import thresholds_in
 from ensemble.evaluation.presentation import trivial_figures, trivial_sentences
 from ensemble.report.data_urls import EmbeddedPicture, Sheet, embed_sheet
 from ensemble.report.run_files import Run
+from ensemble.selection.calibration import apply_temperature
 from ensemble.selection.choice import EnsembleRecord
 
 GALLERIES = {  # file → what its tiles are
@@ -132,6 +134,8 @@ def threshold_section(run: Run) -> dict[str, Any] | None:
     for recall in RECALLS:
         first = next(i for i, (_, found, _) in enumerate(points) if found >= recall * num_cracked)
         listed.setdefault(first, f"finds at least {recall:.0%}")
+    shown = apply_temperature(np.array([p[0] for p in points]), choice["temperature"])
+    points = [(float(t), *counts) for t, (_, *counts) in zip(shown, points, strict=True)]
     return {
         "points": points,
         "chosen": chosen,

@@ -16,6 +16,7 @@ from ensemble.base.files import read_object, read_table
 from ensemble.data.augmentation import NUM_TURNS
 from ensemble.data.batches import SplitTiles
 from ensemble.data.grid import PLACE
+from ensemble.data.prepare import is_synthetic
 from ensemble.run.exported import (
     check_exported,
     is_exported,
@@ -57,8 +58,9 @@ def find_run(run: str | None, *, under: Path, takes_exported: bool = False) -> P
                 return place.resolve()
             if is_exported(place):
                 raise InputError(
-                    f"{place}: is an exported ensemble, which holds what predict and look need; "
-                    "this needs the trials, scores or tiles of its run: name the run's folder"
+                    f"{place}: is an exported ensemble, which holds what predict, inspect, serve "
+                    "and look need; this needs the trials, scores or tiles of its run: name the "
+                    "run's folder"
                 )
         _refuse_refit_in_the_making(run, under)
         file = ", nor an exported ensemble" if takes_exported else ""
@@ -141,6 +143,17 @@ def read_about(run: Path) -> dict[str, Any]:
         InputError: It is missing or damaged.
     """
     return read_exported_object(run, "run.json") if run.is_file() else read_object(run / "run.json")
+
+
+def name_run(run: Path) -> str:
+    """Name of a run or an exported file, for people, with a word where it has only seen drawings.
+
+    Raises:
+        InputError: `run.json` is missing or damaged.
+    """
+    name = run.stem if run.is_file() else run.name
+    drawn = " (trained on drawn concrete: for trying out only)"
+    return name + drawn * is_synthetic(str(read_about(run).get("data", "")))
 
 
 def read_tile_size(run: Path) -> tuple[int, int]:

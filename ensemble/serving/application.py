@@ -89,6 +89,7 @@ def make_application(
         docs_url=None,  # FastAPI's page loads its script from elsewhere
         redoc_url=None,
     )
+    app.openapi_version = "3.0.3"  # the newest that the page of swagger_ui_bundle shows
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
     guarded = [Depends(_make_guard(token))]
     counts = _Counts()
@@ -130,8 +131,7 @@ def _add_judging(
     ) -> Response:
         """Tiles with their probabilities; by `Accept` as JSON, image/png or text/html."""
         with counts.watch() as seen:
-            if overlap not in OVERLAPS:
-                reason = f"overlap={overlap:g}: must be {OVERLAPS_IN_WORDS}"
+            if reason := _find_fault(request, overlap):
                 raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, reason)
             content = await read_body(request, limits.max_bytes)
             form = _choose_form(request.headers.get("accept", ""))
@@ -277,6 +277,18 @@ async def _ask(judge: Judge, photograph: Photograph) -> Answer:
     if answer.status != HTTPStatus.OK:
         raise HTTPException(answer.status, answer.reason)
     return answer
+
+
+def _find_fault(request: Request, overlap: float) -> str:
+    """What is wrong with a request before its body is read; nothing is passed over in silence."""
+    unknown = sorted(set(request.query_params) - {"name", "overlap"})
+    if unknown:
+        return f"{unknown[0][:40]}: no such parameter; there are name and overlap"
+    if overlap not in OVERLAPS:
+        return f"overlap={overlap:g}: must be {OVERLAPS_IN_WORDS}"
+    if "multipart/form-data" in request.headers.get("content-type", ""):
+        return "a form was sent: send the bytes of the picture alone, as with curl --data-binary"
+    return ""
 
 
 def _choose_form(accepted: str) -> Form:

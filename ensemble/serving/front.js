@@ -29,6 +29,7 @@
   }
 
   async function explain(answer) {
+    if (answer.status === 401) return "the server wants its token, which goes into the field above";
     const text = await answer.text();
     try {
       const {detail} = JSON.parse(text);

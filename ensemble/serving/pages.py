@@ -14,6 +14,7 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
+from ensemble.base.wording import percent
 from ensemble.data.reading.pictures import Picture
 from ensemble.inspection.pages import ASSETS as PAGE_ASSETS
 from ensemble.inspection.pages import describe_called, describe_chain
@@ -84,6 +85,7 @@ def _environment() -> jinja2.Environment:
     environment = make_environment(SERVING)
     files = [*(VIEWER / name for name in ASSETS), *PAGE_ASSETS]
     text = {path.name: path.read_text(encoding="utf-8") for path in files}
+    environment.filters |= {"share": percent}
     environment.globals |= {
         "describe_called": describe_called,
         "describe_chain": describe_chain,

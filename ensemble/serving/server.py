@@ -17,6 +17,7 @@ from ensemble.base.interruption import handled_by
 from ensemble.base.wording import plural
 from ensemble.release.archive import export_run
 from ensemble.run.exported import is_exported
+from ensemble.run.members import name_run
 from ensemble.search.budget import Node
 from ensemble.search.cluster.connection import (
     Head,
@@ -121,7 +122,8 @@ def check_place(place: Place) -> None:
     except OSError as error:
         reason = error.strerror or str(error)
         raise InputError(
-            f"--host {place.host} --port {place.port}: cannot be listened on ({reason})"
+            f"--host {place.host} --port {place.port}: cannot be listened on ({reason}); choose "
+            "another --port, or an address of this machine"
         ) from None
 
 
@@ -172,7 +174,7 @@ def serving(
 
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         settings = {
-            "about": {"run": run.stem if run.is_file() else run.name},
+            "about": {"run": name_run(run)},
             "limits": limits,
             "token": token,
             "hosts": LOOPBACK_NAMES if place.is_loopback else ["*"],

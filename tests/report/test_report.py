@@ -353,12 +353,15 @@ def test_counts_of_photographs_add_up_to_those_of_the_test(evaluated: Path, page
 
 def test_the_slider_has_the_points_of_validation_and_stands_at_the_threshold_in_use(page: Page):
     [slider] = [e for e in page.find("div") if e["attrs"].get("id") == "slider"]
-    points = json.loads(slider["attrs"]["data-points"])
-    assert points == [[0.7, 0, 0], [0.45, 1, 0], [0.2, 1, 1]]
+    points = json.loads(slider["attrs"]["data-points"])  # on the calibrated scale
+    assert [counts for _, *counts in points] == [[0, 0], [1, 0], [1, 1]]
+    assert [threshold for threshold, *_ in points] == pytest.approx(
+        [0.7425, 0.4376, 0.1502], abs=1e-4
+    )
     [handle] = [e for e in page.find("input") if e["attrs"]["type"] == "range"]
     assert (handle["attrs"]["value"], handle["attrs"]["max"]) == ("1", "2")
     assert slider["attrs"]["data-cracked"] == "1"
-    assert page.rows("table-thresholds") == [["0.450in use", "1", "0", "0", "1.000"]]
+    assert page.rows("table-thresholds") == [["0.438in use", "1", "0", "0", "1.000"]]
     [command] = [e["attrs"] for e in page.find("pre") if "data-command" in e["attrs"]]
     assert command["data-command"].endswith("--method auto --top-k 5")
 

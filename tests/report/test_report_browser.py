@@ -166,7 +166,7 @@ def test_the_slider_counts_anew_as_keys_move_it(view: dict[str, Any]) -> None:
         return [page.text_content(f"#slider-{name}") for name in ("found", "missed", "alarms")]
 
     assert told() == ["1", "0", "0"]
-    assert page.text_content("#slider-threshold") == "0.450, in use"
+    assert page.text_content("#slider-threshold") == "0.438, in use"
     page.focus("#threshold-slider")
     page.keyboard.press("ArrowLeft")
     assert told() == ["0", "1", "0"]

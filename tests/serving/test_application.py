@@ -121,6 +121,7 @@ def test_the_page_for_people_loads_nothing_and_asks_for_a_token_where_one_is_nee
         (b"damaged", {}, 422, "cannot be read: damaged"),
         (b"x", {"overlap": "0.3"}, 422, "overlap=0.3: must be 0, 0.5 or 0.75"),
         (b"x", {"overlap": "much"}, 422, "valid number"),
+        (b"x", {"overlp": "0.5"}, 422, "overlp: no such parameter; there are name and overlap"),
         (b"x", {"name": "n" * 201}, 422, "at most 200"),
         (b"x" * 1001, {}, 413, "the file has more than"),
         (b"busy", {}, 503, "the queue is full; try again"),
@@ -131,6 +132,12 @@ def test_what_cannot_be_judged_is_refused_with_its_reason(post, content, query, 
     assert answer.status_code == status
     assert reason in answer.text
     assert ("Retry-After" in answer.headers) == (status == 503)
+
+
+def test_a_form_in_place_of_the_bytes_is_told_what_is_wanted(url):
+    answer = requests.post(f"{url}/photographs", files={"file": b"photograph"}, timeout=30)
+    assert answer.status_code == 422
+    assert "send the bytes of the picture alone" in answer.text
 
 
 def test_a_body_without_a_length_is_taken_in_no_further_than_allowed():
@@ -206,5 +213,6 @@ def test_the_interface_is_described_without_another_host(url):
         assert f"/swagger/{path}" in page
         assert requests.get(f"{url}/swagger/{path}", timeout=30).status_code == 200
     described = requests.get(f"{url}/openapi.json", timeout=30).json()
+    assert described["openapi"].startswith("3.0.")  # the page shows none that is newer
     assert set(described["paths"]) == {"/photographs", "/health", "/metrics"}
     assert set(described["paths"]["/photographs"]["post"]["responses"]) >= {"200", "413", "503"}

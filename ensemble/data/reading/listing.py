@@ -127,6 +127,11 @@ def describe_passed_over(passed_over: dict[str, list[str]]) -> Iterator[str]:
         yield f"  passed over, {reason}: {len(names):,} ({named}{more})"
 
 
+def list_suffixes() -> set[str]:
+    """Suffixes of the pictures that are read here, those of HEIC where pillow-heif is installed."""
+    return PICTURE_SUFFIXES | (HEIF_SUFFIXES if can_read_heif() else set())
+
+
 def explain_nothing(passed_over: dict[str, list[str]]) -> str:
     """The end of a sentence that says that nothing was found: what there is instead."""
     return "".join(f"; {line.strip()}" for line in describe_passed_over(passed_over))

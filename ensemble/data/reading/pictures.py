@@ -17,9 +17,9 @@ from ensemble.data.reading.archive import Archive
 from ensemble.data.reading.decode import load_image, open_checked
 from ensemble.data.reading.listing import (
     ARCHIVES,
-    PICTURE_SUFFIXES,
     explain_nothing,
     list_files,
+    list_suffixes,
     printable,
 )
 
@@ -89,7 +89,7 @@ def list_pictures(
             if not listing.files:
                 instead = explain_nothing(listing.passed_over)
                 raise InputError(
-                    f"{path}: no pictures ({' '.join(sorted(PICTURE_SUFFIXES))}) in it{instead}"
+                    f"{path}: no pictures ({' '.join(sorted(list_suffixes()))}) in it{instead}"
                 )
             for reason, names in listing.passed_over.items():
                 passed_over.setdefault(reason, []).extend(f"{path}/{name}" for name in names)
