@@ -172,10 +172,10 @@ def test_the_slider_counts_anew_as_keys_move_it(view: dict[str, Any]) -> None:
     assert told() == ["0", "1", "0"]
     page.keyboard.press("End")
     assert told() == ["1", "0", "1"]
-    assert page.text_content("#slider-threshold") == "0.200"
+    assert page.text_content("#slider-threshold") == "0.150"
     assert page.text_content("#slider-f1") == "0.667"
     spoken = page.get_attribute("#threshold-slider", "aria-valuetext")
-    assert spoken == "threshold 0.200: found 1 of 1, missed 0, false alarms 1"
+    assert spoken == "threshold 0.150: found 1 of 1, missed 0, false alarms 1"
     assert page.text_content("#slider-command").endswith("--top-k 5 --min-recall 1")
     page.click("#slider-back")
     assert told() == ["1", "0", "0"]
