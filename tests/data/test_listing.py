@@ -9,6 +9,7 @@ from ensemble.data.reading.listing import (
     ARCHIVE,
     HIDDEN,
     IRREGULAR,
+    NEEDS_HEIF,
     NO_PICTURE,
     NOWHERE,
     OTHER_KIND,
@@ -33,21 +34,26 @@ def test_pictures_are_known_by_every_common_ending(tmp_path: Path, suffix: str):
     assert list(list_files(lay_out(tmp_path, f"a/1.{suffix}")).files) == [f"a/1.{suffix}"]
 
 
-def test_everything_that_is_not_read_is_named_by_its_reason(tmp_path: Path):
+@pytest.mark.parametrize("reads_heif", [False, True])
+def test_everything_that_is_not_read_is_named_by_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reads_heif: bool
+):
+    monkeypatch.setattr("ensemble.data.reading.listing.can_read_heif", lambda: reads_heif)
     lay_out(tmp_path, "a/1.png", "a/2.HEIC", "a/3.dng", "b.rar", "notes.txt", ".git/x", "a/._1.png")
     (tmp_path / "gone.png").symlink_to("nowhere.png")
     (tmp_path / "self.png").symlink_to("self.png")
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "photo.jpg").mkdir()  # a folder may be called like a picture
     files, passed_over = list_files(tmp_path)
-    assert list(files) == ["a/1.png"]
-    assert passed_over == {
+    assert list(files) == ["a/1.png", *["a/2.HEIC"] * reads_heif]
+    needs_heif = {} if reads_heif else {NEEDS_HEIF: ["a/2.HEIC"]}
+    assert passed_over == needs_heif | {
         ARCHIVE: ["b.rar"],
         HIDDEN: [".git/", "a/._1.png"],
         IRREGULAR: ["pipe.jpg"],
         NOWHERE: ["gone.png", "self.png"],
         NO_PICTURE: ["notes.txt"],
-        OTHER_KIND: ["a/2.HEIC", "a/3.dng"],
+        OTHER_KIND: ["a/3.dng"],
     }
 
 

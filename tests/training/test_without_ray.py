@@ -5,10 +5,11 @@ import sys
 
 from source_files import ROOT
 
-LATER = ("search", "report", "api.py", "cli.py", "__main__.py")  # rooms and doors that may need Ray
+# rooms and doors that may need Ray
+LATER = ("search", "report", "serving", "api.py", "cli.py", "__main__.py")
 
 
-def test_all_but_searches_and_reports_imports_where_ray_and_optuna_are_not_installed():
+def test_all_but_searches_reports_and_servers_imports_where_ray_and_optuna_are_not_installed():
     paths = [path.relative_to(ROOT) for path in (ROOT / "ensemble").rglob("*.py")]
     modules = [".".join(path.with_suffix("").parts) for path in paths if path.parts[1] not in LATER]
     assert {"ensemble.evaluate", "ensemble.predict", "ensemble.train"} <= set(modules)
