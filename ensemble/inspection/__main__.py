@@ -2,4 +2,5 @@
 
 from ensemble.cli import start
 
-start("inspect")
+if __name__ == "__main__":
+    start("inspect")
