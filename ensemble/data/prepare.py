@@ -5,7 +5,7 @@ import re
 import shutil
 import textwrap
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from ensemble.base.errors import InputError, writing
@@ -145,6 +145,11 @@ def _check_context(packed: Pack, context_px: int, log: Callable[[str], None]) ->
 def is_synthetic(data: str) -> bool:
     """Whether `data` asks for drawn concrete, and is no file or folder of that name."""
     return re.fullmatch(r"synthetic(:\d+)?", data) is not None and not Path(data).exists()
+
+
+def is_drawn(data: str) -> bool:
+    """Whether data, as a run records their path, are drawn concrete; see `is_synthetic`."""
+    return re.fullmatch(r"synthetic([:-]\d+)?", PurePath(data).name) is not None
 
 
 def describe_pack(record: dict[str, Any]) -> Iterator[str]:

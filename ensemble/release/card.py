@@ -14,6 +14,7 @@ from ensemble.base.errors import escape
 from ensemble.base.wording import capitalize_first, format_number, percent, plural
 from ensemble.data.augmentation import NUM_TURNS
 from ensemble.data.classes import SDNET_SURFACES
+from ensemble.data.prepare import is_drawn
 from ensemble.evaluation.presentation import describe_method, trivial_sentences
 from ensemble.release.usage import write_use
 from ensemble.report.sentences import seed_caveat, warnings_about
@@ -227,7 +228,7 @@ def _name_data(about: dict[str, Any]) -> str:
     """Name the data by the last part of its path, and the data set that the path tells it to be."""
     path = PurePath(str(about.get("data", "")))
     name = _code(path.name) if path.name else "not recorded"
-    if path.parent.name == "packs" and path.name.startswith("synthetic-"):
+    if is_drawn(str(path)):
         return f"{name}, which is drawn concrete, no photographs"
     known = _find_known(about)
     return name if known is None else f"{name}, by its path {known[0]} ({known[1]})"

@@ -8,12 +8,12 @@ this machine.
 import hashlib
 import json
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 import safetensors.torch
 
-from ensemble.data.prepare import is_synthetic
+from ensemble.data.prepare import is_drawn
 from ensemble.release.card import Described, describe_data
 from ensemble.run.exported import MEMBER
 from ensemble.run.members import read_stored_size, read_tile_size
@@ -68,7 +68,7 @@ def list_records(described: Described, run: Path, parts: list[Part]) -> Iterator
     """Yield the entries of a file but for its card and its weights, each with its name."""
     sizes = {"tile_size_px": [*read_tile_size(run)], "stored_size_px": [*read_stored_size(run)]}
     data = str(described.about.get("data", ""))
-    drawn = {"data": data} if is_synthetic(data) else {}  # else a path of this machine
+    drawn = {"data": PurePath(data).name} if is_drawn(data) else {}
     yield "run.json", as_json({**sizes, **drawn})
     for part in parts:
         yield part.chosen.folder + MEMBER, as_json(part.record.model_dump(mode="json"))

@@ -6,7 +6,7 @@ import pandas as pd
 
 from ensemble.base.door import spell_command
 from ensemble.base.wording import capitalize_first, format_number, percent, plural
-from ensemble.data.prepare import is_synthetic
+from ensemble.data.prepare import is_drawn
 from ensemble.evaluation.figures import thresholds_in
 from ensemble.evaluation.presentation import (
     describe_method,
@@ -175,7 +175,7 @@ def warnings_about(
 ) -> list[str]:
     """List what a reader must know before believing any figure."""
     warnings = []
-    if is_synthetic(str(run.get("data", ""))):
+    if is_drawn(str(run.get("data", ""))):
         warnings.append(
             "Its tiles are drawn concrete and no photographs: the figures say nothing of real "
             "cracks."

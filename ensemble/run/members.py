@@ -16,7 +16,7 @@ from ensemble.base.files import read_object, read_table
 from ensemble.data.augmentation import NUM_TURNS
 from ensemble.data.batches import SplitTiles
 from ensemble.data.grid import PLACE
-from ensemble.data.prepare import is_synthetic
+from ensemble.data.prepare import is_drawn
 from ensemble.run.exported import (
     check_exported,
     is_exported,
@@ -153,7 +153,7 @@ def name_run(run: Path) -> str:
     """
     name = run.stem if run.is_file() else run.name
     drawn = " (trained on drawn concrete: for trying out only)"
-    return name + drawn * is_synthetic(str(read_about(run).get("data", "")))
+    return name + drawn * is_drawn(str(read_about(run).get("data", "")))
 
 
 def read_tile_size(run: Path) -> tuple[int, int]:

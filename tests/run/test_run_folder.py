@@ -12,6 +12,7 @@ from ensemble.data.prepare import prepare_data
 from ensemble.data.synthetic import draw_dataset
 from ensemble.run import folder as module
 from ensemble.run.folder import begin_run, identify_data, run_folder, run_lock
+from ensemble.run.members import name_run
 
 
 @pytest.mark.parametrize("name", ["what?b", "a#b", "a b", "ein Lauf ü", "n" * 200])
@@ -102,3 +103,19 @@ def test_what_changed_since_a_run_was_last_at_work_is_said_once_and_noted(tmp_pa
     record = json.loads(Path(run / "run.json").read_text())
     assert (record["keep"], record["versions"]) == (20, {"torch": "2.11.0"})
     assert [each["keep"] for each in record["continued"]] == [5]
+
+
+@pytest.mark.parametrize(
+    ("data", "is_told"),
+    [
+        ("/home/lee/results/packs/synthetic-0", True),
+        ("synthetic-12", True),
+        ("synthetic", True),
+        ("/home/lee/SDNET2018.zip", False),
+        ("/home/lee/synthetic-bridges", False),
+    ],
+)
+def test_a_run_that_saw_drawings_alone_is_named_so(tmp_path: Path, data: str, is_told: bool):
+    (tmp_path / "run.json").write_text(json.dumps({"data": data}))
+    drawn = " (trained on drawn concrete: for trying out only)"
+    assert name_run(tmp_path) == tmp_path.name + drawn * is_told
