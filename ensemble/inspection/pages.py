@@ -15,7 +15,7 @@ from ensemble.base.files import table_rows, write_text
 from ensemble.base.wording import percent, plural
 from ensemble.inspection.photograph import Photograph
 from ensemble.viewer.figures import Figures
-from ensemble.viewer.page import describe_photograph, make_environment
+from ensemble.viewer.page import make_environment
 
 INSPECTION = Path(__file__).parent
 ASSETS = (INSPECTION / "pages.css", INSPECTION / "index.js")
@@ -141,15 +141,8 @@ def write_pages(visit: Visit, folder: Path, *, has_points: bool) -> None:
     )
     page = environment.get_template("photograph.html.jinja")
     for number, (photograph, row) in enumerate(cards):
-        shown = describe_photograph(
-            photograph.tiles,
-            picture=photograph.picture,
-            key=photograph.sha256,
-            image_url=f"../photographs/{quote(photograph.shown)}",
-            size_px=photograph.size_px,
-            threshold=photograph.threshold,
-            mm_per_px=visit.mm_per_px,
-        )
+        url = f"../photographs/{quote(photograph.shown)}"
+        shown = photograph.for_viewer(url, mm_per_px=visit.mm_per_px)
         before = visit.photographs[number - 1] if number else None
         after = visit.photographs[number + 1] if number + 1 < len(cards) else None
         write_text(

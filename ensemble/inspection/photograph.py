@@ -19,7 +19,7 @@ from ensemble.data.samples import DARK
 from ensemble.prediction.overlays import NOT_JUDGED
 from ensemble.prediction.tiling import in_first_grid
 from ensemble.viewer.figures import Figures, measure_tiles
-from ensemble.viewer.page import colour_of
+from ensemble.viewer.page import colour_of, describe_photograph
 
 THUMBNAIL_PX = 640  # long side
 BOX = ["left_px", "top_px", "width_px", "height_px"]
@@ -73,6 +73,23 @@ class Photograph(NamedTuple):
         """Highest probability of its tiles; 0 where none was judged."""
         found = self.tiles["probability"].max()
         return 0.0 if np.isnan(found) else float(found)
+
+    def for_viewer(self, image_url: str, *, mm_per_px: float | None = None) -> dict[str, Any]:
+        """What the viewer is told of it, as `describe_photograph` does.
+
+        Args:
+            image_url: Address of its file, from the page.
+            mm_per_px: Millimetres of concrete that a pixel shows.
+        """
+        return describe_photograph(
+            self.tiles,
+            picture=self.picture,
+            key=self.sha256,
+            image_url=image_url,
+            size_px=self.size_px,
+            threshold=self.threshold,
+            mm_per_px=mm_per_px,
+        )
 
 
 def add_photograph(

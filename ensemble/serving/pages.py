@@ -20,7 +20,7 @@ from ensemble.inspection.pages import ASSETS as PAGE_ASSETS
 from ensemble.inspection.pages import describe_called, describe_chain
 from ensemble.inspection.photograph import add_photograph
 from ensemble.selection.ensemble import Ensemble
-from ensemble.viewer.page import ASSETS, VIEWER, describe_photograph, make_environment
+from ensemble.viewer.page import ASSETS, VIEWER, make_environment
 
 SERVING = Path(__file__).parent
 # for both pages: nothing is loaded from anywhere, and only this server is spoken to
@@ -63,18 +63,11 @@ def make_answer(
             tiles,
             folder,
             tile_size_px=ensemble.tile_size_px,
-            threshold=ensemble.threshold,
+            threshold=ensemble.calibrated_threshold,
         )
         kind, _ = guess_type(judged.shown)
         content = base64.b64encode((folder / "photographs" / judged.shown).read_bytes()).decode()
-    shown = describe_photograph(
-        judged.tiles,
-        picture=judged.picture,
-        key=judged.sha256,
-        image_url=f"data:{kind};base64,{content}",
-        size_px=judged.size_px,
-        threshold=judged.threshold,
-    )
+    shown = judged.for_viewer(f"data:{kind};base64,{content}")
     page = _environment().get_template("answer.html.jinja")
     return page.render(photograph=judged, shown=shown, run_name=run_name).encode()
 
