@@ -146,7 +146,7 @@ def _add_limits(group: Group) -> None:
         type=positive_number(),
         otherwise="no limit",
     )
-    timeout = "end a trial that reports nothing for so long; longer than its longest epoch"
+    timeout = "end a trial of which no batch ends for so long"
     add_option(group, "--trial-timeout", "MINUTES", timeout, type=positive_number(), default=60)
 
 

@@ -17,7 +17,7 @@ weights = "none"
 backbone = "small_cnn"
 [default.optimisation]
 epochs = {epochs}
-global_batch_size = 32
+global_batch_size = {global_batch_size}
 learning_rate = {learning_rate}
 {more}
 [default.data]
@@ -40,6 +40,7 @@ def words(
     epochs: int = 4,
     grace_epochs: int | None = None,
     image_size_px: int = 64,
+    global_batch_size: int = 32,
     learning_rate: float = 1e-3,
     settings: str = "",
 ) -> list[str]:
@@ -52,6 +53,7 @@ def words(
             epochs=epochs,
             grace_epochs=grace_epochs or epochs,
             image_size_px=image_size_px,
+            global_batch_size=global_batch_size,
             learning_rate=learning_rate,
             more=settings,
         )

@@ -4,6 +4,8 @@ import math
 import time
 from collections.abc import Callable
 
+ENOUGH = 0.05  # of an epoch, to say what the whole will take: its first batches are slower
+
 
 class Forecast:
     """Counts epochs and their seconds.
@@ -32,6 +34,7 @@ class Forecast:
         self._last_news: dict[str, float] = {}
         self._epochs: dict[str, tuple[int, int]] = {}  # of running trials: done, at most
         self._latest: dict[str, float] = {}  # of running trials: seconds of the latest epoch
+        self._first: dict[str, float] = {}  # … or what the first one will have taken
         self._num_epochs = self._num_ended = self._ended_epochs = 0
         self._seconds = 0.0
 
@@ -49,6 +52,11 @@ class Forecast:
         self._last_news[trial] = now
         self._epochs[trial] = epoch, self._epochs[trial][1]
 
+    def expect(self, trial: str, share: float) -> None:
+        """Note the share that is done of the epoch that a trial trains."""
+        if share >= ENOUGH and trial not in self._latest:
+            self._first[trial] = (self._clock() - self._last_news[trial]) / share
+
     def resume(self, trial: str, epoch: int) -> None:
         """Note that a trial goes on after an epoch, which took no time now."""
         self._last_news[trial] = self._clock()
@@ -58,6 +66,7 @@ class Forecast:
         """Note that a trial ended; `counts` says whether it is one of the wanted ones."""
         self._last_news.pop(trial, None)
         self._latest.pop(trial, None)
+        self._first.pop(trial, None)
         epochs, _ = self._epochs.pop(trial, (0, 0))
         if counts:
             self._missing -= 1
@@ -65,13 +74,17 @@ class Forecast:
             self._ended_epochs += epochs
 
     def seconds_left(self) -> float | None:
-        """Seconds until the last trial ends; None before the first epoch ended.
+        """Seconds until the last trial ends; None while nobody knows how long an epoch takes.
 
         They fall while an epoch runs, but by no more than that epoch is expected to take.
         """
-        if not self._num_epochs:
+        seconds, count = self._seconds, self._num_epochs
+        if not count:
+            first = list(self._first.values())
+            seconds, count = sum(first), len(first)
+        if not count:
             return None
-        now, epoch_seconds = self._clock(), self._seconds / self._num_epochs
+        now, epoch_seconds = self._clock(), seconds / count
         longest = max((most for _, most in self._epochs.values()), default=0)
         usual = self._ended_epochs / self._num_ended if self._num_ended else longest
         running = 0.0
@@ -85,9 +98,9 @@ class Forecast:
     def seconds_until_stop(self) -> float | None:
         """Seconds until all running trials have ended their epochs.
 
-        None where one is in its first epoch: nobody knows how long its network takes.
+        None where nobody knows yet how long the first epoch of one takes.
         """
-        now, latest = self._clock(), dict(self._latest)
+        now, latest = self._clock(), self._first | self._latest
         left = [
             latest.get(trial, math.inf) - (now - last)
             for trial, last in list(self._last_news.items())

@@ -14,7 +14,8 @@ from rich.text import Text
 
 from ensemble.base.wording import clock, format_number, plural
 from ensemble.run.events import epoch_figures
-from ensemble.search.forecast import Forecast
+from ensemble.search.cluster.heartbeat import Beat
+from ensemble.search.forecast import ENOUGH, Forecast
 from ensemble.search.stopping import Stopping
 from ensemble.search.study import StudyTables
 from ensemble.search.task import Task, title_of
@@ -22,6 +23,7 @@ from ensemble.search.task import Task, title_of
 NUM_BEST = 5
 LOOK_EVERY_SECONDS = 2.0
 REMIND_EVERY_SECONDS = 60.0
+TELL_EPOCH_EVERY_SECONDS = 300.0  # in a log: an epoch of all tiles may take an hour
 
 
 @dataclass
@@ -38,18 +40,30 @@ class RunningTrial:
     val_f1: float | None = None
     best_val_f1: float | None = None
     name: str = ""
+    beat: Beat | None = None
+    said_at: float = 0.0
 
     @property
     def title(self) -> str:
         """What people call the trial."""
         return title_of(self.number, self.name)
 
+    @property
+    def epochs_done(self) -> str:
+        """Epochs that are done, with the share of the one that is trained, such as 1.43."""
+        if self.beat is None or self.beat.epoch != self.epoch + 1:
+            return str(self.epoch)
+        return f"{self.epoch + min(self.beat.share, 0.99):.2f}"
+
     def seconds_left(self, now: float) -> float | None:
-        """Seconds until the last epoch ends, if all take as long as the last one did."""
+        """Seconds until the last epoch ends, if all take as long as the latest one."""
+        since, epoch_seconds = now - self.reported_at, self.epoch_seconds
         if not self.epoch:
-            return None
-        whole = self.epoch_seconds * (self.num_epochs - self.epoch)
-        return max(0.0, whole - min(now - self.reported_at, self.epoch_seconds))
+            if self.beat is None or self.beat.share < ENOUGH:
+                return None
+            epoch_seconds = since / self.beat.share
+        whole = epoch_seconds * (self.num_epochs - self.epoch)
+        return max(0.0, whole - min(since, epoch_seconds))
 
 
 @dataclass
@@ -82,6 +96,7 @@ class Progress(tune.Callback):
         console: Terminal or log of the person.
         stopping: Request to stop; once there is one, trials that end go on another time.
         explain_death: Says why the processes of a trial (Tune's id) died; None if it goes on.
+        beat_of: Says how far the trial with this number is within its epoch.
         count_places: Counts the trials for which Ray has a place.
         num_trials: Finished trials that the run is to have.
         stored: Finished trials that it has already.
@@ -96,6 +111,7 @@ class Progress(tune.Callback):
         console: Console,
         stopping: Stopping,
         explain_death: Callable[[str], str | None],
+        beat_of: Callable[[int], Beat | None],
         count_places: Callable[[], int],
         *,
         num_trials: int,
@@ -105,7 +121,8 @@ class Progress(tune.Callback):
         max_seconds: float | None,
     ):
         self._tables, self._console, self._stopping = tables, console, stopping
-        self._explain_death, self._count_places = explain_death, count_places
+        self._explain_death, self._beat_of = explain_death, beat_of
+        self._count_places = count_places
         num_stopped = sum(trial.stopped_early for trial in stored)
         self._num_trials, self._counts = num_trials, {"finished": len(stored) - num_stopped}
         if num_stopped:
@@ -148,20 +165,42 @@ class Progress(tune.Callback):
     ) -> None:
         """A trial was given a process."""
         running = _describe(trial)
+        running.said_at = running.reported_at = time.monotonic()
         self._running[trial.trial_id] = running
         self._starting.pop(trial.trial_id, None)
         self._forecast.start(trial.trial_id, num_epochs=running.num_epochs)
         self._log(f"{running.title} starts: {running.backbone}")
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        """Note which trials wait for a process, which imports torch at first and takes a while."""
+        """Note how far the trials are, and which wait for a process."""
         now = time.monotonic()
+        if now - self._last_look < LOOK_EVERY_SECONDS:
+            return
+        self._last_look = now
+        self._note_shares(now)
+        self._note_starting(trials, now)
+
+    def _note_shares(self, now: float) -> None:
+        for trial_id, running in self._running.items():
+            running.beat = self._beat_of(running.number)
+            if running.beat is None or running.beat.epoch != running.epoch + 1:
+                continue
+            self._forecast.expect(trial_id, running.beat.share)
+            if now - running.said_at >= TELL_EPOCH_EVERY_SECONDS:
+                running.said_at = now
+                left = self._left()
+                self._log(
+                    f"{running.title} epoch {running.beat.epoch}/{running.num_epochs}: "
+                    f"{running.beat.share:.0%} done{f' [{left}]' if left else ''}"
+                )
+
+    def _note_starting(self, trials: list[Trial], now: float) -> None:
+        """Note which trials wait for a process, which imports torch at first and takes a while."""
         pending = {t.trial_id: t for t in trials if t.status == Trial.PENDING}
         for trial_id in self._starting.keys() - pending.keys():
             del self._starting[trial_id]
-        if not pending or now - self._last_look < LOOK_EVERY_SECONDS:
+        if not pending:
             return
-        self._last_look = now
         num_placed = self._count_places() - len(self._running)
         for index, (trial_id, trial) in enumerate(pending.items()):
             number, name = trial.config["number"], trial.config.get("name", "")
@@ -183,6 +222,7 @@ class Progress(tune.Callback):
         goes_on = not running.epoch and self._told.get(running.number) == result["epoch"]
         self._told[running.number] = result["epoch"]
         running.epoch, running.reported_at = result["epoch"], time.monotonic()
+        running.said_at = running.reported_at
         running.epoch_seconds = result["train_seconds"] + result["val_seconds"]
         running.images_per_second = result["images_per_second"]
         running.val_f1, running.best_val_f1 = result["val_f1"], result["best_val_f1"]
@@ -279,7 +319,7 @@ class Progress(tune.Callback):
             table.add_row(
                 running.name or str(running.number),
                 running.backbone,
-                f"{running.epoch}/{running.num_epochs}",
+                f"{running.epochs_done}/{running.num_epochs}",
                 format_number(running.images_per_second, ".0f"),
                 format_number(running.val_f1),
                 format_number(running.best_val_f1),

@@ -107,6 +107,7 @@ class Search:
             console,
             self._stopping,
             self._watch.explain,
+            self._watch.beat_of,
             count_places,
             num_trials=request.trials,
             stored=self._stored(),

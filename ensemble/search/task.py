@@ -20,7 +20,7 @@ from ensemble.search.cluster.scratch import own, remove_abandoned
 from ensemble.search.cluster.storage import Storage, StorageError, local_pack, push_pack
 from ensemble.training.backbone_table import name_weights_file
 from ensemble.training.config import Section, TrialConfig
-from ensemble.training.loop import DivergedError
+from ensemble.training.loop import DivergedError, EachBatch
 from ensemble.training.member import DevelopmentTiles, Fold, train_member
 
 # faults of the machine, not of the trial's configuration: they end the search and fail no trial
@@ -113,7 +113,12 @@ def open_task_data(task: Task, device: torch.device, storage_url: str | None) ->
 
 
 def run_task(
-    task: Task, tiles: DevelopmentTiles, storage_url: str | None, *, rank: int = 0
+    task: Task,
+    tiles: DevelopmentTiles,
+    storage_url: str | None,
+    *,
+    rank: int = 0,
+    each_batch: EachBatch | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Train the member of a task and yield a row an epoch, once its files are safe."""
     place = None
@@ -127,6 +132,7 @@ def run_task(
         initial_weights=initial_folder / name_weights_file(task.config.model.backbone),
         folder=place.member if place else Path(task.member_folder),
         is_writer=rank == 0,
+        each_batch=each_batch,
     )
     try:
         for epoch in epochs:

@@ -18,6 +18,7 @@ from ray import tune
 from ensemble.base.errors import CannotWriteError
 from ensemble.base.files import make_folder, write_text
 from ensemble.search.budget import Budget
+from ensemble.search.cluster.heartbeat import Heartbeat
 from ensemble.search.task import Task, explain_failure, is_hindrance, open_task_data, run_task
 from ensemble.search.workers import TrainingFailedError, WorkerGroup, WorkersLostError
 from ensemble.training.member import DevelopmentTiles
@@ -85,7 +86,8 @@ class TrialTrainable(tune.Trainable):
         if self._tiles is None:
             device = torch.device("cuda:0" if task.gpus_per_worker else "cpu")
             self._tiles = open_task_data(task, device, self._storage_url)
-        yield from run_task(task, self._tiles, self._storage_url)
+        heartbeat = Heartbeat(task.number)
+        yield from run_task(task, self._tiles, self._storage_url, each_batch=heartbeat)
 
     def _end_with(self, kind: str, error: Exception) -> dict[str, Any]:
         if self._workers is not None and self._workers.has_ended:

@@ -4,7 +4,7 @@ Tune calls it many times a second, whatever the trials do, so nothing here waits
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from ensemble.base.wording import plural
+from ensemble.search.cluster.heartbeat import Beat, read_beats
 from ensemble.search.cluster.reservations import ask_ray, count_places, release_orphans
 from ensemble.search.stopping import Stopping
 from ensemble.search.task import title_of
@@ -31,12 +32,13 @@ class Watch(tune.Callback):
     Args:
         stopping: Takes the request to stop when the time is up.
         log: Takes a line for the person.
-        trial_timeout_seconds: Seconds without a report after which a trial is ended.
+        trial_timeout_seconds: Seconds in which no batch ends, after which a trial is ended.
         max_seconds: Seconds after which no trial starts and running ones stop; None is no limit.
         workers_need: Resources that the Ray Train workers of a trial need together; empty where
             trials have no such workers.
         check_data: Raises what is wrong with the tiles; called when a process died, as damaged
             tiles kill every process that maps them.
+        read_beats: Returns what trials told last, from their numbers.
         clock: Returns seconds since any moment, as `time.monotonic` does.
     """
 
@@ -49,14 +51,16 @@ class Watch(tune.Callback):
         max_seconds: float | None,
         workers_need: dict[str, float],
         check_data: Callable[[], object] = lambda: None,
+        read_beats: Callable[[Iterable[int]], dict[int, Beat]] = read_beats,
         clock: Callable[[], float] = time.monotonic,
     ):
         self._stopping, self._log = stopping, log
         self._timeout, self._max_seconds = trial_timeout_seconds, max_seconds
         self._workers_need, self._lacks_nodes = workers_need, False
-        self._check_data, self._clock = check_data, clock
+        self._check_data, self._read_beats, self._clock = check_data, read_beats, clock
         self._trials: dict[str, Trial] = {}  # Tune's, also of those that ended
         self._last_news: dict[str, float] = {}  # of those that have a process
+        self._beats: dict[int, Beat] = {}  # by the trial's number
         self._silent: set[str] = set()
         self._started = self._last_step = self._last_look = clock()
         self._last_busy = self._started
@@ -64,6 +68,10 @@ class Watch(tune.Callback):
     def is_idle(self) -> bool:
         """Whether no trial has a process."""
         return not self._last_news
+
+    def beat_of(self, number: int) -> Beat | None:
+        """How far a trial with this number said that it is; None if it has not said so."""
+        return self._beats.get(number)
 
     def on_trial_start(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
@@ -111,16 +119,16 @@ class Watch(tune.Callback):
         if self._max_seconds is not None and now - self._started > self._max_seconds:
             hours = f"{self._max_seconds / 3600:g}"
             self._stopping.ask(f"--max-hours {hours} are over", exit_code=0)
+        if now - self._last_look > LOOK_EVERY_SECONDS:
+            self._last_look = now
+            self._look_at_trials(now)
+            if self._workers_need:
+                self._look_at_nodes()
         for trial_id, last in list(self._last_news.items()):
             if self._lacks_nodes:
                 self._last_news[trial_id] = now  # it waits, and not by its own fault
             elif now - last > self._timeout:
                 self._end_silent(trial_id)
-        if self._workers_need and now - self._last_look > LOOK_EVERY_SECONDS:
-            release_orphans()
-            there = ask_ray(ray.cluster_resources, self._workers_need)
-            self._lacks_nodes = any(there.get(k, 0) < n for k, n in self._workers_need.items())
-            self._last_look = now
         if self._last_news and not self._lacks_nodes:
             self._last_busy = now
         elif now - self._last_busy > REMIND_EVERY_SECONDS:
@@ -140,6 +148,21 @@ class Watch(tune.Callback):
         if trial is None or trial.num_failures < ATTEMPTS:
             return None
         return f"{_why_it_died(trial)}, {plural(trial.num_failures, 'time')}"
+
+    def _look_at_trials(self, now: float) -> None:
+        """Note which trials trained on within their epochs."""
+        numbers = {self._trials[key].config["number"]: key for key in self._last_news}
+        nothing: dict[int, Beat] = {}
+        for number, beat in ask_ray(lambda: self._read_beats(numbers), nothing).items():
+            if beat != self._beats.get(number):
+                self._beats[number] = beat
+                self._last_news[numbers[number]] = now
+
+    def _look_at_nodes(self) -> None:
+        """Give back what dead workers had reserved, and note whether there is room for others."""
+        release_orphans()
+        there = ask_ray(ray.cluster_resources, self._workers_need)
+        self._lacks_nodes = any(there.get(k, 0) < n for k, n in self._workers_need.items())
 
     def _end_silent(self, trial_id: str) -> None:
         trial = self._trials[trial_id]

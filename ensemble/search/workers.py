@@ -22,6 +22,7 @@ from ray import train
 from ray.exceptions import RayActorError, RayError
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
+from ensemble.search.cluster.heartbeat import Heartbeat
 from ensemble.search.cluster.scratch import scratch_folder
 from ensemble.search.relay import Mailbox
 from ensemble.search.task import Task, explain_failure, is_hindrance, open_task_data, run_task
@@ -167,9 +168,11 @@ def _serve(config: dict[str, Any]) -> None:
         torch.distributed.broadcast_object_list(answer, src=0, device=device)
         return answer[0]
 
-    while (task := ask(READY)) is not None:
+    while (answer := ask(READY)) is not None:
+        task = Task.model_validate(answer)
+        heartbeat = Heartbeat(task.number) if rank == 0 else None
         try:
-            for row in run_task(Task.model_validate(task), tiles, storage_url, rank=rank):
+            for row in run_task(task, tiles, storage_url, rank=rank, each_batch=heartbeat):
                 if not ask(row):
                     break
         except DivergedError as error:  # on all ranks alike: they stay together

@@ -35,6 +35,10 @@ from ensemble.training.optimiser import (
 from ensemble.training.precision import PRECISIONS, autocast, choose_precision, name_precision
 
 EVALUATION_BATCH = 128
+TRAINING_PASSES = 3  # a training step's cost in forward passes: one forward, and two backward
+
+#: takes the number of an epoch and the share of it that is done, from 0 to 1
+EachBatch = Callable[[int, float], None]
 
 
 class DivergedError(RuntimeError):
@@ -104,6 +108,7 @@ def fit(
     *,
     start: Epoch | None = None,
     after_training: Callable[[int, dict[str, Tensor], dict[str, Tensor]], None] | None = None,
+    each_batch: EachBatch | None = None,
 ) -> Iterator[Epoch]:
     """Train `model` in place and yield after each epoch; a continued run gives the same bits.
 
@@ -116,12 +121,13 @@ def fit(
         after_training: Called before each validation with the epoch's number, the optimizer's
             tensors and the moving average; these and the network stay as they are until the epoch
             was yielded.
+        each_batch: Told how far the training is, after each batch of training and validation.
 
     Raises:
         DivergedError: The loss or a score is not finite.
         InputError: There are more workers than tiles in a batch.
     """
-    run = _Run(model, config, train, val, start)
+    run = _Run(model, config, train, val, start, each_batch)
     if start is not None:
         yield start
     previous = start
@@ -168,6 +174,7 @@ class _Run:
         train: SplitTiles,
         val: SplitTiles,
         start: Epoch | None,
+        each_batch: EachBatch | None,
     ):
         self.rank, self.num_workers = rank_and_world_size()
         self.batch = min(config.optimisation.global_batch_size, len(train))
@@ -196,6 +203,18 @@ class _Run:
         if decay := config.optimisation.ema_decay:
             weights = start.average if start else {}
             self.average = WeightAverage(self.model, decay, done_steps=done_steps, weights=weights)
+        self._each_batch = each_batch
+
+    def models(self) -> list[nn.Module]:
+        """The network with its latest weights and, where there is one, their moving average."""
+        return [self.model, *([self.average.model] if self.average else [])]
+
+    def tell(self, number: int, *, steps: int, scored: int = 0) -> None:
+        """Tell how far epoch `number` is, counted in forward passes."""
+        if self._each_batch is not None:
+            done = TRAINING_PASSES * self.batch * steps + scored
+            whole = TRAINING_PASSES * self.batch * self.steps + len(self.models()) * len(self.val)
+            self._each_batch(number, min(1.0, done / whole))
 
 
 def _train_epoch(run: _Run, number: int) -> dict[str, Any]:
@@ -234,6 +253,7 @@ def _train_epoch(run: _Run, number: int) -> dict[str, Any]:
             run.average.update(run.model)
         losses[step] = loss.detach()
         hits += (logits.argmax(1) == labels).sum()
+        run.tell(number, steps=step + 1)
     sums = torch.stack([losses.double().sum() * len(index), hits.double()])
     if run.num_workers > 1:
         dist.all_reduce(sums)
@@ -256,10 +276,17 @@ def _validate(run: _Run, number: int) -> dict[str, Any]:
     Returns:
         Those fields of an `Epoch` that say what the better of the two found, and which it is.
     """
-    models = [run.model, *([run.average.model] if run.average else [])]
-    scored = []
+    models, scored, num_scored = run.models(), [], 0
+
+    def tell(count: int) -> None:
+        nonlocal num_scored
+        num_scored += count * run.num_workers  # the others score their batches meanwhile
+        run.tell(number, steps=run.steps, scored=num_scored)
+
     for model in models:
-        margins = predict_margins(model, run.val, run.config.view, precision=run.precision)
+        margins = predict_margins(
+            model, run.val, run.config.view, precision=run.precision, each_batch=tell
+        )
         if not np.isfinite(margins).all():
             raise DivergedError(f"the network's outputs are not finite after epoch {number}")
         scored.append((validation_metrics(run.val_labels, margins), margins))

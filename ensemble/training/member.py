@@ -36,7 +36,7 @@ from ensemble.training.checkpoint import (
 from ensemble.training.config import TrialConfig
 from ensemble.training.data_parallel import rank_and_world_size
 from ensemble.training.initial_weights import digest_tensors
-from ensemble.training.loop import Epoch, fit
+from ensemble.training.loop import EachBatch, Epoch, fit
 
 LOCK_WAIT_SECONDS = 60
 
@@ -143,6 +143,7 @@ def train_member(
     folder: Path,
     is_writer: bool = True,
     each_epoch: Callable[[Epoch], None] | None = None,
+    each_batch: EachBatch | None = None,
 ) -> Iterator[Epoch]:
     """Train from `initial_weights`; after each better epoch the member in `folder` is replaced.
 
@@ -157,6 +158,7 @@ def train_member(
         folder: Folder of the member; made if missing.
         is_writer: Whether this process writes (of several workers, rank 0 does).
         each_epoch: Called by the writer after each epoch.
+        each_batch: Told how far the training is, as `fit` does.
 
     Yields:
         Each epoch, after its state and its member are safe on disk.
@@ -185,7 +187,13 @@ def train_member(
         with _EpochWriter(folder, model, about, identity) as writer:
             begin = writer.begin if is_writer else None
             for epoch in fit(
-                model, config, data.train, data.val, start=start, after_training=begin
+                model,
+                config,
+                data.train,
+                data.val,
+                start=start,
+                after_training=begin,
+                each_batch=each_batch,
             ):
                 if is_writer:
                     writer.finish(epoch, has_state=epoch is start)

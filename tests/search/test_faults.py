@@ -112,6 +112,30 @@ def test_a_silent_trial_is_ended_and_said_so(folder, more):
 
 
 @pytest.mark.parametrize("more", [(), WORKERS], ids=["in place", "workers"])
+def test_a_trial_whose_epoch_takes_longer_than_the_timeout_trains_on(folder, more):
+    """Its process is held up twice within an epoch, which therefore takes longer than that."""
+    name = f"slow{len(more)}"
+    command = words(
+        folder, name, "--cpus", "2" if more else "1", *more, "--trial-timeout", "0.5",
+        trials=1, epochs=2, image_size_px=384, global_batch_size=2,
+    )  # fmt: skip
+    with LiveSearch(folder, command) as search:
+        search.wait_for(r"trial 0 epoch 1/")
+        trainers = search.processes("RayTrainWorker" if more else TRIAL)
+        for _ in range(2):
+            time.sleep(2)
+            for each in trainers:
+                each.suspend()
+            time.sleep(18)
+            said = search.said
+            for each in trainers:
+                each.resume()
+        assert "trial 0 epoch 2/" not in said  # else its report was what kept it alive
+        assert "reported nothing" not in search.finish()
+    check_study(folder / "results" / name, finished=1)
+
+
+@pytest.mark.parametrize("more", [(), WORKERS], ids=["in place", "workers"])
 def test_diverged_trials_fail_with_their_reason_up_to_max_failures(folder, more):
     name = f"diverged{len(more)}"
     command = words(

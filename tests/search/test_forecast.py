@@ -27,6 +27,22 @@ def test_nothing_is_said_before_the_first_epoch():
     assert forecast.seconds_left() is None
 
 
+def test_the_share_of_the_first_epoch_says_what_an_epoch_takes():
+    forecast, clock = make(num_trials=1, num_finished=0, max_concurrent_trials=1)
+    forecast.start("a", num_epochs=4)
+    clock.now += 1
+    forecast.expect("a", 0.01)
+    assert forecast.seconds_left() is None  # too early to say
+    clock.now += 19
+    forecast.expect("a", 0.25)  # so an epoch takes 80 s
+    assert forecast.seconds_left() == pytest.approx(4 * 80 - 20)
+    assert forecast.seconds_until_stop() == pytest.approx(60)
+    clock.now += 40
+    forecast.report("a", 1)
+    forecast.expect("a", 0.5)  # what an epoch took is known now
+    assert forecast.seconds_until_stop() == pytest.approx(60)
+
+
 def test_a_trial_that_goes_on_has_fewer_epochs_left_and_was_not_quick():
     forecast, clock = make(num_trials=1, num_finished=0, max_concurrent_trials=1)
     forecast.start("a", num_epochs=10)

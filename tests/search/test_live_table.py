@@ -7,19 +7,24 @@ import pytest
 from rich.console import Console
 
 from ensemble.run.tables import RunTables
+from ensemble.search import live_table
+from ensemble.search.cluster.heartbeat import Beat
 from ensemble.search.live_table import Finished, Progress
 from ensemble.search.stopping import Stopping
 
 
 @pytest.fixture
 def make_progress(tmp_path):
-    def make(*, stored=(), terminal=True, max_seconds=None, places=0, said=None, told=None):
+    def make(
+        *, stored=(), terminal=True, max_seconds=None, places=0, said=None, told=None, beats=None
+    ):
         console = Console(file=io.StringIO(), force_terminal=terminal, width=100, color_system=None)
         progress = Progress(
             RunTables(tmp_path),
             console,
             Stopping(said.append if said is not None else print),
             lambda trial_id: "its process died, 3 times",
+            (beats or {}).get,
             lambda: places,
             num_trials=4,
             stored=stored,
@@ -84,6 +89,26 @@ def test_a_running_trial_has_its_epoch_speed_figures_and_time_left(make_progress
     assert cells[6] in ("0:00:20", "0:00:19")  # two epochs of ten seconds
     assert any("1 running, 0 finished, of 4 trials" in line for line in lines)
     assert any("0:00:00 of 1:00:00" in line for line in lines)
+
+
+def test_the_share_of_an_epoch_stands_in_the_table_until_the_epoch_is_told(make_progress, trial):
+    beats = {7: Beat(epoch=1, share=0.43)}
+    progress, console = make_progress(beats=beats)
+    one = trial(7)
+    progress.on_trial_start(0, [], one)
+    progress.on_step_end(0, [one])
+    assert "0.43/4" in shown(progress, console)
+    report(progress, one, 1, 0.61, 0.61)
+    assert " 1/4" in shown(progress, console)
+
+
+def test_a_log_says_how_far_a_long_epoch_is(make_progress, trial, monkeypatch):
+    monkeypatch.setattr(live_table, "TELL_EPOCH_EVERY_SECONDS", 0.0)
+    progress, console = make_progress(terminal=False, beats={3: Beat(epoch=1, share=0.43)})
+    one = trial(3)
+    progress.on_trial_start(0, [], one)
+    progress.on_step_end(0, [one])
+    assert "trial 3 epoch 1/4: 43% done" in console.file.getvalue()
 
 
 def test_ended_trials_are_counted_by_how_they_ended_and_the_best_five_are_named(

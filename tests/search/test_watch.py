@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from ensemble.data.pack import PackError
+from ensemble.search.cluster.heartbeat import Beat
 from ensemble.search.stopping import StopByErrors, Stopping
 from ensemble.search.watch import Watch
 
@@ -15,7 +16,7 @@ class Watched:
     """A watch with a clock that a test moves, and what it said."""
 
     def __init__(self, **settings):
-        self.now, self.said = 0.0, []
+        self.now, self.said, self.beats = 0.0, [], {}
         self.stopping = Stopping(self.said.append)
         self.watch = Watch(
             self.stopping,
@@ -23,6 +24,7 @@ class Watched:
             trial_timeout_seconds=TIMEOUT,
             max_seconds=None,
             workers_need={},
+            read_beats=lambda numbers: {n: self.beats[n] for n in numbers if n in self.beats},
             clock=lambda: self.now,
             **settings,
         )
@@ -62,6 +64,18 @@ def test_a_trial_that_reports_nothing_for_longer_than_the_timeout_is_ended():
     assert watched.said == [
         "trial 0 reported nothing for 0.5 minutes (--trial-timeout) and is ended"
     ]
+
+
+def test_a_trial_that_trains_on_within_its_epoch_is_not_silent_until_its_batches_stop():
+    one, watched = trial(0), Watched()
+    watched.watch.on_trial_start(iteration=0, trials=[], trial=one)
+    for share in (0.1, 0.2, 0.3, 0.4):
+        watched.beats[0] = Beat(epoch=1, share=share)
+        watched.looks_on(TIMEOUT - 5)
+    assert watched.watch.beat_of(0) == Beat(1, 0.4)
+    assert not watched.has_ended(one)
+    watched.looks_on(8)
+    assert watched.has_ended(one)
 
 
 @pytest.mark.parametrize("seconds", [6, 45, 10_000])

@@ -164,6 +164,24 @@ def test_epoch_reports_the_model_as_the_caller_holds_it(
         assert epoch.row()["val_f1"] == epoch.val_metrics["f1"]
 
 
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
+def test_the_share_of_each_epoch_is_told_after_each_batch(
+    make_bright_and_dark: MakeTiles, make_trial_config: MakeConfig, ema_decay: float
+) -> None:
+    train, val = make_bright_and_dark(32), make_bright_and_dark(30, seed=1)
+    told: list[tuple[int, float]] = []
+    config = make_trial_config(
+        optimisation={"epochs": 2, "global_batch_size": 8, "ema_decay": ema_decay}
+    )
+    list(fit(small_cnn(), config, train, val, each_batch=lambda *beat: told.append(beat)))
+    scored = 30 * (2 if ema_decay else 1)  # the moving average is scored as well
+    work = [3 * 8 * step for step in range(1, 5)] + [
+        96 + 30 * n for n in range(1, scored // 30 + 1)
+    ]
+    shares = [done / (96 + scored) for done in work]
+    assert told == [(number, pytest.approx(share)) for number in (1, 2) for share in shares]
+
+
 def test_train_loss_and_accuracy_are_those_of_the_tiles(
     make_bright_and_dark: MakeTiles, make_trial_config: MakeConfig
 ) -> None:
