@@ -317,6 +317,22 @@ def add_cut_options(parser: Parser) -> None:
     )
 
 
+def add_learn_from_options(parser: Parser) -> None:
+    """Add the run that judged, what a person corrected, and the data set that it goes into."""
+    add = partial(add_option, parser)
+    add("run", "RUN", "name under --out, or a path; a file that `export` wrote does, without tiles")
+    corrections = "CSV that the pages of `inspect` saved; others may stand among PHOTOS"
+    add("corrections", "CORRECTIONS", corrections, type=Path)
+    photographs = "the photographs that were judged: pictures, and folders or .zip of some"
+    add("photographs", "PHOTOS", photographs, nargs="+", type=Path)
+    folder = "folder of the data set; that of an earlier call for the run is added to"
+    otherwise = "the run's name and -learned, in the current folder"
+    add("--folder", "FOLDER", folder, type=Path, otherwise=otherwise)
+    data = "folder or .zip that the run was made from, where it was moved"
+    add("--data", "PATH", data, type=Path, otherwise="where the run's record says")
+    _add_runs(parser)
+
+
 def add_serve_options(parser: Parser) -> None:
     """Add the run, where the server listens, on what it judges, and what it takes."""
     about = "name under --out, or a path; a file that `export` wrote does as well"
@@ -601,6 +617,13 @@ COMMANDS = {
         "The pages need no network; with --labels the labelled tiles are written into class "
         "folders.",
     ),
+    "learn-from": Command(
+        "ensemble.learn_from",
+        add_learn_from_options,
+        "Put tiles that were corrected on the pages of `inspect` into data for the next search.",
+        "The run's tiles keep their split, the corrected ones are for training, and corrections of "
+        "photographs that the run is tested on are left out.",
+    ),
     "serve": Command(
         "ensemble.serve",
         add_serve_options,
@@ -687,7 +710,7 @@ def _print_overview(words: Sequence[str]) -> None:
     parser = Parser("crack-ensemble", "Find cracks in concrete with ensembles of networks.")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = "\n".join(
-        ["commands:", *(f"  {name:10}{about.summary}" for name, about in COMMANDS.items())]
+        ["commands:", *(f"  {name:12}{about.summary}" for name, about in COMMANDS.items())]
     )
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of those below")
     parser.parse_args(words or ["--help"])

@@ -40,7 +40,7 @@ def spell_command(command: str) -> str:
 
 def door_of(command: str) -> str:
     """The module that `python -m` runs as a command."""
-    return f"ensemble.{OTHER_DOORS.get(command, command)}"
+    return f"ensemble.{OTHER_DOORS.get(command, command.replace('-', '_'))}"
 
 
 def _spell_python() -> str:

@@ -193,15 +193,16 @@ def _explain_source(layout: Layout) -> tuple[str, str]:
 
 def _by_name(names: Sequence[str]) -> pd.DataFrame:
     """Photograph and number of tiles called as SDNET2018's, or the photograph before the row."""
-    rows = []
-    for name in names:
-        stem = file_stem(name)
-        if match := SDNET_TILE.fullmatch(stem):
-            rows.append((match["photograph"], match["tile"]))
-        else:
-            match = GRID_TILE.fullmatch(stem)
-            rows.append(((match["photograph"] or "") if match else "", ""))
+    rows = [read_name(file_stem(name)) for name in names]
     return pd.DataFrame(rows, columns=["photograph", "tile_in_photograph"])
+
+
+def read_name(stem: str) -> tuple[str, str]:
+    """The photograph that the name of a tile's file tells, and the number in it; empty if none."""
+    if match := SDNET_TILE.fullmatch(stem):
+        return match["photograph"], match["tile"]
+    match = GRID_TILE.fullmatch(stem)
+    return (match["photograph"] or "") if match else "", ""
 
 
 def _by_pattern(names: Sequence[str], pattern: str, *, other: str | None) -> pd.DataFrame:

@@ -70,7 +70,7 @@ def digest_tiles(
     def digest(tile: str) -> str:
         data = reader.read(tile)
         open_image(data).close()  # damaged files are often equal, and no copies for that
-        return _digest(data)
+        return digest_content(data)
 
     # one .zip's members are not there sooner by a second thread, which only waits for the GIL
     num_threads = None if reader.path.is_dir() else 1
@@ -158,7 +158,7 @@ def decode_tiles(
         file, start = arrays[array]
         with writing(folder / f"{array}.npy"):  # its errors are not the tile's
             _write_at(file, start + row * len(pixels), pixels)
-        return _Decoded(_digest(data), own_size, borders, zlib.crc32(pixels))
+        return _Decoded(digest_content(data), own_size, borders, zlib.crc32(pixels))
 
     places = dict(zip(tiles["tile"], zip(tiles["array"], tiles["row"], strict=True), strict=True))
     with _new_arrays(folder, Counter(tiles["array"]), size) as arrays:
@@ -249,7 +249,8 @@ def _without_warnings() -> AbstractContextManager[object]:
     return warnings.catch_warnings(action="ignore")
 
 
-def _digest(data: bytes) -> str:
+def digest_content(data: bytes) -> str:
+    """BLAKE2b of the bytes of a tile's file, the `content` of a pack's tables."""
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 

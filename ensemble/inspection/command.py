@@ -1,12 +1,14 @@
 """The command `inspect`: a run and the photographs of a visit → a folder to look through."""
 
 import argparse
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from ensemble.base.door import printing_result
+from ensemble.base.door import printing_result, spell_command
 from ensemble.base.errors import InputError
 from ensemble.base.files import table_rows
 from ensemble.base.process import keep_freed_memory
@@ -18,6 +20,7 @@ from ensemble.run.members import find_run, name_run
 from ensemble.selection.ensemble import load_ensemble
 
 NUM_NAMED = 10  # pictures that could not be read
+NUM_TYPED = 3  # paths of photographs in the next command
 
 
 def main(options: argparse.Namespace) -> dict[str, Any]:
@@ -46,6 +49,7 @@ def main(options: argparse.Namespace) -> dict[str, Any]:
         _print_found(found, console)
         if ensemble.precision_note:
             console.print(ensemble.precision_note, markup=False)
+    console.print(_spell_next(run, options.photographs), markup=False)
     return {
         "run": str(run),
         "folder": str(folder),
@@ -68,6 +72,16 @@ def name_folder(photographs: Path) -> Path:
     if not name:
         raise InputError(f"{photographs}: has no name to call the folder by; give --folder")
     return Path(f"{name}-inspection")
+
+
+def _spell_next(run: Path, photographs: Sequence[Path]) -> str:
+    """What to type once tiles that are judged wrongly were marked on the pages."""
+    given = [shlex.quote(str(path)) for path in photographs[:NUM_TYPED]]
+    given += ["…"] * (len(photographs) > NUM_TYPED)
+    typed = f"{spell_command('learn-from')} {display_path(run)} corrections.csv {' '.join(given)}"
+    return (
+        f"next: mark tiles that are judged wrongly, save them as CSV, and learn from them: {typed}"
+    )
 
 
 def _print_found(found: Inspection, console: Console) -> None:

@@ -25,7 +25,7 @@ from ensemble.data.reading.decode import UNREADABLE, explain_unreadable
 from ensemble.data.reading.listing import CUT_FILE, describe_passed_over
 from ensemble.data.reading.pictures import Picture, list_pictures, read_picture
 from ensemble.inspection.pages import ASSETS as PAGE_ASSETS
-from ensemble.inspection.photograph import THUMBNAIL_PX, digest_file, write_shown
+from ensemble.inspection.photograph import BOX, THUMBNAIL_PX, digest_file, write_shown
 from ensemble.viewer.page import describe_photograph, make_environment, write_assets
 
 FORMAT = 1
@@ -184,7 +184,7 @@ def _cut(
         tiles = lay_whole_tiles(image.size, side_px)
         if tiles.empty:
             raise ValueError(f"{image.width} × {image.height} px is smaller than a tile")
-        stem = known[sha256]["stem"] if sha256 in known else _name(picture.name, taken)
+        stem = known[sha256]["stem"] if sha256 in known else name_photograph(picture.name, taken)
         file.seek(0)
         shown = write_shown(file, folder / "photographs", stem, image.size, size)
     tiles["is_blank"] = [_is_blank(image, box) for box in tiles[BOX].to_numpy().tolist()]
@@ -193,9 +193,6 @@ def _cut(
     with atomic_write(folder / "thumbnails" / f"{stem}.jpg") as path:
         small.save(path, "JPEG", quality=85)
     return Sheet(picture.name, stem, sha256, shown, image.size, tiles)
-
-
-BOX = ["left_px", "top_px", "width_px", "height_px"]
 
 
 def crop(image: Image.Image, box: Sequence[int]) -> Image.Image | None:
@@ -209,9 +206,19 @@ def _is_blank(image: Image.Image, box: Sequence[int]) -> bool:
     return crop(image, box) is None
 
 
-def _name(picture: str, taken: set[str]) -> str:
-    """A stem that no other photograph has, without what is no part of a plain name."""
-    stem = NAME_PARTS.sub("_", Path(picture).stem).strip("_.") or "photograph"
+def plain_stem(picture: str) -> str:
+    """The name of a picture without folders, suffix, and what is no part of a plain name."""
+    return NAME_PARTS.sub("_", Path(picture).stem).strip("_.") or "photograph"
+
+
+def name_photograph(picture: str, taken: set[str]) -> str:
+    """A stem that no other photograph has, which is added to those that are taken.
+
+    Args:
+        picture: Name of the picture, as a person gave it.
+        taken: Stems of other photographs, casefolded.
+    """
+    stem = plain_stem(picture)
     name, number = stem, 2
     while name.casefold() in taken:
         name, number = f"{stem}_{number}", number + 1

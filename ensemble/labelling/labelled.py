@@ -8,10 +8,12 @@ import pandas as pd
 from PIL import Image
 
 from ensemble.base.errors import InputError
-from ensemble.base.files import atomic_write, make_folder, read_table, remove_file
+from ensemble.base.files import atomic_write, make_folder, remove_file
 from ensemble.data.reading.decode import UNREADABLE, explain_unreadable
 from ensemble.data.reading.pictures import read_picture
-from ensemble.labelling.cutting import BOX, crop, lay_whole_tiles, read_cut
+from ensemble.inspection.photograph import BOX
+from ensemble.labelling.cutting import crop, lay_whole_tiles, read_cut
+from ensemble.labelling.labels import read_labels
 
 CLASSES = ("uncracked", "cracked")  # by label
 TILES = "tiles"  # folder of the class folders
@@ -53,8 +55,7 @@ def write_labelled(folder: Path, files: Sequence[Path]) -> Labelled:
     """
     record = read_cut(folder)
     known = {each["picture"]: each for each in record["photographs"]}
-    labels = pd.concat([_read_labels(path) for path in files], ignore_index=True)
-    labels = labels.drop_duplicates(["picture", "tile"], keep="last")
+    labels = read_labels(files).drop_duplicates(["picture", "tile"], keep="last")
     is_known = labels["picture"].isin(list(known))
     if not is_known.any():
         raise InputError(f"--labels {files[0]}: has no label of a photograph in {folder}")
@@ -74,14 +75,6 @@ def write_labelled(folder: Path, files: Sequence[Path]) -> Labelled:
     )
 
 
-def _read_labels(path: Path) -> pd.DataFrame:
-    table = read_table(path, columns=("picture", "tile", *BOX, "label"), text=("picture", "tile"))
-    whole = all(pd.api.types.is_integer_dtype(table[name]) for name in (*BOX, "label"))
-    if not whole or not table["label"].isin([0, 1]).all():
-        raise InputError(f"--labels {path}: boxes must be whole numbers and labels 0 or 1")
-    return table.assign(file=str(path))
-
-
 def _write_tiles(
     folder: Path, photograph: dict[str, Any], labels: pd.DataFrame, side_px: int
 ) -> int:
@@ -93,7 +86,7 @@ def _write_tiles(
         box = [int(row[name]) for name in BOX]
         if row["tile"] not in tiles.index or tiles.loc[row["tile"]].tolist() != box:
             raise InputError(
-                f"--labels {row['file']}: {row['tile']!r} at {box[0]}, {box[1]} is no tile of "
+                f"{row['where']}: {row['tile']!r} at {box[0]}, {box[1]} is no tile of "
                 f"{row['picture']}; these labels are of other tiles"
             )
         tile = crop(image, box)

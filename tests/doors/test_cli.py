@@ -26,7 +26,7 @@ NOTEBOOK = ROOT / "docs" / "notebook.ipynb"
 def test_every_command_is_listed_with_a_line():
     said = type_in(ROOT, *COMMAND)
     for name, command in COMMANDS.items():
-        assert f"\n  {name:10}{command.summary}\n" in said
+        assert f"\n  {name:12}{command.summary}\n" in said
         help_of = type_in(ROOT, *COMMAND, name, "--help")
         assert " ".join(command.summary.split()) in " ".join(help_of.split())
 

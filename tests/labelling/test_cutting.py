@@ -139,7 +139,7 @@ def test_photographs_may_be_added_and_keep_their_names():
         (["--labels", "labels.csv", "--folder", "new"], "holds no cut.json; cut photographs first"),
         (["--labels", "foreign.csv"], "has no label of a photograph in cut"),
         (["--labels", "wrong.csv"], "'r09-c01' at 0, 256 is no tile of photos/deck.png"),
-        (["--labels", "two.csv"], "labels 0 or 1"),
+        (["--labels", "two.csv"], "two.csv, line 2: the label must be 0 or 1"),
         (["--labels", "missing.csv"], "missing.csv"),
     ],
 )
