@@ -25,6 +25,7 @@ from ensemble.base.errors import InputError
 from ensemble.base.files import read_table
 from ensemble.cli import COMMANDS, parse
 from ensemble.inspection.inspecting import Inspection, inspect_pictures
+from ensemble.labelling.learning import Learned, learn_from
 from ensemble.prediction.verdicts import check_csv, predict_pictures
 from ensemble.run.members import choose_device, find_run
 from ensemble.selection import ensemble as selection
@@ -249,6 +250,42 @@ class Run:
         metrics = _call("judge", words, quiet=quiet, data=data, name=name, **options)
         return Judgement(self.folder / "judged" / metrics["name"], metrics)
 
+    def learn_from(
+        self,
+        corrections: PathLike | Sequence[PathLike],
+        photographs: PathLike | Sequence[PathLike],
+        folder: PathLike,
+        *,
+        data: PathLike | None = None,
+        quiet: bool = True,
+    ) -> Learned:
+        """Put tiles that were corrected on the pages of an inspection into data for a search.
+
+        Args:
+            corrections: One or several CSV files that the pages saved.
+            photographs: One or several pictures that were judged, or folders and .zip files of
+                them.
+            folder: Folder of the data set, new, empty or that of an earlier call for this run.
+            data: Folder or .zip that the run was made from; None takes what its record says.
+            quiet: Whether nothing is printed.
+
+        Returns:
+            What was written; `run_search(data=learned.folder, split="folders",
+            photographs=learned.folder / "photographs.csv")` reads it.
+
+        Raises:
+            InputError: A label or a picture cannot be used, nothing is left to learn from, the
+                run's tiles are gone, or the folder holds something else.
+        """
+        return learn_from(
+            self.folder,
+            [Path(path) for path in _list(corrections)],
+            [Path(path) for path in _list(photographs)],
+            Path(folder),
+            data=None if data is None else Path(data),
+            log=(lambda line: None) if quiet else print,
+        )
+
     def report(self) -> Path:
         """Write the run's `report.html` and return its path.
 
@@ -313,7 +350,7 @@ class PictureEnsemble(selection.Ensemble):
             check_csv(table)
         return predict_pictures(
             self,
-            [paths] if isinstance(paths, str | Path) else paths,
+            _list(paths),
             overlap=overlap,
             csv=table,
             overlays=None if overlays is None else Path(overlays),
@@ -350,7 +387,7 @@ class PictureEnsemble(selection.Ensemble):
         """
         return inspect_pictures(
             self,
-            [paths] if isinstance(paths, str | Path) else paths,
+            _list(paths),
             Path(folder),
             run_name=run_name,
             overlap=overlap,
@@ -451,6 +488,11 @@ def _call(command: str, words: Sequence[str], *, quiet: bool, **options: Any) ->
     main = importlib.import_module(COMMANDS[command].module).main
     with _silence(quiet):
         return main(parsed)
+
+
+def _list(paths: PathLike | Sequence[PathLike]) -> Sequence[PathLike]:
+    """One path or several, as several."""
+    return [paths] if isinstance(paths, str | Path) else paths
 
 
 def _spell_tries(tries: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -277,6 +277,7 @@ def _describe_tiles(
         "classes_by_size": explain_classes_by_size(tiles),
         "photograph_doubt": source.doubt,
         "split_digest": digest_split(tiles),
+        "test_digest": digest_columns(tables["test"], "content"),
         "tiles_digest": digest_columns(tiles, "content"),
         "labels_digest": digest_columns(tiles, "content", "label"),
         "num_relabelled": source.num_relabelled,

@@ -32,7 +32,7 @@ def note_opening(path: Path, record: EnsembleRecord, end: str = "") -> int:
     return _count_lines(path)
 
 
-def count_elsewhere(run: Path, split_digest: str) -> dict[str, int]:
+def count_elsewhere(run: Path, split_digest: str, test_digest: str | None = None) -> dict[str, int]:
     """How often each run beside this one has opened the same test photographs, by its name.
 
     A run whose files cannot be read is passed over.
@@ -40,15 +40,20 @@ def count_elsewhere(run: Path, split_digest: str) -> dict[str, int]:
     Args:
         run: Folder of the run.
         split_digest: Digest of its split.
+        test_digest: Digest of its test tiles alone, which runs share whose training tiles differ,
+            as those of `learn-from`; None where its pack, of an older version, does not hold it.
     """
     found = {}
     for path in sorted(run.parent.glob("*/evaluation/ledger.csv")):
         other = path.parents[1]
         try:
-            digest = read_object(other / "run.json").get("split_digest")
+            about = read_object(other / "run.json")
         except InputError:
             continue
-        if other != run and digest == split_digest:
+        summary = about.get("data_summary")
+        tested = summary.get("test_digest") if isinstance(summary, dict) else None
+        is_same = about.get("split_digest") == split_digest or (tested and tested == test_digest)
+        if other != run and is_same:
             found[other.name] = _count_lines(path)
     return found
 

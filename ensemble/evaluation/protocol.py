@@ -99,7 +99,7 @@ def evaluate_run(
         record, ensemble, singles = chosen.record, chosen.ensemble, chosen.singles
         record.save(run)
         num_openings = _note_opening(run, chosen)
-        elsewhere = count_elsewhere(run, record.split_digest)
+        elsewhere = count_elsewhere(run, record.split_digest, pack.record.get("test_digest"))
         tiles, table = place_split(pack, "test", ensemble.device)
         labels = None if corrected is None else correct_labels(table, corrected)
         scores = score_members(tiles, chosen.ensembles, singles, what="test tiles", log=log)

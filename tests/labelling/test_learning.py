@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from ensemble import learn_from as command
+from ensemble.api import Run
 from ensemble.base.errors import CannotWriteError, InputError
 from ensemble.cli import parse
 from ensemble.data.layout import Layout
@@ -152,7 +153,9 @@ def test_the_split_of_the_run_stays_and_corrected_tiles_are_for_training(drawn: 
     assert len(known) == len(old)
     for column in ("label", "photograph", "surface", "split", "row_in_photograph"):
         assert (known[column] == known[f"{column}_new"]).all(), column
-    assert folder.name.startswith("out-")
+    before = json.loads((run / "run.json").read_text())["pack_folder"]
+    records = [open_pack(Path(place)).record for place in (before, folder)]
+    assert records[0]["test_digest"] == records[1]["test_digest"]
 
 
 def test_a_second_file_adds_and_a_later_correction_of_a_tile_wins(drawn: Path):
@@ -174,7 +177,8 @@ def test_a_second_file_adds_and_a_later_correction_of_a_tile_wins(drawn: Path):
     assert learn(run, OTHERS[2:]).num_same == 1  # the same once more changes nothing
     assert digest_folder(Path("out")) == before
     Path("out").rename(".out.old")  # as where the process is killed between two names
-    assert learn(run, OTHERS[1:]).num_corrected == 4
+    learned = Run(run).learn_from(save(OTHERS[1:]), "photos", "out")
+    assert learned.num_corrected == 4
     both = learn(run, [*PIER, (picture, tile, left, top, 1 - label)], folder="both")
     assert (both.num_overruled, both.num_cracked) == (1, 0)
 
