@@ -22,7 +22,7 @@ from ensemble.base.files import read_table, table_rows
 from ensemble.base.interruption import resumable
 from ensemble.base.process import keep_freed_memory
 from ensemble.data.layout import layout_of
-from ensemble.data.prepare import is_synthetic, prepare_data
+from ensemble.data.prepare import is_synthetic, open_data, prepare_data
 from ensemble.data.sources import check_source
 from ensemble.recipes.headline import describe_run
 from ensemble.recipes.recipe import load_recipe
@@ -69,18 +69,18 @@ def main(options: argparse.Namespace) -> dict[str, Any]:
     console.print(f"run: {display_path(folder)}")
     how = f"the same command with --name {shlex.quote(name)} goes on after the last finished epoch"
     with resumable(how, console.print):
+        where: Any = {"packs": options.out.resolve() / "packs", "log": console.print}
+        source = open_data(options.data, layout_of(options), **where)
         if weights == "imagenet":
             console.print(announce_download(recipe.backbone))
         state = make_initial_state(recipe.backbone, weights, seed=options.seed)
         packed = prepare_data(
-            options.data,
-            layout_of(options),
+            source,
             split_seed=options.split_seed,
             max_bad_tiles=options.max_bad_tiles,
             side_px=max(each.config.data.image_size_px for each in recipe.variants),
             context_px=max(each.config.data.context_px for each in recipe.variants),
-            packs=options.out.resolve() / "packs",
-            log=console.print,
+            **where,
         )
         run_recipe(
             folder,

@@ -40,7 +40,7 @@ from ensemble.base.door import run_command
 from ensemble.base.errors import InputError
 from ensemble.base.provenance import describe_code_and_machine
 from ensemble.data.packing import pack
-from ensemble.data.prepare import is_synthetic, prepare_data
+from ensemble.data.prepare import is_synthetic, open_data
 from ensemble.data.reading.listing import Reader
 from ensemble.data.sources import open_source
 
@@ -104,9 +104,7 @@ def _plan(options: argparse.Namespace, scratch: Path) -> Plan:
     slots = options.slots or torch.cuda.device_count() or len(os.sched_getaffinity(0))
     data = options.data
     if is_synthetic(data):
-        drawn = prepare_data(data, split_seed=0, leaky_split=False,
-                             max_bad_tiles=0, packs=scratch / "packs", log=_quiet)  # fmt: skip
-        source = Path(drawn.record["source"])
+        source = open_data(data, packs=scratch / "packs", log=_quiet).path
     else:
         source = _subset(Path(data), scratch / "tiles", options.photographs)
     packed = pack(open_source(source), under=scratch / "packs", log=_quiet)

@@ -20,9 +20,38 @@ from ensemble.data.synthetic import draw_dataset
 from ensemble.data.tiles import Size
 
 
-def prepare_data(
+def open_data(
     data: str,
     layout: Layout = Layout(),  # noqa: B008 (frozen)
+    *,
+    packs: Path,
+    log: Callable[[str], None],
+) -> Source:
+    """List the tiles of the data, and say how many there are and what was passed over.
+
+    Args:
+        data: Path of a folder or a .zip, or `synthetic` or `synthetic:SEED`, which is drawn.
+        layout: Layout of the data, as the person states it.
+        packs: Folder of packs, beside which concrete is drawn.
+        log: Receives lines for the person.
+
+    Raises:
+        InputError: The data cannot be used.
+    """
+    path = _draw_synthetic(packs, data, log) if is_synthetic(data) else Path(data)
+    source = open_source(path, layout)
+    cracked, uncracked = ", ".join(source.cracked_folders), ", ".join(source.uncracked_folders)
+    log(
+        f"{source.path}: {plural(len(source.tiles), 'tile')}; "
+        f"cracked = {cracked}, uncracked = {uncracked}"
+    )
+    for line in describe_passed_over(source.passed_over):
+        log(line)
+    return source
+
+
+def prepare_data(
+    source: Source,
     *,
     split_seed: int,
     leaky_split: bool = False,
@@ -32,11 +61,10 @@ def prepare_data(
     packs: Path,
     log: Callable[[str], None],
 ) -> Pack:
-    """List, split and decode the data, and describe them to the person.
+    """Split and decode the data, and describe them to the person.
 
     Args:
-        data: Path of a folder or a .zip, or `synthetic` or `synthetic:SEED`, which is drawn.
-        layout: Layout of the data, as the person states it.
+        source: Tiles, as `open_data` lists them.
         split_seed: Seed of the split.
         leaky_split: Whether to split tiles rather than photographs, to show what leakage is worth.
         max_bad_tiles: Largest number of tiles to leave out before it is an error; see `pack`.
@@ -48,7 +76,7 @@ def prepare_data(
     Raises:
         InputError: The data cannot be used; nothing is left half-made.
     """
-    source = _open(packs, data, layout, log)
+    layout = source.layout
     folders = sorted(set(source.tiles["split_folder"]) - {""})
     if folders and not layout.keeps_split:
         log(
@@ -98,7 +126,7 @@ def prepare_whole(
     Raises:
         InputError: The data cannot be used; nothing is left half-made.
     """
-    source = _open(packs, data, layout, log)
+    source = open_data(data, layout, packs=packs, log=log)
     make_folder(packs)
     packed = pack_whole(
         source,
@@ -111,20 +139,6 @@ def prepare_whole(
     for line in describe_tiles(packed.record):
         log(line)
     return packed
-
-
-def _open(packs: Path, data: str, layout: Layout, log: Callable[[str], None]) -> Source:
-    """List the tiles of the data, and say how many there are and what was passed over."""
-    path = _draw_synthetic(packs, data, log) if is_synthetic(data) else Path(data)
-    source = open_source(path, layout)
-    cracked, uncracked = ", ".join(source.cracked_folders), ", ".join(source.uncracked_folders)
-    log(
-        f"{source.path}: {plural(len(source.tiles), 'tile')}; "
-        f"cracked = {cracked}, uncracked = {uncracked}"
-    )
-    for line in describe_passed_over(source.passed_over):
-        log(line)
-    return source
 
 
 def _check_context(packed: Pack, context_px: int, log: Callable[[str], None]) -> None:

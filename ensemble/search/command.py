@@ -18,7 +18,7 @@ from ensemble.base.interruption import resumable
 from ensemble.base.wording import plural
 from ensemble.data.layout import layout_of
 from ensemble.data.pack import Pack
-from ensemble.data.prepare import prepare_data
+from ensemble.data.prepare import open_data, prepare_data
 from ensemble.run.folder import (
     begin_run,
     check_same_run,
@@ -183,16 +183,18 @@ def run_trials(
 
 def _prepare_search(request: SearchRequest, head: Head | None, console: Console) -> Prepared:
     plan = plan_search(request, head, console.print)
+    packs = request.out.resolve() / "packs"
+    # before the weights, which may have to be downloaded: a wrong --data is told first
+    source = open_data(request.data, request.layout, packs=packs, log=console.print)
     states = make_states(plan.weights, seed=request.seed, console=console)
     packed = prepare_data(
-        request.data,
-        request.layout,
+        source,
         split_seed=request.split_seed,
         leaky_split=request.leaky_split,
         max_bad_tiles=request.max_bad_tiles,
         side_px=int(plan.space.largest("data.image_size_px")),
         context_px=int(plan.space.largest("data.context_px")),
-        packs=request.out.resolve() / "packs",
+        packs=packs,
         log=console.print,
     )
     plan = replace(plan, space=fit_space(plan.space, packed, console.print))

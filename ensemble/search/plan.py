@@ -63,11 +63,11 @@ def plan_search(
         InputError: The request contradicts itself or what there is.
     """
     assert request.name is not None
+    if not is_synthetic(request.data):
+        check_source(Path(request.data))
     space, weights = _plan_space(request, log)
     folder = run_folder(request.name, under=request.out)
     budget = find_budget(request, space, head, log)
-    if not is_synthetic(request.data):
-        check_source(Path(request.data))
     storage = Storage.parse(request.storage) if request.storage else None
     if storage is not None:
         storage.check()

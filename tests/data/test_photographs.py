@@ -14,7 +14,7 @@ from ensemble.base.errors import InputError
 from ensemble.data.layout import Layout
 from ensemble.data.pack import Pack
 from ensemble.data.packing import pack
-from ensemble.data.prepare import describe_pack, prepare_data
+from ensemble.data.prepare import describe_pack, open_data, prepare_data
 from ensemble.data.sources import open_source
 from ensemble.data.split import SPLITS
 
@@ -334,15 +334,9 @@ def split_by_hand(photograph: int, tile: int) -> str:
 
 def prepare(folder: Path, layout: Layout) -> tuple[Pack, str]:
     lines: list[str] = []
-    packed = prepare_data(
-        str(folder),
-        layout,
-        split_seed=0,
-        leaky_split=False,
-        max_bad_tiles=0,
-        packs=folder.parent / "packs",
-        log=lines.append,
-    )
+    where: Any = {"packs": folder.parent / "packs", "log": lines.append}
+    source = open_data(str(folder), layout, **where)
+    packed = prepare_data(source, split_seed=0, max_bad_tiles=0, **where)
     return packed, "\n".join(lines)
 
 

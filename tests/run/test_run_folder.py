@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ensemble.base.errors import CannotWriteError, InputError
-from ensemble.data.prepare import prepare_data
+from ensemble.data.prepare import open_data, prepare_data
 from ensemble.data.synthetic import draw_dataset
 from ensemble.run import folder as module
 from ensemble.run.folder import begin_run, identify_data, run_folder, run_lock
@@ -77,14 +77,9 @@ def test_a_run_that_nobody_may_write_is_refused_before_anything_is_done(tmp_path
 
 def test_what_changed_since_a_run_was_last_at_work_is_said_once_and_noted(tmp_path, monkeypatch):
     draw_dataset(tmp_path / "tiles", photographs_per_surface=4, rows=2, columns=2, tile_size_px=32)
-    packed = prepare_data(
-        str(tmp_path / "tiles"),
-        split_seed=0,
-        leaky_split=False,
-        max_bad_tiles=0,
-        packs=tmp_path / "packs",
-        log=lambda line: None,
-    )
+    where = {"packs": tmp_path / "packs", "log": lambda line: None}
+    source = open_data(str(tmp_path / "tiles"), **where)
+    packed = prepare_data(source, split_seed=0, max_bad_tiles=0, **where)
     run, said = tmp_path / "run", []
     identity = {**identify_data(packed), "weights": {}}
 

@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -22,7 +23,7 @@ from ensemble.cli import parse
 from ensemble.data.batches import SplitTiles
 from ensemble.data.grid import PLACE
 from ensemble.data.pack import Pack
-from ensemble.data.prepare import prepare_data
+from ensemble.data.prepare import open_data, prepare_data
 from ensemble.data.synthetic import draw_dataset
 from ensemble.run.members import member_folder
 from ensemble.search.budget import Node, plan_budget
@@ -464,14 +465,9 @@ def test_a_run_with_dropped_members_is_evaluated_and_says_so(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     draw_dataset(tmp_path / "t", photographs_per_surface=4, rows=3, columns=4, tile_size_px=32)
-    packed = prepare_data(
-        str(tmp_path / "t"),
-        split_seed=0,
-        leaky_split=False,
-        max_bad_tiles=0,
-        packs=tmp_path / "packs",
-        log=lambda _: None,
-    )
+    where: Any = {"packs": tmp_path / "packs", "log": lambda _: None}
+    source = open_data(str(tmp_path / "t"), **where)
+    packed = prepare_data(source, split_seed=0, max_bad_tiles=0, **where)
     run = tmp_path / "results" / "run"
     run.mkdir(parents=True)
     digest = packed.record["split_digest"]
