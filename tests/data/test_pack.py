@@ -324,7 +324,7 @@ def spoil(folder: Path, kind: str, name: str = "D/CD/70-8.jpg", seed: int = 99) 
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
-        ("truncated", "truncated"),
+        ("truncated", "cut off before its end; copy it anew"),
         ("text", "not a picture"),
         ("empty", "not a picture"),
         ("huge", "4097 × 4097 px is too large"),

@@ -189,4 +189,11 @@ def explain_unreadable(error: BaseException) -> str:
     """Why a picture cannot be read, in a few words."""
     if isinstance(error, UnidentifiedImageError):
         return "not a picture"
-    return escape(" ".join(str(error).split()))[:200] or type(error).__name__
+    words = escape(" ".join(str(error).split()))[:200] or type(error).__name__
+    if isinstance(error, ValueError):  # in words of our own, but for a few of Pillow's
+        return words
+    if "truncated" in words or isinstance(error, EOFError):
+        return "it is cut off before its end; copy it anew from where it came from"
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"it cannot be read from the disk ({error.strerror}); mend that, then run again"
+    return f"it is damaged ({words}); copy it anew from where it came from"
