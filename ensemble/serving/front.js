@@ -15,6 +15,16 @@
     at("page").hidden = false;
   }
 
+  // the frame is as high as its page, so that nothing in it scrolls by itself
+  function fit() {
+    const frame = at("page"), root = frame.contentDocument.documentElement;
+    root.style.setProperty("--most-stage", `${0.72 * innerHeight}px`);  // of this window, not the frame
+    const follow = () => {
+      frame.style.height = `${root.offsetHeight + frame.offsetHeight - frame.clientHeight}px`;
+    };
+    new ResizeObserver(follow).observe(root);
+  }
+
   async function ask(file) {
     const query = new URLSearchParams({name: file.name.slice(-200), overlap: at("overlap").value});
     const headers = {Accept: "text/html"};
@@ -87,6 +97,7 @@
     work();
   }
 
+  at("page").addEventListener("load", fit);
   at("files").addEventListener("change", event => {
     add(event.target.files);
     event.target.value = "";
