@@ -66,6 +66,19 @@ def test_the_log_keeps_the_last_lines_and_at_most_two_files(tmp_path, ray_logger
     assert (tmp_path / "ray.log").read_text().endswith("line 999\n")
 
 
+def test_the_end_of_serve_is_no_failure_in_the_log(tmp_path, ray_logger):
+    worker = importlib.import_module("ray._private.worker")
+    lines = [
+        "Task ServeController.graceful_shutdown failed. There are infinite retries remaining",
+        "A worker died or was killed",
+    ]
+    with log_ray_to(tmp_path / "ray.log"):
+        worker.print_to_stdstream({"pid": "raylet", "lines": lines}, False)
+    text = (tmp_path / "ray.log").read_text()
+    assert "A worker died" in text
+    assert "graceful_shutdown" not in text
+
+
 def test_passwords_of_urls_are_not_in_the_log(tmp_path, ray_logger):
     with log_ray_to(tmp_path / "ray.log"):
         ray_logger.error("cannot reach s3://key:secret@host/bucket")

@@ -19,6 +19,8 @@ from ensemble.base.errors import escape, hide_passwords
 
 FILE_BYTES = 10_000_000  # then it becomes ray.log.1, and what was there before is gone
 LINE_CHARACTERS = 2000
+# how Serve always ends: the command waits on its controller, which kills itself and never answers
+EXPECTED = "Task ServeController.graceful_shutdown failed"
 LAST_WORDS_SECONDS = 0.3  # on their way here: 0.11 at most were measured
 
 
@@ -47,7 +49,7 @@ def _log_worker_lines(data: dict[str, Any], ignore_prefix: bool) -> None:
         process = f"{process}, ip={data.get('ip')}"
     for text in data["lines"]:
         for line in text.splitlines():  # a death is told in one text of several
-            if line.strip():
+            if line.strip() and EXPECTED not in line:
                 words = escape(line.expandtabs()[:LINE_CHARACTERS])
                 logging.getLogger("ray.processes").info("(%s) %s", process, words)
 
