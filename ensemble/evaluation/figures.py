@@ -250,7 +250,7 @@ def coverage_note(count: int, *, unit: str = "photograph") -> str:
     """What is known of 95 % intervals from `count` photographs, or tiles without a photograph."""
     if count < MIN_CONTRIBUTING:
         are = "is" if count == 1 else "are"
-        return f"{plural(count, unit)} {are} too few for intervals: ten is the least"
+        return f"{plural(count, unit)} {are} too few to resample for intervals: ten is the least"
     groups = f", in {MOST_UNITS:,} random groups" * (count > MOST_UNITS)
     note = f"95 % intervals resample {plural(count, unit)}{groups}"
     if unit != "photograph":

@@ -16,9 +16,11 @@ would have trained is in no interval.
 Of more than `MOST_UNITS` photographs, or tiles where nobody knows the photographs, random groups of
 equal size are resampled in their place: they are as independent, and the work does not grow.
 
-With fewer than ten photographs in a figure's denominator there is no interval: resamples then rest
-on one or two of them, and with seven a precision of 0.833 got a bootstrap-t from 0.004 to 1. A
-percentile interval would be narrow there, but holds the true value too rarely: see the table.
+With fewer than ten photographs in a figure's denominator nothing is resampled and there is no
+interval: resamples then rest on one or two of them, and with seven a precision of 0.833 got a
+bootstrap-t from 0.004 to 1. A percentile interval would be narrow there, but holds the true value
+too rarely: see the table. `cracked_photographs_hit` keeps its interval: Wilson's estimates no
+spread from the photographs, and with few it is as wide as so few independent ones ask for.
 """
 
 from collections.abc import Callable, Iterable
