@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import binary_erosion  # type: ignore[import-untyped]
 
 from ensemble.base.errors import InputError
-from ensemble.base.files import atomic_write, make_folder, write_json
+from ensemble.base.files import atomic_write, make_folder, read_object, remove_file, write_json
 from ensemble.data.reading.decode import UNREADABLE, explain_unreadable
 from ensemble.data.reading.listing import OVERLAYS_FILE
 from ensemble.data.reading.pictures import Picture, read_picture
@@ -59,6 +59,7 @@ def draw_overlays(
     by_name = {picture.name: picture for picture in pictures}
     parts = {str(n): part for n, part in tiles[tiles["tile"] != ""].groupby("picture", sort=False)}
     files = {name: f"{stem}.png" for name, stem in name_files(parts).items()}
+    _remove_older(folder, kept=set(files.values()))
     if files:
         make_folder(folder)
         write_json(
@@ -75,6 +76,31 @@ def draw_overlays(
         with atomic_write(folder / files[name]) as path:
             overlay.save(path, "PNG")
     return len(files)
+
+
+def _remove_older(folder: Path, *, kept: set[str]) -> None:
+    """Remove the overlays of an older prediction, which show what the new table does not say.
+
+    What a person put into the folder stays.
+
+    Args:
+        folder: Folder of the overlays; it need not exist.
+        kept: Names of files that are about to be written anew.
+
+    Raises:
+        InputError: The older record is damaged, or an overlay cannot be removed.
+    """
+    record = folder / OVERLAYS_FILE
+    if not record.is_file():
+        return
+    for name in read_object(record, pictures=dict)["pictures"]:
+        path = folder / name
+        if name not in kept and path.name == name and path.is_file():
+            remove_file(path)
+    if not kept:
+        remove_file(record)
+        if not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def name_files(pictures: Iterable[str]) -> dict[str, str]:
