@@ -452,7 +452,7 @@ def open_run(run: PathLike | None = None, *, out: PathLike = "results") -> Run:
     """Open a run by its name or path.
 
     Args:
-        run: Name of a run under `out`, or a path; None takes the last one.
+        run: Name of a run under `out`, or a path; None takes the last one with a finished trial.
         out: Folder of the runs.
 
     Raises:
@@ -468,7 +468,7 @@ def load_ensemble(
 
     Args:
         run: A run, its name under `out`, its path, or that of a file that `export` wrote; None
-            takes the last run.
+            takes the last run with a finished trial.
         out: Folder of the runs.
         gpus: 0 judges on the CPU; None takes a GPU where there is one. A graph of ONNX is run on
             the CPU.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from ensemble.base.door import run_command, run_module, spell_command
 from ensemble.base.errors import short_repr
@@ -38,6 +38,9 @@ from ensemble.base.options import (
 from ensemble.training.backbone_table import BACKBONES, check_backbone
 
 Group = argparse._ActionsContainer  # a parser, or a group of one
+RUN = "name under --out, or path"
+EXPORTED = "a file that `export` wrote does as well"
+LAST_RUN = "the last one with a finished trial"
 
 
 def add_search_options(parser: Parser) -> None:
@@ -62,7 +65,7 @@ def add_search_options(parser: Parser) -> None:
 def add_refit_options(parser: Parser) -> None:
     """Add which configurations of which run are trained again, on how many folds, and where."""
     what = parser.add_argument_group("refit")
-    add_option(what, "run", None, "name under --out, or a path")
+    _add_run(what)
     add_option(what, "--top-k", "K", "best configurations of the run", type=COUNT, default=2)
     folds = "folds of the training and validation photographs, each left out once"
     add_option(what, "--folds", "F", folds, type=FOLDS, default=5)
@@ -201,6 +204,7 @@ def add_train_options(parser: Parser) -> None:
 def add_recall_options(parser: Parser) -> None:
     """Add the run, and the device that trains."""
     _add_last_run(parser)
+    _add_runs(parser)
     _add_gpu(parser)
 
 
@@ -216,9 +220,8 @@ def add_look_options(parser: Parser) -> None:
     add(
         "--member",
         "MEMBER",
-        "its folder, RUN/TRIAL, or RUN for its best one; a run by name under --out, or a path; a "
-        "file that `export` wrote does as well",
-        otherwise="the best one of the last run",
+        f"its folder, RUN/TRIAL, or RUN for its best one; RUN is a {RUN}; {EXPORTED}",
+        otherwise=f"the best one of {LAST_RUN}",
     )
     drawn = "what is drawn; an older file is replaced"
     add("--png", "FILE", drawn, type=Path, default=Path("look.png"))
@@ -231,6 +234,7 @@ def add_evaluate_options(parser: Parser) -> None:
     """Add the run, and how its ensemble is chosen."""
     add = partial(add_option, parser)
     _add_last_run(parser)
+    _add_runs(parser)
     add("--method", None, "how members are chosen", choices=(*METHODS, "auto"), default="mean")
     top_k = "number of members of mean, also within auto"
     add("--top-k", "K", top_k, type=COUNT, otherwise="5, or all if fewer")
@@ -254,7 +258,7 @@ def add_evaluate_options(parser: Parser) -> None:
 
 def add_judge_options(parser: Parser) -> None:
     """Add the run, and the data set that its ensemble judges."""
-    add_option(parser, "run", None, "name under --out, or a path")
+    _add_run(parser)
     _add_tiles(parser, required=True)
     name = "name of the folder in RUN/judged; an older one's figures are replaced"
     add_option(parser, "--name", "NAME", name, otherwise="that of the data")
@@ -262,11 +266,10 @@ def add_judge_options(parser: Parser) -> None:
 
 
 def add_predict_options(parser: Parser) -> None:
-    """Add the pictures, the run, and where the verdicts go."""
+    """Add the run, the pictures, and where the verdicts go."""
     add = partial(add_option, parser)
-    add("paths", "PATH", "a picture, or a folder or .zip of some", nargs="+", type=Path)
-    about = "name under --out, or a path; a file that `export` wrote does as well"
-    add("--run", "RUN", about, otherwise="the last run")
+    _add_run(parser, EXPORTED)
+    _add_photographs(parser)
     _add_overlap(parser)
     csv = "one row a tile; an older file is replaced"
     add("--csv", "FILE", csv, type=Path, default=Path("predictions.csv"))
@@ -283,8 +286,8 @@ def add_predict_options(parser: Parser) -> None:
 def add_inspect_options(parser: Parser) -> None:
     """Add the run, the photographs of a visit, and the folder of pages."""
     add = partial(add_option, parser)
-    add("run", "RUN", "name under --out, or a path; a file that `export` wrote does as well")
-    add("photographs", "PHOTOS", "a picture, or a folder or .zip of some", nargs="+", type=Path)
+    _add_run(parser, EXPORTED)
+    _add_photographs(parser)
     _add_overlap(parser)
     scale = "millimetres of concrete that a pixel shows, for lengths in metres"
     add("--mm-per-px", "MM", scale, type=positive_number(), otherwise="lengths in tiles alone")
@@ -301,7 +304,7 @@ def add_inspect_options(parser: Parser) -> None:
 def add_cut_options(parser: Parser) -> None:
     """Add the photographs, how large their tiles are, where they go, and labels of them."""
     add = partial(add_option, parser)
-    add("photographs", "PHOTOS", "a picture, or a folder or .zip of some", nargs="*", type=Path)
+    _add_photographs(parser, nargs="*")
     add("--tile", "PX", "side of a tile in pixels", type=TILE_SIDE, default=256)
     folder = "folder of the pages and tiles; photographs that it has stay in it"
     add("--folder", "FOLDER", folder, type=Path, default=Path("cut"))
@@ -320,7 +323,7 @@ def add_cut_options(parser: Parser) -> None:
 def add_learn_from_options(parser: Parser) -> None:
     """Add the run that judged, what a person corrected, and the data set that it goes into."""
     add = partial(add_option, parser)
-    add("run", "RUN", "name under --out, or a path; a file that `export` wrote does, without tiles")
+    _add_run(parser, "a file that `export` wrote does, without tiles")
     corrections = "CSV that the pages of `inspect` saved; others may stand among PHOTOS"
     add("corrections", "CORRECTIONS", corrections, type=Path)
     photographs = "the photographs that were judged: pictures, and folders or .zip of some"
@@ -335,8 +338,7 @@ def add_learn_from_options(parser: Parser) -> None:
 
 def add_serve_options(parser: Parser) -> None:
     """Add the run, where the server listens, on what it judges, and what it takes."""
-    about = "name under --out, or a path; a file that `export` wrote does as well"
-    add_option(parser, "run", None, about, nargs="?", otherwise="the last run")
+    _add_last_run(parser, EXPORTED)
     _add_runs(parser)
     listens = partial(add_option, parser.add_argument_group("where it listens"))
     host = "address; of another than the loopback, each photograph needs a token"
@@ -383,6 +385,13 @@ def add_export_options(parser: Parser) -> None:
         otherwise="that of the name of --file, or zip",
     )
     _add_last_run(parser)
+    _add_runs(parser)
+
+
+def add_report_options(parser: Parser) -> None:
+    """Add the run that is told of."""
+    _add_last_run(parser)
+    _add_runs(parser)
 
 
 def add_backbones_options(parser: Parser) -> None:
@@ -532,11 +541,25 @@ def _add_overlap(group: Group) -> None:
     add_option(group, "--overlap", "PART", share, type=read_overlap, default=0.0, otherwise="0")
 
 
-def _add_last_run(group: Group) -> None:
-    add_option(
-        group, "run", None, "name under --out, or a path", nargs="?", otherwise="the last run"
-    )
-    _add_runs(group)
+def _add_photographs(group: Group, nargs: str = "+") -> None:
+    about = "a picture, or a folder or .zip of some"
+    add_option(group, "photographs", "PHOTOS", about, nargs=nargs, type=Path)
+
+
+def _add_run(group: Group, more: str = "", **settings: Any) -> None:
+    """Add the run that a command takes.
+
+    Args:
+        group: Parser, or group of one.
+        more: What does as well, for people.
+        settings: Further settings of `add_option`.
+    """
+    about = f"the run: its {RUN}{more and f'; {more}'}"
+    add_option(group, "run", "RUN", about, **settings)
+
+
+def _add_last_run(group: Group, more: str = "") -> None:
+    _add_run(group, more, nargs="?", otherwise=LAST_RUN)
 
 
 def _add_runs(group: Group, about: str = "folder of the runs") -> None:
@@ -633,7 +656,7 @@ COMMANDS = {
     ),
     "report": Command(
         "ensemble.report.page",
-        _add_last_run,
+        add_report_options,
         "Write a run's report.html: one page that needs no other file and no network.",
     ),
     "look": Command(

@@ -18,7 +18,7 @@ from ensemble.evaluation.comparison import print_compared
 from ensemble.evaluation.presentation import print_result, read_names
 from ensemble.evaluation.protocol import evaluate_run
 from ensemble.run.folder import display_path
-from ensemble.run.members import find_run
+from ensemble.run.members import take_run
 
 
 def main(options: argparse.Namespace) -> dict[str, Any]:
@@ -29,8 +29,7 @@ def main(options: argparse.Namespace) -> dict[str, Any]:
     if options.min_recall is not None:
         rule = f"recall={options.min_recall}"
     keep_freed_memory()
-    run = find_run(options.run, under=options.out)
-    print(f"run: {display_path(run)}")
+    run = take_run(options.run, under=options.out)
     names = read_names(run)
     metrics = evaluate_run(
         run,
@@ -55,5 +54,5 @@ def main(options: argparse.Namespace) -> dict[str, Any]:
         print(f"chosen from the {candidates} of {of} that kept their weights")
     print(f"written: {display_path(run / 'evaluation')}, and ensemble.json, which predict uses")
     print(f"next: {spell_command('report')} {display_path(run)}")
-    print(f"      {spell_command('predict')} PICTURE … --run {display_path(run)}")
+    print(f"      {spell_command('predict')} {display_path(run)} PHOTOS")
     return metrics

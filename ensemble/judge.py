@@ -16,14 +16,13 @@ from ensemble.data.layout import layout_of
 from ensemble.evaluation.judging import judge_data
 from ensemble.evaluation.presentation import print_judged
 from ensemble.run.folder import display_path
-from ensemble.run.members import find_run
+from ensemble.run.members import take_run
 
 
 def main(options: argparse.Namespace) -> dict[str, Any]:
     """Judge the data, print the table and where the files are, and return the metrics."""
     keep_freed_memory()
-    run = find_run(options.run, under=options.out)
-    print(f"run: {display_path(run)}")
+    run = take_run(options.run, under=options.out)
     metrics = judge_data(
         run,
         options.data,

@@ -13,7 +13,7 @@ from typing import Any
 from ensemble.base.door import printing_result
 from ensemble.base.errors import InputError
 from ensemble.prediction.single_tile import describe_verdict, draw_look, find_picture, read_tile
-from ensemble.run.members import find_member, find_run, find_run_of
+from ensemble.run.members import find_member, find_run_of, take_run
 
 
 def main(options: argparse.Namespace) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def main(options: argparse.Namespace) -> dict[str, Any]:
         raise InputError(f"--png {options.png}: must be a file called ….png in an existing folder")
     if not os.access(parent, os.W_OK):
         raise InputError(f"--png {options.png}: its folder cannot be written")
-    name = options.member or str(find_run(None, under=options.out))
+    name = options.member or str(take_run(None, under=options.out))
     member = find_member(name, under=options.out)
     run = find_run_of(member)
     with ExitStack() as archives:

@@ -13,6 +13,7 @@ if __name__ == "__main__":  # before the imports below, which take seconds
 
 import argparse
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,37 +27,27 @@ from ensemble.base.errors import InputError
 from ensemble.base.files import table_rows
 from ensemble.base.process import keep_freed_memory
 from ensemble.base.wording import plural
+from ensemble.prediction.opening import open_run
 from ensemble.prediction.overlays import NOT_JUDGED
 from ensemble.prediction.tiling import in_first_grid
 from ensemble.prediction.verdicts import check_csv, predict_pictures
-from ensemble.run.exported import is_exported
-from ensemble.run.folder import display_path
-from ensemble.run.members import find_run
-from ensemble.selection.ensemble import load_ensemble
 
 NUM_LISTED = 10
 
 
 def main(options: argparse.Namespace) -> dict[str, Any]:
     """Judge the pictures, write the table and the overlays, and return the counts and rows."""
-    for name in options.paths:
-        places = (name, options.out / name)
-        if is_exported(name) or any((place / "run.json").is_file() for place in places):
-            raise InputError(f"{name} is a run, not a picture; say PICTURE … --run {name}")
     check_csv(options.csv)
     overlays = options.overlays or options.csv.with_name(f"{options.csv.stem}-overlays")
     _check_overlays(overlays)
     keep_freed_memory()
-    run = find_run(options.run, under=options.out, takes_exported=True)
-    ensemble = load_ensemble(run)
     console = Console(highlight=False, soft_wrap=True)
-    turned = ", each tile in its eight flips and turns" if ensemble.tta else ""
-    members = plural(len(ensemble.members), "member")
-    console.print(f"run: {display_path(run)}, {members}{turned}", markup=False)
+    say = partial(console.print, markup=False)
+    run, ensemble = open_run("predict", options.run, options.photographs, options.out, say)
     lines: list[str] = []
     tiles = predict_pictures(
         ensemble,
-        options.paths,
+        options.photographs,
         overlap=options.overlap,
         csv=options.csv,
         overlays=overlays,
@@ -65,7 +56,7 @@ def main(options: argparse.Namespace) -> dict[str, Any]:
     with printing_result():
         print_summary(tiles, console)
     for line in lines:
-        console.print(line, markup=False)
+        say(line)
     is_cracked, is_first = tiles["verdict"] == "cracked", in_first_grid(tiles["tile"])
     return {
         "run": str(run),

@@ -16,12 +16,12 @@ from ensemble.base.interruption import resumable
 from ensemble.base.process import keep_freed_memory
 from ensemble.recipes.recall import print_recall, train_recall_remedies
 from ensemble.run.folder import display_path
-from ensemble.run.members import choose_device, find_run
+from ensemble.run.members import choose_device, take_run
 
 
 def main(options: argparse.Namespace) -> dict[str, Any]:
     """Train what is missing, print the table, and return it."""
-    run = find_run(options.run, under=options.out)
+    run = take_run(options.run, under=options.out)
     keep_freed_memory()
     device = choose_device(options.gpus)
     console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)

@@ -14,7 +14,7 @@ from typing import Any
 from ensemble.base.errors import InputError
 from ensemble.base.files import make_folder
 from ensemble.run.folder import display_path
-from ensemble.run.members import find_run
+from ensemble.run.members import take_run
 
 NEEDED = ("fastapi", "grpc_reflection", "swagger_ui_bundle", "uvicorn")
 
@@ -35,7 +35,8 @@ def main(options: argparse.Namespace) -> dict[str, Any]:
         wait_for_end,
     )
 
-    run = find_run(options.run, under=options.out, takes_exported=True)
+    say = partial(print, flush=True)
+    run = take_run(options.run, under=options.out, takes_exported=True, log=say)
     place = Place(
         host=options.host,
         port=options.port,
@@ -51,10 +52,9 @@ def main(options: argparse.Namespace) -> dict[str, Any]:
         max_pixels=int(options.max_megapixels * 1e6),
         max_queued=options.queue,
     )
-    print(f"run: {display_path(run)}", flush=True)
     ray_log = options.out / "serve.log"
     make_folder(options.out)
-    how: Any = {"token": token, "ray_log": ray_log, "log": partial(print, flush=True)}
+    how: Any = {"token": token, "ray_log": ray_log, "log": say}
     with serving(run, place, limits, **how):
         secret = ""
         if token is not None and TOKEN_VARIABLE not in os.environ:

@@ -50,7 +50,7 @@ def main(run: Path) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         photograph = draw_photograph(folder)
-        command = ["-m", "ensemble", "predict", str(photograph), "--run", str(run), "--csv"]
+        command = ["-m", "ensemble", "predict", str(run), str(photograph), "--csv"]
         subprocess.run([sys.executable, *command, str(folder / "cracks.csv")], check=True)
         (overlay,) = (folder / "cracks-overlays").glob("*photograph*")
         show_report(run / "report.html", folder / "report.png")

@@ -5,6 +5,7 @@ anything is read: the person typed `--epochs`, not `optimisation.epochs`.
 """
 
 import argparse
+import difflib
 import math
 import re
 import tomllib
@@ -58,8 +59,26 @@ class Parser(argparse.ArgumentParser):
         Raises:
             InputError: Always.
         """
+        missing = message.removeprefix("the following arguments are required: ")
+        if missing != message:
+            order = [str(each.metavar) for each in self._actions if not each.option_strings]
+            message = f"{missing} is missing: {' '.join([self.prog, *order])}"
+        message += self._suggest(message)
         message = re.sub(r"^argument (\S+): (?=.*: must be )", r"\1 ", message)  # of a number
         raise InputError(f"{message.removeprefix('argument ')}; see {self.prog} --help") from None
+
+    def _suggest(self, message: str) -> str:
+        """Ask whether what argparse does not know was meant as what is spelt alike, or ""."""
+        choice = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
+        if choice is not None:
+            typed, known = [choice[1]], re.findall(r"[^\s,']+", choice[2])
+        elif message.startswith("unrecognized arguments: "):
+            typed = [word.partition("=")[0] for word in message.split() if word.startswith("--")]
+            known = [name for action in self._actions for name in action.option_strings]
+        else:
+            return ""
+        alike = [near for word in typed for near in difflib.get_close_matches(word, known, 1)]
+        return f"; did you mean {' '.join(alike)}?" if alike else ""
 
 
 def add_option(

@@ -3,6 +3,7 @@
 import argparse
 import shlex
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,11 @@ from ensemble.base.door import printing_result, spell_command
 from ensemble.base.errors import InputError
 from ensemble.base.files import table_rows
 from ensemble.base.process import keep_freed_memory
-from ensemble.base.wording import plural
 from ensemble.data.reading.listing import printable
 from ensemble.inspection.inspecting import Inspection, check_folder, inspect_pictures
+from ensemble.prediction.opening import open_run
 from ensemble.run.folder import display_path
-from ensemble.run.members import find_run, name_run
-from ensemble.selection.ensemble import load_ensemble
+from ensemble.run.members import name_run
 
 NUM_NAMED = 10  # pictures that could not be read
 NUM_TYPED = 3  # paths of photographs in the next command
@@ -28,11 +28,9 @@ def main(options: argparse.Namespace) -> dict[str, Any]:
     folder = options.folder or name_folder(options.photographs[0])
     check_folder(folder)
     keep_freed_memory()
-    run = find_run(options.run, under=options.out, takes_exported=True)
-    ensemble = load_ensemble(run)
     console = Console(highlight=False, soft_wrap=True)
-    members = plural(len(ensemble.members), "member")
-    console.print(f"run: {display_path(run)}, {members}", markup=False)
+    say = partial(console.print, markup=False)
+    run, ensemble = open_run("inspect", options.run, options.photographs, options.out, say)
     lines: list[str] = []
     found = inspect_pictures(
         ensemble,
@@ -44,12 +42,12 @@ def main(options: argparse.Namespace) -> dict[str, Any]:
         log=lines.append,
     )
     for line in lines:
-        console.print(line, markup=False)
+        say(line)
     with printing_result():
         _print_found(found, console)
         if ensemble.precision_note:
-            console.print(ensemble.precision_note, markup=False)
-    console.print(_spell_next(run, options.photographs), markup=False)
+            say(ensemble.precision_note)
+    say(_spell_next(run, options.photographs))
     return {
         "run": str(run),
         "folder": str(folder),

@@ -26,7 +26,7 @@ Beside the file you need the program crack-ensemble, version {version}, which ru
 Python 3.11 or newer. No GPU, no training and no connection to the internet are needed.
 
     pip install {install}            # a clone of the project, or its wheel
-    crack-ensemble predict photographs/ --run {file}
+    crack-ensemble predict {file} photographs/
 
 This writes `predictions.csv`, a row a tile, and pictures with the cracked tiles outlined. From
 Python:

@@ -15,7 +15,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from ensemble.base.door import printing_result, spell_command
+from ensemble.base.door import printing_result
 from ensemble.base.files import write_text
 from ensemble.base.options import DEFAULT_OUT
 from ensemble.base.wording import capitalize_first, format_number, percent, plural
@@ -28,14 +28,14 @@ from ensemble.report.data_urls import embed_picture
 from ensemble.report.run_files import Run, read_run
 from ensemble.report.search_plots import short_name
 from ensemble.run.folder import display_path
-from ensemble.run.members import find_run
+from ensemble.run.members import take_run
 
 PAGE = Path(__file__).parent
 
 
 def main(options: argparse.Namespace) -> dict[str, Any]:
     """Write the page, say where it is and return that."""
-    page = write_report(find_run(options.run, under=options.out))
+    page = write_report(take_run(options.run, under=options.out))
     with printing_result():
         print(f"written: {page} ({page.stat().st_size / 1e6:.1f} MB)")
     return {"run": str(page.parent), "report": str(page)}
@@ -58,6 +58,7 @@ def render(run: Run) -> str:
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     filters = {"number": _number, "capitalize_first": capitalize_first, "share": percent}
+    filters["name_alone"] = summary.name_alone
     environment.filters |= filters
     script = (PAGE / "page.js").read_text(encoding="utf-8")
     return environment.get_template("page.html.jinja").render(
@@ -75,7 +76,7 @@ def render(run: Run) -> str:
         short_name=short_name,
         count_networks=count_networks,
         command=_name_for_commands(run.folder),
-        spell_command=spell_command,
+        spell_command=summary.spell_without_folders,
         **_open_parts(run),
         **_folded_parts(run),
     )
@@ -124,11 +125,14 @@ def _digest(script: str) -> str:
 
 
 def _name_for_commands(folder: Path) -> str:
-    """How commands find a run: by its name where `--out` is not needed for that, else its path."""
+    """How commands find a run: by its name, or by its path where it lies below the current folder.
+
+    A path of this machine alone is not told.
+    """
     folder = folder.resolve()
-    if folder.parent == DEFAULT_OUT.resolve():
-        return shlex.quote(folder.name)
-    return display_path(folder)
+    if folder.parent != DEFAULT_OUT.resolve() and folder.is_relative_to(Path.cwd()):
+        return display_path(folder)
+    return shlex.quote(folder.name)
 
 
 def _number(value: Any, form: str = ".3f") -> str:

@@ -1,5 +1,7 @@
 """A run's numbers in plain sentences, which follow from `metrics.json` and the tables."""
 
+import shlex
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -248,13 +250,42 @@ def describe_temperature(temperature: float) -> str:
     return f"the probabilities were {how}"
 
 
+def name_alone(path: str) -> str:
+    """The last part of a path that begins at the root: the page is given away, the machine is not.
+
+    Other words stay as they are, such as a relative path.
+    """
+    return Path(path).name if Path(path).is_absolute() else path
+
+
+def command_without_folders(command: str) -> str:
+    """A command as it can be typed elsewhere: without the folders of the machine that ran it."""
+    try:
+        words = shlex.split(command)
+    except ValueError:  # of an older version, or a damaged one
+        words = command.split()
+    shown = []
+    for number, word in enumerate(words):
+        if number == 0 and Path(word).name == "__main__.py":
+            shown += ["python", "-m", f"ensemble.{Path(word).parent.name}"]
+            continue
+        name, equals, value = word.rpartition("=")
+        shown.append(f"{name}{equals}{name_alone(value)}")
+    return shlex.join(shown)
+
+
+def spell_without_folders(command: str) -> str:
+    """A command of this program as it is typed, without the folder of this machine's Python."""
+    return command_without_folders(spell_command(command))
+
+
 def evaluate_command(name: str, choice: dict[str, Any], *, has_rule: bool = True) -> str:
     """The command line that evaluates the run again in the same way.
 
     Without `has_rule` the threshold's rule is left out, so that another one can follow.
     """
     rule = choice["threshold_rule"]
-    words = [f"{spell_command('evaluate')} {name} --method {choice['asked_method']}"]
+    words = [f"{spell_without_folders('evaluate')} {name} --method {choice['asked_method']}"]
     if choice["top_k"] is not None:
         words.append(f"--top-k {choice['top_k']}")
     if not has_rule:

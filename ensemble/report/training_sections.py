@@ -14,6 +14,7 @@ from ensemble.evaluation.presentation import (
     sole_member,
     trivial_figures,
 )
+from ensemble.recipes.headline import name_weights
 from ensemble.report import sentences as summary
 from ensemble.report.learning import describe_learning, draw_learning, group_by_verdict
 from ensemble.report.parallel_plot import parallel_coordinates
@@ -260,7 +261,10 @@ def provenance(run: Run) -> Iterator[tuple[str, str]]:
     yield "seed of the study", str(about.get("seed", "–"))
     yield "split digest", str(about.get("split_digest", "–"))
     for backbone, weights in (about.get("weights") or {}).items():
-        yield f"{backbone} starts from", f"{weights['origin']} (digest {weights['digest']})"
+        origin = str(weights["origin"])
+        if origin.startswith("weights of "):  # a file
+            origin = name_weights(origin, backbone)
+        yield f"{backbone} starts from", f"{origin} (digest {weights['digest']})"
     for member in (run.choice or {}).get("members", []):
         name = f"{run.describe_trial(member['trial'])}, weights"
         yield name, f"SHA-256 {member['weights_sha256']}"
@@ -272,7 +276,7 @@ def provenance(run: Run) -> Iterator[tuple[str, str]]:
     yield began, str(about.get("started_at", "–"))
     if metrics:
         yield "evaluated", metrics["evaluated_at"]
-    yield "tiles were packed in", str(about.get("pack_folder", "–"))
+    yield "tiles were packed in", summary.name_alone(str(about.get("pack_folder", "–")))
 
 
 def _words(values: str | dict[str, Any]) -> str:

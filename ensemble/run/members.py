@@ -23,6 +23,7 @@ from ensemble.run.exported import (
     open_exported_members,
     read_exported_object,
 )
+from ensemble.run.folder import display_path
 from ensemble.training.checkpoint import Member, open_member
 from ensemble.training.fold_networks import FoldNetworks
 from ensemble.training.loop import predict_margins
@@ -31,55 +32,120 @@ from ensemble.training.precision import scoring_precision
 
 FINISHED_STATES = ("COMPLETE", "PRUNED")
 FOLDS = "folds"  # folder, in that of a refit, of the trials that leave out a fold each
+MOST_NAMED = 10  # runs in a message
 
 
 def find_run(run: str | None, *, under: Path, takes_exported: bool = False) -> Path:
-    """A run's folder by path or by its name under `under`; the last one started without either.
+    """Find a run's folder by its path, or by its name under `under`; without either the last one.
 
     Args:
-        run: A path, or a name under `under`; None for the last one.
+        run: A path, or a name under `under`; None for the last run that has a finished trial.
         under: Folder of the runs.
         takes_exported: Whether a file that `export` wrote does as well; its path is returned then.
 
     Raises:
         InputError: There is no such run, or the file is damaged or does not do.
     """
+    if run is None:
+        return _find_last_run(under)[0]
+    places = (Path(run), under / run)
+    for place in places:
+        if is_run(place):
+            return place.resolve()
+        if takes_exported and place.is_file():
+            check_exported(place)
+            return place.resolve()
+    reasons = [reason for place in places if (reason := _explain_no_run(place))]
+    reasons += [f"{run}: no run of that name in {under}, and no run's folder"]
+    raise InputError(f"{reasons[0]}; {_say_what_does(under, takes_exported)}")
+
+
+def take_run(
+    run: str | None,
+    *,
+    under: Path,
+    takes_exported: bool = False,
+    log: Callable[[str], None] = print,
+) -> Path:
+    """Find a run as `find_run` does, and tell `log` which one it is; of the last one, why."""
     if run is not None:
-        for place in (Path(run), under / run):
-            if (place / "run.json").is_file():
-                if place.name == FOLDS and (place.parent / "run.json").is_file():
-                    raise InputError(
-                        f"{place}: holds the trials of a refit, each of other folds; name the "
-                        f"refit, {place.parent}"
-                    )
-                return place.resolve()
-            if takes_exported and place.is_file():
-                check_exported(place)
-                return place.resolve()
-            if is_exported(place):
-                raise InputError(
-                    f"{place}: is an exported ensemble, which holds what predict, inspect, serve "
-                    "and look need; this needs the trials, scores or tiles of its run: name the "
-                    "run's folder"
-                )
-        _refuse_refit_in_the_making(run, under)
-        file = ", nor an exported ensemble" if takes_exported else ""
-        raise InputError(f"{run}: no run of that name in {under}, and no run's folder{file}")
-    runs = sorted(under.glob("*/run.json"), key=lambda path: path.stat().st_mtime)
+        found, why = find_run(run, under=under, takes_exported=takes_exported), ""
+    else:
+        found, passed_over = _find_last_run(under)
+        why = ", the last one"
+        if passed_over:
+            names = ", ".join(display_path(each) for each in passed_over)
+            why += f" with a finished trial (without one: {names})"
+    log(f"run: {display_path(found)}{why}")
+    return found
+
+
+def is_run(place: Path) -> bool:
+    """Whether a folder is that of a run; the trials of a refit, each of a fold, are none."""
+    if not (place / "run.json").is_file():
+        return False
+    return place.name != FOLDS or not (place.parent / "run.json").is_file()
+
+
+def has_finished_trial(run: Path) -> bool:
+    """Whether an ensemble was chosen from a run, or can be: a trial of it is finished.
+
+    Raises:
+        InputError: The table of trials is damaged.
+    """
+    if (run / "ensemble.json").is_file():
+        return True  # also in an exported ensemble that somebody unpacked, which has no trials
+    if not (run / "trials.csv").is_file():
+        return False
+    table = read_table(run / "trials.csv")
+    return "state" in table and bool(table["state"].isin(FINISHED_STATES).any())
+
+
+def list_runs(under: Path) -> list[Path]:
+    """List the folders of the runs in a folder, the one that was started last first."""
+    records = [path for path in under.glob("*/run.json") if not path.parent.name.startswith(".")]
+    records.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    return [path.parent.resolve() for path in records]
+
+
+def _find_last_run(under: Path) -> tuple[Path, list[Path]]:
+    """Find the last run with a finished trial, and those without one that were started later."""
+    runs = list_runs(under)
     if not runs:
-        file = " or exported ensemble" if takes_exported else ""
-        raise InputError(f"no runs in {under}; search first, or name the run's folder{file}")
-    return runs[-1].parent.resolve()
+        raise InputError(f"no runs in {under}; search first, or name a run in another --out")
+    for number, run in enumerate(runs):
+        if has_finished_trial(run):
+            return run, runs[:number]
+    raise InputError(f"no run in {under} has a finished trial; {explain_unfinished(runs[0])}")
 
 
-def _refuse_refit_in_the_making(run: str, under: Path) -> None:
-    """Raise InputError where the name is that of a refit whose trials are not all trained."""
-    for place in (Path(run), under / run):
-        if (place / FOLDS / "run.json").is_file():
-            raise InputError(
-                f"{place}: is a refit that is not finished; the command that began it, which "
-                f"stands in {place / FOLDS / 'run.json'}, goes on"
-            )
+def explain_unfinished(run: Path) -> str:
+    """Say how a run without a finished trial gets one."""
+    record = display_path(run / "run.json")
+    return f"wait for one, or give the command again that stands in {record}, to its end"
+
+
+def _explain_no_run(place: Path) -> str:
+    """Say what a path is that is no run; "" where there is nothing to say."""
+    if is_exported(place):
+        return (
+            f"{place}: is an exported ensemble, which predict, inspect, serve and look take; this "
+            "needs the trials, scores or tiles of its run"
+        )
+    if (place / "run.json").is_file():
+        return f"{place}: holds the trials of a refit, each of other folds; name {place.parent}"
+    if (place / FOLDS / "run.json").is_file():
+        record = place / FOLDS / "run.json"
+        return f"{place}: is a refit that is not finished; the command in {record} goes on"
+    return f"{place}: is a folder, but not that of a run" if place.is_dir() else ""
+
+
+def _say_what_does(under: Path, takes_exported: bool) -> str:
+    """Say what a person can name as a run."""
+    names = [run.name for run in list_runs(under)]
+    here = f" ({', '.join(names[:MOST_NAMED])}{', …' * (len(names) > MOST_NAMED)})" if names else ""
+    file = ", or that of a file that export wrote" if takes_exported else ""
+    return f"a run is named by its name in {under}{here}, or by its path{file}"
 
 
 def find_member(name: str, *, under: Path) -> Member:
@@ -109,7 +175,9 @@ def find_member(name: str, *, under: Path) -> Member:
     for member in rank_members(open_members(run, split_digest=digest)):
         if member.has_weights:
             return member
-    raise InputError(f"{run}: no finished trial with weights; train one, or name another run")
+    raise InputError(
+        f"{run}: no finished trial with weights; {explain_unfinished(run)}, or name another run"
+    )
 
 
 def _find_exported(file: Path, trial: int) -> Member:

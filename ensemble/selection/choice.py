@@ -20,6 +20,8 @@ from ensemble.base.files import read_json, write_json
 from ensemble.base.options import METHODS
 from ensemble.data.augmentation import NUM_TURNS
 from ensemble.run.exported import open_exported_member, other_version, read_exported_object
+from ensemble.run.folder import display_path
+from ensemble.run.members import explain_unfinished, has_finished_trial
 from ensemble.selection.cross_validation import MethodScore
 from ensemble.selection.neighbours import NeighbourModel
 from ensemble.selection.nesting import Optimism
@@ -208,7 +210,13 @@ def open_choice(run: Path) -> tuple[EnsembleRecord, list[Member]]:
         return _open_exported(run)
     choice = read_choice(run)
     if choice is None:
-        raise InputError(f"{run} has no ensemble yet; run {spell_command('evaluate')} {run.name}")
+        if not has_finished_trial(run):
+            raise InputError(
+                f"{run} has no ensemble, and no finished trial to choose one from; "
+                f"{explain_unfinished(run)}, or name another run"
+            )
+        way_on = f"{spell_command('evaluate')} {display_path(run)}"
+        raise InputError(f"{run} has no ensemble yet; {way_on} chooses one")
     return choice, open_chosen(run, choice.members)
 
 

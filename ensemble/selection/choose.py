@@ -160,8 +160,8 @@ def check_top_k(k: int | None, *, num_candidates: int, num_finished: int) -> int
     """
     if not num_finished:
         raise InputError(
-            "the run has no finished trial yet; wait for one, run its command to the end, or name "
-            "another run"
+            "the run has no finished trial; wait for one, give the command again that stands in "
+            "its run.json, to its end, or name another run"
         )
     if not num_candidates:
         raise InputError(

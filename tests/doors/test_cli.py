@@ -37,6 +37,24 @@ def test_what_is_mistyped_is_one_line_and_exit_code_2(words):
     assert said.startswith("error: ")
 
 
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["evaluat"], "evaluate"),
+        (["evaluate", "--methd", "mean"], "--method"),
+        (["evaluate", "--method=greedi"], "greedy"),
+        (["search", "--data=x", "--trails=3", "--sapce=cpu"], "--trials --space"),
+    ],
+)
+def test_what_is_spelt_alike_is_asked_for(words, meant):
+    said = type_in(ROOT, *COMMAND, *words, code=2)
+    assert f"; did you mean {meant}?; see " in said
+
+
+def test_nothing_is_guessed_where_nothing_is_spelt_alike():
+    assert "did you mean" not in type_in(ROOT, *COMMAND, "xyzzy", code=2)
+
+
 @pytest.mark.parametrize("needed", [["search", "--data", "x"], ["train", "--recipe", "small-cnn"]])
 def test_weights_of_several_networks_follow_one_option_or_an_option_each(needed):
     command, *words = needed
@@ -155,7 +173,7 @@ def test_the_notebook_and_then_the_commands_work_with_the_wheel_where_there_is_n
     Image.effect_noise((32, 32), 60).save(tmp_path / "floor.png")
     typed = [
         ["evaluate", "--json"],
-        ["predict", "wall.png", "floor.png", "--json"],
+        ["predict", "notebook", "wall.png", "floor.png", "--json"],
         ["look", "floor.png", "--quiet"],
         ["report", "--quiet"],
         ["train", "--recipe", "small-cnn", "--summary", "--quiet"],

@@ -451,7 +451,7 @@ def test_name_of_any_length_in_any_script_is_drawn() -> None:
     [
         (["two", "bright.png"], "two: no run of that name in results"),
         (["one/7", "bright.png"], "no such member (there is 0000, 0003, 0012)"),
-        (["results/one/members", "bright.png"], "no run of that name"),
+        (["results/one/members", "bright.png"], "is a folder, but not that of a run"),
         (["one", "none.png"], "(run.json names none) to look for a tile of that name"),
         (["one", "results"], "results: is a folder; name one picture in it"),
         (["one", "a" * 300], "cannot be opened (File name too long); name a picture"),

@@ -1,5 +1,6 @@
 """Facts about predicting: how pictures are cut, scored, drawn and refused."""
 
+import importlib
 import io
 import json
 import os
@@ -25,7 +26,7 @@ from PIL import Image
 from ensemble.api import load_ensemble
 from ensemble.base.errors import InputError
 from ensemble.base.files import write_json
-from ensemble.cli import parse
+from ensemble.cli import COMMANDS, parse
 from ensemble.data.batches import SplitTiles, place_tiles
 from ensemble.data.reading.pictures import list_pictures, read_picture
 from ensemble.data.view import View
@@ -73,7 +74,7 @@ def save(pixels: np.ndarray, path: Path | str) -> Path:
 
 
 def predict(run: Path, *words: str) -> pd.DataFrame:
-    main(parse("predict", [*words, "--run", str(run)]))
+    main(parse("predict", [str(run), *words]))
     return pd.read_csv("predictions.csv", keep_default_na=False)
 
 
@@ -307,7 +308,7 @@ def test_unreadable_pictures_are_named_and_skipped(
     assert "photos/vast.png: 200 × 200 px is more than" in out
     assert "photos/deep.png: 16 bits a channel, of which the upper two are not used" in out
     assert "photos/float.tif: more than 8 bits a channel" in out
-    assert "photos/truncated.png: " in out
+    assert "photos/truncated.png: it is cut off before its end; copy it anew" in out
 
 
 def test_a_photograph_beyond_pillows_own_bound_is_read(monkeypatch: pytest.MonkeyPatch):
@@ -323,7 +324,7 @@ def test_a_zip_with_an_unsafe_name_is_refused(run: Path, name: str):
     with zipfile.ZipFile("bad.zip", "w") as archive:
         archive.writestr(name, b"")
     with pytest.raises(InputError, match="unsafe name"):
-        main(parse("predict", ["bad.zip", "--run", str(run)]))
+        main(parse("predict", [str(run), "bad.zip"]))
 
 
 def test_a_zip_bomb_is_refused():
@@ -366,7 +367,7 @@ def test_bad_input_is_refused_before_anything_is_written(
     Path("predictions.csv").write_text("older")
     before = sorted(fresh_folder.rglob("*"))
     with pytest.raises(InputError, match=message):
-        main(parse("predict", [*arguments, "--run", str(run)]))
+        main(parse("predict", [str(run), *arguments]))
     assert sorted(fresh_folder.rglob("*")) == before
     assert Path("predictions.csv").read_text() == "older"
     assert Path("tile.png").read_bytes() == tile
@@ -379,9 +380,10 @@ def test_no_picture_at_all_is_refused_from_python(run: Path):
 
 def test_a_run_without_an_ensemble_says_to_evaluate_it(run: Path, tmp_path: Path):
     write_json(tmp_path / "run.json", {"tile_size_px": list(TILE)})
+    Path("trials.csv").write_text("trial,state\n0,COMPLETE\n")
     save(noise(*TILE), "tile.png")
-    with pytest.raises(InputError, match=r"run \S*python -m ensemble\.evaluate"):
-        main(parse("predict", ["tile.png", "--run", str(tmp_path)]))
+    with pytest.raises(InputError, match=r"no ensemble yet; \S*python -m ensemble\.evaluate \. "):
+        main(parse("predict", [str(tmp_path), "tile.png"]))
 
 
 @pytest.mark.parametrize("size", [None, 32, [32], ["32", "32"], [0, 32]])
@@ -390,7 +392,7 @@ def test_a_run_without_a_tile_size_is_refused(run: Path, tmp_path: Path, size: o
     write_json(copy / "run.json", {"split_digest": "split", "tile_size_px": size})
     save(noise(*TILE), "tile.png")
     with pytest.raises(InputError, match="no 'tile_size_px'"):
-        main(parse("predict", ["tile.png", "--run", str(copy)]))
+        main(parse("predict", [str(copy), "tile.png"]))
 
 
 def test_the_transparent_frame_of_a_mosaic_is_not_judged(
@@ -411,6 +413,24 @@ def test_the_transparent_frame_of_a_mosaic_is_not_judged(
     assert "more than half is blank or all is of one colour: 3 tiles in 1 picture" in out
 
 
+def test_photographs_before_the_run_and_a_run_among_them_are_refused_with_the_order(run: Path):
+    save(mosaic(), "photos/wall.png")
+    started = Path("results/started")
+    started.mkdir(parents=True)
+    (started / "run.json").write_text("{}")
+    for words, what in (
+        (["photos", "more"], r"^photos: is a folder without a run in it, and the run comes first"),
+        (["photos/wall.png", "demo"], r"wall\.png: is a picture, and the run comes first"),
+    ):
+        for command in ("predict", "inspect"):
+            with pytest.raises(InputError, match=what + r".* RUN PHOTOS; runs in results: started"):
+                importlib.import_module(COMMANDS[command].module).main(parse(command, words))
+    with pytest.raises(InputError, match=r"^results/started: is a run, not a picture: "):
+        main(parse("predict", [str(run), "photos", "results/started"]))
+    with pytest.raises(InputError, match=r"PHOTOS is missing: .*predict RUN PHOTOS; see"):
+        parse("predict", ["photos"])
+
+
 def test_a_tile_of_one_colour_is_not_judged(run: Path):
     save(np.full((*TILE, 3), 255, np.uint8), "white.png")
     assert predict(run, "white.png")["verdict"].tolist() == ["not judged"]
@@ -429,7 +449,7 @@ def test_a_crack_on_the_border_of_two_tiles_is_whole_in_an_overlapping_one(
     assert set(predict(run, "wall.png")["verdict"]) == {"uncracked"}
     whole = predict(run, "tile.png")["ensemble"].item()
     capsys.readouterr()
-    result = main(parse("predict", ["wall.png", "--overlap", "0.5", "--run", str(run)]))
+    result = main(parse("predict", [str(run), "wall.png", "--overlap", "0.5"]))
     found = pd.read_csv("predictions.csv").set_index("tile")
     assert found.index[found["verdict"] == "cracked"].tolist() == ["r2-c2.5"]
     assert found.loc["r2-c2.5", "ensemble"] == pytest.approx(whole, rel=1e-5)
@@ -551,11 +571,28 @@ def test_pictures_of_one_name_get_an_overlay_each_and_overlays_are_not_read_agai
     pd.testing.assert_frame_equal(predict(run, "."), first)
 
 
+def test_overlays_of_an_older_prediction_go_and_what_a_person_put_beside_them_stays(run: Path):
+    save(mosaic(), "a/wall.png")
+    save(mosaic(), "a/floor.png")
+    predict(run, "a")
+    folder = Path("predictions-overlays")
+    (folder / "mine.txt").write_text("mine")
+    predict(run, "a/wall.png")
+    assert {path.name for path in folder.iterdir()} == {"overlays.json", "wall.png", "mine.txt"}
+    save(noise(*TILE), "tile.png")
+    predict(run, "tile.png")
+    assert [path.name for path in folder.iterdir()] == ["mine.txt"]
+    predict(run, "a")
+    (folder / "mine.txt").unlink()
+    predict(run, "tile.png")
+    assert not folder.exists()
+
+
 def test_overlays_under_any_name_and_runs_are_no_photographs(run: Path, tmp_path: Path):
     save(mosaic(), "a/wall.png")
     shutil.copytree(run, tmp_path / "results" / "r1")
     save(mosaic(), "results/r1/samples.png")
-    main(parse("predict", [".", "--overlays", "seen", "--run", str(run)]))
+    main(parse("predict", [str(run), ".", "--overlays", "seen"]))
     assert json.loads(Path("seen/overlays.json").read_text()) == {
         "pictures": {"wall.png": "a/wall.png"}
     }
@@ -592,7 +629,7 @@ def test_the_command_runs_elsewhere_without_ray_and_optuna(run: Path, tmp_path: 
         "sys.modules['ray'] = sys.modules['optuna'] = None\n"  # importing them is an ImportError
         "runpy.run_module('ensemble.predict', run_name='__main__')\n"
     )
-    command = ["photos", "--run", run.name, "--out", str(run.parent), "--csv", "cracks.csv"]
+    command = [run.name, "photos", "--out", str(run.parent), "--csv", "cracks.csv"]
     done = subprocess.run(
         [sys.executable, "-c", code, *command],
         capture_output=True,

@@ -89,7 +89,7 @@ def test_the_figures_are_those_of_the_tiles_that_predict_calls_cracked(run: Path
     said = inspect(run, "photos", "--mm-per-px", "2", "--out", "nowhere")
     assert said["folder"] == "photos-inspection"
     folder = Path("photos-inspection")
-    predict(parse("predict", ["photos", "--run", str(run)]))
+    predict(parse("predict", [str(run), "photos"]))
     assert (folder / "tiles.csv").read_bytes() == Path("predictions.csv").read_bytes()
     table = pd.read_csv(folder / "photographs.csv")
     assert table["picture"].tolist() == ["photos/deck/a wall #1.png", "photos/b.png"]

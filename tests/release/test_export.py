@@ -116,11 +116,11 @@ def rewrite(file: Path, change: Callable[[dict[str, bytes]], None], *, relist: b
 
 def test_the_file_judges_as_the_run_does_bit_by_bit(run: Path, file: Path, tmp_path: Path):
     draw()
-    predict.main(parse("predict", ["photograph.png", "--run", str(run), "--csv", "run.csv"]))
+    predict.main(parse("predict", [str(run), "photograph.png", "--csv", "run.csv"]))
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     renamed = shutil.move(file, elsewhere / "given away.zip")
-    done = predict.main(parse("predict", ["photograph.png", "--run", str(renamed)]))
+    done = predict.main(parse("predict", [str(renamed), "photograph.png"]))
     assert Path("predictions.csv").read_bytes() == Path("run.csv").read_bytes()
     assert done["run"] == str(renamed.resolve())
     assert not list(tmp_path.rglob("*.safetensors"))  # nothing is unpacked
@@ -248,7 +248,7 @@ def test_the_card_tells_data_limits_cost_and_origin(run: Path):
         "commit `abc+`",
         "commit `abd`",
         "| trial 2 | `small_cnn` | 16 | 0 | 2 | 0.500 | random weights |",
-        "--run FILE.zip",
+        "predict FILE.zip photographs/",
         'load_ensemble("FILE.zip")',
     ):
         assert told in card
@@ -338,7 +338,7 @@ def test_the_command_writes_beside_where_one_is_and_says_how_to_go_on(
     assert done["num_passes"] == 3
     said = capsys.readouterr().out
     assert re.search(r"^written: wall\.zip \(\d\.\d MB, 2 members, with its card\)$", said, re.M)
-    assert re.search(r"^next: .*predict PICTURE … --run wall\.zip$", said, re.M)
+    assert re.search(r"^next: .*predict wall\.zip PHOTOS$", said, re.M)
 
 
 @pytest.mark.parametrize(
@@ -371,7 +371,9 @@ def test_without_a_test_of_this_choice_the_way_out_is_to_evaluate(copy: Path):
     with pytest.raises(InputError, match=r"wall: was not tested, .*evaluate "):
         export_run(copy, Path("a.zip"))
     (copy / "ensemble.json").unlink()
-    with pytest.raises(InputError, match=r"wall has no ensemble yet; run .*evaluate wall"):
+    with pytest.raises(
+        InputError, match=r"wall has no ensemble yet; .*evaluate results/wall chooses one"
+    ):
         export_run(copy, Path("a.zip"))
     assert not list(Path().glob("*.zip"))
 
@@ -393,13 +395,13 @@ def test_a_member_without_weights_leaves_the_older_file(copy: Path):
 @pytest.mark.parametrize("command", [evaluate, export])
 def test_a_command_that_needs_the_run_says_so(file: Path, command: Any):
     name = command.__name__.rpartition(".")[2]
-    with pytest.raises(InputError, match=r"wall\.zip: is an exported ensemble, .*name the run's"):
+    with pytest.raises(InputError, match=r"wall\.zip: is an exported ensemble, .*needs the trials"):
         command.main(parse(name, ["wall.zip"]))
 
 
 def test_the_file_is_no_picture(file: Path):
-    with pytest.raises(InputError, match=r"say PICTURE … --run wall\.zip"):
-        predict.main(parse("predict", ["wall.zip"]))
+    with pytest.raises(InputError, match=r"^wall\.zip: is a run, not a picture: .* RUN PHOTOS"):
+        predict.main(parse("predict", ["wall.zip", "wall.zip"]))
 
 
 # what somebody sent

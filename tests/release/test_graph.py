@@ -159,7 +159,7 @@ def test_predict_judges_by_it_as_by_the_run(run: Path, file: Path):
     draw("one tile.png", 1, 1)
     tables = []
     for name in (run, file):
-        words = ["photograph.png", "one tile.png", "--run", str(name), "--csv", "found.csv"]
+        words = [str(name), "photograph.png", "one tile.png", "--csv", "found.csv"]
         predict.main(parse("predict", words))
         tables.append(pd.read_csv("found.csv"))
     of_run, of_file = tables
@@ -243,7 +243,7 @@ def test_a_member_of_bfloat16_is_computed_in_float32_and_differs_by_little(
     run: Path, exported: Path, capsys: pytest.CaptureFixture[str]
 ):
     draw()
-    predict.main(parse("predict", ["photograph.png", "--run", str(exported / "wall.onnx")]))
+    predict.main(parse("predict", [str(exported / "wall.onnx"), "photograph.png"]))
     said = capsys.readouterr().out
     assert "scored in float32, in which an exported graph computes: trial 2 and" in said
     card = (exported / "wall.onnx.README.md").read_text(encoding="utf-8")
@@ -317,7 +317,7 @@ def test_the_command_writes_the_form_that_the_file_is_named_by_and_always_the_sa
     assert done["card"] == "given.pt2.README.md"
     assert "The second stage, which reads the scores" in Path(done["card"]).read_text("utf-8")
     assert Path("given.pt2").read_bytes() == (exported / "wall.pt2").read_bytes()
-    assert re.search(r"^next: .*predict PICTURE … --run given\.pt2$", capsys.readouterr().out, re.M)
+    assert re.search(r"^next: .*predict given\.pt2 PHOTOS$", capsys.readouterr().out, re.M)
     assert open_run(run).export("given.zip") == Path("given.zip")
     with pytest.raises(InputError, match=r"given\.pt2: must be a file called ….onnx"):
         open_run(run).export("given.pt2", format="onnx")
@@ -384,7 +384,7 @@ def test_one_damaged_byte_and_a_cut_are_noticed(file: Path):
     for length in (0, 1, 50, len(whole) // 2, len(whole) - 1):
         damaged.write_bytes(whole[:length])
         with pytest.raises(InputError):
-            predict.main(parse("predict", ["a.png", "--run", str(damaged)]))
+            predict.main(parse("predict", [str(damaged), "a.png"]))
 
 
 def rewrite_pt2(file: Path, change: Callable[[dict[str, bytes]], None]) -> Path:

@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 import shutil
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from ensemble.report.score_plots import precision_recall_steps
 from ensemble.report.sections import first_pictures, label_section, photograph_rows
 from ensemble.report.sentences import (
     alarms_a_photograph,
+    command_without_folders,
     describe_rule,
     headline,
     seed_caveat,
@@ -612,7 +614,39 @@ def test_a_run_without_evaluation_says_how_to_evaluate(searched: Path, capsys):
     shown = {figure["attrs"]["id"] for figure in page.find("figure")}
     assert shown == {"figure-history", "figure-epochs", "figure-parallel", "figure-learning-2"}
     commands = [element["text"] for element in page.find("pre")]
-    assert any(f"python -m ensemble.evaluate {searched}" in text for text in commands)
+    assert any(f"python -m ensemble.evaluate {searched.name}" in text for text in commands)
+
+
+def test_a_page_tells_no_folder_of_the_machine(evaluated: Path, tmp_path: Path):
+    run = tmp_path / "secret" / "run"
+    shutil.copytree(evaluated, run)
+    about = json.loads((run / "run.json").read_text())
+    about |= {
+        "command": "/secret/bin/crack-ensemble search --data '/secret/my tiles' --labels=/secret/l",
+        "data": "/secret/my tiles",
+        "pack_folder": "/secret/results/packs/tiles-0",
+        "weights": {"small_cnn": {"origin": "weights of /secret/cnn.pth", "digest": "d1"}},
+    }
+    (run / "run.json").write_text(json.dumps(about))
+    text = write_report(run).read_text(encoding="utf-8")
+    assert "secret" not in text
+    assert sys.prefix not in text
+    for shown in (
+        "crack-ensemble search --data &#39;my tiles&#39; --labels=l\n",
+        "<code>my tiles</code>",
+        ">tiles-0<",
+        "weights of cnn.pth (digest d1)",
+        "-m ensemble.report run<",
+    ):
+        assert shown in text
+
+
+def test_a_command_is_told_without_the_folder_of_its_program():
+    typed = "/some/where/ensemble/search/__main__.py --weights vgg16=/data/w.pth --out runs/a"
+    assert command_without_folders(typed) == (
+        "python -m ensemble.search --weights vgg16=w.pth --out runs/a"
+    )
+    assert command_without_folders("search --name 'cut") == "search --name ''\"'\"'cut'"
 
 
 def test_a_run_where_commands_look_for_it_is_named_without_its_path(
@@ -929,5 +963,10 @@ def test_the_note_on_intervals_names_what_was_resampled_and_claims_what_was_meas
         "95 % intervals resample 300 tiles; how often such intervals hold the true value was not "
         "measured"
     )
-    assert coverage_note(9) == "9 photographs are too few for intervals: ten is the least"
-    assert coverage_note(1, unit="tile") == "1 tile is too few for intervals: ten is the least"
+    assert (
+        coverage_note(9) == "9 photographs are too few to resample for intervals: ten is the least"
+    )
+    assert (
+        coverage_note(1, unit="tile")
+        == "1 tile is too few to resample for intervals: ten is the least"
+    )

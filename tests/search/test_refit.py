@@ -128,9 +128,7 @@ def test_a_refit_is_tested_told_and_used_as_any_run(folder, run):
     assert "a trial is a configuration of source, trained once for each of 2 folds" in page
     assert "The search" not in page
     tile = next((folder / "tiles").rglob("*.jpg"), None) or next((folder / "tiles").rglob("*.png"))
-    assert "predictions.csv" in type_in(
-        folder, *command, "predict", str(tile), "--run", "source-refit"
-    )
+    assert "predictions.csv" in type_in(folder, *command, "predict", "source-refit", str(tile))
     type_in(folder, *command, "look", str(tile), "--member", "source-refit")
 
 

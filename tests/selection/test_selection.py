@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +22,13 @@ from ensemble.data.batches import SplitTiles
 from ensemble.data.grid import PLACE
 from ensemble.data.windows import find_neighbours
 from ensemble.evaluation.protocol import member_columns
-from ensemble.run.members import find_run, open_members, rank_members, score_tiles
+from ensemble.run.members import (
+    find_run,
+    open_members,
+    rank_members,
+    score_tiles,
+    take_run,
+)
 from ensemble.run.pack import find_pack
 from ensemble.selection.calibration import apply_temperature
 from ensemble.selection.choice import JudgedMember, open_choice, open_chosen
@@ -598,12 +604,71 @@ def test_run_is_found_by_path_by_name_and_as_the_last_one(
     tmp_path: Path, write_member: WriteMember, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number, name in enumerate(["b", "a"]):
-        write_run(tmp_path / name, {}, write_member)
+        write_run(tmp_path / name, {0: "COMPLETE"}, write_member)
         os.utime(tmp_path / name / "run.json", (number, number))
     monkeypatch.chdir(tmp_path)
     assert find_run("b", under=tmp_path) == tmp_path / "b"
     assert find_run(str(tmp_path / "b"), under=tmp_path / "elsewhere") == tmp_path / "b"
     assert find_run(None, under=tmp_path) == tmp_path / "a"
+
+
+def start_run(folder: Path, *, second: int, states: Sequence[str]) -> Path:
+    """Write what a run that was started at a second has of its trials."""
+    folder.mkdir()
+    (folder / "run.json").write_text("{}")
+    os.utime(folder / "run.json", (second, second))
+    rows = [f"{number},{state}\n" for number, state in enumerate(states)]
+    (folder / "trials.csv").write_text("".join(["trial,state\n", *rows]))
+    return folder
+
+
+def test_the_last_run_is_one_with_a_finished_trial_and_what_was_passed_over_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said: list[str] = []
+    for second, name in enumerate(("first", "stopped")):
+        start_run(tmp_path / name, second=second, states=["FAIL"])
+    with pytest.raises(InputError, match=r"no run in .* finished trial; .* in stopped/run\.json"):
+        find_run(None, under=tmp_path)
+    done = start_run(tmp_path / "done", second=5, states=["FAIL", "PRUNED"])
+    assert take_run(None, under=tmp_path, log=said.append) == done
+    for second, name in enumerate(("cut", ".new.7.partial"), 8):
+        start_run(tmp_path / name, second=second, states=[])
+    assert take_run(None, under=tmp_path, log=said.append) == done
+    assert take_run("first", under=tmp_path, log=said.append) == tmp_path / "first"
+    assert said == [
+        "run: done, the last one",
+        "run: done, the last one with a finished trial (without one: cut)",
+        "run: first",
+    ]
+
+
+def test_an_exported_ensemble_that_was_unpacked_can_be_the_last_run(tmp_path: Path) -> None:
+    given = start_run(tmp_path / "given", second=1, states=[])
+    (given / "ensemble.json").write_text("{}")
+    assert find_run(None, under=tmp_path) == given
+
+
+def test_a_run_of_which_no_trial_is_finished_is_not_sent_to_evaluate_and_back(
+    tmp_path: Path,
+) -> None:
+    run = start_run(tmp_path / "stopped", second=1, states=["FAIL"])
+    with pytest.raises(InputError, match=r"no finished trial to choose one from; .* or name"):
+        open_choice(run)
+    (run / "trials.csv").write_text("trial,state\n0,COMPLETE\n")
+    with pytest.raises(InputError, match=r"no ensemble yet; .*evaluate \S*stopped chooses one"):
+        open_choice(run)
+
+
+def test_a_run_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path) -> None:
+    for second, name in enumerate("ab"):
+        start_run(tmp_path / name, second=second, states=[])
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(InputError, match=r"c: no run of that name .* in \S+ \(b, a\), or by its"):
+        find_run("c", under=tmp_path)
+    with pytest.raises(InputError, match=r"photos: is a folder, but not that of a run; .*\(b, a\)"):
+        find_run("photos", under=tmp_path)
 
 
 def test_run_that_is_not_there_is_refused(tmp_path: Path) -> None:
