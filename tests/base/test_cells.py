@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ensemble.base.files import protect, read_table, unprotect, write_table
@@ -15,6 +15,7 @@ from ensemble.evaluation.mistakes import correct_labels, read_labels
 NAMES = ["=1+1.jpg", "+1.jpg", "-1.jpg", "@SUM(A1).jpg", "\ta.jpg", "'=1.jpg", "''.jpg", "a=1", ""]
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="'=+-@\t\r a1"))
 def test_any_text_is_read_back_as_it_was_and_begins_no_formula(text: str) -> None:
     written = protect(pd.DataFrame({"tile": [text]})).loc[0, "tile"]
