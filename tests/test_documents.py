@@ -17,23 +17,29 @@ MARGIN_COLUMNS = [
 COLUMNS = ["test_f1", "test_precision", "test_recall", "test_average_precision"]
 
 
-def test_the_results_in_the_readme_are_those_of_the_tables():
-    evidence = pd.read_csv(ROOT / "results/evidence/sdnet2018-46photos.csv").set_index("what")
-    about = json.loads((ROOT / "results/evidence/sdnet2018-46photos.json").read_text("utf-8"))
-    best = f"trial {about['best_single_trial']} (squeezenet1_1)"
-    recipes = pd.read_csv(ROOT / "results/recipes.csv").set_index("recipe")[COLUMNS]
-    figures = pd.DataFrame(
-        {
-            "ensemble": evidence.loc["ensemble", COLUMNS],
-            "best single network": evidence.loc[best, COLUMNS],
-            "recipe `sdnet2018-baseline`": recipes.loc["sdnet2018-baseline"],
-            "recipe `small-cnn`": recipes.loc["small-cnn"],
-        }
-    )
-    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
-    for name, values in figures.items():
+def test_the_results_in_the_readme_are_those_of_the_table():
+    table = pd.read_csv(ROOT / "results/sdnet2018/table.csv").set_index(["what", "judged"])
+    best = "trial 0, best squeezenet1_1"
+    rows = {
+        "best network, with 64 px": (best, "with context"),
+        "the same network, each tile alone": (best, "tile alone"),
+        "two networks": ("on folds: ensemble (one member), all 2 networks", "with context"),
+        "every tile called cracked": ("every tile called cracked", "tile alone"),
+    }
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    lines = page.splitlines()
+    for name, key in rows.items():
+        row = table.loc[key]
         (line,) = (line for line in lines if line.startswith(f"| {name}"))
-        assert re.findall(r"\d\.\d{3}", line) == [f"{value:.3f}" for value in values]
+        assert re.findall(r"\d\.\d{3}", line) == [f"{row[column]:.3f}" for column in COLUMNS]
+        ends = [row[f"{c}_{end}"] for c in (COLUMNS[0], COLUMNS[-1]) for end in ("low", "high")]
+        printed = re.findall(r"\d\.\d\d(?!\d)", line)
+        assert printed == [f"{end:.2f}" for end in ends if pd.notna(end)]
+    row = table.loc[rows["best network, with 64 px"]]
+    assert f"tested on {row['num_test_tiles']:,} tiles of {row['num_test_photographs']} " in page
+    assert f"{row['training_hours']:.1f} hours of training" in page
+    both = table.loc[("mean of 2 members", "with context"), "test_f1"]
+    assert both <= row["test_f1"]  # "no better than the best one"
 
 
 def test_what_a_margin_brought_is_what_the_table_holds():

@@ -85,9 +85,8 @@ class Search:
         self._request, self._pack_folder, self._layout = request, pack_folder, layout
         self._trackers = trackers
         self._storage = storage
-        log = partial(console.print, highlight=False, soft_wrap=True)
+        self._log = log = partial(console.print, highlight=False, soft_wrap=True)
         max_seconds = None if request.max_hours is None else 3600 * request.max_hours
-        self._log = log
         self._study = open_study(
             folder / "study.db", space, sampler=request.sampler, seed=request.seed, log=log
         )

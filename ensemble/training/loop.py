@@ -136,15 +136,13 @@ def fit(
         started = time.perf_counter()
         trained = _train_epoch(run, number)
         train_seconds = time.perf_counter() - started
-        optimizer_state = name_tensors(run.optimizer, model)
-        average = run.average.model.state_dict() if run.average else {}
+        optimizer_state, average = run.tensors()
         if after_training is not None:
             after_training(number, optimizer_state, average)
         validated = _validate(run, number)
         best, since_best = validated["val_metrics"]["f1"], 0
         if previous is not None and previous.best_val_f1 >= best:
             best, since_best = previous.best_val_f1, previous.epochs_since_best + 1
-        is_out_of_patience = 0 < config.optimisation.early_stopping_patience <= since_best
         previous = Epoch(
             number=number,
             **trained,
@@ -156,7 +154,7 @@ def fit(
             train_seconds=train_seconds,
             val_seconds=time.perf_counter() - started - train_seconds,
             images_per_second=run.steps * run.batch / train_seconds,
-            last=number == config.optimisation.epochs or is_out_of_patience,
+            last=run.ends_after(number, since_best),
             precision=name_precision(run.precision),
             optimizer_state=optimizer_state,
             average=average,
@@ -204,6 +202,16 @@ class _Run:
             weights = start.average if start else {}
             self.average = WeightAverage(self.model, decay, done_steps=done_steps, weights=weights)
         self._each_batch = each_batch
+
+    def ends_after(self, number: int, since_best: int) -> bool:
+        """Whether epoch `number` is the last one, being that many after the best."""
+        plan = self.config.optimisation
+        return number == plan.epochs or 0 < plan.early_stopping_patience <= since_best
+
+    def tensors(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The optimizer's tensors and the moving average, which is empty where there is none."""
+        average = self.average.model.state_dict() if self.average else {}
+        return name_tensors(self.optimizer, self.model), average
 
     def models(self) -> list[nn.Module]:
         """The network with its latest weights and, where there is one, their moving average."""

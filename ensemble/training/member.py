@@ -185,16 +185,9 @@ def train_member(
         model.to(data.train.device)
         start = state.epoch if state else None
         with _EpochWriter(folder, model, about, identity) as writer:
-            begin = writer.begin if is_writer else None
-            for epoch in fit(
-                model,
-                config,
-                data.train,
-                data.val,
-                start=start,
-                after_training=begin,
-                each_batch=each_batch,
-            ):
+            after = writer.begin if is_writer else None
+            how: dict[str, Any] = {"after_training": after, "each_batch": each_batch}
+            for epoch in fit(model, config, data.train, data.val, start=start, **how):
                 if is_writer:
                     writer.finish(epoch, has_state=epoch is start)
                     if each_epoch is not None:
