@@ -25,10 +25,10 @@ demo: .venv/.installed  ## draw concrete, search six trials, test the ensemble: 
 check: .venv/.installed lint  ## before each commit: format, style, types and the tests without torch: under a minute
 	$(RUN) -m pytest $(SHARED) -q --pure -m "not slow and not long"
 
-test: .venv/.installed lint  ## all tests but the long ones: about 8 minutes on two idle cores
+test: .venv/.installed lint  ## all tests but the long ones: about 15 minutes on two idle cores
 	$(RUN) -m pytest $(SHARED) -m "not long"
 
-test-all: .venv/.installed lint  ## all tests, as CI runs them, with kills, full disks and clusters: 45 minutes
+test-all: .venv/.installed lint  ## all tests, as CI runs them, with kills, full disks and clusters: an hour
 	$(RUN) -m pytest $(SHARED) -m "not long" --junit-xml $(OUTCOMES)-fast.xml
 	$(RUN) -m pytest -n 2 --dist worksteal -m long --junit-xml $(OUTCOMES)-long.xml
 
@@ -42,7 +42,7 @@ bench: .venv/.installed  ## how quick, against the bare floor and against peers:
 	$(RUN) scripts/benchmark.py $(BENCH)
 
 bench-small: .venv/.installed  ## the same without peers, to show that it works: a few minutes
-	$(RUN) scripts/benchmark.py --small --peers "" --out results/small-benchmark --name small
+	$(RUN) scripts/benchmark.py --small --peers "" --out results/small-benchmark --name small $(BENCH)
 
 sdnet2018: .venv/.installed  ## the table of all SDNET2018, with DATA=PATH: hours on a GPU, days on two cores; goes on where it stopped
 	$(RUN) scripts/evidence/sdnet2018.py --data "$(DATA)" $(SDNET2018)

@@ -25,7 +25,7 @@ from ensemble.training.member import DevelopmentTiles
 pytestmark = pytest.mark.slow
 
 REFIT = [sys.executable, "-m", "ensemble.refit"]
-HERE = ["--gpus", "0", "--cpus", "2"]
+HERE = ["--gpus", "0", "--cpus", "1"]  # one process imports torch, and trains all of them
 MORE = ["--seeds", "2", "--try", "loss.label_smoothing=0.125", "data.augmentation=0"]
 ASKED = [*REFIT, "source", "--top-k", "2", "--folds", "2", "--epochs", "2", *MORE, *HERE]
 
@@ -132,12 +132,6 @@ def test_a_refit_is_tested_told_and_used_as_any_run(folder, run):
     type_in(folder, *command, "look", str(tile), "--member", "source-refit")
 
 
-def test_a_finished_refit_is_not_trained_again(folder, run):
-    before = (run / "members" / "0000" / "member.json").stat().st_mtime_ns
-    assert "finished already: 8 trials\n" in type_in(folder, *ASKED)
-    assert (run / "members" / "0000" / "member.json").stat().st_mtime_ns == before
-
-
 def test_the_same_refit_from_python_is_the_same_run(folder, run, monkeypatch):
     monkeypatch.chdir(folder)
     again = open_run("source").refit(
@@ -166,8 +160,10 @@ def test_a_finished_refit_takes_a_further_change_and_trains_that_alone(folder, r
     now = [member.read_bytes() for member in sorted(run.glob("members/*/*.safetensors"))]
     assert now[: len(weights)] == weights
     assert len(now) > len(weights)
+    trained = (run / "members" / "0004" / "member.json").stat().st_mtime_ns
     assert "finished already: 10 trials\n" in type_in(folder, *ASKED)  # it keeps what it has
     assert pd.read_csv(run / "trials.csv").equals(after)
+    assert (run / "members" / "0004" / "member.json").stat().st_mtime_ns == trained
 
 
 def test_a_refit_is_not_continued_from_other_weights(folder, source, run):
