@@ -115,8 +115,9 @@ def test_a_silent_trial_is_ended_and_said_so(folder, more):
 def test_a_trial_whose_epoch_takes_longer_than_the_timeout_trains_on(folder, more):
     """Its process is held up twice within an epoch, which therefore takes longer than that."""
     name = f"slow{len(more)}"
+    minutes = 1.0 if more else 0.5  # starting workers is silence, too
     command = words(
-        folder, name, "--cpus", "2" if more else "1", *more, "--trial-timeout", "0.5",
+        folder, name, "--cpus", "2" if more else "1", *more, "--trial-timeout", str(minutes),
         trials=1, epochs=2, image_size_px=384, global_batch_size=2,
     )  # fmt: skip
     with LiveSearch(folder, command) as search:
@@ -126,7 +127,7 @@ def test_a_trial_whose_epoch_takes_longer_than_the_timeout_trains_on(folder, mor
             time.sleep(2)
             for each in trainers:
                 each.suspend()
-            time.sleep(18)
+            time.sleep(36 * minutes)
             said = search.said
             for each in trainers:
                 each.resume()
