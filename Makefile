@@ -50,7 +50,7 @@ sdnet2018: .venv/.installed  ## the table of all SDNET2018, with DATA=PATH: hour
 evidence-check: .venv/.installed  ## the committed tables, their commands, and which are older than their code: at once
 	$(RUN) scripts/evidence/check.py
 
-docs: .venv/.installed  ## the pages of docs/ with the API reference, in docs/_build/html: under a minute
+docs: .venv/.installed  ## the pages of docs/ with the API reference, in docs/_build/html: one to two minutes
 	$(RUN) -m sphinx --builder html --fail-on-warning --keep-going --quiet docs docs/_build/html
 
 lint: .venv/.installed  ## format, style and types: seconds, a minute the first time
