@@ -14,18 +14,17 @@ from ensemble.base.errors import InputError
 from ensemble.base.wording import plural
 from ensemble.labelling.learning import Learned, learn_from
 from ensemble.run.folder import display_path
-from ensemble.run.members import find_run, name_run
+from ensemble.run.members import name_run, take_run
 
 
 def main(options: argparse.Namespace) -> dict[str, Any]:
     """Write the data set, print what went into it and the next command, and return it."""
-    run = find_run(options.run, under=options.out, takes_exported=True)
-    folder = options.folder or Path(f"{run.stem if run.is_file() else run.name}-learned")
     tables = [path for path in options.photographs if path.suffix.lower() == ".csv"]
     photographs = [path for path in options.photographs if path not in tables]
     if not photographs:
         raise InputError("name the photographs, too, behind the files of corrections")
-    print(f"run: {display_path(run)}")
+    run = take_run(options.run, under=options.out, takes_exported=True)
+    folder = options.folder or Path(f"{run.stem if run.is_file() else run.name}-learned")
     files = [options.corrections, *tables]
     learned = learn_from(run, files, photographs, folder, data=options.data)
     with printing_result():
