@@ -1,7 +1,7 @@
 """How Sphinx builds the pages: `make docs` writes them to `docs/_build/html`.
 
-README.md, CONTRIBUTING.md, CHANGELOG.md and results/README.md stand where people look for them, and
-are pages of the site too: the file named here takes the place of its stub in `docs/`. The API
+README.md, CONTRIBUTING.md, CHANGELOG.md and the pages of results/ stand where people look for them,
+and are pages of the site too: the file named here takes the place of its stub in `docs/`. The API
 reference is made from the docstrings, a page a room. A broken link or reference fails the build.
 """
 
@@ -63,6 +63,7 @@ ELSEWHERE = {
     "contributing": "CONTRIBUTING.md",
     "changelog": "CHANGELOG.md",
     "results": "results/README.md",
+    "sdnet2018": "results/sdnet2018/README.md",
 }
 PAGES = {name: page for page, name in ELSEWHERE.items()}
 
