@@ -17,6 +17,7 @@ from PIL import Image
 
 from ensemble.base.errors import InputError, writing
 from ensemble.base.files import atomic_write, make_folder, read_table, table_rows, write_table
+from ensemble.base.locks import file_lock
 from ensemble.base.options import OVERLAPS
 from ensemble.base.progress_bar import telling_progress
 from ensemble.data.grid import PLACE, UNKNOWN
@@ -65,7 +66,25 @@ def renewed(folder: Path) -> Iterator[Path]:
             shutil.rmtree(old, ignore_errors=True)
 
 
-def restore(folder: Path) -> None:
+@contextmanager
+def alone(folder: Path, log: Callable[[str], None]) -> Iterator[None]:
+    """Keep other calls from a folder while the block runs: what both added would be of one only.
+
+    Args:
+        folder: Folder of the data set; the lock's file lies beside it, and stays.
+        log: Takes a line where another call is at work, which is waited for.
+
+    Raises:
+        CannotWriteError: The disk does not take it.
+    """
+    lock = folder.resolve().with_name(f".{folder.resolve().name}.lock")
+    make_folder(lock.parent)
+    with file_lock(lock, on_wait=lambda: log(f"waiting for another learn-from into {folder}")):
+        _restore(folder)
+        yield
+
+
+def _restore(folder: Path) -> None:
     """Give a folder its name again, where the process ended while it was being replaced.
 
     Raises:

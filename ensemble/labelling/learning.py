@@ -18,7 +18,7 @@ from ensemble.base.progress_bar import telling_progress
 from ensemble.base.wording import plural
 from ensemble.data.reading.listing import printable
 from ensemble.data.reading.pictures import Picture, list_pictures
-from ensemble.labelling.data_set import DataSet, copy_tiles, renewed, restore
+from ensemble.labelling.data_set import DataSet, alone, copy_tiles, renewed
 from ensemble.labelling.known_tiles import KnownTiles, read_known_tiles
 from ensemble.labelling.labels import read_labels
 from ensemble.labelling.record import LEARNED_FILE, Record, read_record
@@ -86,9 +86,9 @@ def learn_from(
     """
     labels = read_labels(files)
     known = read_known_tiles(run, data)
-    restore(folder)
-    old = _read_old(folder, known)
     with ExitStack() as archives:
+        archives.enter_context(alone(folder, log))
+        old = _read_old(folder, known)
         pictures, _ = list_pictures(list(paths), folder, archives, option="--folder")
         corrected = _match(labels, pictures)
         with renewed(folder) as partial:

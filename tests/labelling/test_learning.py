@@ -7,7 +7,9 @@ import os
 import shutil
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 
 import numpy as np
 import pandas as pd
@@ -17,6 +19,7 @@ from PIL import Image
 from ensemble import learn_from as command
 from ensemble.api import Run
 from ensemble.base.errors import CannotWriteError, InputError
+from ensemble.base.locks import file_lock
 from ensemble.cli import parse
 from ensemble.data.layout import Layout
 from ensemble.data.pack import open_pack
@@ -68,7 +71,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     turned[0x0112] = 6
     noise(2).rotate(90, expand=True).save("photos/turned.png", exif=turned)
     yield tmp_path
-    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    assert [path.name for path in tmp_path.glob(".*") if path.suffix != ".lock"] == []
 
 
 def noise(seed: int) -> Image.Image:
@@ -181,6 +184,21 @@ def test_a_second_file_adds_and_a_later_correction_of_a_tile_wins(drawn: Path):
     assert learned.num_corrected == 4
     both = learn(run, [*PIER, (picture, tile, left, top, 1 - label)], folder="both")
     assert (both.num_overruled, both.num_cracked) == (1, 0)
+
+
+def test_two_calls_at_once_come_one_after_the_other_and_both_are_kept(drawn: Path):
+    run = drawn / "results" / "drawn"
+    files, said = [save(PIER[:1], "one.csv"), save(PIER[1:], "two.csv")], SimpleQueue[str]()
+    with ThreadPoolExecutor() as pool:
+        with file_lock(Path(".out.lock")):
+            calls = [
+                pool.submit(learn_from, run, [file], [Path("photos")], Path("out"), log=said.put)
+                for file in files
+            ]
+            for _ in calls:
+                assert said.get(timeout=30) == "waiting for another learn-from into out"
+            assert not Path("out").exists()
+        assert sorted(call.result().num_corrected for call in calls) == [1, 2]
 
 
 def test_the_runs_own_tiles_are_relabelled_in_their_split_and_test_tiles_are_left_out(drawn: Path):
