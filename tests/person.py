@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 SEARCH = [sys.executable, str(ROOT / "scripts" / "search.py")]
 EVALUATE = [sys.executable, "-m", "ensemble.evaluate"]
-TINY = ["--space", "demo", "--gpus", "0", "--cpus", "2", "--epochs", "2", "--image-size", "32"]
+TINY = ["--space", "demo", "--gpus", "0", "--cpus", "1", "--epochs", "2", "--image-size", "32"]
 
 
 def type_in(folder: Path, *words: str, code: int = 0) -> str:

@@ -29,7 +29,8 @@ grace_epochs = {grace_epochs}
 reduction_factor = 2
 """
 TRIAL = "ResourceTrainable"  # Ray's name for the process of a trial
-WORKERS = ("--workers-per-trial", "2")
+SIDE_BY_SIDE = ("--cpus", "2")
+WORKERS = ("--workers-per-trial", "2", *SIDE_BY_SIDE)
 
 
 def words(
@@ -44,7 +45,7 @@ def words(
     learning_rate: float = 1e-3,
     settings: str = "",
 ) -> list[str]:
-    """Write a space of small networks and return the command of its search.
+    """Write a space of small networks and return the command of its search, a trial at a time.
 
     Early stopping is on only where `grace_epochs` are given.
     """
@@ -59,7 +60,7 @@ def words(
         )
     )
     return [
-        *SEARCH, "--data", "tiles", "--gpus", "0", "--cpus", "2", "--space", f"{name}.toml",
+        *SEARCH, "--data", "tiles", "--gpus", "0", "--cpus", "1", "--space", f"{name}.toml",
         "--name", name, "--trials", str(trials), *more,
     ]  # fmt: skip
 

@@ -29,7 +29,7 @@ from ensemble.training.member import DevelopmentTiles
 
 pytestmark = pytest.mark.slow
 
-FIRST = [*SEARCH, "--data", "tiles", *TINY, "--cpus", "1", "--trials", "2", "--name"]
+FIRST = [*SEARCH, "--data", "tiles", *TINY, "--trials", "2", "--name"]
 
 
 @pytest.fixture(scope="module")

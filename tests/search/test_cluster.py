@@ -14,6 +14,7 @@ import psutil
 import pytest
 from nodes import RAY, cluster, processes_of_session, title, trains
 from person import ROOT, SEARCH, TINY, type_in
+from steady import SIDE_BY_SIDE, WORKERS
 from talkative import COMPLAINS, make_talkative
 
 from ensemble.base.errors import InputError
@@ -72,7 +73,8 @@ def check_finished(run, num_trials):
 @pytest.mark.long
 @pytest.mark.parametrize("how", ["--address", "RAY_ADDRESS"])
 def test_trials_run_on_all_nodes_of_the_cluster(how, two_nodes, folder):
-    words = [*SEARCH, "--data", "tiles", *TINY, "--trials", "40", "--name", how.strip("-")]
+    words = [*SEARCH, "--data", "tiles", *TINY, *SIDE_BY_SIDE, "--trials", "40"]
+    words += ["--name", how.strip("-")]
     with Watch(two_nodes) as watch:
         if how == "--address":
             said = type_in(folder, *as_words(two_nodes), *words, how, two_nodes.address)
@@ -95,8 +97,8 @@ def test_trials_run_on_all_nodes_of_the_cluster(how, two_nodes, folder):
 @pytest.mark.long
 def test_workers_of_a_trial_spread_over_nodes(two_nodes, folder):
     said = type_in(
-        folder, *as_words(two_nodes), *SEARCH, "--data", "tiles", *TINY, "--trials", "1",
-        "--workers-per-trial", "2", "--address", two_nodes.address, "--name", "spread",
+        folder, *as_words(two_nodes), *SEARCH, "--data", "tiles", *TINY, *WORKERS,
+        "--trials", "1", "--address", two_nodes.address, "--name", "spread",
     )  # fmt: skip
     assert "1 trial at a time, on 2 Ray Train workers" in said
     check_finished(folder / "results" / "spread", 1)
@@ -113,8 +115,8 @@ def test_a_submitted_job_is_a_search_on_all_nodes(two_nodes, folder):
         said = type_in(
             folder, *as_words(two_nodes), *RAY, "job", "submit", "--address", two_nodes.dashboard,
             "--working-dir", str(code), "--", "python", "scripts/search.py", *TINY,
-            "--trials", "40", "--data", str(folder / "tiles"), "--out", str(folder / "results"),
-            "--name", "job",
+            *SIDE_BY_SIDE, "--trials", "40", "--data", str(folder / "tiles"),
+            "--out", str(folder / "results"), "--name", "job",
         )  # fmt: skip
     assert f"joined the Ray cluster at {two_nodes.address} (RAY_ADDRESS)" in said
     assert watch.nodes == {node.ip for node in two_nodes.nodes}
@@ -191,7 +193,7 @@ def test_a_cluster_that_asks_for_a_token_gets_it_or_the_person_learns_where_to_p
 def test_a_search_waits_until_a_node_comes_and_no_longer_than_told(folder):
     with cluster(1) as made:
         words = [*as_words(made), *SEARCH, "--data", "tiles", *TINY, "--trials", "2"]
-        words += ["--address", made.address, "--wait"]
+        words += [*SIDE_BY_SIDE, "--address", made.address, "--wait"]
         said = type_in(folder, *words, "0.02", "--name", "in-vain", code=2)
         assert "--cpus 2: the cluster has 1 cores after --wait 0.02 (minutes)" in said
         assert not (folder / "results" / "in-vain").exists()

@@ -16,7 +16,7 @@ import pytest
 from live_search import LiveSearch, wait_until
 from nodes import Cluster, cluster, processes_of_session, trains
 from s3_server import s3_server
-from steady import WORKERS, check_study, count_repeats, trial_in, words
+from steady import SIDE_BY_SIDE, WORKERS, check_study, count_repeats, trial_in, words
 
 pytestmark = pytest.mark.long
 
@@ -75,7 +75,7 @@ def test_early_stopping_never_hangs_beside_a_second_ray_that_is_not_ours(folder)
 
 @pytest.mark.parametrize(
     ("more", "num_trials"),
-    [((), 12), (WORKERS, NUM_WORKER_TRIALS)],
+    [(SIDE_BY_SIDE, 12), (WORKERS, NUM_WORKER_TRIALS)],
     ids=["in place", "workers"],
 )
 def test_early_stopping_never_hangs_beside_a_second_ray_and_without_a_dashboard(
@@ -105,7 +105,7 @@ def test_a_killed_node_loses_no_finished_trial_and_the_rest_ends_on_the_other(
     with cluster(2) as made, s3_server(tmp_path) as server:
         storage = server.url("here") if kind == "s3" else str(tmp_path / "shared")
         command = [
-            *words(folder, name, trials=6, epochs=40, image_size_px=96),
+            *words(folder, name, *SIDE_BY_SIDE, trials=6, epochs=40, image_size_px=96),
             "--address", made.address, "--storage", storage,
         ]  # fmt: skip
         with LiveSearch(folder, command, HOME=str(made.home)) as search:
@@ -154,7 +154,11 @@ def test_workers_that_lost_a_node_wait_for_another_one_and_say_so(folder):
 def test_a_driver_killed_on_a_cluster_leaves_no_trial_there_and_what_was_finished(folder, tmp_path):
     run = folder / "results" / "gone"
     with cluster(2) as made:
-        command = [*words(folder, "gone", trials=3, epochs=60), "--address", made.address]
+        command = [
+            *words(folder, "gone", *SIDE_BY_SIDE, trials=3, epochs=60),
+            "--address",
+            made.address,
+        ]
         with LiveSearch(folder, command, HOME=str(made.home)) as search:
             finished = trial_in(search.wait_for(r"trial \d+ finished"))
             search.wait_for(r"trial 2 epoch 3/")
@@ -182,7 +186,7 @@ def test_a_driver_killed_on_a_cluster_leaves_no_trial_there_and_what_was_finishe
 def test_a_search_that_loses_the_head_of_its_cluster_ends_in_order(folder):
     with cluster(2) as made:
         command = [
-            *words(folder, "headless", trials=2, epochs=4000),
+            *words(folder, "headless", *SIDE_BY_SIDE, trials=2, epochs=4000),
             "--address", made.address,
         ]  # fmt: skip
         with LiveSearch(folder, command, HOME=str(made.home)) as search:

@@ -9,14 +9,14 @@ import psutil
 import pytest
 from live_search import LiveSearch
 from person import type_in
-from steady import check_study, words
+from steady import SIDE_BY_SIDE, check_study, words
 
 pytestmark = pytest.mark.long
 
 
 def test_a_search_that_stood_still_longer_than_trial_timeout_goes_on_without_a_loss(folder):
     """As in a paused container or a suspended Slurm job; the watch is faster than its trials."""
-    command = words(folder, "still", "--trial-timeout", "0.5", trials=2, epochs=30)
+    command = words(folder, "still", *SIDE_BY_SIDE, "--trial-timeout", "0.5", trials=2, epochs=30)
     with LiveSearch(folder, command) as search:
         search.wait_for(r"trial [01] epoch 2/", count=2)
         stopped = [psutil.Process(search.process.pid), *search.processes("")]

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from person import SEARCH, TINY, type_in
 from sklearn import metrics as reference
+from steady import WORKERS
 from talkative import CHATTER, COMPLAINS, SAYS, make_talkative
 from tracked import history, read_points, runs_of
 
@@ -59,7 +60,7 @@ def cut(folder: Path) -> list[Launch]:
 def test_an_interrupted_and_a_killed_search_go_on_where_they_were(folder, cut):
     interrupted, _, ended = cut
     assert [launch.code for launch in cut] == [130, -signal.SIGKILL, 0]
-    assert "2 trials at a time" in interrupted.said
+    assert "1 trial at a time" in interrupted.said
     assert "--name cut goes on" in interrupted.said.splitlines()[-1]
     assert "Traceback" not in interrupted.said + ended.said
     assert "continuing" not in interrupted.said
@@ -107,8 +108,7 @@ def test_what_trials_print_is_in_ray_log_and_not_on_the_console_and_a_continued_
 
 def test_data_parallel_trials_leave_the_same_kind_of_member(folder):
     said = type_in(
-        folder, *SEARCH, "--data", "tiles", *TINY, "--trials", "1", "--workers-per-trial", "2",
-        "--name", "parallel",
+        folder, *SEARCH, "--data", "tiles", *TINY, "--trials", "1", *WORKERS, "--name", "parallel",
     )  # fmt: skip
     assert "on 2 Ray Train workers" in said
     run = folder / "results" / "parallel"
@@ -128,7 +128,7 @@ def shuffled(folder: Path) -> Path:
         target = target.parent.with_name(f"{target.parent.name}{surface}") / path.name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, target)
-    words = [*SEARCH, "--data", "shuffled", *TINY, "--cpus", "1", "--trials", "2"]
+    words = [*SEARCH, "--data", "shuffled", *TINY, "--trials", "2"]
     words += ["--name", "shuffled", "--mlflow", f"sqlite:///{folder}/mlflow.db"]
     type_in(folder, *words)
     return folder / "results" / "shuffled"
