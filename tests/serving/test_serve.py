@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,13 +18,21 @@ import psutil
 import pytest
 import requests
 from person import type_in
-from served import draw_photograph, make_run
+from served import TILE, draw_photograph, make_run
 
 from ensemble.base.errors import InputError
 from ensemble.serving.server import Place, Share, choose_token, share_machine
 
 SERVE = [sys.executable, "-m", "ensemble.serve", "results/wall", "--gpus", "0"]
 NUM_CLIENTS, SECONDS = 10, 20.0
+TOKEN = "a-token-of-these-tests"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+DROP = """bytes => {
+  const held = new DataTransfer();
+  held.items.add(new File([new Uint8Array(bytes)], "deck.png", {type: "image/png"}));
+  const event = new DragEvent("drop", {dataTransfer: held, bubbles: true, cancelable: true});
+  document.getElementById("drop").dispatchEvent(event);
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -111,8 +120,9 @@ def test_a_killed_replica_loses_no_photograph_and_makes_no_wrong_answer(here):
         assert int(told[1]) == seen[200] + len(photographs)
 
 
-def ask(url: str, photograph: bytes) -> requests.Response:
-    return requests.post(f"{url}/photographs", data=photograph, timeout=120)
+def ask(url: str, photograph: bytes, *, token: str | None = None) -> requests.Response:
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    return requests.post(f"{url}/photographs", data=photograph, headers=headers, timeout=240)
 
 
 def is_alike(tiles: list[dict[str, object]], others: list[dict[str, object]]) -> bool:
@@ -125,29 +135,74 @@ def is_alike(tiles: list[dict[str, object]], others: list[dict[str, object]]) ->
     )
 
 
+@pytest.fixture(scope="module")
+def guarded(here) -> Iterator[str]:
+    """URL of a server that wants `TOKEN`, and lets one photograph wait."""
+    with serving(here, "--cpus", "1", "--queue", "1", CRACK_ENSEMBLE_TOKEN=TOKEN) as (url, _):
+        yield url
+
+
 @pytest.mark.long
-def test_a_full_queue_says_so_and_a_token_is_asked_for(here):
-    token = "a-token-of-this-test"
-    headers = {"Authorization": f"Bearer {token}"}
+def test_a_full_queue_says_so_and_a_token_is_asked_for(guarded):
     large = draw_photograph(200, 1)
+    assert ask(guarded, large).status_code == 401
     codes: Counter[int] = Counter()
-    with serving(here, "--cpus", "1", "--queue", "1", CRACK_ENSEMBLE_TOKEN=token) as (url, _):
-        assert ask(url, large).status_code == 401
 
-        def send() -> None:
-            answer = requests.post(f"{url}/photographs", data=large, headers=headers, timeout=240)
-            codes[answer.status_code] += 1
-            if answer.status_code == 503:
-                assert "the queue is full" in answer.text
+    def send() -> None:
+        answer = ask(guarded, large, token=TOKEN)
+        codes[answer.status_code] += 1
+        if answer.status_code == 503:
+            assert "the queue is full" in answer.text
 
-        clients = [threading.Thread(target=send) for _ in range(40)]
-        for client in clients:
-            client.start()
-        for client in clients:
-            client.join()
+    clients = [threading.Thread(target=send) for _ in range(40)]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join()
     assert codes[200] > 0
     assert codes[503] > 0
     assert codes.total() == codes[200] + codes[503] == 40
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not CHROMIUM, reason="there is no chromium to look at pages with")
+def test_photographs_dropped_on_the_page_are_judged_shown_recounted_and_saved(guarded, tmp_path):
+    sync_api = pytest.importorskip("playwright.sync_api")
+    photograph = draw_photograph(7, 1)
+    tiles = ask(guarded, photograph, token=TOKEN).json()["tiles"]
+    probabilities = sorted(tile["probability"] for tile in tiles)
+    complaints, asked = [], []
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(guarded)
+        files = page.locator("#files")
+        files.set_input_files({"name": "wall.png", "mimeType": "image/png", "buffer": photograph})
+        page.get_by_text("wall.png was not judged: the server wants its token").wait_for()
+        page.locator("#token").fill(TOKEN)
+        page.evaluate(DROP, list(photograph))  # as a person drags it there from another window
+        files.set_input_files({"name": "notes.txt", "mimeType": "text/plain", "buffer": b"none"})
+        page.get_by_text("notes.txt was not judged: ").wait_for()
+        page.get_by_text(re.compile(r"deck\.png: \d+ of 21 tiles called cracked")).wait_for()
+        frame = page.frame_locator("#page")
+        slider = frame.locator('[data-set="threshold"]')
+        for threshold in (0.0, (probabilities[9] + probabilities[10]) / 2, 1.0):
+            slider.fill(str(threshold))
+            called = sum(each >= float(slider.input_value()) for each in probabilities)
+            told = frame.locator('[data-show="called"]').inner_text()
+            assert told == f"{called} of {len(probabilities)}"
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Save the page").click()
+        assert download.value.suggested_filename == "deck.png.html"
+        download.value.save_as(tmp_path / "deck.html")
+        page.goto((tmp_path / "deck.html").as_uri())  # it needs no server
+        assert page.evaluate("document.querySelector('.stage img').naturalWidth") == 7 * TILE
+        browser.close()
+    assert complaints == []
+    outside = (guarded, "data:", "about:", "blob:", "file:")
+    assert [url for url in asked if not url.startswith(outside)] == []
 
 
 @pytest.mark.parametrize(
