@@ -10,10 +10,18 @@ from typing import TYPE_CHECKING, Any
 from ensemble.base.version import __version__
 
 if TYPE_CHECKING:
-    from ensemble.api import load_ensemble, open_run, run_search
+    from ensemble.api import cut_photographs, label_tiles, load_ensemble, open_run, run_search
     from ensemble.base.errors import InputError
 
-__all__ = ["InputError", "__version__", "load_ensemble", "open_run", "run_search"]
+__all__ = [
+    "InputError",
+    "__version__",
+    "cut_photographs",
+    "label_tiles",
+    "load_ensemble",
+    "open_run",
+    "run_search",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -25,6 +25,8 @@ from ensemble.base.errors import InputError
 from ensemble.base.files import read_table
 from ensemble.cli import COMMANDS, parse
 from ensemble.inspection.inspecting import Inspection, inspect_pictures
+from ensemble.labelling.cutting import cut_pictures
+from ensemble.labelling.labelled import Labelled, write_labelled
 from ensemble.labelling.learning import Learned, learn_from
 from ensemble.prediction.verdicts import check_csv, predict_pictures
 from ensemble.run.members import choose_device, find_run
@@ -283,7 +285,7 @@ class Run:
             [Path(path) for path in _list(photographs)],
             Path(folder),
             data=None if data is None else Path(data),
-            log=(lambda line: None) if quiet else print,
+            log=_say_nothing if quiet else print,
         )
 
     def report(self) -> Path:
@@ -354,7 +356,7 @@ class PictureEnsemble(selection.Ensemble):
             overlap=overlap,
             csv=table,
             overlays=None if overlays is None else Path(overlays),
-            log=(lambda line: None) if quiet else print,
+            log=_say_nothing if quiet else print,
         )
 
     def inspect(
@@ -392,7 +394,7 @@ class PictureEnsemble(selection.Ensemble):
             run_name=run_name,
             overlap=overlap,
             mm_per_px=mm_per_px,
-            log=(lambda line: None) if quiet else print,
+            log=_say_nothing if quiet else print,
         )
 
 
@@ -459,6 +461,51 @@ def open_run(run: PathLike | None = None, *, out: PathLike = "results") -> Run:
         InputError: There is no such run.
     """
     return Run(find_run(None if run is None else str(run), under=Path(out)))
+
+
+def cut_photographs(
+    photographs: PathLike | Sequence[PathLike],
+    folder: PathLike,
+    *,
+    tile: int = 256,
+    quiet: bool = True,
+) -> pd.DataFrame:
+    """Cut photographs that nobody cut into tiles, and write pages to label these on.
+
+    Args:
+        photographs: One or several pictures, folders and .zip files of pictures.
+        folder: Folder of the pages, new, empty or an older one of tiles of this size.
+        tile: Side of a tile in pixels.
+        quiet: Whether nothing is said of the progress, nor of pictures that are left out.
+
+    Returns:
+        One row a tile: its `picture`, `tile`, box and whether it `is_blank`.
+
+    Raises:
+        InputError: A path does not exist, no picture can be cut, the folder holds other files, or
+            there is no such tile.
+    """
+    words = [*map(str, _list(photographs)), *_words({"folder": folder, "tile": tile})]
+    asked, log = parse("cut", words), _say_nothing if quiet else print
+    sheets = cut_pictures(asked.photographs, asked.folder, side_px=asked.tile, log=log)
+    tables = [sheet.tiles.assign(picture=sheet.picture) for sheet in sheets]
+    return pd.concat(tables, ignore_index=True)
+
+
+def label_tiles(folder: PathLike, labels: PathLike | Sequence[PathLike]) -> Labelled:
+    """Put labelled tiles of cut photographs into class folders.
+
+    Args:
+        folder: Folder that `cut_photographs` wrote.
+        labels: One or several CSV files that its pages saved.
+
+    Returns:
+        How many there are; `run_search(data=labelled.folder)` reads them.
+
+    Raises:
+        InputError: A label is damaged, or is of no tile of the folder.
+    """
+    return write_labelled(Path(folder), [Path(path) for path in _list(labels)])
 
 
 def load_ensemble(
@@ -529,6 +576,10 @@ def _tabulate(rows: Mapping[str, dict[str, Any]]) -> pd.DataFrame:
         for name, row in rows.items()
     }
     return pd.DataFrame.from_dict(numbers, orient="index")
+
+
+def _say_nothing(line: str) -> None:
+    """Take a line about progress, and keep it."""
 
 
 def _silence(quiet: bool) -> contextlib.AbstractContextManager[Any]:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from ensemble import cut
+from ensemble import cut, cut_photographs, label_tiles
 from ensemble.base.errors import InputError
 from ensemble.cli import parse
 from ensemble.data.sources import open_source
@@ -166,6 +166,19 @@ def test_the_command_cuts_and_then_writes_what_was_labelled(capsys):
 
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="there is no chromium")
+def test_a_notebook_cuts_and_labels_as_the_commands_do():
+    tiles = cut_photographs("photos", "cut", tile=SIDE)
+    assert tiles.groupby("picture")["is_blank"].sum().to_dict() == {
+        "photos/deck.png": 1,
+        "photos/pier 3.png": 0,
+    }
+    assert len(tiles) == 12
+    labelled = label_tiles("cut", save_labels([("photos/pier 3.png", "r01-c01", 1)]))
+    assert (labelled.folder, labelled.num_cracked) == (Path("cut/tiles"), 1)
+    with pytest.raises(InputError, match="--tile 0"):
+        cut_photographs("photos", "other", tile=0)
+
+
 def test_a_person_labels_with_keys_and_saves_all(here):
     sync_api = pytest.importorskip("playwright.sync_api")
     folder = cut_here()
