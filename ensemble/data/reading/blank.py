@@ -68,7 +68,7 @@ def fill_blank(tile: Image.Image) -> Image.Image | None:
 
 def is_one_colour(pixels: np.ndarray) -> bool:
     """Whether all pixels of a tile (H, W, 3) are equal; no camera's are."""
-    return bool((pixels == pixels[:1, :1]).all())
+    return all(bool((part == pixels[:1, :1]).all()) for part in (pixels[:1], pixels))
 
 
 def _either(one: np.ndarray | None, other: np.ndarray | None) -> np.ndarray | None:
