@@ -205,7 +205,7 @@ class Run:
             weights: What backbones start from: "imagenet", "none" or "BACKBONE=FILE"; none takes
                 what the run started from.
             gpus: GPUs to use in all; 0 trains on the CPU, None takes all there are.
-            cpus: Cores to use where no GPU is used, one for each worker; None takes all.
+            cpus: Cores to use where no GPU is used, which all workers share; None takes all.
             name: Name of the new run; None makes one of this run's and "-refit".
             out: Folder in which its folder is made; None takes that of this run.
             quiet: Whether nothing is printed.
@@ -425,7 +425,7 @@ def run_search(
         weights: What backbones start from: "imagenet", "none" or "BACKBONE=FILE".
         seed: Seed of the study.
         gpus: GPUs to use in all; 0 trains on the CPU, None takes all there are.
-        cpus: Cores to use where no GPU is used, one for each worker; None takes all.
+        cpus: Cores to use where no GPU is used, which all workers share; None takes all.
         name: Name of the run; None makes one of the space's name and the time.
         out: Folder in which the run's folder and the packed tiles are made.
         quiet: Whether nothing is printed.

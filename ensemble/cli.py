@@ -158,7 +158,7 @@ def _add_machine(group: Group) -> None:
     add = partial(add_option, group)
     gpus = "GPUs to use in all; 0 trains on the CPU"
     add("--gpus", "N", gpus, type=COUNT_OR_NONE, otherwise="all there are")
-    cpus = "cores to use where no GPU is used, one for each worker"
+    cpus = "cores to use where no GPU is used: one for each worker, or more where there are few"
     add("--cpus", "N", cpus, type=COUNT, otherwise="all there are")
     workers = "data-parallel workers of each trial; above 1 on Ray Train"
     add("--workers-per-trial", "N", workers, type=COUNT, otherwise="the space's")

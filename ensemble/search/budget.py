@@ -39,7 +39,7 @@ class Budget:
         max_concurrent_trials: Trials at a time: slots ÷ workers of a trial.
         cpus_per_worker: Cores that a worker asks of Ray.
         gpus_per_worker: GPUs that a worker asks of Ray.
-        threads_per_worker: torch's threads in each worker; without GPUs one, as a slot is a core.
+        threads_per_worker: torch's threads in each worker; without GPUs as many as it has cores.
     """
 
     num_gpus: int
@@ -84,6 +84,7 @@ def plan_budget(
     workers_per_trial: int,
     trials_per_gpu: int,
     nodes: Sequence[Node],
+    num_trials: int | None = None,
     is_cluster: bool = False,
 ) -> Budget:
     """Work out the budget before anything starts.
@@ -94,6 +95,7 @@ def plan_budget(
         workers_per_trial: Data-parallel workers of each trial.
         trials_per_gpu: Trials that share a GPU.
         nodes: Machines that train.
+        num_trials: Trials in all; fewer than there is room for share the cores. None is many.
         is_cluster: Whether nodes may come later.
 
     Raises:
@@ -121,7 +123,10 @@ def plan_budget(
     )
     slots = [node.num_gpus * trials_per_gpu if num_gpus else node.num_cpus for node in nodes]
     units = _units_per_worker(nodes, slots, num_slots)
-    threads_per_worker = 1
+    threads_per_worker = cores = 1
+    if not num_gpus and num_trials is not None and num_trials * workers_per_trial < num_slots:
+        cores = _share_cores(nodes, num_slots, num_trials * workers_per_trial)
+        num_slots, threads_per_worker = num_trials * workers_per_trial, cores
     if num_gpus:  # any node may get as many workers as fit, so the fullest one decides
         used = [min(fit, num_slots) for fit in _fitting(nodes, slots, units)]
         shares = [node.num_cpus // n for node, n in zip(nodes, used, strict=True) if n]
@@ -131,7 +136,7 @@ def plan_budget(
         num_slots=num_slots,
         workers_per_trial=workers_per_trial,
         max_concurrent_trials=num_slots // workers_per_trial,
-        cpus_per_worker=units / UNIT,
+        cpus_per_worker=cores * units / UNIT,
         gpus_per_worker=UNIT // trials_per_gpu / UNIT if num_gpus else 0.0,
         threads_per_worker=threads_per_worker,
     )
@@ -209,6 +214,15 @@ def _units_per_worker(nodes: Sequence[Node], slots: list[int], num_slots: int) -
         if sum(_fitting(nodes, slots, part)) >= num_slots
     )
     return next(fitting)
+
+
+def _share_cores(nodes: Sequence[Node], num_cores: int, num_workers: int) -> int:
+    """Find the most cores that each of few workers can have, of all that may be used."""
+    return next(
+        cores
+        for cores in range(num_cores // num_workers, 0, -1)
+        if sum(node.num_cpus // cores for node in nodes) >= num_workers
+    )
 
 
 def _shares(nodes: Sequence[Node], counts: list[int]) -> str:

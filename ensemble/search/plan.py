@@ -127,6 +127,7 @@ def find_budget(
             workers_per_trial=request.workers_per_trial or space.workers_per_trial,
             trials_per_gpu=request.trials_per_gpu,
             nodes=nodes,
+            num_trials=request.trials,
             is_cluster=head is not None,
         )
 

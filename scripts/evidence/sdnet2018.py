@@ -165,6 +165,7 @@ def list_trained(options: argparse.Namespace, runs: Runs, num_tiles: int) -> lis
     num_images = num_folds * int(num_tiles * share) * options.epochs
     stages.append(Stage("refit", words, runs.refit, num_images=num_images))
     like = ["--space", options.space, "--start-from", str(runs.search), "--trials", "1", *own]
+    like += _optional("--backbone", options.backbone)
     if runs.leaky:
         words = ["--data", options.data, "--leaky-split", *like]
         stages.append(_search(runs.leaky, words, per_training))

@@ -34,6 +34,27 @@ def test_two_trials_a_gpu_ask_for_half_a_gpu_each():
     assert trial_resources(budget) == {"CPU": 1.0, "GPU": 0.5}
 
 
+def test_fewer_trials_than_cores_share_all_of_them():
+    budget = plan(nodes=[(8, 0)], num_trials=3)
+    assert (budget.num_slots, budget.threads_per_worker) == (3, 2)
+    assert trial_resources(budget) == {"CPU": 2.0}
+    assert str(plan(cpus=4, num_trials=1)) == "1 slot: 1 trial at a time, 4 threads each"
+    assert plan(num_trials=8) == plan(num_trials=100) == plan()
+    workers = plan(workers_per_trial=2, num_trials=1)
+    assert (workers.num_slots, workers.max_concurrent_trials) == (2, 1)
+    assert (workers.cpus_per_worker, workers.threads_per_worker) == (4, 4)
+
+
+def test_the_cores_of_a_worker_are_on_one_node():
+    assert plan(nodes=[(4, 0), (3, 0)], num_trials=3).threads_per_worker == 2
+    assert plan(nodes=[(1, 0), (7, 0)], num_trials=2).threads_per_worker == 3
+    assert plan(nodes=[(1, 0)] * 8, num_trials=1).threads_per_worker == 1
+
+
+def test_a_trial_on_a_gpu_takes_no_other_trials_cores():
+    assert plan(nodes=[(8, 2)], num_trials=1) == plan(nodes=[(8, 2)])
+
+
 def test_few_cores_are_shared_by_many_gpus():
     budget = plan(gpus=4, nodes=[(2, 4)])
     assert trial_resources(budget) == {"CPU": 0.5, "GPU": 1.0}
@@ -117,13 +138,16 @@ def test_workers_of_a_trial_may_be_spread_over_nodes():
     nodes=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 5)), min_size=1, max_size=4),
     asked=st.integers(1, 20),
     trials_per_gpu=st.integers(1, 7),
+    num_trials=st.none() | st.integers(1, 12),
     order=st.randoms(use_true_random=False),
 )
-def test_whatever_is_planned_can_be_placed_in_any_order(nodes, asked, trials_per_gpu, order):
+def test_whatever_is_planned_can_be_placed_in_any_order(
+    nodes, asked, trials_per_gpu, num_trials, order
+):
     has_gpus = any(gpus for _, gpus in nodes)
     changes = {"gpus": asked, "trials_per_gpu": trials_per_gpu} if has_gpus else {"cpus": asked}
     try:
-        budget = plan(nodes=nodes, **changes)
+        budget = plan(nodes=nodes, num_trials=num_trials, **changes)
     except TooLittleError:
         assert asked > sum(gpus if has_gpus else cpus for cpus, gpus in nodes)
         return
