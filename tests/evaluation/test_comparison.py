@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score, f1_score
+from tiny_recipe import write_recipe
 
 from ensemble import open_run, train
 from ensemble.cli import parse
@@ -16,29 +17,6 @@ from ensemble.evaluation.comparison import networks_sentence
 from ensemble.evaluation.protocol import evaluate_run
 from ensemble.selection.contenders import find_singles
 from ensemble.training.loop import predict_margins
-
-RECIPE = """
-what = "networks with and without what lies around a tile"
-stated = "nothing"
-data = "sdnet2018"
-weights = "none"
-[config.model]
-backbone = "small_cnn"
-[config.optimisation]
-epochs = 1
-global_batch_size = 16
-precision = "float32"
-[config.data]
-image_size_px = 32
-context_px = 8
-augmentation = 0.0
-[[variant]]
-name = "alone"
-changes = { "data.context_px" = 0 }
-[[variant]]
-name = "alone and quicker"
-changes = { "data.context_px" = 0, "optimisation.learning_rate" = 0.01 }
-"""
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +28,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         photograph, number = path.stem.split("-")
         row, column = divmod(int(number) - 1, 4)
         path.rename(path.with_stem(f"{photograph}-r{row}-c{column}"))
-    (here / "recipe.toml").write_text(RECIPE)
+    alone = {"data.context_px": 0}
+    variants = {"alone": alone, "alone and quicker": {**alone, "optimisation.learning_rate": 0.01}}
+    write_recipe(here / "recipe.toml", context_px=8, variants=variants)
     words = ["--recipe", str(here / "recipe.toml"), "--data", str(here / "tiles")]
     train.main(parse("train", [*words, "--name", "run", "--out", str(here)]))
     return here / "run"

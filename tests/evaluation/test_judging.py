@@ -7,27 +7,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from PIL import Image
+from tiny_recipe import write_recipe
 
 from ensemble import InputError, open_run, train
 from ensemble.cli import parse
 from ensemble.data.synthetic import draw_dataset
-
-RECIPE = """
-what = "sees what lies around a tile"
-stated = "nothing"
-data = "sdnet2018"
-weights = "none"
-[config.model]
-backbone = "small_cnn"
-[config.optimisation]
-epochs = 1
-global_batch_size = 16
-precision = "float32"
-[config.data]
-image_size_px = 32
-context_px = 8
-augmentation = 0.0
-"""
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +23,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
         photograph, number = path.stem.split("-")
         row, column = divmod(int(number) - 1, 4)
         path.rename(path.with_stem(f"{photograph}-r{row}-c{column}"))
-    (here / "recipe.toml").write_text(RECIPE)
+    write_recipe(here / "recipe.toml", context_px=8)
     words = ["--recipe", str(here / "recipe.toml"), "--data", str(here / "tiles")]
     train.main(parse("train", [*words, "--name", "run", "--out", str(here)]))
     open_run(here / "run").evaluate()

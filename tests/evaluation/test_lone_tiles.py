@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from tiny_recipe import write_recipe
 
 from ensemble import train
 from ensemble.cli import parse
@@ -13,22 +14,6 @@ from ensemble.evaluation.protocol import evaluate_run
 from ensemble.prediction.verdicts import predict_pictures
 from ensemble.selection.ensemble import load_ensemble
 
-RECIPE = """
-what = "sees what lies around a tile"
-stated = "nothing"
-data = "sdnet2018"
-weights = "none"
-[config.model]
-backbone = "small_cnn"
-[config.optimisation]
-epochs = 2
-global_batch_size = 16
-precision = "float32"
-[config.data]
-image_size_px = 32
-context_px = 16
-augmentation = 0.0
-"""
 ROWS, COLUMNS = 3, 6
 LONE = ((0, 3), (2, 3), (0, 5), (2, 5))  # the columns 0 and 1 are complete, all else is missing
 
@@ -52,7 +37,7 @@ def tiles(tmp_path: Path) -> Path:
 def run(tiles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A trained run of one member that sees what lies around a tile."""
     monkeypatch.chdir(tmp_path)
-    Path("context.toml").write_text(RECIPE)
+    write_recipe(Path("context.toml"), epochs=2, context_px=16)
     train.main(parse("train", ["--recipe", "context.toml", "--data", str(tiles), "--name", "run"]))
     return Path("results/run")
 

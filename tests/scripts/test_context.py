@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from tiny_recipe import write_recipe
 
 from ensemble.data.synthetic import draw_dataset
 from ensemble.evaluation.intervals import paired_intervals
@@ -16,18 +17,6 @@ from ensemble.training.cost import summarise
 from ensemble.training.metrics import best_threshold
 
 FOLDER = Path(__file__).parents[2] / "scripts" / "evidence"
-TINY = """
-what = "?"
-stated = "?"
-data = "sdnet2018"
-weights = "none"
-[config.model]
-backbone = "small_cnn"
-[config.optimisation]
-epochs = 1
-[config.data]
-image_size_px = {size}
-"""
 
 
 @pytest.fixture(scope="module")
@@ -90,9 +79,8 @@ def results(script, tmp_path_factory):
     """The files after two seeds of three networks, the second one without a test split."""
     folder = tmp_path_factory.mktemp("context")
     draw_dataset(folder / "tiles", photographs_per_surface=4, rows=3, columns=4, tile_size_px=64)
-    margins = '[[variant]]\nname = "margin 16"\nchanges = { "data.context_px" = 16 }\n'
-    (folder / "finer.toml").write_text(TINY.format(size=48))
-    (folder / "plain.toml").write_text(TINY.format(size=32) + margins)
+    write_recipe(folder / "finer.toml", image_size_px=48)
+    write_recipe(folder / "plain.toml", variants={"margin 16": {"data.context_px": 16}})
     words = ["--data", str(folder / "tiles"), "--gpus", "0", "--out", str(folder / "out")]
     words += ["--recipes", str(folder / "finer.toml"), str(folder / "plain.toml")]
     with pytest.MonkeyPatch.context() as patch:

@@ -7,23 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from tiny_recipe import write_recipe
 
 from ensemble.base.errors import InputError
 from ensemble.data.synthetic import draw_dataset
 from ensemble.recipes.recipe import load_recipe
 
 FOLDER = Path(__file__).parents[2] / "scripts" / "evidence"
-TINY = """
-what = "?"
-stated = "?"
-data = "sdnet2018"
-weights = "none"
-[config.model]
-backbone = "small_cnn"
-[config.optimisation]
-epochs = 2
-ema_decay = 0.5
-"""
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +64,7 @@ def test_a_training_is_as_long_as_at_the_pace_of_its_quickest_epoch(script):
 @pytest.mark.slow
 def test_a_row_for_each_epoch_and_a_picture(script, tmp_path, monkeypatch):
     draw_dataset(tmp_path / "tiles", photographs_per_surface=3, rows=3, columns=4, tile_size_px=32)
-    (tmp_path / "tiny.toml").write_text(TINY)
+    write_recipe(tmp_path / "tiny.toml", epochs=2, ema_decay=0.5)
     words = ["--data", str(tmp_path / "tiles"), "--gpus", "0", "--seeds", "0"]
     words += ["--network", "small_cnn:32", "small_cnn:16", "--recipe", str(tmp_path / "tiny.toml")]
     words += ["--out", str(tmp_path / "runs"), "--table", str(tmp_path / "quickest.csv")]
