@@ -253,8 +253,12 @@ def describe_temperature(temperature: float) -> str:
 def name_alone(path: str) -> str:
     """The last part of a path that begins at the root: the page is given away, the machine is not.
 
-    Other words stay as they are, such as a relative path.
+    Such a path may stand in a URL, as in `sqlite:////home/x.db`. Other words stay as they are, such
+    as a relative path.
     """
+    scheme, slashes, rest = path.partition(":///")
+    if slashes and rest:
+        return f"{scheme}{slashes}{Path(rest).name}"
     return Path(path).name if Path(path).is_absolute() else path
 
 

@@ -646,6 +646,10 @@ def test_a_command_is_told_without_the_folder_of_its_program():
     assert command_without_folders(typed) == (
         "python -m ensemble.search --weights vgg16=w.pth --out runs/a"
     )
+    typed = "search --mlflow sqlite:////some/where/runs.db --storage s3://runs/a"
+    assert (
+        command_without_folders(typed) == "search --mlflow sqlite:///runs.db --storage s3://runs/a"
+    )
     assert command_without_folders("search --name 'cut") == "search --name ''\"'\"'cut'"
 
 
