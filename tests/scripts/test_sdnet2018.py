@@ -64,14 +64,15 @@ def give(monkeypatch, drawn, out, *words):
 
 
 def test_every_stage_is_a_command_that_can_be_typed(script, drawn, tmp_path, monkeypatch):
-    give(monkeypatch, drawn, tmp_path, "--seeds", "2")
+    give(monkeypatch, drawn, tmp_path, "--seeds", "2", "--backbone", "resnet18")
     options = script._parse()
     runs = script._name_runs(options, open_source(drawn / "SDNET2018").tiles)
     assert list(runs.without) == ["D", "P", "W"]
     trained = script.list_trained(options, runs, 1000)
     tested = script.list_tested(options, runs)
     for stage in [*trained, *tested]:
-        parse(stage.command, stage.words)
+        typed = parse(stage.command, stage.words)
+        assert stage.command != "search" or typed.backbone == ["resnet18"]
     assert [stage.run.name for stage in trained] == [
         "sdnet2018-search", "sdnet2018-refit", "sdnet2018-leaky", "sdnet2018-without-d",
         "sdnet2018-without-p", "sdnet2018-without-w", "sdnet2018-metu",
