@@ -103,21 +103,7 @@ def plan_budget(
         TooLittleError: More is asked than fits.
     """
     num_gpus = sum(node.num_gpus for node in nodes) if gpus is None else gpus
-    for option, value, least in (
-        ("--gpus", num_gpus, 0),
-        ("--cpus", 1 if cpus is None else cpus, 1),
-        ("--workers-per-trial", workers_per_trial, 1),
-        ("--trials-per-gpu", trials_per_gpu, 1),
-    ):
-        if value < least:
-            raise InputError(f"{option} {value}: must be at least {least}")
-    if trials_per_gpu > 1 and not num_gpus:
-        raise InputError(f"--trials-per-gpu {trials_per_gpu}: no GPU is used; ask for --gpus 1")
-    if trials_per_gpu > 1 and workers_per_trial > 1:
-        raise InputError(
-            f"--trials-per-gpu {trials_per_gpu} with {workers_per_trial} workers a trial: workers "
-            "of a trial cannot share a GPU; choose one of the two"
-        )
+    _check_asked(num_gpus, cpus, workers_per_trial, trials_per_gpu)
     num_slots = _count_slots(
         num_gpus, gpus, cpus, workers_per_trial, trials_per_gpu, nodes, is_cluster=is_cluster
     )
@@ -140,6 +126,27 @@ def plan_budget(
         gpus_per_worker=UNIT // trials_per_gpu / UNIT if num_gpus else 0.0,
         threads_per_worker=threads_per_worker,
     )
+
+
+def _check_asked(
+    num_gpus: int, cpus: int | None, workers_per_trial: int, trials_per_gpu: int
+) -> None:
+    """Refuse numbers that no machine has room for, and those that contradict each other."""
+    for option, value, least in (
+        ("--gpus", num_gpus, 0),
+        ("--cpus", 1 if cpus is None else cpus, 1),
+        ("--workers-per-trial", workers_per_trial, 1),
+        ("--trials-per-gpu", trials_per_gpu, 1),
+    ):
+        if value < least:
+            raise InputError(f"{option} {value}: must be at least {least}")
+    if trials_per_gpu > 1 and not num_gpus:
+        raise InputError(f"--trials-per-gpu {trials_per_gpu}: no GPU is used; ask for --gpus 1")
+    if trials_per_gpu > 1 and workers_per_trial > 1:
+        raise InputError(
+            f"--trials-per-gpu {trials_per_gpu} with {workers_per_trial} workers a trial: workers "
+            "of a trial cannot share a GPU; choose one of the two"
+        )
 
 
 def _count_slots(
