@@ -125,7 +125,7 @@ def test_a_submitted_job_is_a_search_on_all_nodes(two_nodes, folder):
 
 @pytest.mark.long
 def test_what_the_cluster_cannot_place_is_refused_before_anything_is_read(two_nodes, tmp_path):
-    words = [*SEARCH, "--data", "nowhere", "--space", "demo", "--address", two_nodes.address]
+    words = [*SEARCH, "--data", "synthetic", "--space", "demo", "--address", two_nodes.address]
     first, second = sorted(node.ip for node in two_nodes.nodes)
     for asked, reason in (
         (
@@ -143,7 +143,7 @@ def test_what_the_cluster_cannot_place_is_refused_before_anything_is_read(two_no
 
 @pytest.mark.long
 def test_a_refusal_takes_no_longer_than_a_second_once_ray_is_there(two_nodes, tmp_path):
-    words = [*SEARCH, "--data", "nowhere", "--space", "demo", "--address", two_nodes.address]
+    words = [*SEARCH, "--data", "synthetic", "--space", "demo", "--address", two_nodes.address]
     with subprocess.Popen(
         [*as_words(two_nodes), *words, "--cpus", "3"], cwd=tmp_path, text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
@@ -256,9 +256,7 @@ def test_nothing_of_a_search_on_one_machine_listens_beyond_it(folder):
 @pytest.mark.long
 def test_of_a_trial_on_workers_only_the_rendezvous_of_torch_listens_beyond_the_machine(folder):
     """torch.distributed's TCPStore listens everywhere, whatever its address; gloo does not."""
-    found = search_and_watch_ports(
-        folder, "--trials", "1", "--workers-per-trial", "2", "--name", "alone-parallel"
-    )
+    found = search_and_watch_ports(folder, "--trials", "1", *WORKERS, "--name", "alone-parallel")
     assert len({port for _, port in found}) <= 1, found
 
 

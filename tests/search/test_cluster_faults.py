@@ -20,7 +20,7 @@ from steady import SIDE_BY_SIDE, WORKERS, check_study, count_repeats, trial_in, 
 
 pytestmark = pytest.mark.long
 
-NUM_WORKER_TRIALS = int(os.environ.get("WORKER_TRIALS", "6"))
+NUM_WORKER_TRIALS = int(os.environ.get("WORKER_TRIALS", "4"))
 SECOND_RAY = """
 import ray, time
 ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
