@@ -96,7 +96,7 @@ def test_a_search_that_loses_its_ray_ends_in_order_and_the_same_command_goes_on(
 @pytest.mark.parametrize("more", [(), WORKERS], ids=["in place", "workers"])
 def test_a_silent_trial_is_ended_and_said_so(folder, more):
     name = f"silent{len(more)}"
-    timeout = "0.8" if more else "0.5"  # minutes; imports and starting workers are silence, too
+    timeout = "1.2" if more else "0.5"  # minutes; imports and starting workers are silence, too
     with LiveSearch(
         folder, words(folder, name, *more, "--trial-timeout", timeout, trials=1, epochs=25)
     ) as search:
