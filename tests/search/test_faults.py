@@ -181,7 +181,7 @@ def test_two_searches_cannot_share_a_folder(folder):
 @pytest.mark.parametrize("more", [(), WORKERS], ids=["in place", "workers"])
 def test_the_first_ctrl_c_stops_cleanly_and_the_second_at_once(folder, more):
     name = f"ctrl-c{len(more)}"
-    command = words(folder, name, *more, trials=1, epochs=30)
+    command = words(folder, name, *SIDE_BY_SIDE, *more, trials=2, epochs=30)
     with LiveSearch(folder, command) as search:
         search.wait_for(r"trial 0 epoch 2/")
         search.process.send_signal(signal.SIGINT)
@@ -200,7 +200,7 @@ def test_the_first_ctrl_c_stops_cleanly_and_the_second_at_once(folder, more):
         assert time.monotonic() - sent < 20
         assert search.seconds_until_gone() < 10
     type_in(folder, *command)
-    check_study(folder / "results" / name, finished=1)
+    check_study(folder / "results" / name, finished=2)
 
 
 def test_max_hours_end_a_search_that_can_be_continued(folder):
