@@ -219,7 +219,7 @@ def test_max_hours_end_a_search_that_can_be_continued(folder):
 def test_a_search_whose_driver_is_killed_at_random_moments_ends_complete(folder, kills):
     chance = random.Random(kills)
     lasting = {"epochs": 30 * kills, "grace_epochs": 15 * kills}  # longer than all kills take
-    command = words(folder, "often", trials=4, **lasting)
+    command = words(folder, "often", *SIDE_BY_SIDE, trials=4, **lasting)
     for _ in range(kills):
         begins = chance.random() < 0.3
         with LiveSearch(folder, command) as search:
@@ -230,7 +230,7 @@ def test_a_search_whose_driver_is_killed_at_random_moments_ends_complete(folder,
             assert search.seconds_until_gone() < 10
     type_in(folder, *command)
     check_study(folder / "results" / "often", finished=4)
-    said = type_in(folder, *words(folder, "often", trials=5, **lasting))
+    said = type_in(folder, *words(folder, "often", *SIDE_BY_SIDE, trials=5, **lasting))
     assert "[5/5 trials" in said  # a larger --trials extends it
     check_study(folder / "results" / "often", finished=5)
 
