@@ -41,6 +41,7 @@ ENVIRONMENT = {
 ENVIRONMENT_ALONE = {
     # what it is for on Windows and macOS: a Ray that takes the loopback for the host's address
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_prestart_worker_first_driver": "0",  # a process a core, which no trial ever takes
     "GLOO_SOCKET_IFNAME": "lo",  # else gloo and NCCL listen on the host's address
     "NCCL_SOCKET_IFNAME": "lo",
 }
