@@ -24,6 +24,10 @@ NAMES = {
         "GlobalStateAccessor.get_placement_group_table",
     ],
     "ray.train.torch": ["TorchTrainer._create_default_callbacks"],  # workers.py
+    "ray.train.v2.api.data_parallel_trainer": [  # workers.py
+        "DatasetsCallback",
+        "PlacementGroupCleanerCallback",
+    ],
     "ray.tune.experiment": ["Trial.should_recover", "Trial.PENDING"],  # watch.py, live_table.py
     "ray.tune": ["Callback.on_trial_recover"],  # watch.py
     "timm.models.vision_transformer": ["checkpoint_filter_fn"],  # training/timm_networks.py

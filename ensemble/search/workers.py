@@ -145,15 +145,18 @@ class WorkerGroup:
 
 
 class _Trainer(TorchTrainer):
-    """A trainer without the process that watches over Train's reservation through Ray's state API.
+    """A trainer without two processes that Train starts for each group.
 
-    That process waits for ever without a dashboard or beside a second Ray; `reservations` does its
-    work.
+    One watches over Train's reservation through Ray's state API, and waits for ever without a
+    dashboard or beside a second Ray; `reservations` does its work. The other hands out parts of
+    data sets of Ray's, of which there are none.
     """
+
+    _WITHOUT = ("PlacementGroupCleanerCallback", "DatasetsCallback")
 
     def _create_default_callbacks(self) -> list[Any]:
         callbacks = super()._create_default_callbacks()  # type: ignore[misc]
-        return [each for each in callbacks if "PlacementGroupCleaner" not in type(each).__name__]
+        return [each for each in callbacks if type(each).__name__ not in self._WITHOUT]
 
 
 def _serve(config: dict[str, Any]) -> None:
