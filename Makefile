@@ -30,7 +30,7 @@ test: .venv/.installed lint  ## all tests but the long ones: about 15 minutes on
 
 test-all: .venv/.installed lint  ## all tests, as CI runs them, with kills, full disks and clusters: an hour
 	$(RUN) -m pytest $(SHARED) -m "not long" --junit-xml $(OUTCOMES)-fast.xml
-	$(RUN) -m pytest -n 2 --dist worksteal -m long --junit-xml $(OUTCOMES)-long.xml
+	$(RUN) -m pytest -n 2 --dist worksteal -m "long and not soak" --junit-xml $(OUTCOMES)-long.xml
 
 flaky: .venv/.installed  ## tests that failed and passed at one commit, in the runs of test-all so far: at once
 	$(RUN) tests/outcomes.py

@@ -1,10 +1,11 @@
 """Break searches in full counts and keep what happened: `python scripts/evidence/soak.py`.
 
 Ten kills of one driver, twenty data-parallel trials beside a second Ray without a dashboard, and
-10,000 inputs for each parser; `make test-all` does the same with smaller counts. Each part writes
-results/evidence/soak_<part>.csv, a row a test with the code it was measured with, and what the last
-run was measured on beside it. `--again` runs only tests that did not pass or are new, and replaces
-their rows; rows of tests that are gone go, too.
+10,000 inputs for each parser; `make test-all` does the same with smaller counts, and without the
+rarer kinds of a fault, which are marked `soak`. Each part writes results/evidence/soak_<part>.csv,
+a row a test with the code it was measured with, and what the last run was measured on beside it.
+`--again` runs only tests that did not pass or are new, and replaces their rows; rows of tests that
+are gone go, too.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from record import write_evidence
 
 ROOT = Path(__file__).parents[2]
 PARTS = {
-    "faults": ("test_faults.py", "test_cluster_faults.py", "test_cluster.py"),
+    "faults": ("test_faults.py", "test_traces.py", "test_cluster_faults.py", "test_cluster.py"),
     "inputs": ("test_fuzz.py",),
 }
 COUNTS = {  # what the tests read from the environment: our option and its default

@@ -75,8 +75,10 @@ def test_early_stopping_never_hangs_beside_a_second_ray_that_is_not_ours(folder)
 
 @pytest.mark.parametrize(
     ("more", "num_trials"),
-    [(SIDE_BY_SIDE, 12), (WORKERS, NUM_WORKER_TRIALS)],
-    ids=["in place", "workers"],
+    [
+        pytest.param(SIDE_BY_SIDE, 12, id="in place", marks=pytest.mark.soak),
+        pytest.param(WORKERS, NUM_WORKER_TRIALS, id="workers"),
+    ],
 )
 def test_early_stopping_never_hangs_beside_a_second_ray_and_without_a_dashboard(
     folder, more, num_trials
@@ -97,7 +99,7 @@ def test_early_stopping_never_hangs_beside_a_second_ray_and_without_a_dashboard(
     assert (trials["state"] == "PRUNED").any()
 
 
-@pytest.mark.parametrize("kind", ["folder", "s3"])
+@pytest.mark.parametrize("kind", [pytest.param("folder", marks=pytest.mark.soak), "s3"])
 def test_a_killed_node_loses_no_finished_trial_and_the_rest_ends_on_the_other(
     folder, kind, tmp_path
 ):

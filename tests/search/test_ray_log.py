@@ -2,13 +2,8 @@
 
 import importlib
 import logging
-import re
-import signal
 
 import pytest
-from live_search import LiveSearch
-from steady import TRIAL, words
-from talkative import CHATTER
 
 from ensemble.search.cluster import ray_log
 from ensemble.search.cluster.ray_log import log_ray_to, silence_ray
@@ -26,19 +21,6 @@ def ray_logger(monkeypatch):
     logger.setLevel(logging.INFO)
     yield logger
     logger.setLevel(before)
-
-
-@pytest.mark.long
-def test_the_last_words_of_a_trial_that_crashed_are_in_ray_log_and_not_on_the_console(folder):
-    with LiveSearch(folder, words(folder, "crash", trials=1, epochs=25)) as search:
-        search.wait_for(r"trial 0 epoch 2/")
-        search.find_process(TRIAL).send_signal(signal.SIGSEGV)
-        search.wait_for(r"its process died; it goes on")
-        said = search.finish()
-    assert not re.search(CHATTER, said), said
-    log = (folder / "results" / "crash" / "ray.log").read_text()
-    assert re.search(r"\(TrialTrainable pid=\d+\) .*SIGSEGV", log), log
-    assert "(raylet) A worker died or was killed" in log
 
 
 def test_a_full_disk_costs_lines_of_the_log_and_nothing_else(tmp_path, ray_logger, capfd):
