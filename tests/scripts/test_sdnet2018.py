@@ -107,7 +107,8 @@ def test_a_search_that_is_named_is_not_made_anew(script, drawn, tmp_path, monkey
 
 @pytest.mark.long
 def test_the_table_is_made_from_the_data_alone(script, drawn, tmp_path, monkeypatch, capfd):
-    give(monkeypatch, drawn, tmp_path, "--without", "leaky", "surfaces")
+    asked = ["--without", "leaky", "surfaces", "--cpus", "1"]
+    give(monkeypatch, drawn, tmp_path, *asked)
     script.main()
     table = pd.read_csv(tmp_path / "sdnet2018" / "table.csv")
     by_name = table.drop_duplicates("what").set_index("what")
@@ -122,7 +123,7 @@ def test_the_table_is_made_from_the_data_alone(script, drawn, tmp_path, monkeypa
     assert page.count("\n| ") == len(table) + 2  # the heads, too
     assert str(drawn) not in page
     capfd.readouterr()
-    give(monkeypatch, drawn, tmp_path, "--without", "leaky", "surfaces", "--plan")
+    give(monkeypatch, drawn, tmp_path, *asked, "--plan")
     script.main()
     planned = capfd.readouterr().out.splitlines()
     again = [line for line in planned if line.startswith("python -m")]

@@ -24,7 +24,7 @@ from ensemble.base.errors import InputError
 from ensemble.serving.server import Place, Share, choose_token, share_machine
 
 SERVE = [sys.executable, "-m", "ensemble.serve", "results/wall", "--gpus", "0"]
-NUM_CLIENTS, SECONDS = 10, 20.0
+NUM_CLIENTS, SECONDS = 10, 9.0
 TOKEN = "a-token-of-these-tests"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 DROP = """bytes => {
