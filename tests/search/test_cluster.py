@@ -14,7 +14,7 @@ import pytest
 from nodes import RAY, cluster, free_ip, processes_of_session, trains
 from person import ROOT, SEARCH, TINY, type_in
 from ports import listening_beyond_the_host
-from steady import SIDE_BY_SIDE, WORKERS
+from steady import SIDE_BY_SIDE
 from talkative import COMPLAINS, make_talkative
 
 from ensemble.base.errors import InputError
@@ -95,16 +95,6 @@ def test_trials_run_on_all_nodes_of_the_cluster(two_nodes, folder):
     assert any(f", ip={two_nodes.nodes[1].ip}" in mark for mark in marks), marks
     assert any(", ip=" not in mark for mark in marks), marks  # of the node that the driver is on
     assert COMPLAINS not in said
-
-
-@pytest.mark.long
-def test_workers_of_a_trial_spread_over_nodes(two_nodes, folder):
-    said = type_in(
-        folder, *as_words(two_nodes), *SEARCH, "--data", "tiles", *TINY, *WORKERS,
-        "--trials", "1", "--address", two_nodes.address, "--name", "spread",
-    )  # fmt: skip
-    assert "1 trial at a time, on 2 Ray Train workers" in said
-    check_finished(folder / "results" / "spread", 1)
 
 
 @pytest.mark.long

@@ -24,7 +24,7 @@ NUM_WORKER_TRIALS = int(os.environ.get("WORKER_TRIALS", "4"))
 SECOND_RAY = """
 import ray, time
 ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
-time.sleep(2)
+time.sleep(5)
 """
 
 
