@@ -164,16 +164,27 @@ def test_an_impossible_configuration_fails_with_its_reason_and_the_search_goes_o
     assert (failed["model.backbone"] == "squeezenet1_1").all()
 
 
-@pytest.mark.parametrize("more", [(), WORKERS], ids=["in place", "workers"])
-def test_the_first_ctrl_c_stops_cleanly_and_the_second_at_once(folder, more):
-    name = f"ctrl-c{len(more)}"
-    command = words(folder, name, *SIDE_BY_SIDE, *more, trials=2, epochs=30)
+def stop_cleanly(folder: Path, command: list[str], *, name: str) -> None:
+    """Search until the second epoch, and stop as by Ctrl-C."""
     with LiveSearch(folder, command) as search:
         search.wait_for(r"trial 0 epoch 2/")
         search.process.send_signal(signal.SIGINT)
         said = search.finish(code=130)
         assert search.seconds_until_gone() < 10
     assert said.splitlines()[-1].endswith(f"the same command with --name {name} goes on")
+
+
+def test_ctrl_c_stops_a_trial_on_workers_cleanly(folder):
+    """What follows is as in place, and in make soak."""
+    command = words(folder, "ctrl-c-workers", *WORKERS, trials=2, epochs=30)
+    stop_cleanly(folder, command, name="ctrl-c-workers")
+
+
+@pytest.mark.parametrize("more", MORE)
+def test_the_first_ctrl_c_stops_cleanly_and_the_second_at_once(folder, more):
+    name = f"ctrl-c{len(more)}"
+    command = words(folder, name, *SIDE_BY_SIDE, *more, trials=2, epochs=30)
+    stop_cleanly(folder, command, name=name)
     with LiveSearch(folder, command) as search:
         search.wait_for(r"trial 0 epoch \d+/")  # not from the first epoch again
         assert "trial 0 epoch 1/" not in search.said
@@ -185,9 +196,8 @@ def test_the_first_ctrl_c_stops_cleanly_and_the_second_at_once(folder, more):
         assert said.splitlines()[-1] == f"interrupted: the same command with --name {name} goes on"
         assert time.monotonic() - sent < 20
         assert search.seconds_until_gone() < 10
-    if not more:  # trials on workers that go on to their end: killed processes, above
-        type_in(folder, *command)
-        check_study(folder / "results" / name, finished=2)
+    type_in(folder, *command)
+    check_study(folder / "results" / name, finished=2)
 
 
 def test_max_hours_end_a_search_that_one_command_at_a_time_can_continue(folder):
