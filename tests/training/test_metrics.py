@@ -178,7 +178,9 @@ def test_auc_is_the_share_of_pairs_in_the_right_order(tiles: list[tuple[int, flo
     labels, probabilities = as_arrays(tiles)
     cracked, uncracked = probabilities[labels == 1, None], probabilities[labels == 0]
     pairs = (cracked > uncracked) + 0.5 * (cracked == uncracked)
-    assert ranking_metrics(labels, probabilities)["roc_auc"] == pytest.approx(pairs.mean())
+    figure = ranking_metrics(labels, probabilities)["roc_auc"]
+    assert figure == pytest.approx(pairs.mean())
+    assert figure == pytest.approx(sklearn.metrics.roc_auc_score(labels, probabilities))
 
 
 @pytest.mark.parametrize("label", [0, 1])
