@@ -5,12 +5,14 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from person import EVALUATE, SEARCH, TINY, type_in
+from person import type_here, type_in
+from searched import copy_searched
 
 from ensemble import open_run
 from ensemble.base.errors import InputError
@@ -24,78 +26,93 @@ from ensemble.training.member import DevelopmentTiles
 
 pytestmark = pytest.mark.slow
 
-REFIT = [sys.executable, "-m", "ensemble.refit"]
 HERE = ["--gpus", "0", "--cpus", "1"]  # one process imports torch, and trains all of them
 MORE = ["--seeds", "2", "--try", "loss.label_smoothing=0.125", "data.augmentation=0"]
-ASKED = [*REFIT, "source", "--top-k", "2", "--folds", "2", "--epochs", "2", *MORE, *HERE]
+ASKED = ["refit", "first", "--top-k", "2", "--folds", "2", "--epochs", "2", *MORE, *HERE]
+FURTHER = ["--try", "model.dropout=0.125"]
+
+
+class Refit(NamedTuple):
+    """What a refit said that was killed, and what it said when it went on, asked for more."""
+
+    killed: str
+    ended: str
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working directory with a search of three trials called `first`."""
+    return copy_searched(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
 def source(folder: Path) -> Path:
-    """A search of three trials."""
-    type_in(folder, *SEARCH, "--data", "tiles", *TINY, "--trials", "3", "--name", "source")
-    return folder / "results" / "source"
+    return folder / "results" / "first"
 
 
 @pytest.fixture(scope="module")
-def said(folder: Path, source: Path) -> list[str]:
-    """What a refit said that was killed after an epoch, and what it said when it went on."""
+def said(folder: Path) -> Refit:
+    """A refit that was killed in its second trial, and then was asked for a further change."""
+    command = [sys.executable, "-m", "ensemble", *ASKED]
     with subprocess.Popen(
-        ASKED, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as process:
         first = []
         for line in process.stdout or []:
             first.append(line)
-            if "epoch 1/2" in line:
+            if re.search("fold 2 of 2 epoch 1/2", line):
                 process.send_signal(signal.SIGKILL)
-    assert not (folder / "results" / "source-refit" / "run.json").exists()
-    return ["".join(first), type_in(folder, *ASKED)]
+    assert not (folder / "results" / "first-refit" / "run.json").exists()
+    return Refit("".join(first), type_in(folder, *command, *FURTHER))
 
 
 @pytest.fixture(scope="module")
-def run(folder: Path, said: list[str]) -> Path:
-    return folder / "results" / "source-refit"
+def run(folder: Path, said: Refit) -> Path:
+    return folder / "results" / "first-refit"
 
 
 def test_a_killed_refit_goes_on_and_trains_each_configuration_on_each_fold(source, run, said):
-    assert re.search(r"2 configurations of source, found in trials \d, \d; 2 folds of ", said[0])
-    assert re.search(r"2 folds of \d+ tiles of \d+ photographs$", said[0], re.MULTILINE)
-    assert re.search(r"source/\d, fold 1 of 2 epoch 1/2: val F1", said[0])
+    assert re.search(r"2 configurations of first, found in trials \d, \d; 2 folds of ", said.killed)
+    assert re.search(r"2 folds of \d+ tiles of \d+ photographs$", said.killed, re.MULTILINE)
+    assert re.search(r"first/\d, fold 1 of 2 epoch 1/2: val F1", said.killed)
     assert re.search(
-        r"continuing: 0 of 8 trials are finished; source/\d, fold \d of 2 was", said[1]
+        r"continuing: 1 of 10 trials are finished; first/\d, fold 2 of 2 was", said.ended
     )
-    assert "joined: 4 members of 2 networks each" in said[1]
-    assert "Traceback" not in said[0] + said[1]
+    assert "joined: 5 members of 2 networks each" in said.ended
+    assert "Traceback" not in said.killed + said.ended
+    told = re.findall(r"^.* (\S.*), fold (\d) of 2 epoch (\d)/2", "".join(said), re.MULTILINE)
+    assert len(told) == len(set(told)) == 20  # no epoch is trained again
     trials = pd.read_csv(run / "folds" / "trials.csv")
     assert sorted(zip(trials["configuration"], trials["fold"], strict=True)) == [
-        (configuration, fold) for configuration in range(4) for fold in range(2)
+        (configuration, fold) for configuration in range(5) for fold in range(2)
     ]
     assert (trials["epochs"] == 2).all()  # nothing is stopped early
     joined = pd.read_csv(run / "trials.csv")
     best = pd.read_csv(source / "trials.csv").sort_values("val_f1", ascending=False)
-    first, second = (f"source/{trial}" for trial in best["trial"][:2])
+    first, second = (f"first/{trial}" for trial in best["trial"][:2])
     changed = "loss.label_smoothing = 0.125, data.augmentation = 0.0"
-    names = [first, second, f"{first}, seed 2", changed]
+    names = [first, second, f"{first}, seed 2", changed, "model.dropout = 0.125"]
     assert joined["name"].tolist() == names
     folds = [f"{name}, fold {fold} of 2" for name in names for fold in (1, 2)]
     assert sorted(trials["name"]) == sorted(folds)
-    assert joined["epochs"].tolist() == [4, 4, 4, 4]
+    assert joined["epochs"].tolist() == [4] * 5
     assert joined["loss.label_smoothing"].tolist()[3] == 0.125
 
 
 def test_further_seeds_and_changes_are_members_and_compared_with_the_best(run, said):
     about = read_object(run / "run.json", split_digest=str)
     members = open_members(run, split_digest=about["split_digest"])
-    best, _, seed, changed = (flatten(member.record.config) for member in members)
+    best, _, seed, changed, further = (flatten(member.record.config) for member in members)
     assert {name for name in best if best[name] != seed[name]} == {"seed"}
     tried = {"loss.label_smoothing": 0.125, "data.augmentation": 0.0}
     assert changed == best | tried
+    assert further == best | {"model.dropout": 0.125}
     table = pd.read_csv(run / "tried.csv")
-    assert table["trial"].tolist() == [0, 1, 2, 3]
+    assert table["trial"].tolist() == [0, 1, 2, 3, 4]
     assert table["f1"].tolist() == [member.val_f1 for member in members]
     assert (table["seconds"] > 0).all()
-    assert re.search(r"^tried on the folds, against source/\d: F1 \d", said[1], re.MULTILINE)
-    assert "  loss.label_smoothing = 0.125, data.augmentation = 0.0: F1 " in said[1]
+    assert re.search(r"^tried on the folds, against first/\d: F1 \d", said.ended, re.MULTILINE)
+    assert "  loss.label_smoothing = 0.125, data.augmentation = 0.0: F1 " in said.ended
 
 
 def test_scores_of_a_refit_are_of_networks_that_did_not_see_the_tile(run):
@@ -113,8 +130,8 @@ def test_scores_of_a_refit_are_of_networks_that_did_not_see_the_tile(run):
 
 def test_a_refit_is_tested_told_and_used_as_any_run(folder, run):
     asked = ("--method", "auto", "--tta", "--compare", "--budget-members", "3")
-    said = type_in(folder, *EVALUATE, "source-refit", *asked)
-    assert "source/" in said
+    said = type_here(folder, "evaluate", "first-refit", *asked)
+    assert "first/" in said
     costs = r"^a tile costs \d+ forward pass(es)?: (all 2|1 of 2) networks of trial \d"
     assert re.search(costs, said, re.MULTILINE)
     assert "(at most 3 were asked for)" in said
@@ -122,19 +139,18 @@ def test_a_refit_is_tested_told_and_used_as_any_run(folder, run):
     choice = read_object(run / "ensemble.json", members=list)
     assert sum(member["num_networks"] for member in choice["members"]) <= 3
     assert (run / "evaluation" / "metrics.json").exists()
-    command = [sys.executable, "-m", "ensemble"]
-    assert "report.html" in type_in(folder, *command, "report", "source-refit")
+    assert "report.html" in type_here(folder, "report", "first-refit")
     page = (run / "report.html").read_text(encoding="utf-8")
-    assert "a trial is a configuration of source, trained once for each of 2 folds" in page
+    assert "a trial is a configuration of first, trained once for each of 2 folds" in page
     assert "The search" not in page
     tile = next((folder / "tiles").rglob("*.jpg"), None) or next((folder / "tiles").rglob("*.png"))
-    assert "predictions.csv" in type_in(folder, *command, "predict", "source-refit", str(tile))
-    type_in(folder, *command, "look", str(tile), "--member", "source-refit")
+    assert "predictions.csv" in type_here(folder, "predict", "first-refit", str(tile))
+    type_here(folder, "look", str(tile), "--member", "first-refit")
 
 
 def test_the_same_refit_from_python_is_the_same_run(folder, run, monkeypatch):
     monkeypatch.chdir(folder)
-    again = open_run("source").refit(
+    again = open_run("first").refit(
         top_k=2,
         folds=2,
         epochs=2,
@@ -148,43 +164,35 @@ def test_the_same_refit_from_python_is_the_same_run(folder, run, monkeypatch):
     assert again.tried["name"].tolist() == again.trials["name"].tolist()
 
 
-def test_a_finished_refit_takes_a_further_change_and_trains_that_alone(folder, run):
-    before = pd.read_csv(run / "trials.csv")
-    weights = [member.read_bytes() for member in sorted(run.glob("members/*/*.safetensors"))]
-    said = type_in(folder, *ASKED, "--try", "model.dropout=0.125")
-    assert "continuing: 8 of 10 trials are finished" in said
-    after = pd.read_csv(run / "trials.csv")
-    assert after["name"].tolist() == [*before["name"], "model.dropout = 0.125"]
-    assert after["val_f1"].tolist()[:4] == before["val_f1"].tolist()
-    assert len(pd.read_csv(run / "tried.csv")) == 5
-    now = [member.read_bytes() for member in sorted(run.glob("members/*/*.safetensors"))]
-    assert now[: len(weights)] == weights
-    assert len(now) > len(weights)
-    trained = (run / "members" / "0004" / "member.json").stat().st_mtime_ns
-    assert "finished already: 10 trials\n" in type_in(folder, *ASKED)  # it keeps what it has
-    assert pd.read_csv(run / "trials.csv").equals(after)
-    assert (run / "members" / "0004" / "member.json").stat().st_mtime_ns == trained
+def test_a_finished_refit_keeps_what_it_has_where_it_is_asked_for_less(folder, run):
+    before = {path: path.read_bytes() for path in run.glob("*.csv")}
+    weights = sorted(run.glob("members/*/*.safetensors"))
+    written = [path.stat().st_mtime_ns for path in weights]
+    assert "finished already: 10 trials\n" in type_here(folder, *ASKED)
+    assert {path: path.read_bytes() for path in run.glob("*.csv")} == before
+    assert sorted(run.glob("members/*/*.safetensors")) == weights
+    assert [path.stat().st_mtime_ns for path in weights] == written
 
 
 def test_a_refit_is_not_continued_from_other_weights(folder, source, run):
     (weights,) = source.glob("initial/*.safetensors")
-    said = type_in(folder, *ASKED, "--weights", str(weights), code=2)
-    assert "the run source-refit exists with other weights: choose another --name" in said
+    said = type_here(folder, *ASKED, "--weights", str(weights), code=2)
+    assert "the run first-refit exists with other weights: choose another --name" in said
 
 
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["source", "--top-k", "9"], r"--top-k 9: .* has 3 finished trials"),
-        (["source", "--folds", "20"], r"--folds 20: there are \d+ photographs"),
+        (["first", "--top-k", "9"], r"--top-k 9: .* has 3 finished trials"),
+        (["first", "--folds", "20"], r"--folds 20: there are \d+ photographs"),
         (["nowhere"], "nowhere: no run of that name"),
-        (["source", "--name", "source"], "--name source: is another run"),
-        (["source-refit"], "is a refit itself"),
-        (["source", "--try", "data.context=0"], r"'data\.context' \(like it: data\.context"),
-        ([*ASKED[3:], "--epochs", "1"], "exists with other"),
-        (["source", "--try", "model.backbone=small_cnn_deep"], r"say --weights small_cnn_deep="),
-        (["source", "--try", "data.context_px=33"], r"side by side|choose from 0 to 32"),
-        (["source", "--top-k", "1", "--folds", "2"], "exists with other"),
+        (["first", "--name", "first"], "--name first: is another run"),
+        (["first-refit"], "is a refit itself"),
+        (["first", "--try", "data.context=0"], r"'data\.context' \(like it: data\.context"),
+        ([*ASKED[1:], "--epochs", "1"], "exists with other"),
+        (["first", "--try", "model.backbone=small_cnn_deep"], r"say --weights small_cnn_deep="),
+        (["first", "--try", "data.context_px=33"], r"side by side|choose from 0 to 32"),
+        (["first", "--top-k", "1", "--folds", "2"], "exists with other"),
     ],
 )
 def test_what_cannot_be_refitted_is_refused_in_a_line(folder, run, monkeypatch, words, reason):
@@ -197,7 +205,7 @@ def test_what_cannot_be_refitted_is_refused_in_a_line(folder, run, monkeypatch, 
 
 
 def test_a_soup_of_a_refit_is_refused(folder, run):
-    said = type_in(folder, *EVALUATE, "source-refit", "--method", "soup", code=2)
+    said = type_here(folder, "evaluate", "first-refit", "--method", "soup", code=2)
     assert "--method soup: is not for a refit" in said
 
 
@@ -207,7 +215,7 @@ def test_weights_that_a_refit_starts_from_and_are_damaged_are_refused(folder, so
     try:
         for damaged in (content[:100], content[:-1] + bytes([content[-1] ^ 1])):
             weights.write_bytes(damaged)
-            said = type_in(folder, *REFIT, "source", "--name", "other", *HERE, code=2)
+            said = type_here(folder, "refit", "first", "--name", "other", *HERE, code=2)
             assert re.search(r"initial/.*\.safetensors: damaged", said)
     finally:
         weights.write_bytes(content)
