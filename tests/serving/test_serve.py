@@ -17,13 +17,13 @@ from pathlib import Path
 import psutil
 import pytest
 import requests
-from person import type_in
+from person import type_here
 from served import TILE, draw_photograph, make_run
 
 from ensemble.base.errors import InputError
 from ensemble.serving.server import Place, Share, choose_token, share_machine
 
-SERVE = [sys.executable, "-m", "ensemble.serve", "results/wall", "--gpus", "0"]
+SERVE = [sys.executable, "-m", "ensemble", "serve", "results/wall", "--gpus", "0"]
 NUM_CLIENTS, SECONDS = 10, 9.0
 TOKEN = "a-token-of-these-tests"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -217,7 +217,7 @@ def test_photographs_dropped_on_the_page_are_judged_shown_recounted_and_saved(gu
 )
 @pytest.mark.slow
 def test_what_cannot_be_served_is_refused_in_a_line(here, words, reason):
-    said = type_in(here, *SERVE, "--port", str(free_port()), *words, code=2)
+    said = type_here(here, *SERVE[3:], "--port", str(free_port()), *words, code=2)
     assert reason in said
 
 
@@ -226,11 +226,11 @@ def test_a_port_that_is_taken_and_a_run_without_an_ensemble_are_refused(here):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        said = type_in(here, *SERVE, "--port", str(taken.getsockname()[1]), code=2)
+        said = type_here(here, *SERVE[3:], "--port", str(taken.getsockname()[1]), code=2)
         assert "cannot be listened on (Address already in use)" in said
     (here / "results" / "other").mkdir()
     (here / "results" / "other" / "run.json").write_text("{}")
-    said = type_in(here, *SERVE[:3], "other", "--port", str(free_port()), code=2)
+    said = type_here(here, "serve", "other", "--port", str(free_port()), code=2)
     assert "other" in said
 
 
