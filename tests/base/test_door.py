@@ -214,31 +214,3 @@ def test_another_operating_system_is_refused_in_one_line():
         "error: crack-ensemble runs on Linux alone, and this is win32; on Windows use WSL2, on "
         "macOS a container or a virtual machine with Linux\n"
     )
-
-
-IMPORT_ALL_WITHOUT_POSIX = """
-import builtins, importlib, os, pkgutil, signal
-import matplotlib.pyplot, optuna, pandas, ray.tune, sklearn.metrics, torchvision
-import ensemble
-
-POSIX = ("fcntl", "grp", "pty", "pwd", "resource", "termios")
-import_module = builtins.__import__
-def refuse(name, *rest, **more):
-    here = rest[0]["__name__"] if rest and rest[0] else ""
-    if here.startswith("ensemble") and name in POSIX:
-        raise ImportError(f"{here} imports {name}")
-    return import_module(name, *rest, **more)
-builtins.__import__ = refuse
-for name in ("sched_getaffinity", "posix_fallocate", "fdatasync", "pwrite", "setsid", "killpg"):
-    delattr(os, name)
-signal.Signals = [s for s in signal.Signals if s.name not in ("SIGHUP", "SIGKILL", "SIGUSR1")]
-del signal.SIGHUP, signal.SIGKILL, signal.SIGUSR1
-for module in pkgutil.walk_packages(ensemble.__path__, "ensemble."):
-    if not module.name.endswith("__main__"):
-        importlib.import_module(module.name)
-"""
-
-
-@pytest.mark.slow
-def test_every_module_imports_without_what_only_posix_has():
-    subprocess.run([sys.executable, "-c", IMPORT_ALL_WITHOUT_POSIX], cwd=ROOT, check=True)
