@@ -4,6 +4,7 @@ The stages are commands that anybody can type, and they are printed as such: a s
 configurations trained anew on folds of all photographs but the test's; the best one on a split by
 tile, without each surface, and on METU. Only when all of them are trained are test photographs
 opened: once by the search's ensembles, once by those of the folds, and once by each of the others.
+A search of the same split that was made elsewhere, such as on a GPU, is told beside it (`--also`).
 Nothing is chosen by what they show.
 
 `sdnet2018/` in the folder of the runs gets the table, where it came from, and a page. The same
@@ -74,7 +75,10 @@ def main() -> None:
     _tell(options, [*trained, *tested])
     if options.plan:
         return
-    for stage in [*trained, *tested]:
+    for stage in trained:
+        _run(stage)
+    check_splits(runs)
+    for stage in tested:
         _run(stage)
     write_results(runs, options.out / "sdnet2018", _spell_own(sys.argv[1:]))
 
@@ -99,6 +103,8 @@ def _parse() -> argparse.Namespace:
     for name in ("gpus", "cpus", "trials-per-gpu"):
         add(f"--{name}", metavar="N", help="as `search` takes it")
     add("--search", metavar="RUN", help="a search to go on from, in place of one of its own")
+    what = "other searches with the same split, such as one on a GPU, to test and tell beside it"
+    add("--also", nargs="+", metavar="RUN", default=[], help=what)
     add(
         "--without",
         nargs="+",
@@ -119,20 +125,35 @@ def _name_runs(options: argparse.Namespace, tiles: pd.DataFrame) -> Runs:
         tiles: Tiles of the data, as `open_source` lists them.
 
     Raises:
-        InputError: The run that `--search` names is missing.
+        InputError: A run that `--search` or `--also` names is missing.
     """
     out: Path = options.out
-    search = out / (options.search or "sdnet2018-search")
-    if options.search and not (search / "run.json").exists():
-        raise InputError(f"--search {options.search}: no run of that name in {out}")
+    given = {"--search": [options.search] if options.search else [], "--also": options.also}
+    for option, names in given.items():
+        for name in names:
+            if not (out / name / "run.json").exists():
+                raise InputError(f"{option} {name}: no run of that name in {out}")
     surfaces = [] if "surfaces" in options.without else _find_surfaces(tiles)
     return Runs(
-        search=search,
+        search=out / (options.search or "sdnet2018-search"),
+        also=[out / name for name in options.also],
         refit=out / "sdnet2018-refit",
         leaky=None if "leaky" in options.without else out / "sdnet2018-leaky",
         without={folder: out / f"sdnet2018-without-{_name(folder)}" for folder in surfaces},
         metu=None if options.metu is None or "metu" in options.without else out / "sdnet2018-metu",
     )
+
+
+def check_splits(runs: Runs) -> None:
+    """Make sure that the search and those beside it are tested on the same photographs.
+
+    Raises:
+        InputError: One of them has another split.
+    """
+    wanted = read_object(runs.search / "run.json", split_digest=str)["split_digest"]
+    for run in runs.also:
+        if read_object(run / "run.json", split_digest=str)["split_digest"] != wanted:
+            raise InputError(f"--also {run.name}: its split is not that of {runs.search.name}")
 
 
 def _find_surfaces(tiles: pd.DataFrame) -> list[str]:
@@ -182,10 +203,8 @@ def list_trained(options: argparse.Namespace, runs: Runs, num_tiles: int) -> lis
 
 def list_tested(options: argparse.Namespace, runs: Runs) -> list[Stage]:
     """The stages that open test photographs; those that judge other data come last."""
-    stages = [
-        _evaluate(runs.search, "--method", "auto", "--compare"),
-        _evaluate(runs.refit, "--method", "auto", "--compare"),
-    ]
+    main = [runs.search, *runs.also, runs.refit]
+    stages = [_evaluate(run, "--method", "auto", "--compare") for run in main]
     stages += [_evaluate(run) for run in runs.others]
     for surface, run in runs.without.items():
         others = [word for name in runs.without if name != surface for word in ("--exclude", name)]

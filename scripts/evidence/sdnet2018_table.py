@@ -52,6 +52,7 @@ class Runs:
 
     Attributes:
         search: The search.
+        also: Other searches with the same split.
         refit: Its best configurations on folds of all photographs but the test's.
         leaky: The best one on a split by tile; None where that is left out.
         without: Folder of a surface in the data → the best one without it.
@@ -59,6 +60,7 @@ class Runs:
     """
 
     search: Path
+    also: list[Path]
     refit: Path
     leaky: Path | None
     without: dict[str, Path]
@@ -103,6 +105,12 @@ def _main_rows(runs: Runs) -> Iterator[dict[str, Any]]:
     yield _trivial_row(runs.search, search)
     for compared in search["compared"]:
         yield from _rows(compared["what"], compared["ways"], _about(runs.search, search))
+    for run in runs.also:
+        metrics = read_record(run / TESTED)
+        for compared in metrics["compared"]:
+            yield from _rows(
+                f"{run.name}: {compared['what']}", compared["ways"], _about(run, metrics)
+            )
     hours = count_hours(runs.search) + count_hours(runs.refit)
     about = {**_about(runs.refit, folds), "training_hours": hours}
     for compared in folds["compared"]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from ensemble.base.errors import InputError
 from ensemble.cli import parse
 from ensemble.data.sources import open_source
 from ensemble.data.synthetic import draw_dataset
@@ -105,6 +106,21 @@ def test_a_search_that_is_named_is_not_made_anew(script, drawn, tmp_path, monkey
     assert (refit.command, refit.words[0]) == ("refit", str(tmp_path / "mine"))
 
 
+def test_a_search_beside_it_is_tested_and_has_the_same_split(script, drawn, tmp_path, monkeypatch):
+    give(monkeypatch, drawn, tmp_path, "--also", "gpu")
+    options, tiles = script._parse(), open_source(drawn / "SDNET2018").tiles
+    with pytest.raises(InputError, match="--also gpu: no run of that name in"):
+        script._name_runs(options, tiles)
+    for name, digest in (("gpu", "a"), ("sdnet2018-search", "b")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text(json.dumps({"split_digest": digest}))
+    runs = script._name_runs(options, tiles)
+    tested = [stage.run for stage in script.list_tested(options, runs)]
+    assert tested[:3] == [runs.search, tmp_path / "gpu", runs.refit]
+    with pytest.raises(InputError, match="--also gpu: its split is not that of sdnet2018-search"):
+        script.check_splits(runs)
+
+
 @pytest.mark.long
 def test_the_table_is_made_from_the_data_alone(script, drawn, tmp_path, monkeypatch, capfd):
     asked = ["--without", "leaky", "surfaces", "--cpus", "1"]
@@ -119,16 +135,24 @@ def test_the_table_is_made_from_the_data_alone(script, drawn, tmp_path, monkeypa
     assert row["num_test_openings"] == 2  # by the search, and then by its networks on folds
     assert by_name.loc["every tile called cracked", "test_recall"] == 1
     assert "trained on METU, judged on SDNET2018" in by_name.index
+    shutil.copytree(tmp_path / "sdnet2018-search", tmp_path / "gpu")
+    give(monkeypatch, drawn, tmp_path, *asked, "--also", "gpu")
+    script.main()  # trains and tests nothing
+    again = pd.read_csv(tmp_path / "sdnet2018" / "table.csv")
+    beside = again[again["what"].str.startswith("gpu: ")]
+    told = table[~table["what"].str.startswith(("every", "on folds", "trained"))]
+    assert beside["test_f1"].tolist() == told["test_f1"].tolist()
+    assert len(told) > 1
     page = (tmp_path / "sdnet2018" / "README.md").read_text()
-    assert page.count("\n| ") == len(table) + 2  # the heads, too
+    assert page.count("\n| ") == len(again) + 2  # the heads, too
     assert str(drawn) not in page
     capfd.readouterr()
-    give(monkeypatch, drawn, tmp_path, *asked, "--plan")
+    give(monkeypatch, drawn, tmp_path, *asked, "--also", "gpu", "--plan")
     script.main()
     planned = capfd.readouterr().out.splitlines()
-    again = [line for line in planned if line.startswith("python -m")]
+    run_again = [line for line in planned if line.startswith("python -m")]
     done = [line for line in planned if line.startswith("done: python -m")]
-    assert [line.split()[2] for line in again] == [  # which see themselves that they are done
+    assert [line.split()[2] for line in run_again] == [  # which see themselves that they are done
         "ensemble.search", "ensemble.refit", "ensemble.search",
     ]  # fmt: skip
     assert {line.split()[3] for line in done} == {"ensemble.evaluate", "ensemble.judge"}

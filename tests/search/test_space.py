@@ -58,7 +58,7 @@ def test_every_backbone_of_a_shipped_space_builds_and_can_be_fine_tuned(path):
             choose_trainable(model, config, epoch=1)
 
 
-@pytest.mark.parametrize("name", ["sdnet2018", "sdnet2018_large"])
+@pytest.mark.parametrize("name", ["sdnet2018", "sdnet2018_large", "sdnet2018_quick"])
 def test_a_space_for_gpus_says_what_each_of_its_networks_needs(name):
     path = SPACES[0].with_name(f"{name}.toml")
     text, space = path.read_text(), load_space(path)
