@@ -3,6 +3,7 @@
 PYTHON ?= python3
 RUN := .venv/bin/python
 SHARED := -n 2 --dist loadfile --no-loadscope-reorder  # a file of tests goes to one of two processes
+LONG = $(shell grep -rlF --include='*.py' mark.long tests)  # each process would collect all the others, too
 OUTCOMES = results/outcomes/$(shell git describe --always --dirty=+)-$(shell date -u +%Y%m%dT%H%M%S)
 
 .PHONY: help demo check test test-all flaky soak bench bench-small sdnet2018 evidence-check docs lint clean
@@ -30,7 +31,7 @@ test: .venv/.installed lint  ## all tests but the long ones: about 15 minutes on
 
 test-all: .venv/.installed lint  ## all tests, as CI runs them, with kills, full disks and clusters: an hour
 	$(RUN) -m pytest $(SHARED) -m "not long" --junit-xml $(OUTCOMES)-fast.xml
-	$(RUN) -m pytest -n 2 --dist worksteal -m "long and not soak" --junit-xml $(OUTCOMES)-long.xml
+	$(RUN) -m pytest -n 2 --dist worksteal -m "long and not soak" $(LONG) --junit-xml $(OUTCOMES)-long.xml
 
 flaky: .venv/.installed  ## tests that failed and passed at one commit, in the runs of test-all so far: at once
 	$(RUN) tests/outcomes.py
