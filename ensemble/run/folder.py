@@ -125,12 +125,14 @@ def check_same_run(
         raise InputError(f"{folder} exists and is no run; choose another --name")
     known = read_object(folder / "run.json")
     for key, value in identity.items():
-        if key == "data" or known.get(key) == value:
-            continue  # the same tiles may have been moved
-        if key in growing and _has_grown(known.get(key), value):
+        old, new = known.get(key), value
+        if key == "weights":
+            old, new = _digests(old), _digests(new)
+        if key == "data" or old == new:
+            continue  # the same tiles, and the same file of weights, may have been moved
+        if key in growing and _has_grown(old, new):
             continue
         what = f"with other {NAMES.get(key, key)}"
-        old = known.get(key)
         if key == "weights" and isinstance(old, dict) and old.keys() != value.keys():
             what = f"with other backbones ({', '.join(old)}, now {', '.join(value)})"
         elif key == "split_digest":
@@ -145,6 +147,12 @@ def check_same_run(
             f"the run {name or folder.name} exists {what}: {how}, or give the same options to "
             "continue it (its run.json has the command that began it)"
         )
+
+
+def _digests(weights: Any) -> dict[str, Any]:
+    """The digest of each backbone's initial weights, of those that a `run.json` describes."""
+    described = weights.items() if isinstance(weights, dict) else ()
+    return {backbone: each.get("digest") for backbone, each in described if isinstance(each, dict)}
 
 
 def _has_grown(old: Any, new: Any) -> bool:

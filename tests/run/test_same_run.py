@@ -120,6 +120,8 @@ def test_other_backbones_are_told_by_name(tiles: Path, tmp_path: Path) -> None:
     begin_run(run, identity_of(packed, weights=weights), packed, states, asked={})
     said = refusal(run, packed, weights={"resnet18": {"digest": "a"}})
     assert "exists with other backbones (resnet18, small_cnn, now resnet18): choose" in said
+    moved = {name: {**each, "origin": "elsewhere"} for name, each in weights.items()}
+    check_same_run(run, identity_of(packed, weights=moved), packed)
     other = refusal(run, packed, weights={**weights, "small_cnn": {"digest": "c"}})
     assert "exists with other weights: choose" in other
 
