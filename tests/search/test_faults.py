@@ -114,7 +114,7 @@ def test_a_trial_whose_epoch_takes_longer_than_the_timeout_trains_on(folder, mor
     minutes = 1.0 if more else 0.5  # starting workers is silence, too
     command = words(
         folder, name, *more, "--trial-timeout", str(minutes),
-        trials=1, epochs=2, image_size_px=384, global_batch_size=2,
+        trials=1, epochs=2, image_size_px=768, global_batch_size=2,
     )  # fmt: skip
     with LiveSearch(folder, command) as search:
         search.wait_for(r"trial 0 epoch 1/")
