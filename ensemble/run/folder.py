@@ -250,9 +250,11 @@ def _continue_run(
     """Record in `run.json` where the pack is now, and what changed since the run last worked."""
     record = folder / "run.json"
     known = read_object(record)
-    if known.get("weights") != identity.get("weights"):
+    if _digests(known.get("weights")) != _digests(identity.get("weights")):
         _save_states(folder, states)
-    now = {**known, **identity, "data": known.get("data"), "pack_folder": str(packed.folder)}
+    weights = {**identity.get("weights", {}), **known.get("weights", {})}  # each as it began
+    moved = {"data": known.get("data"), "weights": weights, "pack_folder": str(packed.folder)}
+    now = {**known, **identity, **moved}
     before = known.get("continued")
     last = before[-1] if isinstance(before, list) and before else known
     if changes := _list_changes(last, about_code):

@@ -321,10 +321,6 @@ def test_a_poisoned_test_split_changes_nothing_before_the_evaluation(folder, run
             ["--split-seed", "5"],
             "exists with another split of the same tiles (split seed 0, now 5)",
         ),
-        (
-            ["--weights", "small_cnn=results/first/initial/small_cnn.safetensors"],
-            "exists with other weights",
-        ),
     ],
 )
 def test_a_name_that_is_taken_by_another_search_is_refused(folder, monkeypatch, changed, message):

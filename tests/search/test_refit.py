@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from person import type_here, type_in
+from safetensors.torch import load_file, save_file
 from searched import copy_searched
 
 from ensemble import open_run
@@ -174,9 +175,16 @@ def test_a_finished_refit_keeps_what_it_has_where_it_is_asked_for_less(folder, r
     assert [path.stat().st_mtime_ns for path in weights] == written
 
 
-def test_a_refit_is_not_continued_from_other_weights(folder, source, run):
+def test_a_refit_is_continued_from_the_same_weights_elsewhere_and_from_no_others(
+    folder, source, run, tmp_path
+):
     (weights,) = source.glob("initial/*.safetensors")
-    said = type_here(folder, *ASKED, "--weights", str(weights), code=2)
+    again = type_here(folder, *ASKED, "--weights", str(weights))
+    assert "finished already: 10 trials\n" in again
+    tensors = {name: tensor + 1 for name, tensor in load_file(weights).items()}
+    save_file(tensors, tmp_path / "others.safetensors")
+    others = str(tmp_path / "others.safetensors")
+    said = type_here(folder, *ASKED, "--weights", others, code=2)
     assert "the run first-refit exists with other weights: choose another --name" in said
 
 
