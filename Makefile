@@ -29,7 +29,7 @@ check: .venv/.installed lint  ## before each commit: format, style, types and th
 test: .venv/.installed lint  ## all tests but the long ones: about 15 minutes on two idle cores
 	$(RUN) -m pytest $(SHARED) -m "not long"
 
-test-all: .venv/.installed lint  ## all tests, as CI runs them, with kills, full disks and clusters: an hour
+test-all: .venv/.installed lint  ## all tests, as CI runs them, with kills, full disks and clusters: three quarters of an hour
 	$(RUN) -m pytest $(SHARED) -m "not long" --junit-xml $(OUTCOMES)-fast.xml
 	$(RUN) -m pytest -n 2 --dist worksteal -m "long and not soak" $(LONG) --junit-xml $(OUTCOMES)-long.xml
 

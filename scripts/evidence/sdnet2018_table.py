@@ -107,10 +107,9 @@ def _main_rows(runs: Runs) -> Iterator[dict[str, Any]]:
         yield from _rows(compared["what"], compared["ways"], _about(runs.search, search))
     for run in runs.also:
         metrics = read_record(run / TESTED)
-        for compared in metrics["compared"]:
-            yield from _rows(
-                f"{run.name}: {compared['what']}", compared["ways"], _about(run, metrics)
-            )
+        for compared in metrics["compared"] or [_only_ensemble(metrics)]:
+            what = f"{run.name}: {compared['what']}"
+            yield from _rows(what, compared["ways"], _about(run, metrics))
     hours = count_hours(runs.search) + count_hours(runs.refit)
     about = {**_about(runs.refit, folds), "training_hours": hours}
     for compared in folds["compared"]:
@@ -119,6 +118,15 @@ def _main_rows(runs: Runs) -> Iterator[dict[str, Any]]:
     for surface, part in last["surfaces"].items():
         row = flat_row(f"on folds: the ensemble, {surface}", part["figures"])
         yield row | {"judged": judged} | about
+
+
+def _only_ensemble(metrics: dict[str, Any]) -> dict[str, Any]:
+    """The ensemble of an evaluation that compared it with no other, named and judged as those."""
+    members = metrics["members"]
+    what = f"ensemble of {len(members)} members"
+    if len(members) == 1:
+        what = f"trial {members[0]['trial']}, {members[0]['backbone']}"
+    return {"what": what, "ways": metrics["ways"]}
 
 
 def _other_rows(runs: Runs) -> Iterator[dict[str, Any]]:
