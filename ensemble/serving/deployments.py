@@ -6,9 +6,7 @@ it was judging is judged by another one: judging changes nothing, so it can be d
 """
 
 import asyncio
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -18,9 +16,13 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 from ensemble.run.members import choose_device
-from ensemble.selection.ensemble import load_ensemble
 from ensemble.serving.application import BusyError, Limits, make_application
-from ensemble.serving.photographs import Answer, Photograph, judge_photographs
+from ensemble.serving.photographs import (
+    Answer,
+    Photograph,
+    judge_photographs,
+    open_ensemble,
+)
 
 APPLICATION = "crack-ensemble"
 MOST_AT_ONCE = 8  # photographs that are cut into tiles together
@@ -45,11 +47,7 @@ class Judge:
         import torch
 
         torch.set_num_threads(num_threads)
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "ensemble.zip"
-            file.write_bytes(exported)
-            self._ensemble = load_ensemble(file, choose_device(gpus))
-            assert self._ensemble.models  # which are read now
+        self._ensemble = open_ensemble(exported, choose_device(gpus))
         self._how: Any = {"max_pixels": max_pixels, "run_name": run_name}
 
     async def judge(self, photograph: Photograph) -> Answer:

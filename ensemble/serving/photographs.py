@@ -6,11 +6,14 @@ each photograph is small.
 
 import io
 import struct
+import tempfile
 from collections.abc import Iterator, Sequence
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import pandas as pd
+import torch
 from PIL import Image
 
 from ensemble.base.files import table_rows
@@ -19,7 +22,7 @@ from ensemble.data.reading.pictures import Picture, read_picture, read_picture_s
 from ensemble.prediction.overlays import OVERLAY_PX, draw_overlay
 from ensemble.prediction.tiling import in_first_grid
 from ensemble.prediction.verdicts import score_readable
-from ensemble.selection.ensemble import Ensemble
+from ensemble.selection.ensemble import Ensemble, load_ensemble
 from ensemble.serving.pages import make_answer
 
 Form = Literal["json", "png", "html"]
@@ -56,6 +59,25 @@ class Answer(NamedTuple):
     figures: dict[str, Any]
     document: bytes = b""
     reason: str = ""
+
+
+def open_ensemble(exported: bytes, device: torch.device) -> Ensemble:
+    """Open the ensemble in the content of a file that `export` wrote, in any of its forms.
+
+    Args:
+        exported: Content of the file.
+        device: Device that its networks judge on; a graph judges on the CPU.
+
+    Raises:
+        InputError: The file is damaged, or onnxruntime is not there for a graph of ONNX.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "exported"
+        file.write_bytes(exported)
+        ensemble = load_ensemble(file, device)
+        if ensemble.graph is None:
+            assert ensemble.models  # which are read now
+    return ensemble
 
 
 def judge_photographs(

@@ -7,7 +7,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,8 +16,9 @@ from ensemble.base.errors import InputError, one_line
 from ensemble.base.interruption import handled_by
 from ensemble.base.wording import plural
 from ensemble.release.archive import export_run
-from ensemble.run.exported import is_exported
+from ensemble.run.exported import is_exported, is_graph
 from ensemble.run.members import name_run
+from ensemble.run.onnx_file import OnnxGraph
 from ensemble.search.budget import Node
 from ensemble.search.cluster.connection import (
     Head,
@@ -108,6 +109,19 @@ def share_machine(place: Place, *, num_cpus: int, num_gpus: int) -> Share:
     return Share(replicas, 1 if gpus else cpus // replicas, min(gpus, 1))
 
 
+def judged_on_cpu(place: Place) -> Place:
+    """The place of a server whose ensemble is a graph of ONNX, which runs on the CPU.
+
+    Raises:
+        InputError: GPUs are asked for.
+    """
+    if place.gpus:
+        raise InputError(
+            f"--gpus {place.gpus}: a graph of ONNX is judged on the CPU; serve the run, or its .zip"
+        )
+    return replace(place, gpus=0)
+
+
 def check_place(place: Place) -> None:
     """Refuse, before anything is loaded, an address that cannot be listened on.
 
@@ -131,9 +145,12 @@ def read_exported(run: Path) -> bytes:
     """The ensemble of a run, or of the file that `export` wrote, as that file's content.
 
     Raises:
-        InputError: The run was not evaluated, or a file of it is damaged.
+        InputError: The run was not evaluated, a file of it is damaged, or onnxruntime is not there
+            for a graph of ONNX.
     """
     if is_exported(run):
+        if is_graph(run):
+            OnnxGraph(run)  # is refused here, and not by a replica
         return run.read_bytes()
     with tempfile.TemporaryDirectory() as folder:
         return export_run(run, Path(folder) / f"{run.name}.zip").file.read_bytes()
@@ -163,6 +180,8 @@ def serving(
         InputError: The run has no ensemble, the place cannot be had, or the server does not start.
     """
     exported = read_exported(run)
+    if is_graph(run):
+        place = judged_on_cpu(place)
     head, here = find_head(place.address), this_machine()
     prepare_environment(head)
     if head is None:  # refused before Ray is started
@@ -180,7 +199,7 @@ def serving(
             "hosts": LOOPBACK_NAMES if place.is_loopback else ["*"],
         }
         try:
-            _start(exported, place, limits, settings, log)
+            _start(exported, place, limits, settings, log, ray_log=ray_log)
             yield
         finally:
             if head is None:
@@ -195,6 +214,8 @@ def _start(
     limits: Limits,
     settings: dict[str, Any],
     log: Callable[[str], None],
+    *,
+    ray_log: Path,
 ) -> None:
     """Start Serve where it does not run yet, and wait for the replicas."""
     import ray
@@ -220,7 +241,9 @@ def _start(
         serve.start(http_options={"host": place.host, "port": place.port}, logging_config=quiet)
         serve.run(deployments, name=APPLICATION, route_prefix="/", logging_config=quiet)
     except RuntimeError as error:
-        raise InputError(f"the server does not start: {one_line(str(error))}") from None
+        raise InputError(
+            f"the server does not start: {one_line(str(error))} {ray_log} says why"
+        ) from None
 
 
 @contextmanager

@@ -32,6 +32,7 @@ from ensemble.release.archive import export_run
 from ensemble.release.graph import WholeEnsemble
 from ensemble.run.exported import check_exported
 from ensemble.selection import ensemble as selection
+from ensemble.serving.photographs import Photograph, judge_photographs, open_ensemble
 from ensemble.training.backbones import build_model
 from ensemble.training.checkpoint import Member
 from ensemble.training.config import TrialConfig
@@ -167,6 +168,17 @@ def test_predict_judges_by_it_as_by_the_run(run: Path, file: Path):
     assert set(of_file["verdict"]) == {"cracked", "uncracked"}
     assert (of_run["refined"] != of_run["calibrated"])[:12].all()  # the second stage is applied
     pd.testing.assert_frame_equal(of_run, of_file, rtol=0, atol=CLOSE)
+
+
+def test_a_server_judges_by_its_bytes_as_predict_does_by_the_file(file: Path):
+    draw()
+    served = open_ensemble(file.read_bytes(), torch.device("cpu"))
+    sent = Photograph("photograph.png", Path("photograph.png").read_bytes())
+    (answer,) = judge_photographs(served, [sent], max_pixels=10**6, run_name="wall")
+    wanted = load_ensemble(file, gpus=0).predict(["photograph.png"])
+    tiles = pd.DataFrame(answer.figures["tiles"])
+    assert tiles["probability"].tolist() == wanted["refined"].tolist()
+    assert tiles["verdict"].tolist() == wanted["verdict"].tolist()
 
 
 def test_the_lines_of_the_card_give_the_runs_probabilities_without_torch(run: Path, exported: Path):

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -21,7 +22,7 @@ from person import type_here
 from served import TILE, draw_photograph, make_run
 
 from ensemble.base.errors import InputError
-from ensemble.serving.server import Place, Share, choose_token, share_machine
+from ensemble.serving.server import Place, Share, choose_token, judged_on_cpu, share_machine
 
 SERVE = [sys.executable, "-m", "ensemble", "serve", "results/wall", "--gpus", "0"]
 NUM_CLIENTS, SECONDS = 10, 9.0
@@ -247,6 +248,13 @@ def test_replicas_share_gpus_or_cores():
     assert share(gpus=0, cpus=4, replicas=4) == Share(4, 1, 0)
     with pytest.raises(InputError, match="--replicas 5: there are 4 GPUs"):
         share(replicas=5)
+
+
+def test_a_graph_of_onnx_leaves_gpus_to_others():
+    place = Place("127.0.0.1", 8000, None, gpus=None, cpus=None, replicas=None)
+    assert share_machine(judged_on_cpu(place), num_cpus=16, num_gpus=4) == Share(1, 16, 0)
+    with pytest.raises(InputError, match="--gpus 2: a graph of ONNX is judged on the CPU"):
+        judged_on_cpu(replace(place, gpus=2))
 
 
 def test_a_server_that_others_reach_asks_for_a_token():
