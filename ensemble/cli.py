@@ -350,7 +350,7 @@ def add_serve_options(parser: Parser) -> None:
     cpus = "cores in all, divided among the replicas, where no GPU is used"
     machine("--cpus", "N", cpus, type=COUNT, otherwise="all there are")
     replicas = "processes that judge"
-    machine("--replicas", "N", replicas, type=COUNT, otherwise="one for each GPU, or one")
+    machine("--replicas", "N", replicas, type=COUNT, otherwise="one a GPU, or one a machine")
     machine("--address", "HOST:PORT", "Ray cluster to join", otherwise="RAY_ADDRESS, or none")
     takes = partial(add_option, parser.add_argument_group("what it takes"))
     queue = "photographs that may wait for a replica; a further one is told to try again"

@@ -5,7 +5,7 @@ import secrets
 import socket
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
@@ -22,6 +22,7 @@ from ensemble.run.onnx_file import OnnxGraph
 from ensemble.search.budget import Node
 from ensemble.search.cluster.connection import (
     Head,
+    alive_nodes,
     find_head,
     join_cluster,
     prepare_environment,
@@ -46,7 +47,7 @@ class Place:
         address: Ray cluster to join; None starts Ray on this machine.
         gpus: GPUs in all, one for each replica; None takes all there are.
         cpus: Cores in all, where no GPU is used; None takes all there are.
-        replicas: Replicas; None takes one for each GPU, or one.
+        replicas: Replicas; None takes one for each GPU, or one for each machine.
     """
 
     host: str
@@ -83,17 +84,18 @@ class Share(NamedTuple):
         )
 
 
-def share_machine(place: Place, *, num_cpus: int, num_gpus: int) -> Share:
-    """Divide GPUs or cores among replicas.
+def share_machines(place: Place, nodes: Sequence[Node]) -> Share:
+    """Divide GPUs or cores among replicas, each of which lies on one machine.
 
     Args:
         place: What is asked for.
-        num_cpus: Cores that there are.
-        num_gpus: GPUs that there are.
+        nodes: The machines that there are.
 
     Raises:
-        InputError: There are fewer than are asked for.
+        InputError: There are fewer GPUs or cores than are asked for.
     """
+    num_gpus = sum(node.num_gpus for node in nodes)
+    num_cpus = sum(node.num_cpus for node in nodes)
     for option, asked, there in (
         ("--gpus", place.gpus, num_gpus),
         ("--cpus", place.cpus, num_cpus),
@@ -102,11 +104,15 @@ def share_machine(place: Place, *, num_cpus: int, num_gpus: int) -> Share:
             raise InputError(f"{option} {asked}: there are {there}")
     gpus = num_gpus if place.gpus is None else place.gpus
     cpus = num_cpus if place.cpus is None else place.cpus
-    replicas = place.replicas or gpus or 1
+    with_cores = sum(node.num_cpus > 0 for node in nodes)
+    replicas = place.replicas or gpus or max(1, min(with_cores, cpus))
     if replicas > (gpus or cpus):
         what = plural(gpus, "GPU") if gpus else plural(cpus, "core")
         raise InputError(f"--replicas {replicas}: there are {what}, and each replica needs one")
-    return Share(replicas, 1 if gpus else cpus // replicas, min(gpus, 1))
+    cores = 1 if gpus else cpus // replicas
+    while not gpus and sum(node.num_cpus // cores for node in nodes) < replicas:
+        cores -= 1
+    return Share(replicas, cores, min(gpus, 1))
 
 
 def judged_on_cpu(place: Place) -> Place:
@@ -185,7 +191,7 @@ def serving(
     head, here = find_head(place.address), this_machine()
     prepare_environment(head)
     if head is None:  # refused before Ray is started
-        share_machine(place, num_cpus=here.num_cpus, num_gpus=here.num_gpus)
+        share_machines(place, [here])
     with _connected(head, here, log), log_ray_to(ray_log):
         from ray import serve  # which reads its environment then
 
@@ -218,15 +224,11 @@ def _start(
     ray_log: Path,
 ) -> None:
     """Start Serve where it does not run yet, and wait for the replicas."""
-    import ray
     from ray import serve
 
     from ensemble.serving.deployments import APPLICATION, make_deployments
 
-    there = ray.cluster_resources()
-    share = share_machine(
-        place, num_cpus=int(there.get("CPU", 0)), num_gpus=int(there.get("GPU", 0))
-    )
+    share = share_machines(place, alive_nodes())
     log(f"starting {share}")
     quiet = {"log_level": "WARNING", "enable_access_log": False}
     deployments = make_deployments(

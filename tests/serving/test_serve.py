@@ -22,7 +22,8 @@ from person import type_here
 from served import TILE, draw_photograph, make_run
 
 from ensemble.base.errors import InputError
-from ensemble.serving.server import Place, Share, choose_token, judged_on_cpu, share_machine
+from ensemble.search.budget import Node
+from ensemble.serving.server import Place, Share, choose_token, judged_on_cpu, share_machines
 
 SERVE = [sys.executable, "-m", "ensemble", "serve", "results/wall", "--gpus", "0"]
 NUM_CLIENTS, SECONDS = 10, 9.0
@@ -239,7 +240,7 @@ def test_replicas_share_gpus_or_cores():
     def share(**asked: int) -> Share:
         options = dict.fromkeys(("gpus", "cpus", "replicas")) | asked
         place = Place(host="127.0.0.1", port=8000, address=None, **options)
-        return share_machine(place, num_cpus=16, num_gpus=4)
+        return share_machines(place, [Node("one", 16, 4)])
 
     assert share() == Share(4, 1, 1)
     assert share(gpus=2) == Share(2, 1, 1)
@@ -250,9 +251,22 @@ def test_replicas_share_gpus_or_cores():
         share(replicas=5)
 
 
+def test_no_replica_has_more_cores_than_a_machine():
+    def share(*cores: int, **asked: int) -> Share:
+        options = dict.fromkeys(("gpus", "cpus", "replicas")) | asked
+        place = Place(host="127.0.0.1", port=8000, address="10.0.0.5:6379", **options)
+        return share_machines(place, [Node(str(n), each, 0) for n, each in enumerate(cores)])
+
+    assert share(2, 2) == Share(2, 2, 0)
+    assert share(16, 4, 0) == Share(2, 8, 0)
+    assert share(2, 2, replicas=1) == Share(1, 2, 0)
+    assert share(3, 3, replicas=3) == Share(3, 1, 0)
+    assert share(1, 1, 1, 1, cpus=2) == Share(2, 1, 0)
+
+
 def test_a_graph_of_onnx_leaves_gpus_to_others():
     place = Place("127.0.0.1", 8000, None, gpus=None, cpus=None, replicas=None)
-    assert share_machine(judged_on_cpu(place), num_cpus=16, num_gpus=4) == Share(1, 16, 0)
+    assert share_machines(judged_on_cpu(place), [Node("one", 16, 4)]) == Share(1, 16, 0)
     with pytest.raises(InputError, match="--gpus 2: a graph of ONNX is judged on the CPU"):
         judged_on_cpu(replace(place, gpus=2))
 
