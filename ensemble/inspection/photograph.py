@@ -12,7 +12,12 @@ from scipy.ndimage import binary_erosion  # type: ignore[import-untyped]
 
 from ensemble.base.errors import InputError
 from ensemble.base.files import atomic_write
-from ensemble.data.reading.decode import UNREADABLE, explain_unreadable, open_checked
+from ensemble.data.reading.decode import (
+    UNREADABLE,
+    any_size,
+    explain_unreadable,
+    open_checked,
+)
 from ensemble.data.reading.exif import Origin, is_turned, read_origin
 from ensemble.data.reading.pictures import Picture, is_one_tile, read_picture
 from ensemble.data.samples import DARK
@@ -181,7 +186,7 @@ def write_shown(
         size_px: (width, height) of the upright picture.
         tile_size_px: (height, width) of a tile.
     """
-    with open_checked(file) as image:
+    with any_size(), open_checked(file) as image:
         kind, mode = str(image.format), image.mode
         turned = is_turned(image)
     turns_alike = kind in ("JPEG", "MPO") and not is_one_tile(size_px, tile_size_px)

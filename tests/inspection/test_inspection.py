@@ -197,6 +197,17 @@ def test_positions_become_points_and_called_tiles_boxes(run: Path):
     assert not Path("out/photographs.geojson").exists()
 
 
+def test_a_photograph_beyond_pillows_bound_on_pixels_is_inspected_with_its_position(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+):
+    save(wall(CRACKED), "photos/a.jpg", exif=placed(47.0), quality=98)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5000)  # twice that is an error
+    inspect(run, "photos", "--folder", "out")
+    row = pd.read_csv("out/photographs.csv").iloc[0]
+    assert (row["num_called"], row["latitude"]) == (3, 47.0)
+    assert Image.MAX_IMAGE_PIXELS == 5000
+
+
 def test_what_cannot_be_read_is_listed_with_its_reason_and_costs_no_exit_code(
     run: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -268,9 +279,11 @@ def test_bad_input_is_refused_in_one_line_and_nothing_is_written(
 
 
 @pytest.mark.skipif(not can_read_heif(), reason="pillow-heif is not installed")
-def test_heic_is_read_and_shown_as_jpeg(run: Path):
+@pytest.mark.parametrize("suffix", ["heic", "HIF"])
+def test_heic_is_read_and_shown_as_jpeg(run: Path, suffix: str):
     Path("photos").mkdir()
-    Image.fromarray(wall(CRACKED)).save("photos/a.heic", quality=95, exif=placed(47.0))
+    with Path(f"photos/a.{suffix}").open("wb") as file:
+        Image.fromarray(wall(CRACKED)).save(file, "HEIF", quality=95, exif=placed(47.0))
     inspect(run, "photos", "--folder", "out")
     row = pd.read_csv("out/photographs.csv").iloc[0]
     assert (row["width_px"], row["height_px"], row["num_called"]) == (160, 96, 3)

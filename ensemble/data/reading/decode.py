@@ -3,8 +3,11 @@
 import io
 import re
 import struct
+import warnings
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import BinaryIO
 
@@ -67,6 +70,21 @@ def open_checked(file: BinaryIO) -> ImageFile.ImageFile:
     image = Image.open(file, formats=readable_formats())
     _check_image(image, file)
     return image
+
+
+@contextmanager
+def any_size() -> Iterator[None]:
+    """Lift Pillow's bound on pixels, where another one holds before anything is decoded.
+
+    Within, Pillow's warnings of damaged metadata are ignored, too.
+    """
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
 
 
 def readable_formats() -> tuple[str, ...]:

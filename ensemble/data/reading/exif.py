@@ -6,12 +6,11 @@ hemisphere. Nothing of it is needed to judge a picture, so what is damaged count
 
 import math
 import re
-import warnings
 from typing import Any, BinaryIO, NamedTuple
 
 from PIL import Image
 
-from ensemble.data.reading.decode import UNREADABLE, readable_formats
+from ensemble.data.reading.decode import UNREADABLE, any_size, readable_formats
 
 EXIF_IFD, GPS_IFD = 0x8769, 0x8825
 ORIENTATION = 0x0112
@@ -38,10 +37,7 @@ class Origin(NamedTuple):
 def read_origin(file: BinaryIO) -> Origin:
     """Read place and time from the head of a picture; it need not be one that can be decoded."""
     try:
-        with (
-            warnings.catch_warnings(action="ignore"),
-            Image.open(file, formats=readable_formats()) as image,
-        ):
+        with any_size(), Image.open(file, formats=readable_formats()) as image:
             exif = image.getexif()
             place, times = exif.get_ifd(GPS_IFD), exif.get_ifd(EXIF_IFD)
     except DAMAGED:

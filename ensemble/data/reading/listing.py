@@ -19,7 +19,7 @@ from ensemble.data.reading.decode import can_read_heif
 
 PICTURE_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".bmp", ".tif", ".tiff",
                     ".webp", ".gif", ".jp2"}  # fmt: skip
-HEIF_SUFFIXES = {".heic", ".heif"}
+HEIF_SUFFIXES = {".heic", ".heif", ".hif"}
 OTHER_PICTURES = {".avif", ".jxl", ".svg", ".psd", ".pdf", ".ppm", ".pgm", ".tga",
                   ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"}  # fmt: skip
 ARCHIVES = {".zip", ".rar", ".7z", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst"}

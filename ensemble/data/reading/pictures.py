@@ -4,9 +4,8 @@ A photograph may be a hundred times a tile; bounds on sizes hold before anything
 """
 
 import io
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -14,7 +13,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from ensemble.base.errors import InputError
 from ensemble.data.reading.archive import Archive
-from ensemble.data.reading.decode import load_image, open_checked
+from ensemble.data.reading.decode import any_size, load_image, open_checked
 from ensemble.data.reading.listing import (
     ARCHIVES,
     explain_nothing,
@@ -132,7 +131,7 @@ def read_picture(
         ValueError: It is too large or too small, or its bits a channel are too many.
         One of `UNREADABLE`: It cannot be decoded.
     """
-    with _any_size(), _open(file) as image:
+    with any_size(), _open(file) as image:
         (width, height), (tile_height, tile_width) = image.size, tile_size
         if width * height > MAX_PICTURE_PIXELS:
             raise ValueError(
@@ -155,7 +154,7 @@ def read_picture_size(file: BinaryIO) -> tuple[int, int]:
         ValueError: It is of no kind that is read.
         One of `UNREADABLE`: It is damaged.
     """
-    with _any_size(), _open(file) as image:
+    with any_size(), _open(file) as image:
         return image.size
 
 
@@ -164,15 +163,3 @@ def _open(file: BinaryIO) -> ImageFile.ImageFile:
         return open_checked(file)
     except UnidentifiedImageError:
         raise ValueError("no JPEG, PNG, BMP, TIFF, WebP, GIF, JPEG 2000 or HEIC") from None
-
-
-@contextmanager
-def _any_size() -> Iterator[None]:
-    """Lift Pillow's bound on pixels; `read_picture` has its own, before anything is decoded."""
-    before = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = None
-    try:
-        with warnings.catch_warnings(action="ignore"):  # of damaged metadata
-            yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = before
