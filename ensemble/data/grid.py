@@ -188,7 +188,13 @@ def look_around(
     known = np.flatnonzero((rows >= 0) & (columns >= 0) & (photographs != ""))
     codes = np.unique(photographs[known].astype(str), return_inverse=True)[1]
     down, right = rows[known], columns[known]
-    places = pd.MultiIndex.from_arrays([codes, down, right])
+    num_down, num_right = (1 + 2 * reach + int(axis.max(initial=0)) for axis in (down, right))
+
+    def number(down: np.ndarray, right: np.ndarray) -> "pd.Index[int]":
+        """One number for each place, which is found far sooner than three."""
+        return pd.Index((codes * num_down + down + reach) * num_right + right + reach)
+
+    places = number(down, right)
     is_first = ~places.duplicated()
     if names is not None and not is_first.all():
         doubled = np.flatnonzero(places.duplicated(keep=False))
@@ -197,7 +203,7 @@ def look_around(
         is_first[by_name] = ~places[by_name].duplicated()
     first_places, first = places[is_first], known[is_first]
     for y, x in np.ndindex(side, side):
-        beside = pd.MultiIndex.from_arrays([codes, down + y - reach, right + x - reach])
+        beside = number(down + y - reach, right + x - reach)
         found = first_places.get_indexer(beside)
         around[known[found >= 0], y, x] = first[found[found >= 0]]
     around[:, reach, reach] = np.arange(len(rows))

@@ -182,7 +182,8 @@ def _crop_reflected(picture: Image.Image, box: Box) -> Image.Image:
     rows = _reflect(np.arange(box.top_px, box.top_px + box.height_px), picture.height)
     left, top = int(columns.min()), int(rows.min())
     part = picture.crop((left, top, int(columns.max()) + 1, int(rows.max()) + 1))
-    return Image.fromarray(np.asarray(part)[rows - top][:, columns - left])
+    pixels = np.asarray(part).take(rows - top, axis=0).take(columns - left, axis=1)
+    return Image.fromarray(pixels)  # which an index would leave in an order that is slow to read
 
 
 def _reflect(places: np.ndarray, length: int) -> np.ndarray:

@@ -19,7 +19,7 @@ from PIL import Image
 from ensemble.base.files import table_rows
 from ensemble.data.reading.decode import UNREADABLE, explain_unreadable
 from ensemble.data.reading.pictures import Picture, read_picture, read_picture_size
-from ensemble.prediction.overlays import OVERLAY_PX, draw_overlay
+from ensemble.prediction.overlays import OVERLAY_PX, PNG_LEVEL, draw_overlay
 from ensemble.prediction.tiling import in_first_grid
 from ensemble.prediction.verdicts import score_readable
 from ensemble.selection.ensemble import Ensemble, load_ensemble
@@ -168,5 +168,5 @@ def _draw(ensemble: Ensemble, photograph: Photograph, tiles: pd.DataFrame) -> by
     content = io.BytesIO(photograph.content)
     image: Image.Image = read_picture(content, ensemble.tile_size_px, reduced_px=OVERLAY_PX)
     file = io.BytesIO()
-    draw_overlay(image, tiles).save(file, "PNG")
+    draw_overlay(image, tiles).save(file, "PNG", compress_level=PNG_LEVEL)
     return file.getvalue()
