@@ -237,6 +237,7 @@ def test_a_page_on_which_nothing_is_judged_takes_labels_of_cracks(browser: Any, 
     page, complaints = browser.new_page(), []
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.goto((visit / "label.html").as_uri())
+    assert page.locator('[data-do="mark"]').inner_text() == "Mark the tile as cracked"
     page.locator(".stage").focus()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("x")
