@@ -52,6 +52,7 @@ class SplitTiles:
         tile_size_px: (height, width) of a tile's own pixels, of which H and W may be reduced ones.
         folds: (N,) int64 on the CPU: fold of each tile, where it is to be scored by the networks
             that left that fold out; None where all networks score it.
+        doubted: (N,) bool on `device`: whether a tile's label is doubted; None where nobody says.
     """
 
     pixels: Tensor
@@ -60,6 +61,7 @@ class SplitTiles:
     device: torch.device
     tile_size_px: tuple[int, int]
     folds: Tensor | None = None
+    doubted: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -85,9 +87,14 @@ class SplitTiles:
         Args:
             index: (K,) int64 on the CPU: numbers of the tiles.
         """
-        labels = self.labels[index.to(self.device)]
-        folds = None if self.folds is None else self.folds[index]
-        return replace(self, neighbours=self.neighbours[index], labels=labels, folds=folds)
+        there = index.to(self.device)
+        return replace(
+            self,
+            neighbours=self.neighbours[index],
+            labels=self.labels[there],
+            folds=None if self.folds is None else self.folds[index],
+            doubted=None if self.doubted is None else self.doubted[there],
+        )
 
     def input_side_px(self, view: View) -> int:
         """Side of a network's input."""

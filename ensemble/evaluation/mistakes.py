@@ -48,10 +48,8 @@ def suspect_labels(
         raise ValueError(f"one weight a member must hold, but got {shares.shape} for {trials}")
     labels = predictions["label"].to_numpy()
     calibrated = predictions["calibrated"].to_numpy()
-    contradicting = np.stack(
-        [_contradicts(labels, predictions[name].to_numpy()) for name in trials]
-    )
-    suspect = _contradicts(labels, calibrated)
+    contradicting = np.stack([contradicts(labels, predictions[name].to_numpy()) for name in trials])
+    suspect = contradicts(labels, calibrated)
     table = predictions[ABOUT_A_TILE].assign(
         suggested_label=1 - labels,
         ensemble=predictions["ensemble"],
@@ -64,8 +62,16 @@ def suspect_labels(
     return table
 
 
-def _contradicts(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Whether confident learning counts each tile to the other class: (N,), (N,) → (N,) bool."""
+def contradicts(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Whether confident learning counts each tile to the other class, as `suspect_labels` says.
+
+    Args:
+        labels: (N,) of 0 and 1.
+        probabilities: (N,) of "cracked", of networks that were not trained on the tiles.
+
+    Returns:
+        (N,) bool.
+    """
     of_class = np.stack([1 - probabilities, probabilities])  # (2, N)
     thresholds = np.array(
         [p[labels == k].mean() if (labels == k).any() else np.inf for k, p in enumerate(of_class)]

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from ensemble.base.door import printing_result, spell_command
 from ensemble.base.errors import InputError
-from ensemble.base.files import read_table, table_rows
+from ensemble.base.files import read_table, table_rows, write_table
 from ensemble.base.interruption import resumable
 from ensemble.base.wording import plural
 from ensemble.data.layout import layout_of
@@ -49,7 +49,7 @@ from ensemble.search.plan import (
 from ensemble.search.request import SearchOutcome, SearchRequest
 from ensemble.search.retention import check_disk
 from ensemble.search.space import Space
-from ensemble.search.task import share_run
+from ensemble.search.task import DOUBTED, share_run
 from ensemble.training.initial_weights import (
     InitialState,
     announce_download,
@@ -124,6 +124,7 @@ class Prepared:
         asked: Name in the run's folder → file that the command was given.
         validation: Tiles that members are validated on; None takes those of the split.
         growing: Names of entries of `identity` that may become larger when a run is continued.
+        doubted: Tiles whose label is doubted, for the trials that are to know; None without any.
         kind: What the run is, for people.
         doing: What is done with the trials, for people.
     """
@@ -135,6 +136,7 @@ class Prepared:
     asked: dict[str, Path]
     validation: pd.DataFrame | None = None
     growing: Collection[str] = ()
+    doubted: pd.DataFrame | None = None
     kind: str = "search"
     doing: str = "searching"
 
@@ -245,6 +247,8 @@ def _begin(prepared: Prepared, budget: Budget, request: SearchRequest, console: 
         },
         log=console.print,
     )
+    if prepared.doubted is not None:
+        write_table(prepared.plan.folder / "initial" / DOUBTED, prepared.doubted)
 
 
 def _search(

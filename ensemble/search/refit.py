@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from rich.console import Console
 
 from ensemble.base.door import printing_result, spell_command
@@ -22,8 +23,16 @@ from ensemble.base.interruption import resumable
 from ensemble.base.wording import plural
 from ensemble.data.layout import Layout
 from ensemble.data.pack import open_pack
+from ensemble.evaluation.mistakes import contradicts
 from ensemble.run.folder import display_path, identify_data, identify_weights, run_folder
-from ensemble.run.members import FOLDS, find_run, open_members, rank_members, read_validation
+from ensemble.run.members import (
+    FOLDS,
+    find_run,
+    member_folder,
+    open_members,
+    rank_members,
+    read_validation,
+)
 from ensemble.run.pack import find_pack
 from ensemble.search.cluster.connection import Head
 from ensemble.search.cluster.storage import Storage
@@ -41,6 +50,7 @@ from ensemble.search.variants import (
     name_variants,
     read_tries,
 )
+from ensemble.training.checkpoint import open_member
 from ensemble.training.config import TrialConfig, flatten, parse_config
 from ensemble.training.initial_weights import (
     InitialState,
@@ -48,6 +58,7 @@ from ensemble.training.initial_weights import (
     read_initial_state,
 )
 from ensemble.training.member import read_development
+from ensemble.training.metrics import margins_to_probabilities
 
 # entries of `run.json` that further seeds and changes may add to
 GROWING = ("configurations", "searched", "epochs", "image_size_px", "context_px", "weights")
@@ -225,9 +236,39 @@ class _Refit:
             asked={},
             validation=validation,
             growing=GROWING,
+            doubted=self._find_doubted(console),
             kind="refit",
             doing="training",
         )
+
+    def _find_doubted(self, console: Console) -> pd.DataFrame | None:
+        """The tiles whose label is contradicted by the best configuration's own scores of them.
+
+        Each score is of the network that had not seen the tile. None where all labels count alike.
+
+        Raises:
+            InputError: There are no such scores yet, or they are damaged.
+        """
+        careful = [each for each in self.configurations if each.loss.doubted_weight < 1]
+        if not careful:
+            return None
+        folder = member_folder(self.folder, 0)
+        if not (folder / "member.json").exists():
+            raise InputError(
+                f"--try loss.doubted_weight={careful[0].loss.doubted_weight:g}: which labels are "
+                "doubted is known when the best configuration is trained on all folds; give the "
+                "same command without it first, and then with it"
+            )
+        tiles = read_validation(self.folder)
+        probabilities = margins_to_probabilities(open_member(folder).val_margins())
+        labels = tiles["label"].to_numpy()
+        doubted = contradicts(labels, probabilities)
+        console.print(
+            f"doubted labels: {doubted.sum():,} of {plural(len(tiles), 'tile')}, "
+            f"{(doubted & (labels == 1)).sum():,} of them cracked"
+        )
+        columns = ["tile", "photograph", "label"]
+        return tiles[columns].assign(probability=probabilities)[doubted]
 
     def _list_shown(self) -> list[str]:
         """The settings by which the configurations differ, or the trials of the run."""

@@ -49,6 +49,8 @@ from ensemble.training.config import (
     unflatten,
 )
 
+DOUBTED_WEIGHT = "loss.doubted_weight"
+
 
 class _Range(Section):
     low: float
@@ -99,6 +101,11 @@ def load_space(path: Path) -> Space:
         for section, fields in file.search.items()
         for field, domain in fields.items()
     ]
+    if default.loss.doubted_weight < 1 or DOUBTED_WEIGHT in (each.name for each in parameters):
+        raise InputError(
+            f"{path}: {DOUBTED_WEIGHT} is for `refit --try` alone, as no label is doubted before "
+            "there are scores on folds; leave it out"
+        )
     space = Space(
         path=path.resolve(),
         question=file.question,

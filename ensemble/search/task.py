@@ -27,6 +27,9 @@ from ensemble.training.member import DevelopmentTiles, Fold, train_member
 HINDRANCES = (CannotWriteError, PackError, StorageError, OSError)
 
 
+DOUBTED = "doubted.csv"  # in `initial/`: tiles whose label is doubted, if a trial is to know them
+
+
 class StorageLayout(Section):
     """Places of things on a storage; its URL, which may hold a password, travels another way.
 
@@ -57,7 +60,7 @@ class Task(Section):
         number: Number of the trial in the study.
         config: Configuration that is trained.
         pack_folder: Folder of the tiles.
-        initial_folder: Folder of the states that backbones start from.
+        initial_folder: Folder of the states that backbones start from, and of doubted labels.
         member_folder: Folder in which the best epoch is kept.
         workers_per_trial: Data-parallel workers; above 1 they run on Ray Train.
         cpus_per_worker: Cores that Ray gives to a worker.
@@ -125,9 +128,10 @@ def run_task(
     if task.storage is not None and storage_url is not None:
         place = _NodeFolder(task, task.storage, Storage(storage_url), rank)
     initial_folder = place.initial if place else Path(task.initial_folder)
+    doubted = initial_folder / DOUBTED if task.config.loss.doubted_weight < 1 else None
     epochs = train_member(
         task.config,
-        tiles.open(task.fold),
+        tiles.open(task.fold, doubted),
         trial=task.number,
         initial_weights=initial_folder / name_weights_file(task.config.model.backbone),
         folder=place.member if place else Path(task.member_folder),
@@ -157,7 +161,9 @@ class _NodeFolder:
             remove_abandoned(folder.glob("[0-9]*-*"))  # also of trials that are over
         self.member.mkdir(parents=True)
         self._lock = own(self.member)
-        if not (self.initial / name_weights_file(task.config.model.backbone)).exists():
+        needed = [name_weights_file(task.config.model.backbone)]
+        needed += [DOUBTED] * (task.config.loss.doubted_weight < 1)
+        if not all((self.initial / name).exists() for name in needed):
             self._storage.fetch(layout.initial, self.initial)
         self._storage.fetch(self._name, self.member)
 

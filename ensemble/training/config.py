@@ -104,6 +104,14 @@ class LossConfig(Section):
         1.0, gt=0, le=1000, description="weight of a cracked tile ÷ that of an uncracked one"
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1)
+    doubted_weight: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="weight of a training tile whose label is doubted ÷ that of another one; below "
+        "1 only where a refit says which ones are",
+        exclude_if=lambda weight: weight == 1,  # runs that were begun before there was it go on
+    )
 
 
 class DataConfig(Section):
@@ -185,9 +193,9 @@ def explain_validation(error: ValidationError) -> str:
 
 def flatten(config: TrialConfig) -> dict[str, Any]:
     """Return a configuration as flat settings: `seed`, and the others by `section.field`."""
-    settings = config.model_dump()
+    settings = dict(config)
     seed = settings.pop("seed")
-    return {f"{s}.{f}": value for s, fields in settings.items() for f, value in fields.items()} | {
+    return {f"{s}.{f}": value for s, fields in settings.items() for f, value in fields} | {
         "seed": seed
     }
 

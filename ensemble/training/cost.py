@@ -116,7 +116,7 @@ def _count_activations(model: nn.Module, config: TrialConfig, side: int) -> int:
 
     images = torch.zeros(batch, 3, side, side, device="meta")
     labels = torch.zeros(batch, dtype=torch.int64, device="meta")
-    weights = torch.ones(2, device="meta")
+    weights = torch.ones(batch, device="meta")
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         loss = weighted_loss(model(images), labels, config.loss, weights)
     del loss

@@ -19,12 +19,13 @@ from torch import Tensor, nn
 
 from ensemble.base.errors import InputError
 from ensemble.data.batches import SplitTiles, make_batch
+from ensemble.data.transfer import send
 from ensemble.data.view import View
 from ensemble.training.averaging import WeightAverage
 from ensemble.training.backbones import choose_trainable
 from ensemble.training.config import TrialConfig, derive_seed
 from ensemble.training.data_parallel import rank_and_world_size, share_statistics, wrap_model
-from ensemble.training.losses import class_weights, weighted_loss
+from ensemble.training.losses import tile_weights, weighted_loss
 from ensemble.training.metrics import check_both_classes, validation_metrics
 from ensemble.training.optimiser import (
     make_optimizer,
@@ -197,7 +198,7 @@ class _Run:
         self.schedule = make_schedule(
             self.optimizer, config.optimisation, self.steps, done_steps=done_steps
         )
-        self.class_weights = class_weights(config.loss, train.labels)
+        self.tile_weights = tile_weights(config.loss, train.labels, train.doubted)
         self.average: WeightAverage | None = None
         if decay := config.optimisation.ema_decay:
             weights = start.average if start else {}
@@ -251,7 +252,8 @@ def _train_epoch(run: _Run, number: int) -> dict[str, Any]:
         )
         with autocast(tiles.device, run.precision):
             logits = module(images)
-        loss = weighted_loss(logits.float(), labels, config.loss, run.class_weights)
+        (there,) = send(tiles.device, index)
+        loss = weighted_loss(logits.float(), labels, config.loss, run.tile_weights[there])
         # DDP averages gradients over workers; shares of one tile more or less stay exact
         scale = len(index) * run.num_workers / batch
         run.optimizer.zero_grad(set_to_none=True)

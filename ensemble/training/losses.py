@@ -1,22 +1,36 @@
-"""Cross-entropy or focal loss, with class weights and label smoothing."""
+"""Cross-entropy or focal loss, with weights of classes and doubted labels, and label smoothing."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ensemble.base.errors import InputError
 from ensemble.training.config import LossConfig
 
 
-def class_weights(config: LossConfig, labels: Tensor) -> Tensor:
-    """Return the weights (2,) of uncracked and cracked; their mean over the training tiles is 1.
+def tile_weights(config: LossConfig, labels: Tensor, doubted: Tensor | None = None) -> Tensor:
+    """Return the weight of each training tile, (N,) float32; their mean is 1.
 
-    So the learning rate means the same for every `crack_weight`, and the mean over a batch is
-    unbiased however workers share the batch.
+    So the learning rate means the same for every `crack_weight` and `doubted_weight`, and the mean
+    over a batch is unbiased however workers share the batch.
+
+    Args:
+        config: Settings of the loss.
+        labels: (N,) int64 labels of all training tiles.
+        doubted: (N,) bool, whether a label is doubted; None where nobody says.
+
+    Raises:
+        InputError: Doubted labels shall count less, and nobody says which these are.
     """
-    cracked = labels.double().mean()
-    mean = 1 + cracked * (config.crack_weight - 1)
-    weights = torch.tensor([1.0, config.crack_weight], dtype=mean.dtype, device=mean.device)
-    return (weights / mean).float()
+    weights = torch.where(labels == 1, config.crack_weight, 1.0).double()
+    if config.doubted_weight < 1:
+        if doubted is None:
+            raise InputError(
+                f"loss.doubted_weight = {config.doubted_weight:g}: only a refit says which labels "
+                "are doubted, by its --try; leave it at 1 elsewhere"
+            )
+        weights = torch.where(doubted, config.doubted_weight * weights, weights)
+    return (weights / weights.mean()).float()
 
 
 def weighted_loss(logits: Tensor, labels: Tensor, config: LossConfig, weights: Tensor) -> Tensor:
@@ -29,7 +43,7 @@ def weighted_loss(logits: Tensor, labels: Tensor, config: LossConfig, weights: T
         logits: (B, 2) logits.
         labels: (B,) int64 labels.
         config: Settings of the loss.
-        weights: (2,) weights of the classes.
+        weights: (B,) weights of the tiles.
     """
     losses = functional.cross_entropy(
         logits, labels, reduction="none", label_smoothing=config.label_smoothing
@@ -37,4 +51,4 @@ def weighted_loss(logits: Tensor, labels: Tensor, config: LossConfig, weights: T
     if config.kind == "focal":
         prob_true_class = logits.softmax(1).gather(1, labels[:, None])[:, 0]
         losses = losses * (1 - prob_true_class).clamp_min(1e-6) ** config.focal_gamma
-    return (losses * weights[labels]).mean()
+    return (losses * weights).mean()

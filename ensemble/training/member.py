@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ensemble.base.errors import CannotWriteError, InputError
-from ensemble.base.files import make_folder, remove_file
+from ensemble.base.files import make_folder, read_table, remove_file
 from ensemble.base.locks import file_lock
 from ensemble.data.batches import SplitTiles, place_pixels, place_table
 from ensemble.data.pack import Pack, open_pack
@@ -77,18 +77,26 @@ class DevelopmentTiles:
         self._pack = open_pack(pack_folder, splits=("train", "val"))
         self._pixels = place_pixels(self._pack.pixels("train"), device)
         self._device = device
-        self._opened: dict[Fold | None, TrainingData] = {}
+        self._opened: dict[tuple[Fold | None, Path | None], TrainingData] = {}
         self._tables: dict[int, pd.DataFrame] = {}  # with the folds, by their number
 
-    def open(self, fold: Fold | None = None) -> TrainingData:
+    def open(self, fold: Fold | None = None, doubted: Path | None = None) -> TrainingData:
         """The pack's own split, or all other folds to train on and one to validate on.
 
+        Args:
+            fold: The fold to validate on; None takes the split.
+            doubted: Table of the tiles whose label is doubted, in its column `tile`; None where
+                nobody says.
+
         Raises:
-            InputError: There are too few photographs for that many folds.
+            InputError: There are too few photographs for that many folds, or the table is damaged.
         """
-        if fold not in self._opened:
-            self._opened[fold] = self._open(fold)
-        return self._opened[fold]
+        if (fold, doubted) not in self._opened:
+            data = self._open(fold)
+            if fold is not None and doubted is not None:
+                data = replace(data, train=self._doubt(data.train, fold, doubted))
+            self._opened[fold, doubted] = data
+        return self._opened[fold, doubted]
 
     def _open(self, fold: Fold | None) -> TrainingData:
         digest = self._pack.record["split_digest"]
@@ -104,6 +112,13 @@ class DevelopmentTiles:
                 f"{digest}, fold {fold.number} of {fold.num_folds}".encode()
             ).hexdigest(),
         )
+
+    def _doubt(self, train: SplitTiles, fold: Fold, doubted: Path) -> SplitTiles:
+        """The training tiles of a fold, with what a table says of their labels."""
+        table = self._read(fold.num_folds)
+        names = table.loc[table["fold"] != fold.number, "tile"]
+        doubts = names.isin(read_table(doubted, columns=("tile",), text=("tile",))["tile"])
+        return replace(train, doubted=torch.tensor(doubts.to_numpy(), device=self._device))
 
     def open_all(self, num_folds: int) -> TrainingData:
         """All tiles to train on, and all to score, each by the network that left out its fold."""

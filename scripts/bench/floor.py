@@ -63,7 +63,7 @@ def run_steps(
     labels = torch.arange(batch, device=device) % 2
     precision = choose_precision(config, device, size)
     module = torch.compile(model) if compiled else model
-    weights = torch.ones(2, device=device)
+    weights = torch.ones(batch, device=device)
     began = 0.0
     for step in range(steps + 2):
         if step == 2:

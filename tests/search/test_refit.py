@@ -1,6 +1,7 @@
 """A refit, typed as a person would: interrupted, gone on with, tested, and what is refused."""
 
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -227,3 +228,30 @@ def test_weights_that_a_refit_starts_from_and_are_damaged_are_refused(folder, so
             assert re.search(r"initial/.*\.safetensors: damaged", said)
     finally:
         weights.write_bytes(content)
+
+
+def test_labels_that_the_best_configuration_contradicts_count_less_where_it_is_tried(folder, run):
+    words = ["refit", "first", "--folds", "2", "--epochs", "2", *HERE, "--name", "doubting"]
+    doubting = ["--top-k", "2", *MORE, "--try", "loss.doubted_weight=0"]
+    said = type_here(folder, *words, *doubting, code=2)
+    assert "give the same command without it first" in said
+    shutil.copytree(run, folder / "results" / "doubting")
+    said = type_here(folder, *words, *doubting)
+    doubted = pd.read_csv(folder / "results" / "doubting" / "folds" / "initial" / "doubted.csv")
+    assert f"doubted labels: {len(doubted)} of " in said
+    base, *_, careful = open_members(
+        folder / "results" / "doubting",
+        split_digest=read_object(run / "run.json", split_digest=str)["split_digest"],
+    )
+    assert len(doubted) > 0
+    assert careful.record.config.loss.doubted_weight == 0
+    assert not np.array_equal(base.val_margins(), careful.val_margins())
+    tiles = read_validation(run)
+    scored = tiles.assign(probability=1 / (1 + np.exp(-base.val_margins().astype(float))))
+    is_doubted = scored["tile"].isin(doubted["tile"])
+    assert scored.loc[is_doubted, "label"].tolist() == doubted["label"].tolist()
+    for label, sign in ((0, 1), (1, -1)):  # those most like the other class, and no others
+        contradiction = sign * scored.loc[scored["label"] == label, "probability"]
+        assert (contradiction[is_doubted].min() > contradiction[~is_doubted].max()) or not (
+            doubted["label"] == label
+        ).any()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from ensemble.base.errors import InputError
-from ensemble.training.config import TrialConfig, parse_config
+from ensemble.training.config import TrialConfig, flatten, parse_config, unflatten
 
 WRONG = [
     ("model", "backbone", "vgg16"),
@@ -38,6 +38,7 @@ WRONG = [
     ("loss", "focal_gamma", math.nan),
     ("loss", "crack_weight", 0),
     ("loss", "label_smoothing", [0.1]),
+    ("loss", "doubted_weight", 1.1),
     ("data", "image_size_px", 15),
     ("data", "augmentation", 1.5),
 ]
@@ -119,6 +120,16 @@ def test_trainable_from_goes_with_from_module_only(model: dict[str, str]) -> Non
 def test_whole_number_is_a_float_and_stays_equal() -> None:
     config = parse_config(with_setting("optimisation", "learning_rate", 1), where="space.json")
     assert config.optimisation.learning_rate == 1.0
+
+
+def test_a_setting_that_is_younger_than_some_runs_is_written_only_where_it_says_something() -> None:
+    """So a run that was begun before there was it is the same run, and goes on."""
+    plain = parse_config({"model": {"backbone": "resnet18"}}, where="")
+    assert "doubted_weight" not in plain.model_dump()["loss"]
+    assert flatten(plain)["loss.doubted_weight"] == 1
+    careful = parse_config(unflatten(flatten(plain) | {"loss.doubted_weight": 0.5}), where="")
+    assert careful.model_dump(mode="json")["loss"]["doubted_weight"] == 0.5
+    assert parse_config(careful.model_dump(mode="json"), where="") == careful
 
 
 def test_configuration_cannot_be_changed() -> None:

@@ -79,6 +79,23 @@ def test_each_photograph_is_left_out_once_and_never_trained_on_then(tiles, packe
     assert sorted(seen) == sorted(set(table["photograph"]))
 
 
+def test_doubted_labels_are_those_of_the_table_and_in_no_other_training(tiles, packed, tmp_path):
+    table = read_development(packed, NUM_FOLDS)
+    doubted = table["tile"].iloc[::7]
+    doubted.to_frame().to_csv(tmp_path / "doubted.csv", index=False)
+    rows = set(table.loc[doubted.index, "row"])
+    num_found = 0
+    for fold in range(NUM_FOLDS):
+        train = tiles.open(Fold(fold, NUM_FOLDS), tmp_path / "doubted.csv").train
+        assert train.doubted is not None
+        assert [row in rows for row in train.rows.tolist()] == train.doubted.tolist()
+        some = train.take(torch.arange(1, len(train), 2))
+        assert torch.equal(some.doubted, train.doubted[1::2])
+        assert tiles.open(Fold(fold, NUM_FOLDS)).train.doubted is None
+        num_found += int(train.doubted.sum())
+    assert num_found == (NUM_FOLDS - 1) * len(doubted)
+
+
 def test_pixels_are_placed_once_and_each_split_is_what_the_pack_says(tiles, packed):
     data = tiles.open()
     for name, split in (("train", data.train), ("val", data.val)):

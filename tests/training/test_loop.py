@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ensemble.base.errors import InputError
 from ensemble.data.batches import SplitTiles
 from ensemble.data.view import View
 from ensemble.training.backbones import build_model
 from ensemble.training.config import LossConfig, TrialConfig, derive_seed
 from ensemble.training.data_parallel import share_statistics
 from ensemble.training.loop import DivergedError, fit, predict_margins
-from ensemble.training.losses import class_weights, weighted_loss
+from ensemble.training.losses import tile_weights, weighted_loss
 from ensemble.training.metrics import validation_metrics
 
 MakeTiles = Callable[..., SplitTiles]
@@ -59,7 +60,7 @@ def random_batch(count: int = 12) -> tuple[Tensor, Tensor]:
 
 def loss_of(logits: Tensor, labels: Tensor, **values: Any) -> Tensor:
     config = LossConfig(**values)
-    return weighted_loss(logits, labels, config, class_weights(config, labels))
+    return weighted_loss(logits, labels, config, tile_weights(config, labels))
 
 
 def parameters_of(model: nn.Module) -> np.ndarray:
@@ -75,19 +76,29 @@ def flat(tensors: dict[str, torch.Tensor]) -> np.ndarray:
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 1), min_size=1, max_size=50), st.floats(1e-3, 1000, allow_nan=False))
-def test_class_weights_have_their_ratio_and_mean_one_over_the_tiles(
+def test_weights_of_classes_have_their_ratio_and_mean_one_over_the_tiles(
     labels: list[int], crack_weight: float
 ) -> None:
     tensor = torch.tensor(labels)
-    weights = class_weights(LossConfig(crack_weight=crack_weight), tensor)
+    weights = tile_weights(LossConfig(crack_weight=crack_weight), tensor)
     assert weights.dtype == torch.float32
-    assert (weights[1] / weights[0]).item() == pytest.approx(crack_weight, rel=1e-5)
-    assert weights[tensor].double().mean().item() == pytest.approx(1, rel=1e-5)
+    assert weights.double().mean().item() == pytest.approx(1, rel=1e-5)
+    for cracked in weights[tensor == 1]:
+        for uncracked in weights[tensor == 0]:
+            assert (cracked / uncracked).item() == pytest.approx(crack_weight, rel=1e-5)
 
 
-def test_class_weights_by_hand() -> None:
-    weights = class_weights(LossConfig(crack_weight=3.0), torch.tensor([1, 0, 0, 0]))
-    assert weights.tolist() == pytest.approx([1 / 1.5, 3 / 1.5])
+def test_weights_of_tiles_by_hand() -> None:
+    labels, doubted = torch.tensor([1, 0, 0, 0]), torch.tensor([True, False, True, False])
+    weights = tile_weights(LossConfig(crack_weight=3.0), labels, doubted)
+    assert weights.tolist() == pytest.approx([2, 2 / 3, 2 / 3, 2 / 3])
+    weights = tile_weights(LossConfig(crack_weight=4.0, doubted_weight=0.25), labels, doubted)
+    assert weights.tolist() == pytest.approx([1 / 0.8125, 1 / 0.8125, 0.25 / 0.8125, 1 / 0.8125])
+
+
+def test_doubted_labels_count_less_only_where_somebody_says_which_these_are() -> None:
+    with pytest.raises(InputError, match="only a refit says which labels are doubted"):
+        tile_weights(LossConfig(doubted_weight=0.5), torch.tensor([1, 0]))
 
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
