@@ -11,7 +11,7 @@ from ensemble.base.files import read_table, write_table
 from ensemble.base.progress_bar import telling_progress
 from ensemble.base.wording import clock, format_number, plural
 from ensemble.evaluation.figures import photograph_of, unit_of
-from ensemble.evaluation.intervals import Interval, describe_difference, paired_intervals
+from ensemble.evaluation.intervals import describe_difference, paired_intervals
 from ensemble.run.members import read_validation
 from ensemble.training.checkpoint import Member
 from ensemble.training.metrics import METRICS, best_threshold, margins_to_probabilities
@@ -36,25 +36,12 @@ def compare_members(
         The table.
     """
     validation = read_validation(run)
-    labels, photographs = validation["label"].to_numpy(), photograph_of(validation)
     trials = read_table(run / "trials.csv", text=("name",)).set_index("trial")
-    scores = [margins_to_probabilities(member.val_margins()) for member in members]
-    thresholds = [best_threshold(labels, each)[0] for each in scores]
     rows = []
     with telling_progress("comparing configurations", len(members), log) as tell:
-        for member, own, threshold in zip(members, scores, thresholds, strict=True):
+        for member in members:
             row: dict[str, Any] = {"trial": member.trial, "name": trials.loc[member.trial, "name"]}
-            row |= {metric: member.record.metrics[f"val_{metric}"] for metric in COMPARED}
-            if member is not members[0]:
-                gains = paired_intervals(
-                    labels,
-                    own,
-                    scores[0],
-                    photographs,
-                    thresholds=(threshold, thresholds[0]),
-                    metrics=COMPARED,
-                )
-                row |= _flatten_gains(gains, unit_of(validation))
+            row |= measure_gain(member, members[0], validation)
             rows.append({**row, "seconds": trials.loc[member.trial, "seconds"]})
             tell(1)
     table = pd.DataFrame(rows)
@@ -63,8 +50,27 @@ def compare_members(
     return table
 
 
-def _flatten_gains(gains: dict[str, Interval], unit: str) -> dict[str, Any]:
-    row: dict[str, Any] = {}
+def measure_gain(member: Member, base: Member, validation: pd.DataFrame) -> dict[str, Any]:
+    """What a member reaches on the folds and gains over another one, as a row of `tried.csv`.
+
+    Args:
+        member: The member.
+        base: The other one, trained on the same folds; of the base itself no gain is told.
+        validation: Tiles of the folds.
+    """
+    row: dict[str, Any] = {metric: member.record.metrics[f"val_{metric}"] for metric in COMPARED}
+    if member is base:
+        return row
+    labels, unit = validation["label"].to_numpy(), unit_of(validation)
+    own, others = (margins_to_probabilities(each.val_margins()) for each in (member, base))
+    gains = paired_intervals(
+        labels,
+        own,
+        others,
+        photograph_of(validation),
+        thresholds=(best_threshold(labels, own)[0], best_threshold(labels, others)[0]),
+        metrics=COMPARED,
+    )
     for metric, gain in gains.items():
         row[f"{metric}_difference"] = gain.value
         row[f"{metric}_low"], row[f"{metric}_high"] = gain.low, gain.high

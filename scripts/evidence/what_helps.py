@@ -1,8 +1,9 @@
 """Find what helps, one thing at a time, on photographs that the networks never saw: RUN.
 
 The best configuration of a search is trained on folds of all photographs but the test's, as it is
-and with one thing changed (`TRIES`, or what `--try` says). `what_helps.csv` has a row for each,
-with its difference from the unchanged one and an interval that resamples photographs.
+and with one thing changed: a setting (`TRIES`, or what `--try` says), labels that the unchanged one
+doubts (`DOUBTS`), or another data set that was trained on first (`--after`). `what_helps.csv` has a
+row for each, with its difference from the unchanged one and an interval that resamples photographs.
 `what_helps.json` says where they came from, and what is worth that needs no training: other ways of
 choosing members, flips and turns, and the scores of neighbours. What does not help stays in both.
 The test split stays closed, and the same command goes on where it was stopped.
@@ -12,13 +13,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from ensemble.base.door import run_command
 from ensemble.base.files import read_object, read_table
 from ensemble.base.provenance import describe_code_and_machine
 from ensemble.cli import parse
-from ensemble.run.members import find_run
+from ensemble.run.members import find_member, find_run, member_folder, read_validation
+from ensemble.search.comparison import measure_gain
 from ensemble.search.refit import main as refit
 from ensemble.selection.choose import choose_ensemble
+from ensemble.training.checkpoint import open_member
 from record import run_parser, write_evidence
 
 TRIES = [
@@ -29,6 +34,7 @@ TRIES = [
     ["loss.label_smoothing=0.1"],
     ["loss.crack_weight=3.0"],
 ]
+DOUBTS = [["loss.doubted_weight=0.3"], ["loss.doubted_weight=0"]]  # when the first are trained
 RUN_KEYS = ("split_digest", "refit_of", "source_trials", "folds", "weights", "configurations")
 
 
@@ -39,22 +45,43 @@ def main() -> None:
     add("--folds", default="5", metavar="F", help="(default: 5)")
     add("--try", nargs="+", action="append", dest="tries", metavar="SETTING=VALUE", default=[],
         help="what is changed, as `refit` takes it (default: what the script names)")  # fmt: skip
+    add("--after", nargs="+", metavar="RUN", default=[],
+        help="searches on other data, from whose best network to start, too")  # fmt: skip
     for name in ("epochs", "gpus", "cpus", "trials-per-gpu"):
         add(f"--{name}", metavar="N", help="as `refit` takes it")
     add("--tta", action="store_true", help="try flips and turns, too")
     options = parser.parse_args()
     source = find_run(options.run, under=options.out)
     words = [str(source), "--top-k", "1", "--folds", options.folds, "--out", str(options.out)]
-    words += ["--name", f"{source.name}-what-helps"]
     for name in ("epochs", "gpus", "cpus", "trials_per_gpu"):
         if (value := getattr(options, name)) is not None:
             words += [f"--{name.replace('_', '-')}", value]
-    for changes in options.tries or TRIES:
-        words += ["--try", *changes]
-    run = Path(refit(parse("refit", words))["run"])
-    table = read_table(run / "tried.csv", columns=("name", "f1", "average_precision"))
+    tries = options.tries or TRIES
+    name = f"{source.name}-what-helps"
+    train(words, name, tries)
+    run = train(words, name, tries + DOUBTS)
+    rows = [read_table(run / "tried.csv", columns=("name", "f1", "average_precision"))]
+    for first in options.after:
+        member = find_member(first, under=options.out)
+        weights = f"{member.record.config.model.backbone}={member.weights_path()}"
+        other = train([*words, "--weights", weights], f"{name}-after-{Path(first).name}", [])
+        rows.append(compare_runs(other, run, f"after {Path(first).name}"))
     path = options.out / "evidence" / "what_helps.csv"
-    write_evidence(path, table.round(5), describe(run, tta=options.tta))
+    write_evidence(path, pd.concat(rows).round(5), describe(run, tta=options.tta))
+
+
+def train(words: list[str], name: str, tries: list[list[str]]) -> Path:
+    """Train what is missing of the best configuration and its changes; the run's folder."""
+    tried = [word for changes in tries for word in ("--try", *changes)]
+    return Path(refit(parse("refit", [*words, "--name", name, *tried]))["run"])
+
+
+def compare_runs(other: Path, run: Path, name: str) -> pd.DataFrame:
+    """A row of the best configuration in another run, against the one in the run of all others."""
+    member, base = (open_member(member_folder(each, 0)) for each in (other, run))
+    gain = measure_gain(member, base, read_validation(run))
+    (seconds,) = read_table(other / "trials.csv", columns=("seconds",))["seconds"]
+    return pd.DataFrame([{"name": name, **gain, "seconds": seconds}])
 
 
 def describe(run: Path, *, tta: bool) -> dict[str, Any]:
