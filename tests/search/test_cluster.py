@@ -4,6 +4,7 @@ import os
 import re
 import socket
 import subprocess
+import sys
 import threading
 import time
 from contextlib import ExitStack, suppress
@@ -264,6 +265,24 @@ def test_minutes_to_wait_that_are_none_are_refused(folder, minutes):
 def test_waiting_on_one_machine_alone_is_refused():
     with pytest.raises(InputError, match="--wait 5: there is nothing to wait for without --addr"):
         check_wait(5, None)
+
+
+TWICE = """
+import os
+from ensemble.search.cluster.connection import prepare_environment, start_local_ray
+
+for _ in range(2):
+    prepare_environment(None)
+    with start_local_ray(num_cpus=1, num_gpus=0, way_on=""):
+        print("token", os.environ["RAY_AUTH_TOKEN"])
+"""
+
+
+@pytest.mark.slow
+def test_a_process_may_search_again_as_a_notebook_does(tmp_path):
+    """Each time with another token, of which Ray keeps the first one unless it is told."""
+    said = type_in(tmp_path, sys.executable, "-c", TWICE)
+    assert len(set(re.findall("^token (.*)$", said, re.MULTILINE))) == 2
 
 
 def test_a_search_alone_has_a_token_of_its_own_and_writes_none(monkeypatch, tmp_path):
