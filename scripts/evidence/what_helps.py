@@ -67,7 +67,8 @@ def main() -> None:
         other = train([*words, "--weights", weights], f"{name}-after-{Path(first).name}", [])
         rows.append(compare_runs(other, run, f"after {Path(first).name}"))
     path = options.out / "evidence" / "what_helps.csv"
-    write_evidence(path, pd.concat(rows).round(5), describe(run, tta=options.tta))
+    table = pd.concat(rows).astype({"trial": "Int64"}).round(5)  # other runs' rows have no trial
+    write_evidence(path, table, describe(run, tta=options.tta))
 
 
 def train(words: list[str], name: str, tries: list[list[str]]) -> Path:
