@@ -38,6 +38,7 @@ from sdnet2018_table import Runs, write_results
 ROOT = Path(__file__).parents[2]
 TRAINED_SHARE, DEVELOPMENT_SHARE = 0.70, 0.85  # of the tiles, by the split
 LEAST_TILE_PX = 256  # of SDNET2018
+LABELS = "--labels"
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,9 @@ class Stage:
     @property
     def is_done(self) -> bool:
         """Whether its result is there, of the ensemble that the run has and of all its trials."""
-        return self.result is not None and is_tested(self.run, self.result)
+        if self.result is None or not is_tested(self.run, self.result):
+            return False
+        return LABELS not in self.words or "relabelled" in read_object(self.result)
 
 
 def main() -> None:
@@ -103,6 +106,8 @@ def _parse() -> argparse.Namespace:
     for name in ("gpus", "cpus", "trials-per-gpu"):
         add(f"--{name}", metavar="N", help="as `search` takes it")
     add("--search", metavar="RUN", help="a search to go on from, in place of one of its own")
+    what = "corrected labels, as `evaluate` takes them: rows on these stand beside the others"
+    add(LABELS, metavar="FILE", help=what)
     what = "other searches with the same split, such as one on a GPU, to test and tell beside it"
     add("--also", nargs="+", metavar="RUN", default=[], help=what)
     add(
@@ -203,8 +208,9 @@ def list_trained(options: argparse.Namespace, runs: Runs, num_tiles: int) -> lis
 
 def list_tested(options: argparse.Namespace, runs: Runs) -> list[Stage]:
     """The stages that open test photographs; those that judge other data come last."""
-    main = [runs.search, *runs.also, runs.refit]
-    stages = [_evaluate(run, "--method", "auto", "--compare") for run in main]
+    words = ["--method", "auto", "--compare"]
+    words += [LABELS, options.labels] if options.labels else []
+    stages = [_evaluate(run, *words) for run in (runs.search, *runs.also, runs.refit)]
     stages += [_evaluate(run) for run in runs.others]
     for surface, run in runs.without.items():
         others = [word for name in runs.without if name != surface for word in ("--exclude", name)]

@@ -103,21 +103,41 @@ def _main_rows(runs: Runs) -> Iterator[dict[str, Any]]:
     """Rows of the test photographs: without any network, of the search, and of the folds."""
     search, folds = (read_record(run / TESTED) for run in (runs.search, runs.refit))
     yield _trivial_row(runs.search, search)
-    for compared in search["compared"]:
-        yield from _rows(compared["what"], compared["ways"], _about(runs.search, search))
+    yield from _tested_rows(search, _about(runs.search, search))
     for run in runs.also:
         metrics = read_record(run / TESTED)
-        for compared in metrics["compared"] or [_only_ensemble(metrics)]:
-            what = f"{run.name}: {compared['what']}"
-            yield from _rows(what, compared["ways"], _about(run, metrics))
+        yield from _tested_rows(metrics, _about(run, metrics), f"{run.name}: ")
     hours = count_hours(runs.search) + count_hours(runs.refit)
     about = {**_about(runs.refit, folds), "training_hours": hours}
-    for compared in folds["compared"]:
-        yield from _rows(f"on folds: {compared['what']}", compared["ways"], about)
-    *_, (judged, last) = ((name, way) for name, way in folds["ways"].items() if "figures" in way)
+    yield from _tested_rows(folds, about, "on folds: ")
+    judged, last = _last_way(folds)
     for surface, part in last["surfaces"].items():
         row = flat_row(f"on folds: the ensemble, {surface}", part["figures"])
         yield row | {"judged": judged} | about
+
+
+def _tested_rows(
+    metrics: dict[str, Any], about: dict[str, Any], start: str = ""
+) -> Iterator[dict[str, Any]]:
+    """Rows of a run: its ensemble, what that was compared with, and the ensemble relabelled.
+
+    Args:
+        metrics: What `evaluate` wrote.
+        about: Origin of the figures.
+        start: What stands before each name.
+    """
+    compared = metrics["compared"] or [_only_ensemble(metrics)]
+    for each in compared:
+        yield from _rows(start + each["what"], each["ways"], about)
+    if "relabelled" in metrics:
+        row = flat_row(f"{start}{compared[0]['what']}, corrected labels", metrics["relabelled"])
+        yield row | {"judged": _last_way(metrics)[0]} | about
+
+
+def _last_way(metrics: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The way of judging that the figures of a run are of."""
+    *_, last = ((name, way) for name, way in metrics["ways"].items() if "figures" in way)
+    return last
 
 
 def _only_ensemble(metrics: dict[str, Any]) -> dict[str, Any]:

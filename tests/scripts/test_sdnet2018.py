@@ -123,7 +123,11 @@ def test_a_search_beside_it_is_tested_and_has_the_same_split(script, drawn, tmp_
 
 @pytest.mark.long
 def test_the_table_is_made_from_the_data_alone(script, drawn, tmp_path, monkeypatch, capfd):
+    tiles = open_source(drawn / "SDNET2018").tiles[["tile", "label"]]
+    tiles.loc[::9, "label"] = 1 - tiles.loc[::9, "label"]
+    tiles.to_csv(tmp_path / "corrected.csv", index=False)
     asked = ["--without", "leaky", "surfaces", "--cpus", "1"]
+    asked += ["--labels", str(tmp_path / "corrected.csv")]
     give(monkeypatch, drawn, tmp_path, *asked)
     script.main()
     table = pd.read_csv(tmp_path / "sdnet2018" / "table.csv")
@@ -134,6 +138,9 @@ def test_the_table_is_made_from_the_data_alone(script, drawn, tmp_path, monkeypa
     assert row["test_f1"] == pytest.approx(figures["figures"]["f1"], abs=1e-5)
     assert row["num_test_openings"] == 2  # by the search, and then by its networks on folds
     assert by_name.loc["every tile called cracked", "test_recall"] == 1
+    corrected = by_name.loc[f"on folds: {chosen['what']}, corrected labels"]
+    assert metrics["relabelled"]["num_changed"] > 0
+    assert corrected["test_accuracy"] == pytest.approx(metrics["relabelled"]["accuracy"], abs=1e-5)
     assert "trained on METU, judged on SDNET2018" in by_name.index
     shutil.copytree(tmp_path / "sdnet2018-search", tmp_path / "gpu")
     give(monkeypatch, drawn, tmp_path, *asked, "--also", "gpu")
