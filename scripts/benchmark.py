@@ -27,6 +27,7 @@ from bench import (
     memory,
     networks,
     packing,
+    scoring,
     searcher,
     searches,
     selection,
@@ -44,8 +45,8 @@ from ensemble.data.prepare import is_synthetic, open_data
 from ensemble.data.reading.listing import Reader
 from ensemble.data.sources import open_source
 
-PARTS = ("commands", "training", "choices", "networks", "packing", "windows", "selection",
-         "searcher", "memory", "gpu", "accuracy", "growth", "search")  # fmt: skip
+PARTS = ("commands", "training", "choices", "networks", "scoring", "packing", "windows",
+         "selection", "searcher", "memory", "gpu", "accuracy", "growth", "search")  # fmt: skip
 
 
 def main() -> None:
@@ -137,6 +138,8 @@ def _measure(plan: Plan, parts: Sequence[str], options: argparse.Namespace) -> I
         yield from floor.measure(plan)
     if "networks" in parts:
         yield from networks.measure(plan)
+    if "scoring" in parts:
+        yield from scoring.measure(plan)
     if "packing" in parts:
         yield from packing.measure(everything, plan.scratch, plan.image_size_px)
     if "windows" in parts:

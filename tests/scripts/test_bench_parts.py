@@ -89,6 +89,21 @@ def plan(bench, tiles, pack_folder, tmp_path):
     )
 
 
+def test_batches_that_stay_in_the_cache_are_compared_with_large_ones(bench, plan, monkeypatch):
+    sizes = []
+    count = bench("scoring").predict_margins
+
+    def note(*given):
+        sizes.append(bench("scoring").loop.CACHED_PIXELS)
+        return count(*given)
+
+    monkeypatch.setattr(bench("scoring"), "predict_margins", note)
+    found = check(bench("scoring").measure(replace(plan, rounds=2)), "scoring")
+    networks = (plan.backbone, *plan.networks)
+    assert len(found) == 2 * len(networks)
+    assert sizes == [sizes[0], 2**62] * 3 * len(networks)
+
+
 def test_other_networks_than_the_plans_are_measured_and_take_its_sizes(bench, plan):
     networks = bench("plan").NETWORKS
     assert plan.networks == networks[:1]  # a small plan measures one
