@@ -127,7 +127,7 @@ def check_same_run(
     for key, value in identity.items():
         old, new = known.get(key), value
         if key == "weights":
-            old, new = _digests(old), _digests(new)
+            old, new = digests_of_weights(old), digests_of_weights(new)
         if key == "data" or old == new:
             continue  # the same tiles, and the same file of weights, may have been moved
         if key in growing and _has_grown(old, new):
@@ -149,7 +149,7 @@ def check_same_run(
         )
 
 
-def _digests(weights: Any) -> dict[str, Any]:
+def digests_of_weights(weights: Any) -> dict[str, Any]:
     """The digest of each backbone's initial weights, of those that a `run.json` describes."""
     described = weights.items() if isinstance(weights, dict) else ()
     return {backbone: each.get("digest") for backbone, each in described if isinstance(each, dict)}
@@ -250,7 +250,7 @@ def _continue_run(
     """Record in `run.json` where the pack is now, and what changed since the run last worked."""
     record = folder / "run.json"
     known = read_object(record)
-    if _digests(known.get("weights")) != _digests(identity.get("weights")):
+    if digests_of_weights(known.get("weights")) != digests_of_weights(identity.get("weights")):
         _save_states(folder, states)
     weights = {**identity.get("weights", {}), **known.get("weights", {})}  # each as it began
     moved = {"data": known.get("data"), "weights": weights, "pack_folder": str(packed.folder)}

@@ -37,6 +37,7 @@ from ensemble.evaluation.intervals import (
     sum_by_photograph,
     weighted_figures,
 )
+from ensemble.run.folder import digests_of_weights
 from ensemble.run.members import choose_device, open_members, score_tiles
 from ensemble.run.pack import find_pack
 from ensemble.selection.calibration import apply_temperature, fit_temperature, logit
@@ -330,7 +331,7 @@ def _origin(evidence: Evidence) -> dict[str, Any]:
         "num_validation_tiles": len(evidence.validation),
         "num_validation_photographs": int(evidence.validation["photograph"].nunique()),
         "split_digest": first["split_digest"],
-        "initial_weights": {b: w["digest"] for b, w in first["weights"].items()},
+        "initial_weights": digests_of_weights(first["weights"]),
         "recipes": {about["recipe"]["name"]: about["recipe"] for about in evidence.about.values()},
         "trained_at_commit": sorted({str(about["commit"]) for about in evidence.about.values()}),
         "threads": sorted({about["threads"] for about in evidence.about.values()}),

@@ -19,6 +19,7 @@ from ensemble.base.files import (
     write_table,
 )
 from ensemble.evaluation.figures import flat_row
+from ensemble.run.folder import digests_of_weights
 from ensemble.run.members import FINISHED_STATES, find_run
 
 KEPT = (
@@ -82,7 +83,7 @@ def describe_origin(about: dict[str, Any], metrics: dict[str, Any]) -> dict[str,
     """Seed, weights, code, machine and split of a test, from `run.json` and `metrics.json`."""
     return {
         "seed": about["seed"],
-        "initial_weights": {b: w["digest"] for b, w in about["weights"].items()},
+        "initial_weights": digests_of_weights(about["weights"]),
         **{key: metrics[key] for key in KEPT},
     }
 
