@@ -269,6 +269,7 @@ def test_waiting_on_one_machine_alone_is_refused():
 
 TWICE = """
 import os
+import ray
 from ensemble.search.cluster.connection import prepare_environment, start_local_ray
 
 for _ in range(2):
@@ -280,7 +281,10 @@ for _ in range(2):
 
 @pytest.mark.slow
 def test_a_process_may_search_again_as_a_notebook_does(tmp_path):
-    """Each time with another token, of which Ray keeps the first one unless it is told."""
+    """Each time with another token, of which Ray keeps none but the first unless it is told.
+
+    Nor does it look at variables that were set after it was imported.
+    """
     said = type_in(tmp_path, sys.executable, "-c", TWICE)
     assert len(set(re.findall("^token (.*)$", said, re.MULTILINE))) == 2
 

@@ -236,7 +236,7 @@ def test_labels_that_the_best_configuration_contradicts_count_less_where_it_is_t
     said = type_here(folder, *words, *doubting, code=2)
     assert "give the same command without it first" in said
     shutil.copytree(run, folder / "results" / "doubting")
-    said = type_here(folder, *words, *doubting)
+    said = type_in(folder, sys.executable, "-m", "ensemble", *words, *doubting)
     doubted = pd.read_csv(folder / "results" / "doubting" / "folds" / "initial" / "doubted.csv")
     assert f"doubted labels: {len(doubted)} of " in said
     base, *_, careful = open_members(

@@ -193,7 +193,9 @@ def join_cluster(head: Head) -> Iterator[None]:
 def _initialised(**settings: Any) -> Iterator[None]:
     ray: Any = importlib.import_module("ray")
     raylet: Any = importlib.import_module("ray._raylet")
-    # a process keeps its first token, and each Ray of our own asks for another one
+    # a process keeps what it read when Ray was imported, which a notebook may have done before,
+    # and its first token, where each Ray of our own asks for another one
+    raylet.Config.initialize("")
     raylet.AuthenticationTokenLoader.instance().reset_cache()
     silence_ray()
     ray.init(**settings, log_to_driver=True, logging_level=logging.INFO)
