@@ -132,6 +132,17 @@ def test_speeds_on_a_gpu_are_those_of_the_table():
     assert f"did {two:.2f} times the images of one, and four {four:.2f} times" in page
 
 
+def test_what_small_batches_gain_on_a_cpu_is_what_the_table_holds():
+    rows = pd.read_csv(ROOT / "results/benchmarks/2026-11-28.csv").set_index("what")["value"]
+    gains = rows[rows.index.str.contains("÷")].sort_values()
+    page = " ".join((ROOT / "docs/speed.md").read_text(encoding="utf-8").split())
+    assert f"that is {gains.iloc[0]:.2f} (MobileNetV4) to {gains.iloc[-1]:.2f} times (Eff" in page
+    assert "mobilenetv4" in gains.index[0]
+    assert "efficientnet_lite0" in gains.index[-1]
+    (squeezenet,) = gains[gains.index.str.contains("squeezenet")]
+    assert f"{squeezenet:.2f} times with SqueezeNet" in page
+
+
 def test_the_readme_is_short_and_its_pictures_are_small():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(readme.splitlines()) <= 150
