@@ -25,6 +25,7 @@ from ensemble.search.cluster.connection import (
     find_head,
     join_cluster,
     prepare_environment,
+    start_local_ray,
 )
 
 TOKEN = "5" * 64
@@ -287,6 +288,15 @@ def test_a_process_may_search_again_as_a_notebook_does(tmp_path):
     """
     said = type_in(tmp_path, sys.executable, "-c", TWICE)
     assert len(set(re.findall("^token (.*)$", said, re.MULTILINE))) == 2
+
+
+def test_a_process_that_is_connected_to_a_ray_already_is_told_so(monkeypatch):
+    monkeypatch.setattr("ray.is_initialized", lambda: True)
+    with (
+        pytest.raises(InputError, match=r"^this process is connected to a Ray already; call ray\."),
+        start_local_ray(num_cpus=1, num_gpus=0, way_on=""),
+    ):
+        pass
 
 
 def test_a_search_alone_has_a_token_of_its_own_and_writes_none(monkeypatch, tmp_path):

@@ -159,6 +159,8 @@ def start_local_ray(*, num_cpus: int, num_gpus: int, way_on: str) -> Iterator[No
         )
         try:
             stack.enter_context(ray)
+        except InputError:
+            raise
         except Exception as error:  # Ray raises just that where a process is late
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise InputError(
@@ -192,6 +194,11 @@ def join_cluster(head: Head) -> Iterator[None]:
 @contextmanager
 def _initialised(**settings: Any) -> Iterator[None]:
     ray: Any = importlib.import_module("ray")
+    if ray.is_initialized():
+        raise InputError(
+            "this process is connected to a Ray already; call ray.shutdown() first, or search in "
+            "another process"
+        )
     raylet: Any = importlib.import_module("ray._raylet")
     # a process keeps what it read when Ray was imported, which a notebook may have done before,
     # and its first token, where each Ray of our own asks for another one
