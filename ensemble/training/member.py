@@ -77,7 +77,7 @@ class DevelopmentTiles:
         self._pack = open_pack(pack_folder, splits=("train", "val"))
         self._pixels = place_pixels(self._pack.pixels("train"), device)
         self._device = device
-        self._opened: dict[tuple[Fold | None, Path | None], TrainingData] = {}
+        self._opened: dict[Fold | None, TrainingData] = {}
         self._tables: dict[int, pd.DataFrame] = {}  # with the folds, by their number
 
     def open(self, fold: Fold | None = None, doubted: Path | None = None) -> TrainingData:
@@ -91,12 +91,12 @@ class DevelopmentTiles:
         Raises:
             InputError: There are too few photographs for that many folds, or the table is damaged.
         """
-        if (fold, doubted) not in self._opened:
-            data = self._open(fold)
-            if fold is not None and doubted is not None:
-                data = replace(data, train=self._doubt(data.train, fold, doubted))
-            self._opened[fold, doubted] = data
-        return self._opened[fold, doubted]
+        if fold not in self._opened:
+            self._opened[fold] = self._open(fold)
+        data = self._opened[fold]
+        if fold is None or doubted is None:
+            return data
+        return replace(data, train=self._doubt(data.train, fold, doubted))
 
     def _open(self, fold: Fold | None) -> TrainingData:
         digest = self._pack.record["split_digest"]
