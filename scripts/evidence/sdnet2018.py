@@ -30,6 +30,7 @@ from ensemble.base.files import find_toml, read_object, read_table
 from ensemble.base.options import RECIPES, SPACES
 from ensemble.base.wording import clock, plural
 from ensemble.data.sources import open_source
+from ensemble.evaluation.mistakes import read_labels
 from ensemble.search.space import Space
 from ensemble.search.space_file import load_space
 from record import is_tested
@@ -71,6 +72,8 @@ class Stage:
 def main() -> None:
     """Run what is missing, stage by stage, and write the table."""
     options = _parse()
+    if options.labels:
+        read_labels(Path(options.labels))  # refused here, and not by a test after hours
     tiles = open_source(Path(options.data)).tiles
     runs = _name_runs(options, tiles)
     trained = list_trained(options, runs, len(tiles))

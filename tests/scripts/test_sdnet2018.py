@@ -121,6 +121,15 @@ def test_a_search_beside_it_is_tested_and_has_the_same_split(script, drawn, tmp_
         script.check_splits(runs)
 
 
+def test_labels_that_are_not_there_are_refused_before_anything_is_trained(
+    script, drawn, tmp_path, monkeypatch
+):
+    give(monkeypatch, drawn, tmp_path, "--labels", "nowhere.csv")
+    with pytest.raises(InputError, match=r"nowhere\.csv"):
+        script.main()
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.long
 def test_the_table_is_made_from_the_data_alone(script, drawn, tmp_path, monkeypatch, capfd):
     tiles = open_source(drawn / "SDNET2018").tiles[["tile", "label"]]
