@@ -156,7 +156,7 @@ def _other_rows(runs: Runs) -> Iterator[dict[str, Any]]:
         name = "split by tile, so tiles of one photograph are trained on and tested"
         yield from _rows(name, metrics["ways"], _about(runs.leaky, metrics))
     judged = [(run, Path(surface).name) for surface, run in runs.without.items()]
-    names = [f"trained without {surface}, judged on it" for _, surface in judged]
+    names = [f"trained without {surface}, judged on {surface}" for _, surface in judged]
     if runs.metu:
         judged += [(runs.metu, "sdnet2018"), (runs.refit, "metu")]
         names += ["trained on METU, judged on SDNET2018", "on folds: the ensemble, judged on METU"]
