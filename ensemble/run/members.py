@@ -323,6 +323,15 @@ def read_validation(run: Path) -> pd.DataFrame:
     return table
 
 
+def check_scored(member: Member, num_tiles: int) -> None:
+    """Raise InputError unless a member has a score of each validation tile of its run."""
+    if member.record.num_val_tiles != num_tiles:
+        raise InputError(
+            f"{member.folder}: has scores of {member.record.num_val_tiles} tiles, not of the "
+            f"{num_tiles} in validation.csv"
+        )
+
+
 def rank_members(members: Sequence[Member]) -> list[Member]:
     """Members by validation F1, the best first; equal ones by the number of their trial."""
     return sorted(members, key=lambda member: (-member.val_f1, member.trial))

@@ -12,7 +12,7 @@ from ensemble.base.progress_bar import telling_progress
 from ensemble.base.wording import clock, format_number, plural
 from ensemble.evaluation.figures import photograph_of, unit_of
 from ensemble.evaluation.intervals import describe_difference, paired_intervals
-from ensemble.run.members import read_validation
+from ensemble.run.members import check_scored, read_validation
 from ensemble.training.checkpoint import Member
 from ensemble.training.metrics import METRICS, best_threshold, margins_to_probabilities
 
@@ -57,10 +57,15 @@ def measure_gain(member: Member, base: Member, validation: pd.DataFrame) -> dict
         member: The member.
         base: The other one, trained on the same folds; of the base itself no gain is told.
         validation: Tiles of the folds.
+
+    Raises:
+        InputError: The scores of one are damaged, or of other tiles.
     """
     row: dict[str, Any] = {metric: member.record.metrics[f"val_{metric}"] for metric in COMPARED}
     if member is base:
         return row
+    for each in (member, base):
+        check_scored(each, len(validation))
     labels, unit = validation["label"].to_numpy(), unit_of(validation)
     own, others = (margins_to_probabilities(each.val_margins()) for each in (member, base))
     gains = paired_intervals(

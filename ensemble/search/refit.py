@@ -27,6 +27,7 @@ from ensemble.evaluation.mistakes import contradicts
 from ensemble.run.folder import display_path, identify_data, identify_weights, run_folder
 from ensemble.run.members import (
     FOLDS,
+    check_scored,
     find_run,
     member_folder,
     open_members,
@@ -249,7 +250,7 @@ class _Refit:
         Raises:
             InputError: There are no such scores yet, or they are damaged.
         """
-        careful = [each for each in self.configurations if each.loss.doubted_weight < 1]
+        careful = [each for each in self.configurations if each.loss.needs_doubted]
         if not careful:
             return None
         folder = member_folder(self.folder, 0)
@@ -259,8 +260,9 @@ class _Refit:
                 "doubted is known when the best configuration is trained on all folds; give the "
                 "same command without it first, and then with it"
             )
-        tiles = read_validation(self.folder)
-        probabilities = margins_to_probabilities(open_member(folder).val_margins())
+        tiles, member = read_validation(self.folder), open_member(folder)
+        check_scored(member, len(tiles))
+        probabilities = margins_to_probabilities(member.val_margins())
         labels = tiles["label"].to_numpy()
         doubted = contradicts(labels, probabilities)
         console.print(

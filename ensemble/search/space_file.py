@@ -101,7 +101,7 @@ def load_space(path: Path) -> Space:
         for section, fields in file.search.items()
         for field, domain in fields.items()
     ]
-    if default.loss.doubted_weight < 1 or DOUBTED_WEIGHT in (each.name for each in parameters):
+    if default.loss.needs_doubted or DOUBTED_WEIGHT in (each.name for each in parameters):
         raise InputError(
             f"{path}: {DOUBTED_WEIGHT} is for `refit --try` alone, as no label is doubted before "
             "there are scores on folds; leave it out"

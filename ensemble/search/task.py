@@ -128,7 +128,7 @@ def run_task(
     if task.storage is not None and storage_url is not None:
         place = _NodeFolder(task, task.storage, Storage(storage_url), rank)
     initial_folder = place.initial if place else Path(task.initial_folder)
-    doubted = initial_folder / DOUBTED if task.config.loss.doubted_weight < 1 else None
+    doubted = initial_folder / DOUBTED if task.config.loss.needs_doubted else None
     epochs = train_member(
         task.config,
         tiles.open(task.fold, doubted),
@@ -162,7 +162,7 @@ class _NodeFolder:
         self.member.mkdir(parents=True)
         self._lock = own(self.member)
         needed = [name_weights_file(task.config.model.backbone)]
-        needed += [DOUBTED] * (task.config.loss.doubted_weight < 1)
+        needed += [DOUBTED] * task.config.loss.needs_doubted
         if not all((self.initial / name).exists() for name in needed):
             self._storage.fetch(layout.initial, self.initial)
         self._storage.fetch(self._name, self.member)

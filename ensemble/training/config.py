@@ -113,6 +113,11 @@ class LossConfig(Section):
         exclude_if=lambda weight: weight == 1,  # runs that were begun before there was it go on
     )
 
+    @property
+    def needs_doubted(self) -> bool:
+        """Whether it must be known which labels are doubted, as they count less."""
+        return self.doubted_weight < 1
+
 
 class DataConfig(Section):
     """Size of the tiles, what is seen around them, and their augmentation."""
@@ -155,7 +160,7 @@ class TrialConfig(Section):
 
     @property
     def view(self) -> View:
-        """What the network sees of a tile; pixels are scaled as in its training before."""
+        """What the network sees of a tile; pixels are scaled as in its pretraining."""
         backbone = find_backbone(self.model.backbone)
         return View(
             self.data.image_size_px,

@@ -23,7 +23,7 @@ def tile_weights(config: LossConfig, labels: Tensor, doubted: Tensor | None = No
         InputError: Doubted labels shall count less, and nobody says which these are.
     """
     weights = torch.where(labels == 1, config.crack_weight, 1.0).double()
-    if config.doubted_weight < 1:
+    if config.needs_doubted:
         if doubted is None:
             raise InputError(
                 f"loss.doubted_weight = {config.doubted_weight:g}: only a refit says which labels "

@@ -236,6 +236,11 @@ def test_labels_that_the_best_configuration_contradicts_count_less_where_it_is_t
     said = type_here(folder, *words, *doubting, code=2)
     assert "give the same command without it first" in said
     shutil.copytree(run, folder / "results" / "doubting")
+    validation = folder / "results" / "doubting" / "validation.csv"
+    content = validation.read_text()
+    validation.write_text("".join(content.splitlines(keepends=True)[:-1]))
+    assert "has scores of" in type_here(folder, *words, *doubting, code=2)
+    validation.write_text(content)
     said = type_in(folder, sys.executable, "-m", "ensemble", *words, *doubting)
     doubted = pd.read_csv(folder / "results" / "doubting" / "folds" / "initial" / "doubted.csv")
     assert f"doubted labels: {len(doubted)} of " in said
