@@ -238,10 +238,21 @@ def picture_files(_: bytes) -> Files:
 
 def tiff_of_one_tile(side_px: int) -> bytes:
     """A TIFF of 16 × 16 grey pixels, cut from a tile of `side_px`."""
-    tags = [(256, 16), (257, 16), (258, 8), (259, 1), (262, 1), (277, 1)]
-    tags += [(322, side_px), (323, side_px), (324, 8), (325, 8)]
-    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
-    return b"II*\0" + struct.pack("<I", 16) + bytes(8) + struct.pack("<H", 10) + entries + bytes(4)
+    return _tiff((322, 4, side_px), (323, 4, side_px), (324, 4, 8), (325, 4, 8))
+
+
+def tiff_with_sides_in_letters() -> bytes:
+    """A TIFF in one strip that says all the same how large its tiles are, and that in letters."""
+    return _tiff((273, 4, 8), (278, 4, 16), (279, 4, 8), (322, 2, 97), (323, 2, 97))
+
+
+def _tiff(*more: tuple[int, int, int]) -> bytes:
+    """A TIFF of 16 × 16 grey pixels with `more` tags, each with its type and a value."""
+    known = [(256, 16), (257, 16), (258, 8), (259, 1), (262, 1), (277, 1)]
+    tags = sorted([*((tag, 4, value) for tag, value in known), *more])
+    entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+    start = b"II*\0" + struct.pack("<I", 16) + bytes(8) + struct.pack("<H", len(tags))
+    return start + entries + bytes(4)
 
 
 def progressive_bomb() -> bytes:

@@ -42,7 +42,7 @@ class Changes(NamedTuple):
 def draw_changes(
     batch: int, strength: float, tile_part: float, generator: torch.Generator
 ) -> Changes:
-    """Turn all images, change their light, and move half of them.
+    """Draw how all images are turned and lit, and half of them are moved.
 
     They are moved by up to ± 15°, ± 10 % in scale and ± 6 % of the tile in place.
 

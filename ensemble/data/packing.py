@@ -151,14 +151,14 @@ def _pack_under(
             raise InputError(f"{folder}: in the way, and not a finished pack; delete it")
         partial = under / f".{folder.name}.partial"
         shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
         try:
             with writing(folder):
+                partial.mkdir()
                 record = write(partial)
                 for path in partial.iterdir():
                     sync_file(path)
-            write_json(partial / "pack.json", {"format": FORMAT, "key": key, **record})
-            partial.rename(folder)
+                write_json(partial / "pack.json", {"format": FORMAT, "key": key, **record})
+                partial.rename(folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         return open_pack(folder)
@@ -317,6 +317,9 @@ def _leave_out(
 
     Only tiles that may have copies are read, unless `compare_all`; the others have their names for
     `content`.
+
+    Raises:
+        InputError: Too many must be left out, or none is left.
     """
     tiles = source.tiles
     may_be_copies = tiles["copy_key"].duplicated(keep=False) | compare_all
@@ -329,8 +332,14 @@ def _leave_out(
     )
     odd: list[str] = []
     if source.has_photographs:
-        odd = check_photographs(tiles, source.layout, max_bad_tiles - len(bad))
+        how = {"max_bad_tiles": max_bad_tiles, "num_bad": len(bad)}
+        odd = check_photographs(tiles, source.layout, **how)
         tiles = tiles[~tiles["tile"].isin(odd)].reset_index(drop=True)
+    if tiles.empty:
+        raise InputError(
+            f"{source.path}: no tile is left, as each is unreadable, equal to one of the other "
+            "class, or without a photograph; mend the data"
+        )
     return tiles, {
         "duplicates": copies,
         "contradictory_tiles": contradictory,

@@ -101,13 +101,16 @@ def is_stated(layout: Layout) -> bool:
     return layout.photograph_pattern is not None or layout.photographs not in (None, NONE)
 
 
-def check_photographs(tiles: pd.DataFrame, layout: Layout, max_bad_tiles: int) -> list[str]:
+def check_photographs(
+    tiles: pd.DataFrame, layout: Layout, *, max_bad_tiles: int, num_bad: int
+) -> list[str]:
     """Return the tiles that must be left out because their photograph is not known.
 
     Args:
-        tiles: Table of `tile` and `photograph`, without copies; some have a photograph.
+        tiles: Table of `tile` and `photograph`, without copies.
         layout: Layout of the data, which must hold for every tile.
         max_bad_tiles: Number that may be left out where names tell the photograph.
+        num_bad: Number of others that are left out already, and count for it.
 
     Raises:
         InputError: There are more.
@@ -117,14 +120,17 @@ def check_photographs(tiles: pd.DataFrame, layout: Layout, max_bad_tiles: int) -
     if odd and is_stated(layout):
         problem, way_out = _explain_source(layout)
         raise InputError(f"{problem} of {plural(len(odd), 'tile')} ({shown}); {way_out}")
-    if len(odd) > max_bad_tiles:
-        other = tiles[tiles["photograph"] != ""].iloc[0]
+    if len(odd) + num_bad > max_bad_tiles:
+        others = tiles[tiles["photograph"] != ""]
+        but = "".join(
+            f", while {tile} looks like a part of photograph {photograph}"
+            for tile, photograph in others[["tile", "photograph"]].head(1).to_numpy()
+        )
         raise InputError(
-            f"the names of {plural(len(odd), 'tile')} carry no photograph ({shown}), while "
-            f"{other['tile']} looks like a part of photograph {other['photograph']}; rename or "
-            "--exclude them, say which photograph a tile belongs to (--photograph-pattern, "
+            f"the names of {plural(len(odd), 'tile')} carry no photograph ({shown}){but}; rename "
+            "or --exclude them, say which photograph a tile belongs to (--photograph-pattern, "
             "--photographs), split tile by tile (--photographs none), or leave them out "
-            f"(--max-bad-tiles {len(odd)})"
+            f"(--max-bad-tiles {len(odd) + num_bad})"
         )
     return odd
 

@@ -158,7 +158,7 @@ def _check_context(packed: Pack, context_px: int, log: Callable[[str], None]) ->
 
 def is_synthetic(data: str) -> bool:
     """Whether `data` asks for drawn concrete, and is no file or folder of that name."""
-    return re.fullmatch(r"synthetic(:\d+)?", data) is not None and not Path(data).exists()
+    return re.fullmatch(r"synthetic(:\d{1,19})?", data) is not None and not Path(data).exists()
 
 
 def is_drawn(data: str) -> bool:

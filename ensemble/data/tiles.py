@@ -96,7 +96,7 @@ def find_common_size(tiles: list[str], reader: Reader) -> Size:
             if sizes.total() >= len(few) and 2 * max(sizes.values()) > sizes.total():
                 break
     if not sizes:
-        raise InputError(f"{reader.path}: no tile can be read ({reasons[0]})")
+        raise _none_readable(reader, reasons)
     return most_common_size(sizes, where=reader.path)
 
 
@@ -144,7 +144,7 @@ def decode_tiles(
         the `borders` that they had, and `pixels_sum`, CRC-32 of their row.
 
     Raises:
-        InputError: More tiles are bad, or the disk has no room.
+        InputError: More tiles are bad, none is left, or the disk has no room.
         CannotWriteError: The disk does not take the pixels.
     """
 
@@ -164,12 +164,18 @@ def decode_tiles(
     with _new_arrays(folder, Counter(tiles["array"]), size) as arrays:
         results = _read_all(decode, list(places), "packing", bad, max_bad_tiles)
         decoded = dict(_flush_meanwhile(results, [file for file, _ in arrays.values()]))
+    if not decoded:
+        raise _none_readable(reader, [f"{tile}: {reason}" for tile, reason in bad.items()])
     return tiles[tiles["tile"].isin(decoded)].assign(
         content=[one.content for one in decoded.values()],
         size=pd.Series([one.size for one in decoded.values()], dtype=object).to_numpy(),
         borders=[one.borders for one in decoded.values()],
         pixels_sum=[one.pixels_sum for one in decoded.values()],
     )
+
+
+def _none_readable(reader: Reader, reasons: list[str]) -> InputError:
+    return InputError(f"{reader.path}: no tile can be read ({reasons[0]})")
 
 
 def stored_size(tile_size: Size, side_px: int | None) -> Size:

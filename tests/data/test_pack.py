@@ -12,6 +12,8 @@ import threading
 import zipfile
 import zlib
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -26,7 +28,7 @@ from ensemble.data import pack as pack_files
 from ensemble.data import tiles as all_tiles
 from ensemble.data.layout import Layout
 from ensemble.data.pack import Pack, PackError, open_pack
-from ensemble.data.packing import pack
+from ensemble.data.packing import pack, pack_whole
 from ensemble.data.reading.listing import Reader
 from ensemble.data.sources import Source, open_source
 from ensemble.data.split import SPLITS, digest_split
@@ -413,6 +415,31 @@ def test_no_readable_tile_is_an_input_error_whatever_is_allowed(tmp_path: Path) 
     with pytest.raises(InputError, match=r"no tile can be read \(Cracked/1.png: not a picture\)"):
         pack(open_source(tmp_path / "tiles"), under=tmp_path / "packs")
     assert only_lock_in(tmp_path / "packs")
+
+
+@pytest.mark.parametrize(
+    ("spoil_all", "reason"),
+    [
+        (cut_short, r"no tile can be read \(.*jpg: it is cut off before its end"),
+        (lambda path: shutil.copy(path.parents[2] / "one.jpg", path), "no tile is left"),
+    ],
+    ids=["pixels cut off", "all equal"],
+)
+def test_where_no_tile_is_left_that_is_an_input_error(
+    tmp_path: Path, spoil_all: Callable[[Path], object], reason: str
+) -> None:
+    noise(0).save(tmp_path / "one.jpg")
+    for number in range(6):
+        path = tmp_path / "tiles" / ("Cracked", "Sound")[number % 2] / f"{number // 2}-{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        noise(number).save(path)
+        spoil_all(path)
+    source, options = open_source(tmp_path / "tiles"), {"max_bad_tiles": 9, "log": str}
+    sizes = {"tile_size": noise(0).size, "stored": noise(0).size}
+    for make in (pack, partial(pack_whole, **sizes)):
+        with pytest.raises(InputError, match=reason):
+            make(source, under=tmp_path / "packs", **options)
+        assert only_lock_in(tmp_path / "packs")
 
 
 def test_class_lost_to_unreadable_tiles_is_an_input_error(tmp_path: Path) -> None:

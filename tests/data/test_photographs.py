@@ -109,6 +109,29 @@ def test_more_tiles_without_a_photograph_than_allowed_are_refused_by_name(tmp_pa
     assert pack_it(folder, Layout(photographs="none")).record["split_by"] == "content"
 
 
+def test_a_photograph_that_names_carry_but_no_tile_that_is_left(tmp_path: Path) -> None:
+    folder = draw(tmp_path / "tiles", numbered, photographs=0)
+    for name in CLASSES:
+        (folder / name).mkdir(parents=True)
+    add_odd_tiles(folder, 4)
+    for name in CLASSES:  # equal, and so left out
+        shutil.copy(folder / "Sound/cover0.png", folder / name / "7-1.png")
+    (folder / "Sound/cover0.png").unlink()
+    with pytest.raises(InputError, match=r"names of 3 tiles carry no photograph \(.*\); rename"):
+        pack_it(folder, max_bad_tiles=0)
+
+
+def test_as_many_as_a_refusal_says_can_be_left_out(tmp_path: Path) -> None:
+    folder = draw(tmp_path / "tiles", numbered)
+    add_odd_tiles(folder, 2)
+    for number in range(3):  # equal, so that they are looked at before the names are
+        (folder / f"Sound/8-{number}.png").touch()
+    with pytest.raises(InputError, match=r"leave them out \(--max-bad-tiles 5\)"):
+        pack_it(folder, max_bad_tiles=4)
+    record = pack_it(folder, max_bad_tiles=5).record
+    assert (len(record["odd_tiles"]), len(record["bad_tiles"])) == (2, 3)
+
+
 def test_the_limit_holds_for_a_pack_that_is_there(tmp_path: Path) -> None:
     folder = draw(tmp_path / "tiles", numbered)
     add_odd_tiles(folder, 2)

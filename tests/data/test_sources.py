@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from ensemble.base.errors import InputError
 from ensemble.data.layout import Layout
+from ensemble.data.prepare import open_data
 from ensemble.data.reading.listing import MAX_TILE_BYTES, Reader
 from ensemble.data.sources import open_source
 
@@ -599,3 +600,8 @@ def test_corrections_that_inspect_saves_are_read_as_labels(tmp_path):
         "Uncracked/one.png": 1,
     }
     assert source.num_relabelled == 2
+
+
+def test_a_seed_beyond_all_seeds_is_a_path_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--data synthetic:1111"):
+        open_data(f"synthetic:{'1' * 300}", packs=tmp_path, log=str)

@@ -49,6 +49,7 @@ from hostile_files import (
     saved,
     space_files,
     tiff_of_one_tile,
+    tiff_with_sides_in_letters,
     torch_files,
     write_zip,
     zip_files,
@@ -502,8 +503,9 @@ def test_zip_member_of_another_size_than_listed_takes_no_more_memory(tmp_path: P
         (encode("RGB", "EPS"), "not a picture"),  # Pillow would start Ghostscript
         (progressive_bomb(), "a JPEG of 2"),
         (tiff_of_one_tile(32_000), "a TIFF with a tile of 32000"),
+        (tiff_with_sides_in_letters(), "a TIFF whose tiles have no whole sides"),
     ],
-    ids=["EPS", "200 scans", "tile of a gigabyte"],
+    ids=["EPS", "200 scans", "tile of a gigabyte", "sides in letters"],
 )
 def test_picture_that_costs_more_than_it_shows_is_not_decoded(
     content: bytes, reason: str, tmp_path: Path

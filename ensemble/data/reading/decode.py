@@ -139,6 +139,8 @@ def _check_image(image: ImageFile.ImageFile, file: BinaryIO) -> None:
         raise ValueError("more than 8 bits a channel, which is not read; save it with 8")
     if image.format == "TIFF":
         width, length = (getattr(image, "tag_v2", {}).get(tag, 0) for tag in TIFF_TILE_SIDES)
+        if not (isinstance(width, int) and isinstance(length, int)):
+            raise ValueError("a TIFF whose tiles have no whole sides; save it anew")
         if width * length > 4 * max(image.width * image.height, 2**20):
             raise ValueError(f"a TIFF with a tile of {width} × {length} px; save it anew")
     if image.format not in ("JPEG", "MPO"):
