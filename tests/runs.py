@@ -230,7 +230,7 @@ def make_evaluated(run: Path) -> dict[str, Any]:
             "val_f1": 0.74,
             "num_networks": 1,
             "num_folds": 1,
-            **compute_figures(predictions, f"trial_{trial}", 0.5),
+            **compute_figures(predictions, Way("member", f"trial_{trial}", 0.5)),
         }
         for trial in MEMBERS
     ]

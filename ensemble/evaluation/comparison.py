@@ -139,9 +139,8 @@ def _describe_ways(
         if before is not None and is_same(predictions, way, before):
             described[way.name] = {"same_as": before.name}
             continue
-        figures = compute_figures(predictions, way.column, way.threshold, way.thresholds)
         described[way.name] = {
-            "figures": {"val_f1": val_f1.get(way.name), **figures},
+            "figures": {"val_f1": val_f1.get(way.name), **compute_figures(predictions, way)},
             "difference": compare_ways(predictions, way, reference, COMPARED),
         }
     return described

@@ -21,7 +21,7 @@ from ensemble.evaluation.intervals import (
     paired_intervals,
 )
 from ensemble.selection.calibration import expected_calibration_error
-from ensemble.selection.choice import JudgedMember
+from ensemble.selection.choice import EnsembleRecord, JudgedMember
 from ensemble.training.checkpoint import Member
 from ensemble.training.metrics import METRICS, brier_score, confusion_counts, log_loss, trivial_f1
 
@@ -86,27 +86,28 @@ class Way(NamedTuple):
         return self.threshold if self.thresholds is None else self.thresholds
 
 
-def compute_figures(
-    predictions: pd.DataFrame, column: str, threshold: float, thresholds: np.ndarray | None = None
-) -> dict[str, Any]:
-    """All figures of a column of probabilities at a threshold, with 95 % intervals.
+def way_of(predictions: pd.DataFrame, column: str, judged: JudgedMember | EnsembleRecord) -> Way:
+    """A column of `predictions` at the thresholds that were chosen for it on validation."""
+    thresholds = thresholds_of(predictions, judged.threshold, judged.alone_threshold)
+    return Way(column, column, judged.threshold, thresholds)
+
+
+def compute_figures(predictions: pd.DataFrame, way: Way) -> dict[str, Any]:
+    """All figures of one way of judging, with 95 % intervals.
 
     `trivial_f1` is the F1 of calling every tile cracked.
 
     Args:
-        predictions: `tile`, `photograph`, `label` and `column`.
-        column: Name of the column of probabilities.
-        threshold: Lowest probability that is called cracked.
-        thresholds: (N,) the same for each tile, where they differ.
+        predictions: `tile`, `photograph`, `label` and the column of the way.
+        way: Probabilities, and the thresholds that they are judged at.
     """
-    labels, probabilities = predictions["label"].to_numpy(), predictions[column].to_numpy()
-    bounds = threshold if thresholds is None else thresholds
-    estimates = intervals(labels, probabilities, photograph_of(predictions), threshold=bounds)
+    labels, probabilities = predictions["label"].to_numpy(), predictions[way.column].to_numpy()
+    estimates = intervals(labels, probabilities, photograph_of(predictions), threshold=way.bounds)
     return {
         **{name: _or_none(interval.value) for name, interval in estimates.items()},
         "trivial_f1": trivial_f1(labels),
-        "threshold": threshold,
-        "confusion_matrix": confusion_counts(labels, probabilities, bounds),
+        "threshold": way.threshold,
+        "confusion_matrix": confusion_counts(labels, probabilities, way.bounds),
         "intervals": {name: _bounds(interval) for name, interval in estimates.items()},
     }
 
@@ -116,7 +117,7 @@ def ensemble_figures(predictions: pd.DataFrame, way: Way, val_f1: float) -> dict
     labels = predictions["label"].to_numpy()
     before, after = (predictions[column].to_numpy() for column in ("ensemble", "calibrated"))
     return {
-        **compute_figures(predictions, way.column, way.threshold, way.thresholds),
+        **compute_figures(predictions, way),
         "val_f1": val_f1,
         "expected_calibration_error": expected_calibration_error(labels, before),
         "calibrated_loss": log_loss(labels, after),
@@ -129,7 +130,6 @@ def member_figures(
     predictions: pd.DataFrame, member: Member, judged: JudgedMember
 ) -> dict[str, Any]:
     """The figures of one member by itself, at its own threshold."""
-    thresholds = thresholds_of(predictions, judged.threshold, judged.alone_threshold)
     return {
         "trial": member.trial,
         "backbone": member.record.config.model.backbone,
@@ -137,7 +137,7 @@ def member_figures(
         "val_f1": judged.val_f1,
         "num_networks": judged.num_networks,
         "num_folds": judged.num_folds,
-        **compute_figures(predictions, f"trial_{member.trial}", judged.threshold, thresholds),
+        **compute_figures(predictions, way_of(predictions, f"trial_{member.trial}", judged)),
     }
 
 
@@ -146,7 +146,7 @@ def surface_figures(predictions: pd.DataFrame, way: Way) -> dict[str, Any]:
     surfaces = predictions["surface"].to_numpy()
     return {
         str(surface): {
-            **compute_figures(part, way.column, way.threshold, way.on(chosen).thresholds),
+            **compute_figures(part, way.on(chosen)),
             "num_tiles": len(part),
             "num_photographs": len(set(photograph_of(part))),
         }
@@ -158,8 +158,7 @@ def surface_figures(predictions: pd.DataFrame, way: Way) -> dict[str, Any]:
 
 def gain_over(predictions: pd.DataFrame, ensemble: Way, single: JudgedMember) -> dict[str, Any]:
     """The ensemble's figures minus those of the best single member, on the same resamples."""
-    thresholds = thresholds_of(predictions, single.threshold, single.alone_threshold)
-    other = Way("best single", f"trial_{single.trial}", single.threshold, thresholds)
+    other = way_of(predictions, f"trial_{single.trial}", single)
     return compare_ways(predictions, ensemble, other)
 
 
@@ -195,8 +194,7 @@ def describe_ways(predictions: pd.DataFrame, ways: Sequence[Way]) -> dict[str, A
         for name, chosen in parts.items():
             part, here = predictions[chosen], way.on(chosen)
             gain = None if before is None else compare_ways(part, here, before.on(chosen))
-            figures = compute_figures(part, here.column, here.threshold, here.thresholds)
-            found[name] = {"figures": figures, "gain": gain}
+            found[name] = {"figures": compute_figures(part, here), "gain": gain}
         described[way.name] = {**found.pop(""), "surfaces": found}
     return described
 

@@ -4,7 +4,7 @@ Nothing is fitted here: members, weights, temperature, threshold and second stag
 `ensemble.json`. A tile that the run was trained or chosen on says nothing about other photographs,
 and neither does another tile of the same photograph: both are left out and counted, whatever they
 are called. A tile is known again by the bytes of its file, or by its packed pixels. Each time is
-written to a ledger before a label is read, and where the run's own test tiles are among the
+written to a ledger before a tile is scored, and where the run's own test tiles are among the
 others, to that of its test split, too.
 """
 

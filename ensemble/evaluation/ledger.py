@@ -1,4 +1,4 @@
-"""Ledgers: a line for each time that an ensemble was tested, written before a label is read."""
+"""Ledgers: a line for each time that an ensemble was tested, written before a tile is scored."""
 
 from datetime import UTC, datetime
 from pathlib import Path

@@ -236,8 +236,8 @@ def draw_ways(ways: dict[str, Any], *, bounds: bool) -> Table:
         table.add_row(
             name,
             *(
-                _describe_f1(part["figures"]["f1"], part["figures"]["intervals"]["f1"], shown)
-                for part, shown in zip(parts, has_bounds, strict=True)
+                _describe_f1(part["figures"]["f1"], part["figures"]["intervals"]["f1"], is_bounded)
+                for part, is_bounded in zip(parts, has_bounds, strict=True)
             ),
         )
     seen = next(iter(shown.values()))
@@ -254,21 +254,21 @@ def draw_ways(ways: dict[str, Any], *, bounds: bool) -> Table:
         table.add_row(
             f"gain {name}",
             *(
-                _describe_f1(gain["difference"], gain, shown, is_gain=True)
-                for gain, shown in zip(gains, has_bounds, strict=True)
+                _describe_f1(gain["difference"], gain, is_bounded, is_gain=True)
+                for gain, is_bounded in zip(gains, has_bounds, strict=True)
             ),
         )
     return table
 
 
 def _describe_f1(
-    value: float | None, bounds: dict[str, Any], shown: bool, *, is_gain: bool = False
+    value: float | None, bounds: dict[str, Any], is_bounded: bool, *, is_gain: bool = False
 ) -> str:
-    """An F1, or a gain in F1, with its interval where there is one and it is to be `shown`."""
+    """An F1, or a gain in F1, with its interval where there is one and it `is_bounded`."""
     if value is None:
         return format_number(None)
     form, form_of_bounds = ("+.3f", "+.3f") if is_gain else (".3f", ".2f")
-    if not shown or bounds["low"] is None:
+    if not is_bounded or bounds["low"] is None:
         return f"{value:{form}}"
     return f"{value:{form}} [{bounds['low']:{form_of_bounds}}, {bounds['high']:{form_of_bounds}}]"
 

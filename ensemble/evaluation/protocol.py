@@ -32,7 +32,7 @@ from ensemble.evaluation.figures import (
     member_figures,
     photograph_of,
     surface_figures,
-    thresholds_of,
+    way_of,
 )
 from ensemble.evaluation.ledger import count_elsewhere, note_opening
 from ensemble.evaluation.mistakes import (
@@ -204,8 +204,7 @@ def _note_opening(run: Path, chosen: _Chosen) -> int:
 
 def _judged(predictions: pd.DataFrame, record: EnsembleRecord) -> Way:
     """The ensemble without its second stage, as `evaluate` judges it and `predict` does."""
-    thresholds = thresholds_of(predictions, record.threshold, record.alone_threshold)
-    return Way("ensemble", "ensemble", record.threshold, thresholds)
+    return way_of(predictions, "ensemble", record)
 
 
 def _describe_relabelled(
@@ -215,14 +214,11 @@ def _describe_relabelled(
     record: EnsembleRecord,
 ) -> dict[str, Any]:
     """The ensemble's figures on corrected labels, and how many labels were changed."""
-    way = _judged(predictions, record)
     return {
         "labels": str(corrected.path),
         "num_changed": int((labels != predictions["label"]).sum()),
         "num_ignored": len(corrected.tiles.keys() - set(predictions["tile"])),
-        **compute_figures(
-            predictions.assign(label=labels), way.column, way.threshold, way.thresholds
-        ),
+        **compute_figures(predictions.assign(label=labels), _judged(predictions, record)),
     }
 
 

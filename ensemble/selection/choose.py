@@ -20,6 +20,7 @@ from ensemble.base.files import read_object
 from ensemble.base.progress_bar import telling_progress
 from ensemble.data.batches import SplitTiles
 from ensemble.run.members import (
+    check_scored,
     choose_device,
     count_scores,
     open_members,
@@ -48,7 +49,7 @@ from ensemble.selection.nesting import Optimism, estimate_optimism, judge_mean
 from ensemble.selection.seeds import spread_over_seeds
 from ensemble.selection.soup import write_soup
 from ensemble.selection.thresholds import choose_threshold, rule_score, working_points
-from ensemble.selection.weighting import diversity
+from ensemble.selection.weighting import average, diversity
 from ensemble.training.checkpoint import Member
 from ensemble.training.member import DevelopmentTiles, TrainingData
 from ensemble.training.metrics import (
@@ -90,6 +91,10 @@ class Picked:
     def rows(self, scores: Scores) -> np.ndarray:
         """The members' scores: (M, N)."""
         return np.stack([scores[member.folder] for member in self.members])
+
+    def average(self, scores: Scores) -> np.ndarray:
+        """The ensemble's scores: (N,)."""
+        return average(self.weights, self.rows(scores))
 
 
 def choose_ensemble(
@@ -200,18 +205,11 @@ def find_candidates(
     for member in finished:
         if not member.has_weights:
             continue
-        reason = ""
         try:
             member.weights_path()
+            check_scored(member, num_val_tiles)
         except InputError as error:
-            reason = one_line(str(error))
-        if not reason and member.record.num_val_tiles != num_val_tiles:
-            reason = (
-                f"{member.folder}: has scores of {member.record.num_val_tiles} tiles, not of the "
-                f"{num_val_tiles} in validation.csv"
-            )
-        if reason:
-            log(f"{reason}: trial {member.trial} is left out")
+            log(f"{one_line(str(error))}: trial {member.trial} is left out")
         else:
             candidates.append(member)
     return candidates
@@ -316,7 +314,7 @@ def fit_thresholds(
         for f, member in members.items()
     }
     chosen = [judged[member.folder] for member in picked.members]
-    rows = picked.rows(scores)
+    thresholds = np.array([member.threshold for member in chosen])
     return {
         "members": [
             {**member.model_dump(), "weight": float(weight)}
@@ -327,8 +325,8 @@ def fit_thresholds(
         "tta": uses_tta,
         "tta_tried": tried,
         "alone": _judge_alone(picked, {**scores, **alone}, labels, rule),
-        **_judge_mean(picked.weights @ rows, table, rule),
-        **_compare_members(rows, labels, np.array([member.threshold for member in chosen])),
+        **_judge_mean(picked.average(scores), table, rule),
+        **_compare_members(picked.rows(scores), labels, thresholds),
     }
 
 
@@ -350,14 +348,9 @@ def _compare_turned(
     picked: Picked, plain: Scores, turned: Scores, labels: np.ndarray, rule: str
 ) -> TurnedScore:
     """What the rule asks for, without and with flips and turns."""
-    return TurnedScore(
-        plain=_score(picked, plain, labels, rule), turned=_score(picked, turned, labels, rule)
-    )
-
-
-def _score(picked: Picked, scores: Scores, labels: np.ndarray, rule: str) -> float:
-    """What the rule asks for, of the ensemble on validation."""
-    return rule_score(choose_threshold(labels, picked.weights @ picked.rows(scores), rule), rule)
+    means = [picked.average(scores) for scores in (plain, turned)]
+    figures = [rule_score(choose_threshold(labels, mean, rule), rule) for mean in means]
+    return TurnedScore(plain=figures[0], turned=figures[1])
 
 
 def _score_anew(
@@ -412,7 +405,7 @@ def _judge_alone(picked: Picked, scores: Scores, labels: np.ndarray, rule: str) 
     """How tiles without their neighbours are judged; None where no member sees more than a tile."""
     if not see_context(picked.members):
         return None
-    mean = picked.weights @ picked.rows(scores)
+    mean = picked.average(scores)
     temperature = fit_temperature(logit(mean), labels)
     threshold = choose_threshold(labels, mean, rule).threshold
     return TileAlone(

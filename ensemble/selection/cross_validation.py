@@ -12,7 +12,7 @@ import numpy as np
 
 from ensemble.base.errors import InputError
 from ensemble.selection.thresholds import choose_threshold, is_recall, rule_score
-from ensemble.selection.weighting import Method, check_scores, group_tiles
+from ensemble.selection.weighting import Method, average, check_scores, group_tiles
 
 # Tiles to choose on (N,) bool → how far every tile lies beyond the threshold chosen on them: (…, N)
 Rate = Callable[[np.ndarray], np.ndarray]
@@ -87,7 +87,7 @@ def _rate_by(
 
     def rate(seen: np.ndarray) -> np.ndarray:
         weights = choose(probabilities[:, seen], labels[seen], photographs[seen])
-        mean = weights @ probabilities
+        mean = average(weights, probabilities)
         return mean - choose_threshold(labels[seen], mean[seen], rule).threshold
 
     return rate

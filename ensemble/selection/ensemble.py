@@ -28,6 +28,7 @@ from ensemble.run.onnx_file import OnnxGraph
 from ensemble.selection.calibration import apply_temperature
 from ensemble.selection.choice import EnsembleRecord, TileAlone, open_choice, open_chosen
 from ensemble.selection.neighbours import NeighbourModel, Places, Refined
+from ensemble.selection.weighting import average
 from ensemble.training.checkpoint import Member
 from ensemble.training.precision import describe_graph, describe_scoring
 
@@ -110,7 +111,7 @@ class Ensemble:
         Probabilities are averaged, not logits: members of different backbones are not calibrated
         alike, and one very sure member should not outvote the others.
         """
-        return self.weights @ scores
+        return average(self.weights, scores)
 
     def calibrate(
         self, probabilities: np.ndarray, *, lone: np.ndarray | bool = False

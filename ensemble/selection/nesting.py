@@ -24,7 +24,7 @@ from ensemble.selection.cross_validation import draw_folds, left_out, rate_by_fo
 from ensemble.selection.methods import Asked, weigh
 from ensemble.selection.neighbours import NeighbourFit, Places, fit_neighbours
 from ensemble.selection.thresholds import choose_threshold
-from ensemble.selection.weighting import group_tiles
+from ensemble.selection.weighting import average, group_tiles
 
 MIN_CRACKED_PHOTOGRAPHS = 4  # with three, the choice within would be made on two
 NUM_BAGS = 5  # of greedy selection within; 20 as outside take four times as long
@@ -132,12 +132,12 @@ def estimate_optimism(
     def rate(seen: np.ndarray) -> np.ndarray:
         some = probabilities[:, seen], labels[seen], photographs[seen]
         chosen = weigh(*some, within, num_networks)
-        mean = chosen.weights @ probabilities
+        mean = average(chosen.weights, probabilities)
         return judge_mean(mean[seen], table[seen], asked.rule).rate(mean, places)
 
     folds = draw_folds(labels, photographs)
     plain, refined = left_out(rate_by_fold(rate, folds), folds)
-    mean = weights @ probabilities
+    mean = average(weights, probabilities)
     whole = judge_mean(mean, table, asked.rule)
     f1 = choose_threshold(labels, mean, whole.threshold).f1
     second = whole.second.model

@@ -146,7 +146,10 @@ def average_states(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def _images(tiles: SplitTiles, view: View) -> Iterator[Tensor]:
-    """Batches spread evenly over the tiles, without augmentation."""
-    step = max(1, len(tiles) // NUM_BATCH_NORM_TILES)
-    for index in torch.arange(0, len(tiles), step).split(BATCH):
+    """Batches spread evenly over the tiles, without augmentation.
+
+    They are of one size, or one tile apart: each counts alike, and BatchNorm takes no lone tile.
+    """
+    chosen = torch.arange(0, len(tiles), max(1, len(tiles) // NUM_BATCH_NORM_TILES))
+    for index in chosen.tensor_split(-(-len(chosen) // BATCH)):
         yield make_batch(tiles, index, view)[0]

@@ -2,8 +2,7 @@
 
 Greedy selection: Caruana et al. 2004, https://doi.org/10.1145/1015330.1015432. Convex weights: the
 log loss of a mixture is convex in its proportions (stacking as in Breiman 1996,
-https://doi.org/10.1007/BF00117832). Weights are (M,), none negative, and sum to 1; the ensemble's
-probability is `weights @ probabilities`.
+https://doi.org/10.1007/BF00117832). Weights are (M,), none negative, and sum to 1.
 """
 
 from collections.abc import Callable
@@ -21,6 +20,14 @@ from ensemble.training.metrics import (
 
 Method = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 ROWS_AT_ONCE = 16  # candidates sorted together: 16 × 10,000 scores stay in a core's cache
+
+
+def average(weights: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """The ensemble's probabilities: the members' weighted mean, (M,), (M, N) → (N,).
+
+    Rounded weights may sum to a bit more than 1, but no mean of probabilities is above it.
+    """
+    return np.minimum(weights @ probabilities, 1)
 
 
 def mean_weights(probabilities: np.ndarray, labels: np.ndarray, *, k: int) -> np.ndarray:

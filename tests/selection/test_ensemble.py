@@ -47,6 +47,12 @@ def test_mean_is_weighted_by_hand() -> None:
     assert make_ensemble(0.25, 0.75).weigh(probabilities)[0] == 0.375
 
 
+def test_mean_of_members_that_are_all_sure_is_one() -> None:
+    for seed in range(50):  # one in seven sums to more than 1
+        shares = np.random.default_rng(seed).integers(1, 26, 7) / 25
+        assert make_ensemble(*(shares / shares.sum())).weigh(np.ones((7, 1)))[0] <= 1
+
+
 @settings(max_examples=50, deadline=None)
 @given(arrays(np.float64, (1, 5), elements=st.floats(0, 1)))
 def test_ensemble_of_one_is_its_member(probabilities: np.ndarray) -> None:

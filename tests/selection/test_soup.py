@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ensemble.data.batches import SplitTiles
-from ensemble.selection.soup import estimate_batch_norm, make_soup, write_soup
+from ensemble.selection.soup import BATCH, estimate_batch_norm, make_soup, write_soup
 from ensemble.training.backbones import build_model
 from ensemble.training.checkpoint import Member, open_member, write_member
 from ensemble.training.config import TrialConfig
@@ -77,6 +77,14 @@ def test_members_that_see_more_or_less_of_the_photograph_are_never_mixed(
     tiles = make_bright_and_dark(16)
     soup = make_soup(make_members("frozen", contexts_px), tiles, tiles)
     assert len(soup.ingredients) == count
+
+
+def test_batch_norm_is_estimated_from_batches_none_of_which_is_one_tile(
+    make_members: Callable[..., list[Member]], make_bright_and_dark: Callable[..., SplitTiles]
+) -> None:
+    """At 16 px the last map has one place: a tile by itself has no variance there."""
+    tiles = make_bright_and_dark(BATCH + 1)
+    assert len(make_soup(make_members("full"), tiles, tiles).ingredients) == 2
 
 
 def test_estimated_statistics_are_the_mean_over_batches_without_dropout() -> None:
