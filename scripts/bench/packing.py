@@ -1,12 +1,12 @@
 """Packing against the decoder: what listing, digests, split and the disk add to decoding."""
 
-import os
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from bench.row import Row
+from ensemble.base.process import count_cores
 from ensemble.data.packing import pack
 from ensemble.data.reading.decode import decode_picture
 from ensemble.data.reading.listing import Reader
@@ -64,7 +64,7 @@ def _time_decoder(source: Source) -> float:
     def decode(data: bytes) -> None:
         decode_picture(data).tobytes()
 
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
+    with ThreadPoolExecutor(count_cores()) as threads:
         started = time.perf_counter()
         for _ in threads.map(decode, contents):
             pass

@@ -47,8 +47,8 @@ class Report:
         self._known[row.part] = {"measured_at": now, **self._about}
         rows = [row for part in self._parts for row in self._rows.get(part, [])]
         table = pd.DataFrame([{**asdict(row), "verdict": row.verdict} for row in rows])
+        write_json(self._path.with_suffix(".json"), self._known)  # read where there is a table
         write_text(self._path, table.to_csv(index=False))
-        write_json(self._path.with_suffix(".json"), self._known)
         write_text(self._path.with_suffix(".md"), _markdown(rows))
 
 

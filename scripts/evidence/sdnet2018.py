@@ -28,6 +28,7 @@ from ensemble.base.door import run_command
 from ensemble.base.errors import InputError
 from ensemble.base.files import find_toml, read_object, read_table
 from ensemble.base.options import RECIPES, SPACES
+from ensemble.base.process import count_cores
 from ensemble.base.wording import clock, plural
 from ensemble.data.sources import open_source
 from ensemble.evaluation.mistakes import read_labels
@@ -294,14 +295,17 @@ def _find_pace(options: argparse.Namespace) -> float:
     return _measure_pace(options, space)
 
 
-def _num_slots(options: argparse.Namespace) -> int:
-    """Trainings at a time."""
+def _num_gpus(options: argparse.Namespace) -> int:
     import torch
 
-    gpus = torch.cuda.device_count() if options.gpus is None else int(options.gpus)
-    if gpus:
+    return torch.cuda.device_count() if options.gpus is None else int(options.gpus)
+
+
+def _num_slots(options: argparse.Namespace) -> int:
+    """Trainings at a time."""
+    if gpus := _num_gpus(options):
         return gpus * int(options.trials_per_gpu or 1)
-    return int(options.cpus or os.cpu_count() or 1)
+    return int(options.cpus or count_cores())
 
 
 def _measure_pace(options: argparse.Namespace, space: Space) -> float:
@@ -311,19 +315,21 @@ def _measure_pace(options: argparse.Namespace, space: Space) -> float:
         update={"image_size_px": config.view.side_px(LEAST_TILE_PX), "context_px": 0}
     )
     config = config.model_copy(update={"data": data})
-    num_slots = _num_slots(options)
+    gpus, num_slots = _num_gpus(options), _num_slots(options)
+    num_devices = max(1, gpus)  # of which one is measured
     task = {
         "config": config.model_dump(mode="json"),
-        "device": "cpu" if options.gpus == "0" else "cuda",
+        "device": "cuda" if gpus else "cpu",
         "threads": 1,
         "steps": 12,
     }
     command = [sys.executable, str(ROOT / "scripts" / "bench" / "floor.py"), json.dumps(task)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     running = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) for _ in range(num_slots)
+        subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)
+        for _ in range(num_slots // num_devices)
     ]
-    return sum(float(process.communicate()[0].split()[-1]) for process in running)
+    return num_devices * sum(float(each.communicate()[0].split()[-1]) for each in running)
 
 
 def _run(stage: Stage) -> None:

@@ -13,16 +13,28 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ensemble.base.door import run_command
 from ensemble.base.files import read_object, read_table
 from ensemble.base.provenance import describe_code_and_machine
 from ensemble.cli import parse
-from ensemble.run.members import find_member, find_run, member_folder, read_validation
+from ensemble.run.members import (
+    find_member,
+    find_run,
+    member_folder,
+    read_validation,
+    see_context,
+)
 from ensemble.search.comparison import measure_gain
 from ensemble.search.refit import main as refit
-from ensemble.selection.choose import choose_ensemble
+from ensemble.selection.choose import (
+    Picked,
+    choose_ensemble,
+    fit_thresholds,
+    open_development,
+)
 from ensemble.training.checkpoint import open_member
 from record import run_parser, write_evidence
 
@@ -93,14 +105,17 @@ def describe(run: Path, *, tta: bool) -> dict[str, Any]:
         tta: Whether to try flips and turns, which takes seven further passes over all tiles.
     """
     about = read_object(run / "run.json", split_digest=str)
-    base = choose_ensemble(run, method="mean", top_k=1, tta=tta)
+    base, table = open_member(member_folder(run, 0)), read_validation(run)
+    val = open_development(run, table).val if tta or see_context([base]) else None
+    how: Any = {"table": table, "rule": "f1", "val": val, "tta": tta}
+    alone = fit_thresholds(run, Picked("mean", [base], np.ones(1)), best_single=base, **how)
     every = choose_ensemble(run, method="auto")
     return {
         "data": Path(about["data"]).name,
         "num_photographs": about["data_summary"]["num_photographs"],
         **{key: about[key] for key in RUN_KEYS},
-        "neighbours": base.neighbours_note,
-        "flips_and_turns": base.tta_tried.model_dump() if base.tta_tried else None,
+        "neighbours": alone["neighbours_note"],
+        "flips_and_turns": alone["tta_tried"] and alone["tta_tried"].model_dump(),
         "methods": [asdict(method) for method in every.methods],
         **describe_code_and_machine(),
     }

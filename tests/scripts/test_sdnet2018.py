@@ -64,6 +64,12 @@ def give(monkeypatch, drawn, out, *words):
     monkeypatch.setattr(sys, "argv", ["sdnet2018.py", *given])
 
 
+def test_a_machine_without_a_gpu_need_not_be_told_so(script, drawn, tmp_path, monkeypatch):
+    words = ["--data", "none", "--space", str(drawn / "tiny.toml"), "--cpus", "1"]
+    monkeypatch.setattr(sys, "argv", ["sdnet2018.py", *words, "--out", str(tmp_path)])
+    assert script._find_pace(script._parse()) > 0
+
+
 def test_every_stage_is_a_command_that_can_be_typed(script, drawn, tmp_path, monkeypatch):
     give(monkeypatch, drawn, tmp_path, "--seeds", "2", "--backbone", "resnet18")
     options = script._parse()
