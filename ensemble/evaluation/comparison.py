@@ -16,7 +16,7 @@ from rich.text import Text
 from ensemble.base.wording import format_number
 from ensemble.data.batches import SplitTiles
 from ensemble.evaluation.figures import Way, compare_ways, compute_figures, flat_row, is_same
-from ensemble.evaluation.presentation import count_networks, print_widest
+from ensemble.evaluation.presentation import count_networks, describe_f1, print_widest
 from ensemble.evaluation.scoring import MemberScores, judge_tiles
 from ensemble.selection.choice import EnsembleRecord
 from ensemble.selection.contenders import Contender
@@ -209,21 +209,17 @@ def draw_compared(rows: Sequence[dict[str, Any]], *, bounds: bool) -> Table:
         table.add_column(name, overflow="fold")
     for name in ("networks", "threshold", "val F1", *SHOWN.values(), "difference"):
         table.add_column(name, justify="right", no_wrap=True)
-    told = ""
+    before: dict[str, Any] = {}
     for row, name, way in told_ways(rows):
         figures, difference = way["figures"], way["difference"]["f1"]
-        first = row["what"] if row["name"] != told else ""
-        told = row["name"]
-        if first and table.row_count == 1:
-            table.add_section()
-        cells = [format_number(figures["threshold"]), format_number(figures["val_f1"])]
-        cells += [format_number(figures[metric]) for metric in SHOWN]
-        ends = figures["intervals"]["f1"]
-        if bounds and ends["low"] is not None:
-            cells[2] += f" [{ends['low']:.2f}, {ends['high']:.2f}]"
-        cells.append(format_number(difference["difference"], "+.3f"))
-        if bounds and difference["low"] is not None:
-            cells[-1] += f" [{difference['low']:+.3f}, {difference['high']:+.3f}]"
-        networks = str(sum(m["num_networks"] for m in row["members"])) if first else ""
-        table.add_row(*map(Text, (first, name, networks, *cells)))
+        about = ["", ""]
+        if row is not before:
+            about = [row["what"], str(sum(m["num_networks"] for m in row["members"]))]
+            if before.get("is_chosen"):
+                table.add_section()
+        before = row
+        cells = [format_number(figures[each]) for each in ("threshold", "val_f1", *SHOWN)]
+        cells[2] = describe_f1(figures["f1"], figures["intervals"]["f1"], is_bounded=bounds)
+        gain = describe_f1(difference["difference"], difference, is_bounded=bounds, is_gain=True)
+        table.add_row(*map(Text, (about[0], name, about[1], *cells, gain)))
     return table

@@ -124,9 +124,9 @@ def print_result(metrics: dict[str, Any], names: Mapping[int, str], console: Con
         console.print(line, highlight=False, markup=False)
     gain = metrics["gain_over_best_single"]["f1"]
     if gain["difference"] is not None and sole_member(metrics) is None:
-        span = "" if gain["low"] is None else f" [{gain['low']:+.3f}, {gain['high']:+.3f}]"
-        line = f"F1 minus the best single member's: {gain['difference']:+.3f}{span}"
-        console.print(f"{line}, {gain['verdict']}", highlight=False, markup=False)
+        difference = describe_f1(gain["difference"], gain, is_gain=True)
+        line = f"F1 minus the best single member's: {difference}, {gain['verdict']}"
+        console.print(line, highlight=False, markup=False)
     console.print(metrics["intervals"], highlight=False)
     for line in seed_sentences(choice):
         console.print(line, highlight=False, markup=False)
@@ -232,12 +232,12 @@ def draw_ways(ways: dict[str, Any], *, bounds: bool) -> Table:
         if "same_as" in way:
             table.add_row(name, f"as {way['same_as']}")
             continue
-        parts = [way, *(way["surfaces"][surface] for surface in surfaces)]
+        figures = [part["figures"] for part in (way, *map(way["surfaces"].get, surfaces))]
         table.add_row(
             name,
             *(
-                _describe_f1(part["figures"]["f1"], part["figures"]["intervals"]["f1"], is_bounded)
-                for part, is_bounded in zip(parts, has_bounds, strict=True)
+                describe_f1(each["f1"], each["intervals"]["f1"], is_bounded=is_bounded)
+                for each, is_bounded in zip(figures, has_bounds, strict=True)
             ),
         )
     seen = next(iter(shown.values()))
@@ -249,28 +249,27 @@ def draw_ways(ways: dict[str, Any], *, bounds: bool) -> Table:
     for name, way in shown.items():
         if way["gain"] is None:
             continue
-        parts = [way, *(way["surfaces"][surface] for surface in surfaces)]
-        gains = [part["gain"]["f1"] for part in parts]
+        gains = [part["gain"]["f1"] for part in (way, *map(way["surfaces"].get, surfaces))]
         table.add_row(
             f"gain {name}",
             *(
-                _describe_f1(gain["difference"], gain, is_bounded, is_gain=True)
+                describe_f1(gain["difference"], gain, is_bounded=is_bounded, is_gain=True)
                 for gain, is_bounded in zip(gains, has_bounds, strict=True)
             ),
         )
     return table
 
 
-def _describe_f1(
-    value: float | None, bounds: dict[str, Any], is_bounded: bool, *, is_gain: bool = False
+def describe_f1(
+    value: float | None, bounds: dict[str, Any], *, is_bounded: bool = True, is_gain: bool = False
 ) -> str:
     """An F1, or a gain in F1, with its interval where there is one and it `is_bounded`."""
-    if value is None:
-        return format_number(None)
     form, form_of_bounds = ("+.3f", "+.3f") if is_gain else (".3f", ".2f")
-    if not is_bounded or bounds["low"] is None:
-        return f"{value:{form}}"
-    return f"{value:{form}} [{bounds['low']:{form_of_bounds}}, {bounds['high']:{form_of_bounds}}]"
+    figure = format_number(value, form)
+    if value is None or not is_bounded or bounds["low"] is None:
+        return figure
+    low, high = (format_number(bounds[end], form_of_bounds) for end in ("low", "high"))
+    return f"{figure} [{low}, {high}]"
 
 
 def choice_sentences(choice: dict[str, Any]) -> list[str]:

@@ -285,5 +285,5 @@ def test_the_ensemble_is_shown_three_ways_with_what_each_gains(width):
     assert "0.854 [0.34, 0.99]" in rows["tile alone"]
     assert "as with context" in rows["with neighbours"]
     assert rows["gain with context"].count("+0.021") == 3  # on all tiles, D and W
-    assert rows["gain with context"].count("[-0.001, +0.043]") == (1 if width == 80 else 3)
+    assert rows["gain with context"].count("[−0.001, +0.043]") == (1 if width == 80 else 3)
     assert "second stage: the grid of the photographs is not known" in said
