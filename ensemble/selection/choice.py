@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from ensemble.base.door import spell_command
 from ensemble.base.errors import InputError, short_repr
@@ -27,16 +27,12 @@ from ensemble.selection.neighbours import NeighbourModel
 from ensemble.selection.nesting import Optimism
 from ensemble.selection.seeds import SeedSpread
 from ensemble.training.checkpoint import Member, open_member
-from ensemble.training.config import explain_validation
+from ensemble.training.config import Record, explain_validation
 
 FORMAT: Literal[4] = 4
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class JudgedMember(_Record):
+class JudgedMember(Record):
     """A member by itself, with its threshold and what it reaches there."""
 
     trial: int = Field(ge=0)
@@ -61,7 +57,7 @@ class ChosenMember(JudgedMember):
     weight: float = Field(gt=0, le=1)
 
 
-class Calibration(_Record):
+class Calibration(Record):
     """How well probabilities are calibrated on the validation split."""
 
     log_loss: float
@@ -69,14 +65,14 @@ class Calibration(_Record):
     expected_calibration_error: float
 
 
-class TurnedScore(_Record):
+class TurnedScore(Record):
     """What the threshold's rule asks for (see `rule_score`), with and without test-time turns."""
 
     plain: float
     turned: float = Field(description="Mean over the eight flips and turns of each tile.")
 
 
-class TileAlone(_Record):
+class TileAlone(Record):
     """How the mean is judged where members see a tile without its neighbours."""
 
     temperature: float = Field(gt=0, description="Divisor of the weighted mean's logit.")
@@ -85,7 +81,7 @@ class TileAlone(_Record):
     val_metrics: dict[str, float] = Field(description="Figures at the threshold.")
 
 
-class EnsembleRecord(_Record):
+class EnsembleRecord(Record):
     """An ensemble, as chosen on the validation split."""
 
     format: Literal[4] = FORMAT

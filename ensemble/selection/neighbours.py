@@ -18,7 +18,7 @@ from typing import Self
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 from scipy.optimize import minimize  # type: ignore[import-untyped]
 from scipy.special import expit  # type: ignore[import-untyped]
 
@@ -27,6 +27,7 @@ from ensemble.data.grid import PLACE, look_around
 from ensemble.selection.calibration import logit
 from ensemble.selection.cross_validation import cross_validate, draw_folds
 from ensemble.selection.thresholds import choose_threshold, is_number, name_score
+from ensemble.training.config import Record
 from ensemble.training.metrics import log_loss, ranking_metrics, threshold_metrics, tile_losses
 
 REACH = 2  # tiles on each side that are read
@@ -87,10 +88,8 @@ class Refined:
         return self.probabilities >= self.thresholds
 
 
-class NeighbourGain(BaseModel):
+class NeighbourGain(Record):
     """What the stage gains on photographs that its coefficients and threshold had not seen."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     log_loss: float
     log_loss_without: float = Field(description="That of the same regression on the own score.")
@@ -111,10 +110,8 @@ class NeighbourGain(BaseModel):
         return gain > self.standard_error and self.score >= self.score_without
 
 
-class NeighbourModel(BaseModel):
+class NeighbourModel(Record):
     """A tile's refined logit: the intercept and the coefficients times the figures around it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     intercept: float
     coefficients: dict[str, float] = Field(

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from ensemble.base.wording import plural
 from ensemble.selection.calibration import apply_temperature, fit_temperature, logit
@@ -25,15 +25,14 @@ from ensemble.selection.methods import Asked, weigh
 from ensemble.selection.neighbours import NeighbourFit, Places, fit_neighbours
 from ensemble.selection.thresholds import choose_threshold
 from ensemble.selection.weighting import average, group_tiles
+from ensemble.training.config import Record
 
 MIN_CRACKED_PHOTOGRAPHS = 4  # with three, the choice within would be made on two
 NUM_BAGS = 5  # of greedy selection within; 20 as outside take four times as long
 
 
-class Nested(BaseModel):
+class Nested(Record):
     """Figures of the ensemble's verdicts, by a choice on the same and on other photographs."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     f1_where_chosen: float = Field(description="F1 on the photographs that were chosen on.")
     f1: float = Field(description="F1, each photograph judged by a choice without it.")
@@ -41,10 +40,8 @@ class Nested(BaseModel):
     recall: float
 
 
-class Optimism(BaseModel):
+class Optimism(Record):
     """What choosing and scoring on the same photographs is worth, by nesting."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     num_folds: int = Field(ge=2, description="Folds, of which each was left out once.")
     num_photographs: int = Field(ge=2, description="Photographs, or tiles where they have none.")

@@ -7,17 +7,14 @@ an interval over photographs.
 from collections.abc import Sequence
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from ensemble.training.checkpoint import Member
+from ensemble.training.config import Record
 from ensemble.training.metrics import best_threshold, margins_to_probabilities, ranking_metrics
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Spread(_Record):
+class Spread(Record):
     """A figure of several trainings."""
 
     mean: float
@@ -26,7 +23,7 @@ class Spread(_Record):
     highest: float
 
 
-class SeedSpread(_Record):
+class SeedSpread(Record):
     """Trainings with the same settings and the same initial weights, each with another seed."""
 
     trials: list[int] = Field(min_length=2)

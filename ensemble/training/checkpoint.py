@@ -38,7 +38,7 @@ from ensemble.base.files import (
 from ensemble.data.view import IMAGENET_MEAN, IMAGENET_STD, Colour, Interpolation, View
 from ensemble.training.backbone_table import TIMM
 from ensemble.training.backbones import build_model
-from ensemble.training.config import TrialConfig, explain_validation
+from ensemble.training.config import Record, TrialConfig, explain_validation
 from ensemble.training.fold_networks import FoldNetworks
 from ensemble.training.loop import Epoch, EpochFigures
 
@@ -47,10 +47,8 @@ UNREADABLE_ARRAY = (ValueError, TypeError, EOFError, MemoryError, RecursionError
                     tokenize.TokenError)  # fmt: skip
 
 
-class MemberRecord(BaseModel):
+class MemberRecord(Record):
     """The content of `member.json`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     format: Literal[1] = 1
     trial: int

@@ -18,10 +18,16 @@ from ensemble.training.backbone_table import check_backbone, find_backbone
 BackboneName = Annotated[str, AfterValidator(check_backbone)]
 
 
-class Section(BaseModel):
-    """A frozen group of settings that refuses unknown keys and converted types."""
+class Record(BaseModel):
+    """What is stored as JSON: frozen; unknown keys and numbers that are not finite are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Section(Record):
+    """A group of settings, in which converted types are refused, too."""
+
+    model_config = ConfigDict(strict=True)
 
 
 class ModelConfig(Section):

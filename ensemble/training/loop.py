@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import torch.distributed as dist
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 
 from ensemble.base.errors import InputError
@@ -23,7 +23,7 @@ from ensemble.data.transfer import send
 from ensemble.data.view import View
 from ensemble.training.averaging import WeightAverage
 from ensemble.training.backbones import choose_trainable
-from ensemble.training.config import TrialConfig, derive_seed
+from ensemble.training.config import Record, TrialConfig, derive_seed
 from ensemble.training.data_parallel import rank_and_world_size, share_statistics, wrap_model
 from ensemble.training.losses import tile_weights, weighted_loss
 from ensemble.training.metrics import check_both_classes, validation_metrics
@@ -47,10 +47,8 @@ class DivergedError(RuntimeError):
     """The loss or the scores are no longer finite."""
 
 
-class EpochFigures(BaseModel):
+class EpochFigures(Record):
     """The figures of one epoch: everything about it but its tensors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     number: int = Field(ge=1)
     train_loss: float  #: mean of the minimised loss over the epoch's augmented tiles
