@@ -55,19 +55,20 @@ def give_backbones(space: Space, given: Sequence[str]) -> tuple[Space, str]:
 
 def _narrow(parameters: Sequence[Parameter], names: tuple[str, ...]) -> tuple[Parameter, ...]:
     """The parameters that apply to some of the networks, which are a parameter themselves."""
-    networks = Parameter(BACKBONE, CategoricalDistribution(names), {})
+    networks = CategoricalDistribution(names)
     narrowed = []
+    if all(parameter.name != BACKBONE for parameter in parameters):
+        narrowed.append(Parameter(BACKBONE, networks, {}))
     for parameter in parameters:
-        if parameter.name == BACKBONE:
-            networks = replace(networks, when=parameter.when)
-            continue
         when = dict(parameter.when)
+        if parameter.name == BACKBONE:
+            parameter = replace(parameter, distribution=networks)
         if BACKBONE in when:
             when[BACKBONE] = tuple(name for name in when[BACKBONE] if name in names)
             if not when[BACKBONE]:
                 continue
         narrowed.append(replace(parameter, when=when))
-    return networks, *narrowed
+    return tuple(narrowed)
 
 
 def _describe_losses(space: Space, first: str, names: tuple[str, ...]) -> str:

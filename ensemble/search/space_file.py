@@ -23,6 +23,7 @@ grace_epochs = 1
 reduction_factor = 3
 """
 
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -112,7 +113,7 @@ def load_space(path: Path) -> Space:
         weights=file.weights,
         workers_per_trial=file.workers_per_trial,
         default=default,
-        parameters=tuple(parameters),
+        parameters=_order(parameters, path),
         starts=tuple(file.start),
         early_stopping=file.early_stopping,
     )
@@ -120,6 +121,22 @@ def load_space(path: Path) -> Space:
     check_values(space)
     check_networks(space)
     return space
+
+
+def _order(parameters: list[Parameter], path: Path) -> tuple[Parameter, ...]:
+    """The parameters as the file has them, but each behind those that its condition names."""
+    ordered, left = [], list(parameters)
+    while left:
+        names = {parameter.name for parameter in left}
+        first = next((each for each in left if names.isdisjoint(each.when)), None)
+        if first is None:
+            raise InputError(
+                f"{path}: the conditions of {', '.join(sorted(names))} wait for each other; "
+                "leave one of them out"
+            )
+        ordered.append(first)
+        left.remove(first)
+    return tuple(ordered)
 
 
 def _check_starts(space: Space) -> None:
@@ -190,9 +207,10 @@ def check_values(space: Space) -> None:
         InputError: One does not, or a start is outside of what is searched.
     """
     for parameter in space.parameters:
-        for value in parameter.ends():
-            values = flatten(space.default)
-            values |= {key: allowed[0] for key, allowed in parameter.when.items()}
+        first = {key: allowed[0] for key, allowed in parameter.when.items()}
+        others = [{key: value} for key, allowed in parameter.when.items() for value in allowed[1:]]
+        for value, condition in product(parameter.ends(), [first, *others]):
+            values = flatten(space.default) | first | condition
             values = space.settle(values | {parameter.name: value})
             for other in space.parameters:  # settings that are asked for only with this value
                 if other.when and values[other.name] is None and applies(other, values):

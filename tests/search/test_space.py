@@ -113,6 +113,21 @@ def test_a_conditional_parameter_is_asked_for_only_where_its_condition_holds(wri
         assert ("loss.focal_gamma" in trial.params) == (config.loss.kind == "focal")
 
 
+def test_a_condition_may_name_a_setting_that_the_file_has_further_below(write):
+    text = MINIMAL + (
+        '[search.loss]\nfocal_gamma = { low = 0.5, high = 4, when = { "loss.kind" = ["focal"] } }\n'
+        'kind = ["cross_entropy", "focal"]\n'
+        '[[start]]\n"loss.kind" = "focal"\n"loss.focal_gamma" = 1.0\n'
+    )
+    space = load_space(write(text))
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for point in space.start_points():
+        study.enqueue_trial(point)
+    losses = [space.ask(study.ask(), seed=0).loss for _ in range(20)]
+    assert losses[1].focal_gamma == 1
+    assert len({loss.focal_gamma for loss in losses if loss.kind == "focal"}) > 5
+
+
 @pytest.mark.parametrize("columns", [None, 6])
 def test_a_margin_that_shows_nothing_is_not_searched(write, tmp_path, columns):
     """Nor is a start tried that differs from trial 0 in nothing else."""
@@ -193,6 +208,17 @@ def test_trials_have_seeds_of_their_own_that_depend_on_the_study_seed(write):
             MINIMAL
             + '[search.loss]\nfocal_gamma = { low = 1, high = 2, when = {"loss.kind" = []} }',
             "'loss.kind' in when has no values",
+        ),
+        (
+            MINIMAL + '[search.loss]\nkind = ["focal"]\n'
+            'focal_gamma = { low = 1, high = 2, when = {"loss.kind" = ["focal", "focel"]} }',
+            r"search\.loss\.focal_gamma.*'focel'",
+        ),
+        (
+            MINIMAL + "[search.model]\ndropout = { low = 0, high = 0.2, "
+            'when = { "optimisation.epochs" = [8] } }\n'
+            '[search.optimisation]\nepochs = { low = 4, high = 8, when = {"model.dropout" = [0]} }',
+            r"conditions of model\.dropout, optimisation\.epochs wait for each other",
         ),
         (
             MINIMAL + "[search.optimisation]\nearly_stopping_patience = { low = 0, high = 1e300 }",
