@@ -85,7 +85,7 @@ class Forecast:
         if not count:
             return None
         now, epoch_seconds = self._clock(), seconds / count
-        longest = max((most for _, most in self._epochs.values()), default=0)
+        longest = max((most for _, most in list(self._epochs.values())), default=0)
         usual = self._ended_epochs / self._num_ended if self._num_ended else longest
         running = 0.0
         for trial, (done, most) in list(self._epochs.items()):

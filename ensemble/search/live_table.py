@@ -325,7 +325,7 @@ class Progress(tune.Callback):
                 format_number(running.best_val_f1),
                 "" if left is None else clock(left),
             )
-        counts = ", ".join(f"{count} {kind}" for kind, count in self._counts.items())
+        counts = ", ".join(f"{count} {kind}" for kind, count in list(self._counts.items()))
         used = clock(time.monotonic() - self._started)
         if self._max_seconds is not None:
             used += f" of {clock(self._max_seconds)}"

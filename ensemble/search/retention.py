@@ -151,7 +151,7 @@ def check_disk(
         sizes,
         keep=keep,
         num_trials=num_trials,
-        epochs=space.default.optimisation.epochs,
+        epochs=int(space.largest("optimisation.epochs")),
         max_concurrent_trials=budget.max_concurrent_trials,
         num_val_tiles=packed.record["num_tiles"]["val"],
     )

@@ -21,6 +21,8 @@ from ensemble.search.stopping import Stopping
 from ensemble.search.study import count_finished, finished_trials, let_wait
 from ensemble.training.config import TrialConfig
 
+NO_CONTROLLER: Any = None  # Tune's, which the scheduler does not ask
+
 
 class StudySearcher(Searcher):
     """Gives Tune one trial after another until the study has as many finished ones as wanted.
@@ -150,21 +152,45 @@ class StudySearcher(Searcher):
         return {}
 
 
-def make_early_stopping(space: Space, study: optuna.Study) -> ASHAScheduler:
-    """Make asynchronous successive halving that knows the trials a study holds already."""
-    epochs = space.default.optimisation.epochs
-    scheduler = ASHAScheduler(
-        time_attr="epoch",
-        metric="best_val_f1",
-        mode="max",
-        max_t=epochs,
-        grace_period=min(space.early_stopping.grace_epochs, epochs),
-        reduction_factor=space.early_stopping.reduction_factor,
-    )
-    untyped: Any = scheduler  # without Tune's controller, which it needs for trials of today alone
-    for stored in finished_trials(study):
-        trial = SimpleNamespace(trial_id=f"stored-{stored.number}")
-        untyped.on_trial_add(None, trial)
-        for epoch, best in sorted(stored.intermediate_values.items()):
-            untyped.on_trial_result(None, trial, {"epoch": epoch, "best_val_f1": best})
-    return scheduler
+class StudyScheduler(ASHAScheduler):
+    """Asynchronous successive halving that goes on from the epochs that a study holds.
+
+    Args:
+        space: Search space, with the settings of early stopping.
+        study: Optuna's study.
+    """
+
+    def __init__(self, space: Space, study: optuna.Study):
+        epochs = int(space.largest("optimisation.epochs"))
+        super().__init__(
+            time_attr="epoch",
+            metric="best_val_f1",
+            mode="max",
+            max_t=epochs,
+            grace_period=min(space.early_stopping.grace_epochs, epochs),
+            reduction_factor=space.early_stopping.reduction_factor,
+        )
+        self._stored = {
+            stored.number: sorted(stored.intermediate_values.items())
+            for stored in study.get_trials(deepcopy=False)
+        }
+        for stored in finished_trials(study):
+            trial: Any = SimpleNamespace(trial_id=f"stored-{stored.number}")
+            super().on_trial_add(NO_CONTROLLER, trial)
+            self._repeat(trial, self._stored[stored.number])
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """Begin with the epochs of an interrupted trial, which was judged by them already.
+
+        It tells its last one again.
+        """
+        super().on_trial_add(tune_controller, trial)
+        self._repeat(trial, self._stored.get(trial.config["number"], [])[:-1])
+
+    def _repeat(self, trial: Any, epochs: list[tuple[int, float]]) -> None:
+        for epoch, best in epochs:
+            self.on_trial_result(NO_CONTROLLER, trial, {"epoch": epoch, "best_val_f1": best})
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle nothing: Tune writes its scheduler into a file that is never read."""
+        return {}

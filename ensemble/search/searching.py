@@ -26,7 +26,7 @@ from ensemble.search.finished import describe_continuation, describe_outcome, se
 from ensemble.search.live_table import Finished, Progress
 from ensemble.search.request import SearchOutcome, SearchRequest
 from ensemble.search.retention import Retention
-from ensemble.search.searcher import StudySearcher, make_early_stopping
+from ensemble.search.searcher import StudyScheduler, StudySearcher
 from ensemble.search.space import Space
 from ensemble.search.stopping import (
     StopByErrors,
@@ -85,7 +85,7 @@ class Search:
         self._request, self._pack_folder, self._layout = request, pack_folder, layout
         self._trackers = trackers
         self._storage = storage
-        self._log = log = partial(console.print, highlight=False, soft_wrap=True)
+        self._log = log = console.print
         max_seconds = None if request.max_hours is None else 3600 * request.max_hours
         self._study = open_study(
             folder / "study.db", space, sampler=request.sampler, seed=request.seed, log=log
@@ -183,7 +183,7 @@ class Search:
             tune_config=tune.TuneConfig(
                 num_samples=-1,
                 search_alg=self._searcher,
-                scheduler=make_early_stopping(self._space, self._study),
+                scheduler=StudyScheduler(self._space, self._study),
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: trial.trial_id,
             ),

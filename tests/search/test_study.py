@@ -22,7 +22,7 @@ from ensemble.cli import parse
 from ensemble.search import database
 from ensemble.search.command import read_request
 from ensemble.search.finished import describe_continuation, find_finished
-from ensemble.search.searcher import StudySearcher, make_early_stopping
+from ensemble.search.searcher import StudyScheduler, StudySearcher
 from ensemble.search.space_file import load_space
 from ensemble.search.stopping import StopByErrors, Stopping
 from ensemble.search.study import (
@@ -531,10 +531,11 @@ def test_a_continued_search_stops_early_what_an_undisturbed_one_would(tmp_path):
     0.767; by hand."""
     earlier = {"a": [0.6], "b": [0.3, 0.4, 0.8], "c": [0.7, 0.7, 0.7]}  # best F1 after each epoch
     search = Search(tmp_path)
-    undisturbed = make_early_stopping(search.space, search.study)
+    undisturbed = StudyScheduler(search.space, search.study)
     for name, best in earlier.items():
-        search.searcher.suggest(name)
-        undisturbed.on_trial_add(None, SimpleNamespace(trial_id=name))
+        undisturbed.on_trial_add(
+            None, SimpleNamespace(trial_id=name, config=search.searcher.suggest(name))
+        )
         for epoch, score in enumerate(best, start=1):
             row = result(epoch, score, last=epoch == 3)
             undisturbed.on_trial_result(None, SimpleNamespace(trial_id=name), row)
@@ -542,7 +543,8 @@ def test_a_continued_search_stops_early_what_an_undisturbed_one_would(tmp_path):
                 search.searcher.on_trial_result(name, row)
         search.searcher.on_trial_complete(name, row)
     assert [search.state(number).name for number in range(3)] == ["PRUNED", "COMPLETE", "COMPLETE"]
-    continued = make_early_stopping(search.space, Search(tmp_path).study)
+    late = search.searcher.suggest("late")
+    continued = StudyScheduler(search.space, Search(tmp_path).study)
     for scheduler in (undisturbed, continued):
         for name, epoch, best, decision in (
             ("bad", 1, 0.62, "STOP"),
@@ -550,9 +552,40 @@ def test_a_continued_search_stops_early_what_an_undisturbed_one_would(tmp_path):
             ("late and bad", 3, 0.75, "STOP"),
             ("late and good", 3, 0.78, "CONTINUE"),
         ):
-            trial = SimpleNamespace(trial_id=name)
+            trial = SimpleNamespace(trial_id=name, config=late)
             scheduler.on_trial_add(None, trial)
             assert scheduler.on_trial_result(None, trial, result(epoch, best)) == decision, name
+
+
+def test_an_interrupted_trial_is_not_judged_again_by_epochs_that_it_passed(tmp_path):
+    """Rungs after epochs 1 and 3; after epoch 1 the others are better, but they came later."""
+    search = Search(tmp_path)
+    search.searcher.suggest("first")
+    for epoch in (1, 2):
+        search.searcher.on_trial_result("first", result(epoch, 0.5))
+    for name in ("better", "as good", "as good, too"):
+        search.searcher.suggest(name)
+        search.searcher.on_trial_complete(name, result(1, 0.8))
+    continued = Search(tmp_path, num_trials=9)
+    scheduler = StudyScheduler(continued.space, continued.study)
+    trial = SimpleNamespace(trial_id="a", config=continued.searcher.suggest("a"))
+    assert trial.config["number"] == 0
+    scheduler.on_trial_add(None, trial)
+    assert scheduler.on_trial_result(None, trial, result(2, 0.5)) == "CONTINUE"  # told again
+    assert scheduler.on_trial_result(None, trial, result(3, 0.5)) == "CONTINUE"  # nobody else
+    other = SimpleNamespace(trial_id="b", config=continued.searcher.suggest("b"))
+    scheduler.on_trial_add(None, other)
+    assert scheduler.on_trial_result(None, other, result(3, 0.4)) == "STOP"
+
+
+def test_a_trial_has_all_of_its_epochs_where_their_number_is_searched(tmp_path):
+    search = Search(tmp_path)  # of 8 epochs
+    (tmp_path / "longer.toml").write_text(SPACE + "epochs = [8, 12]\n")
+    scheduler = StudyScheduler(load_space(tmp_path / "longer.toml"), search.study)
+    trial = SimpleNamespace(trial_id="a", config=search.searcher.suggest("a"))
+    scheduler.on_trial_add(None, trial)
+    assert scheduler.on_trial_result(None, trial, result(8, 0.5)) == "CONTINUE"
+    assert scheduler.on_trial_result(None, trial, result(12, 0.5)) == "STOP"
 
 
 def test_a_search_that_has_its_trials_is_finished_without_ray_and_one_that_lacks_some_is_not(
