@@ -96,7 +96,10 @@ def start_from_run(space: Space, run: Path) -> tuple[Space, str]:
             f"--start-from {run}: the space {space.path.stem} lacks the network of its best trial, "
             f"{config.model.backbone}; name it with --backbone, or give a --space that has it"
         )
-    started, changes = _hold(space, config, name=run.name)
+    loss = config.loss.model_copy(update={"doubted_weight": 1.0})
+    started, changes = _hold(space, config.model_copy(update={"loss": loss}), name=run.name)
+    if loss != config.loss:
+        changes += "; all labels count alike, as only a refit knows which are doubted"
     starts = []
     numbers = [best[0].trial]
     for member in best[1:]:

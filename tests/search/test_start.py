@@ -149,6 +149,18 @@ def test_the_best_trials_of_a_run_are_the_first_of_a_search(run, by):
     assert how.startswith("the first trials are the best of old, there with the numbers 1, 2, 0; ")
 
 
+def test_all_labels_count_alike_in_a_search_that_starts_from_a_refit_with_doubted_ones(
+    run, write_member, make_trial_config
+):
+    config = make_trial_config(loss={"doubted_weight": 0.3, "crack_weight": 2.0})
+    write_member(run / "members/0001", trial=1, val_f1=0.7, config=config)
+    space = load_space(ROOT / "search_spaces" / "demo.toml")
+    started, _, how = start(space, str(run), under=run.parent)
+    loss = trials_of(started, 1)[0].loss
+    assert (loss.doubted_weight, loss.crack_weight) == (1.0, 2.0)
+    assert how.endswith("; all labels count alike, as only a refit knows which are doubted")
+
+
 def test_a_run_without_a_finished_trial_is_no_start(run):
     (run / "trials.csv").write_text("trial,state\n")
     space = load_space(ROOT / "search_spaces" / "demo.toml")
