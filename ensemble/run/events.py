@@ -13,6 +13,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.summary import hparams
 
+from ensemble.base.errors import writing
 from ensemble.base.files import make_folder
 from ensemble.training.config import TrialConfig, flatten
 from ensemble.training.loop import Epoch, EpochFigures
@@ -49,13 +50,14 @@ class TrialEvents:
 
     def add_epoch(self, row: dict[str, Any]) -> None:
         """Write the figures in the row of an epoch."""
-        if self._epochs is None:
-            self._epochs = _open(self._folder, row["epoch"])
-            # not the list of all hyperparameters: TensorBoard would apply it to every trial
-            _, start, _ = hparams(hyperparameters(self._config), {})
-            _write(self._epochs, summary=start)
-        _write_figures(self._epochs, row["epoch"], epoch_figures(row))
-        self._epochs.flush()
+        with writing(self._folder):
+            if self._epochs is None:
+                self._epochs = _open(self._folder, row["epoch"])
+                # not the list of all hyperparameters: TensorBoard would apply it to every trial
+                _, start, _ = hparams(hyperparameters(self._config), {})
+                _write(self._epochs, summary=start)
+            _write_figures(self._epochs, row["epoch"], epoch_figures(row))
+            self._epochs.flush()
 
     def add_batches(self, epoch: Epoch) -> None:
         """Write the loss of each batch of an epoch by the number of batches so far.
@@ -66,21 +68,24 @@ class TrialEvents:
         if not losses:
             return  # read from disk: the losses were written before
         first = (epoch.number - 1) * len(losses) + 1
-        if self._batches is None:
-            self._batches = _open(self._folder / "batches", first)
-        for step, loss in enumerate(losses, first):
-            _write_figures(self._batches, step, {"batch_loss": loss})
-        self._batches.flush()
+        with writing(self._folder):
+            if self._batches is None:
+                self._batches = _open(self._folder / "batches", first)
+            for step, loss in enumerate(losses, first):
+                _write_figures(self._batches, step, {"batch_loss": loss})
+            self._batches.flush()
 
     def close(self, *, finished: bool) -> None:
         """End the files, and mark a finished trial as such."""
-        if self._epochs is not None:
-            if finished:
-                _write(self._epochs, summary=hparams({}, {})[2])
-            self._epochs.close()
-        if self._batches is not None:
-            self._batches.close()
+        epochs, batches = self._epochs, self._batches
         self._epochs = self._batches = None
+        with writing(self._folder):
+            if batches is not None:
+                batches.close()
+            if epochs is not None:
+                if finished:
+                    _write(epochs, summary=hparams({}, {})[2])
+                epochs.close()
 
 
 def _open(folder: Path, first_step: int) -> EventsWriter:

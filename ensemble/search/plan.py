@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -67,6 +68,20 @@ def plan_search(
         check_source(Path(request.data))
     space, weights = _plan_space(request, log)
     folder = run_folder(request.name, under=request.out)
+    budget, storage = find_means(request, space, head, log)
+    return SearchPlan(folder, space, weights, budget, storage)
+
+
+def find_means(
+    request: SearchRequest, space: Space, head: Head | None, log: Callable[[str], None]
+) -> tuple[Budget, Storage | None]:
+    """Find the trials at a time, say how many, and the storage, which is tried.
+
+    Raises:
+        InputError: The request contradicts what there is.
+    """
+    if request.mlflow is not None:
+        check_mlflow(request.mlflow)
     budget = find_budget(request, space, head, log)
     storage = Storage.parse(request.storage) if request.storage else None
     if storage is not None:
@@ -77,7 +92,7 @@ def plan_search(
             f"--cpus {request.cpus} counts for nothing beside GPUs, as each trial trains on one; "
             "--gpus 0 trains on the CPU"
         )
-    return SearchPlan(folder, space, weights, budget, storage)
+    return budget, storage
 
 
 def _plan_space(
@@ -113,6 +128,23 @@ def _plan_space(
         if changes:
             log(f"trial 0 differs from the recipe: {changes}")
     return space, weights
+
+
+def check_mlflow(uri: str) -> None:
+    """Refuse what is no address of MLflow's, and any where MLflow is not installed.
+
+    Raises:
+        InputError: It is so.
+    """
+    if not uri.startswith(("http://", "https://", "sqlite:///")):
+        raise InputError(
+            f"--mlflow {uri}: expected the address of a server, such as http://HOST:5000, or "
+            "of a file, sqlite:///mlflow.db"
+        )
+    if find_spec("mlflow") is None:
+        raise InputError(
+            "--mlflow: MLflow is not installed; pip install 'crack-ensemble[mlflow]' brings it"
+        )
 
 
 def find_budget(

@@ -62,6 +62,15 @@ def test_data_that_are_no_zip_are_refused_before_weights_are_asked_for(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md"]
 
 
+@pytest.mark.parametrize("uri", ["mlruns", "file:///tmp/mlruns", ""])
+def test_what_is_no_address_of_mlflow_is_refused_before_a_tile_is_drawn(tmp_path, uri):
+    words = ["--data", "synthetic", "--space", "demo", "--gpus", "0", "--out", str(tmp_path)]
+    request = read_request(parse("search", [*words, f"--mlflow={uri}"]))
+    with pytest.raises(InputError, match=f"--mlflow {uri}: expected the address of a server"):
+        run_search(request, Console(file=io.StringIO()))
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("context_px", [0, 16])
 def test_a_search_counts_the_margin_of_the_tiles_that_it_read(tmp_path, context_px):
     """Half a tile on each side makes four times 679 million multiply-adds of them."""

@@ -41,15 +41,10 @@ class MLflowRuns(MLflowLoggerCallback):
         name: Name of our run.
 
     Raises:
-        InputError: There is no MLflow, or it does not answer.
+        InputError: It does not answer.
     """
 
     def __init__(self, run_folder: Path, uri: str, name: str):
-        if not uri.startswith(("http://", "https://", "sqlite:///")):
-            raise InputError(
-                f"--mlflow {uri}: expected the address of a server, such as http://HOST:5000, or "
-                "of a file, sqlite:///mlflow.db"
-            )
         for variable, value in ENVIRONMENT.items():
             os.environ.setdefault(variable, value)
         logging.getLogger("mlflow").setLevel(logging.ERROR)

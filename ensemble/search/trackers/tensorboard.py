@@ -9,7 +9,6 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial
 
-from ensemble.base.errors import InputError
 from ensemble.run.events import TrialEvents
 from ensemble.search.task import Task
 
@@ -25,18 +24,12 @@ def make_trackers(
         name: Name of the run in MLflow; None takes that of the folder.
 
     Raises:
-        InputError: MLflow is not installed, or cannot be reached.
+        InputError: MLflow cannot be used there.
     """
     trackers: list[tune.Callback] = [TensorBoardEvents(run_folder)]
     if mlflow_uri is not None:
-        try:
-            from ensemble.search.trackers.mlflow_runs import MLflowRuns
-        except ModuleNotFoundError as error:
-            if not (error.name or "").startswith("mlflow"):
-                raise
-            raise InputError(
-                "--mlflow: MLflow is not installed; pip install -e '.[mlflow]' in the clone"
-            ) from None
+        from ensemble.search.trackers.mlflow_runs import MLflowRuns  # an extra
+
         trackers.append(MLflowRuns(run_folder, mlflow_uri, name or run_folder.name))
     return trackers
 
