@@ -25,6 +25,7 @@ from ensemble.search.cluster.connection import (
     find_head,
     join_cluster,
     prepare_environment,
+    ray_environment,
     start_local_ray,
 )
 
@@ -303,10 +304,12 @@ def test_a_search_alone_has_a_token_of_its_own_and_writes_none(monkeypatch, tmp_
     for name in [name for name in os.environ if name.startswith(("RAY_", "TUNE_", "GLOO", "NCCL"))]:
         monkeypatch.delenv(name)
     monkeypatch.setattr(os, "environ", {**os.environ, "HOME": str(tmp_path)})
-    prepare_environment(None)
-    assert os.environ["RAY_AUTH_MODE"] == "token"
-    assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
+    with ray_environment(None):
+        assert os.environ["RAY_AUTH_MODE"] == "token"
+        assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
     assert not any(tmp_path.iterdir())
+    prepare_environment(Head("10.0.0.5:6379", "--address"))
+    assert "RAY_AUTH_MODE" not in os.environ  # a cluster would be told the token of that search
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,7 @@ ENVIRONMENT_ALONE = {
     "GLOO_SOCKET_IFNAME": "lo",  # else gloo and NCCL listen on the host's address
     "NCCL_SOCKET_IFNAME": "lo",
 }
+OURS = ("RAY_", "TUNE_", "GLOO_", "NCCL_")  # beginnings of their names
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,26 @@ def check_wait(minutes: float | None, head: Head | None) -> None:
     """
     if minutes is not None and head is None:
         raise InputError(f"--wait {minutes:g}: there is nothing to wait for without --address")
+
+
+@contextmanager
+def ray_environment(head: Head | None) -> Iterator[None]:
+    """Within, the variables that Ray reads are set; then they are as before.
+
+    A notebook may go on with a cluster, which takes a token of its own.
+
+    Raises:
+        InputError: The environment asks for a token that is not there.
+    """
+    before = dict(os.environ)
+    try:
+        prepare_environment(head)
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            if name.startswith(OURS):
+                del os.environ[name]
+        os.environ.update({name: old for name, old in before.items() if name.startswith(OURS)})
 
 
 def prepare_environment(head: Head | None) -> None:
