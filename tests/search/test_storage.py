@@ -11,9 +11,11 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -434,6 +436,30 @@ def test_unreachable_endpoint_is_one_line_within_20_s(kind: str) -> None:
         message = refusal(storage.check)
     assert time.monotonic() - start < 20
     assert "NETWORK_CONNECTION" in message
+
+
+def test_what_a_client_of_its_own_kind_raises_is_tried_again_and_then_one_line(
+    tmp_path: Path, write_member: WriteMember, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_member(tmp_path / "there")
+    storage = Storage.parse(f"memory://{uuid.uuid4().hex}")
+    monkeypatch.setattr(storage_module.time, "sleep", lambda _: None)
+    fails = iter([True, True, False])
+
+    def open_file(self: MemoryFileSystem, *words: Any, **more: Any) -> Any:
+        if next(fails, True):
+            raise RuntimeError("429 too many requests")
+        monkeypatch.undo()
+        return opens(self, *words, **more)
+
+    opens = MemoryFileSystem._open
+    monkeypatch.setattr(MemoryFileSystem, "_open", open_file)
+    storage.push(tmp_path / "there", "member")
+    assert content_at(storage, "member") == content_of(tmp_path / "there")
+    monkeypatch.setattr(storage_module.time, "sleep", lambda _: None)
+    monkeypatch.setattr(MemoryFileSystem, "_open", open_file)
+    message = refusal(lambda: storage.push(tmp_path / "there", "other"))
+    assert "failed three times (429 too many requests)" in message
 
 
 def test_server_that_ends_is_one_line_after_three_attempts(

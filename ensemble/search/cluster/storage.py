@@ -133,12 +133,14 @@ class Storage:
 
     def _try(self, action: Callable[[], T]) -> T:
         for pause in PAUSES_SECONDS:
-            with suppress(OSError, ArrowException, CannotWriteError):
+            with suppress(Exception):  # an fsspec protocol raises what its own client raises
                 return action()
             time.sleep(pause)
         try:
             return action()
-        except (OSError, ArrowException) as error:
+        except CannotWriteError:
+            raise
+        except Exception as error:
             raise self._error("failed three times", error) from None
 
     def _error(self, what: str, reason: object) -> StorageError:
