@@ -218,7 +218,7 @@ class Run:
             InputError: Something that was given cannot be, the refit failed, or it was stopped
                 before all was trained; the same call goes on.
         """
-        from ensemble.search.refit import run_refit
+        from ensemble.search.refit import read_refit, run_refit
 
         typed = {
             **{"top_k": top_k, "folds": folds, "seeds": seeds, "epochs": epochs},
@@ -228,8 +228,10 @@ class Run:
         tried = _spell_tries([tries] if isinstance(tries, Mapping) else tries)
         parsed = parse("refit", [str(self.folder), *tried, *_words(typed)])
         with _silence(quiet):
-            outcome, way_on = run_refit(parsed)
+            request, refit = read_refit(parsed)
+            outcome = run_refit(request, refit)
         if outcome.stopped:
+            way_on = request.describe_way_on(outcome.num_finished)
             raise InputError(f"stopped ({outcome.stopped}): {way_on}")
         return Run(outcome.folder)
 

@@ -33,7 +33,7 @@ from ensemble.search.cluster.connection import (
     check_wait,
     find_head,
     join_cluster,
-    prepare_environment,
+    ray_environment,
     start_local_ray,
 )
 from ensemble.search.cluster.ray_log import log_ray_to
@@ -63,12 +63,11 @@ def main(options: argparse.Namespace) -> dict[str, Any]:
     with resumable(request.describe_way_on(), print):
         outcome = run_search(request)
     if outcome.stopped:
-        with printing_result():
-            print(f"stopped ({outcome.stopped}): {request.describe_way_on(outcome.num_finished)}")
-        sys.exit(outcome.exit_code)
-    print(f"next: {spell_command('evaluate')} {display_path(outcome.folder)}")
+        say_stopped(request, outcome)
+    else:
+        print(f"next: {spell_command('evaluate')} {display_path(outcome.folder)}")
     trials = table_rows(read_table(outcome.folder / "trials.csv"))
-    return {"run": str(outcome.folder), "trials": trials}
+    return {"run": str(outcome.folder), "stopped": outcome.stopped, "trials": trials}
 
 
 def read_request(options: argparse.Namespace) -> SearchRequest:
@@ -106,6 +105,14 @@ def refuse_hindered(request: SearchRequest, outcome: SearchOutcome) -> None:
     """Raise InputError where something that a person must mend ended the trials."""
     if outcome.exit_code == 2:
         raise InputError(f"{outcome.stopped}; {request.describe_way_on(outcome.num_finished)}")
+
+
+def say_stopped(request: SearchRequest, outcome: SearchOutcome) -> None:
+    """Say how trials that were stopped go on, and end the command unless only its time was over."""
+    with printing_result():
+        print(f"stopped ({outcome.stopped}): {request.describe_way_on(outcome.num_finished)}")
+    if outcome.exit_code:
+        sys.exit(outcome.exit_code)
 
 
 def _make_console() -> Console:
@@ -159,8 +166,7 @@ def run_trials(
     console = console or _make_console()
     head = find_head(request.address)
     check_wait(request.wait, head)
-    prepare_environment(head)
-    with join_cluster(head) if head else nullcontext():
+    with ray_environment(head), join_cluster(head) if head else nullcontext():
         if head is not None:
             console.print(f"joined the Ray cluster at {head.address} ({head.origin})")
         prepared = prepare(request, head, console)

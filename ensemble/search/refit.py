@@ -7,7 +7,6 @@ members on these scores.
 """
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -36,12 +35,17 @@ from ensemble.run.members import (
 )
 from ensemble.run.pack import find_pack
 from ensemble.search.cluster.connection import Head
-from ensemble.search.cluster.storage import Storage
-from ensemble.search.command import Prepared, make_states, refuse_hindered, run_trials
+from ensemble.search.command import (
+    Prepared,
+    make_states,
+    refuse_hindered,
+    run_trials,
+    say_stopped,
+)
 from ensemble.search.comparison import compare_members, describe_comparison
 from ensemble.search.joining import join_members
 from ensemble.search.listed_space import list_space
-from ensemble.search.plan import SearchPlan, find_budget
+from ensemble.search.plan import SearchPlan, find_means
 from ensemble.search.request import SearchOutcome, SearchRequest
 from ensemble.search.variants import (
     Changes,
@@ -68,51 +72,57 @@ AS_SEARCHED = "as searched"  # in place of weights, where a backbone starts from
 
 def main(options: argparse.Namespace) -> dict[str, Any]:
     """Refit as the command line says, and return the run's folder and what was tried."""
-    outcome, way_on = run_refit(options)
+    request, refit = read_refit(options)
+    with resumable(request.describe_way_on(), print):
+        outcome = run_refit(request, refit)
     if outcome.stopped:
-        with printing_result():
-            print(f"stopped ({outcome.stopped}): {way_on}")
-        sys.exit(outcome.exit_code)
+        say_stopped(request, outcome)
     tried = outcome.folder / "tried.csv"
     rows = table_rows(read_table(tried, text=("name",))) if tried.exists() else []
-    return {"run": str(outcome.folder), "tried": rows}
+    return {"run": str(outcome.folder), "stopped": outcome.stopped, "tried": rows}
 
 
-def run_refit(options: argparse.Namespace) -> tuple[SearchOutcome, str]:
-    """Refit as the options of the command ask; an unfinished refit of that name is continued.
+def read_refit(options: argparse.Namespace) -> tuple[SearchRequest, "Refit"]:
+    """What the options of the command ask for: of its trials, and of what they train.
+
+    Raises:
+        InputError: There is no such run, or no such configuration of it.
+    """
+    source = find_run(options.run, under=options.out)
+    refit = Refit.read(options, source)
+    num_trials = len(refit.configurations) * options.folds
+    return _read_request(options, source, num_trials=num_trials), refit
+
+
+def run_refit(request: SearchRequest, refit: "Refit") -> SearchOutcome:
+    """Refit as `read_refit` says; an unfinished refit of that name is continued.
 
     Returns:
-        The outcome, whose folder is that of the new run unless it was stopped before; and how the
-        refit goes on then.
+        The outcome, whose folder is that of the new run, which has no members if it was stopped.
 
     Raises:
         InputError: Something that was given cannot be, or something ended the refit that a person
             must mend.
     """
-    source = find_run(options.run, under=options.out)
-    refit = _Refit.read(options, source)
-    num_trials = len(refit.configurations) * options.folds
-    request = _read_request(options, source, num_trials=num_trials)
-    with resumable(request.describe_way_on(), print):
-        outcome = run_trials(request, refit.prepare)
-        refuse_hindered(request, outcome)
-    way_on = request.describe_way_on(outcome.num_finished)
-    if outcome.stopped:
-        return outcome, way_on
+    outcome = run_trials(request, refit.prepare)
+    refuse_hindered(request, outcome)
     run = outcome.folder.parent
-    about = read_object(outcome.folder / "run.json", source_trials=list)
-    named = name_variants(source.name, about["source_trials"], _read_configurations(run))
+    outcome = replace(outcome, folder=run)
+    if outcome.stopped:
+        return outcome
+    about = read_object(run / FOLDS / "run.json", source_trials=list)
+    named = name_variants(refit.source.name, about["source_trials"], _read_configurations(run))
     members = join_members(run, named)
     with printing_result():
-        print(f"joined: {plural(len(members), 'member')} of {options.folds} networks each")
-    if len(members) > options.top_k:
+        print(f"joined: {plural(len(members), 'member')} of {refit.num_folds} networks each")
+    if len(members) > len(refit.found):
         tried = compare_members(run, members)
         with printing_result():
             for line in describe_comparison(tried, read_validation(run)):
                 print(line)
     with printing_result():
         print(f"next: {spell_command('evaluate')} {display_path(run)}")
-    return replace(outcome, folder=run), way_on
+    return outcome
 
 
 def _read_request(options: argparse.Namespace, source: Path, *, num_trials: int) -> SearchRequest:
@@ -146,7 +156,7 @@ def _name(options: argparse.Namespace, source: Path) -> str:
 
 
 @dataclass(frozen=True)
-class _Refit:
+class Refit:
     """What a refit is asked to do, together with what it did before.
 
     Attributes:
@@ -168,7 +178,7 @@ class _Refit:
     configurations: Sequence[TrialConfig]
 
     @classmethod
-    def read(cls, options: argparse.Namespace, source: Path) -> "_Refit":
+    def read(cls, options: argparse.Namespace, source: Path) -> "Refit":
         """What the options of the command ask for, of a run.
 
         Raises:
@@ -200,11 +210,7 @@ class _Refit:
         variants = name_variants(self.source.name, list(found), self.configurations)
         space = list_space(self.source, variants, self.num_folds)
         states = self._find_states(space.backbones, request, console)
-        storage = Storage.parse(request.storage) if request.storage else None
-        if storage is not None:
-            storage.check()
-        budget = find_budget(request, space, head, console.print)
-        console.print(f"budget: {budget}")
+        budget, storage = find_means(request, space, head, console.print)
         validation = read_development(packed, self.num_folds)
         photographs = set(validation["photograph"]) - {""}
         of = f" of {plural(len(photographs), 'photograph')}" if photographs else ""

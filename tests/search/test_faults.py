@@ -1,5 +1,6 @@
 """What is killed, silent or impossible in a search costs what docs/faults.md says, and no more."""
 
+import json
 import os
 import random
 import re
@@ -202,7 +203,10 @@ def test_the_first_ctrl_c_stops_cleanly_and_the_second_at_once(folder, more):
 
 def test_max_hours_end_a_search_that_one_command_at_a_time_can_continue(folder):
     command = words(folder, "hours", *SIDE_BY_SIDE, trials=3, epochs=4000)
-    said = type_in(folder, *command, "--max-hours", "0.003")
+    said = type_in(folder, *command, "--max-hours", "0.003", "--json")
+    result, _ = json.JSONDecoder().raw_decode(said)
+    assert result["stopped"] == "--max-hours 0.003 are over"
+    assert {trial["state"] for trial in result["trials"]} == {"WAITING"}
     assert "stopped (--max-hours 0.003 are over): 0 of 3 trials are finished" in said
     waiting = pd.read_csv(folder / "results" / "hours" / "trials.csv")["state"]
     assert set(waiting) == {"WAITING"}

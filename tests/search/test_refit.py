@@ -22,7 +22,7 @@ from ensemble.base.files import read_object
 from ensemble.cli import parse
 from ensemble.run.members import open_members, read_validation, score_tiles
 from ensemble.run.pack import find_pack
-from ensemble.search.refit import run_refit
+from ensemble.search.refit import read_refit, run_refit
 from ensemble.training.config import flatten
 from ensemble.training.member import DevelopmentTiles
 
@@ -207,7 +207,7 @@ def test_a_refit_is_continued_from_the_same_weights_elsewhere_and_from_no_others
 def test_what_cannot_be_refitted_is_refused_in_a_line(folder, run, monkeypatch, words, reason):
     monkeypatch.chdir(folder)
     with pytest.raises(InputError) as refused:
-        run_refit(parse("refit", [*words, *HERE]))
+        run_refit(*read_refit(parse("refit", [*words, *HERE])))
     line = str(refused.value)
     assert re.search(reason, line), line
     assert "\n" not in line
