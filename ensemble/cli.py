@@ -54,7 +54,7 @@ def add_search_options(parser: Parser) -> None:
         "marked as such",
     )
     _add_search(parser.add_argument_group("search"))
-    _add_machine(parser.add_argument_group("machine"))
+    _add_machine(parser.add_argument_group("machine"), workers="the space's")
     output = parser.add_argument_group("output")
     keep = "best members that keep their weights; of the others the scores stay"
     add_option(output, "--keep", "N", keep, type=COUNT, default=20)
@@ -86,10 +86,11 @@ def add_refit_options(parser: Parser) -> None:
     )
     _add_weights(what, whose="the run's")
     _add_limits(what)
-    _add_machine(parser.add_argument_group("machine"))
+    _add_machine(parser.add_argument_group("machine"), workers="1")
     output = parser.add_argument_group("output")
     _add_mlflow(output)
-    _add_new_run(output, name="RUN-refit")
+    add_option(output, "--name", "NAME", "name of the new run", otherwise="RUN-refit")
+    _add_runs(output)
 
 
 def _add_mlflow(group: Group) -> None:
@@ -145,7 +146,8 @@ def _add_limits(group: Group) -> None:
         group,
         "--max-hours",
         "H",
-        "time limit: no trial starts after it and running ones stop; the same command goes on",
+        "time limit, counted from when trials may start: no trial starts after it and running ones "
+        "stop after their epoch; the same command goes on",
         type=positive_number(),
         otherwise="no limit",
     )
@@ -153,15 +155,15 @@ def _add_limits(group: Group) -> None:
     add_option(group, "--trial-timeout", "MINUTES", timeout, type=positive_number(), default=60)
 
 
-def _add_machine(group: Group) -> None:
-    """Add where a search computes."""
+def _add_machine(group: Group, *, workers: str) -> None:
+    """Add where a search computes; `workers` says how many a trial has by default."""
     add = partial(add_option, group)
     gpus = "GPUs to use in all; 0 trains on the CPU"
     add("--gpus", "N", gpus, type=COUNT_OR_NONE, otherwise="all there are")
-    cpus = "cores to use where no GPU is used: one for each worker, or more where there are few"
+    cpus = "cores to use where no GPU is used: one a worker, or several if workers are fewer"
     add("--cpus", "N", cpus, type=COUNT, otherwise="all there are")
-    workers = "data-parallel workers of each trial; above 1 on Ray Train"
-    add("--workers-per-trial", "N", workers, type=COUNT, otherwise="the space's")
+    about = "data-parallel workers of each trial; above 1 on Ray Train"
+    add("--workers-per-trial", "N", about, type=COUNT, otherwise=workers)
     add("--trials-per-gpu", "N", "trials that share a GPU", type=COUNT, default=1)
     add(
         "--address",
@@ -405,7 +407,7 @@ def add_backbones_options(parser: Parser) -> None:
 def add_spaces_options(parser: Parser) -> None:
     """Add the name of the one that is printed."""
     about = "space or recipe to print as a whole, to copy and change it"
-    add_option(parser, "name", None, about, nargs="?")
+    add_option(parser, "name", "NAME", about, nargs="?")
 
 
 def _backbone(name: str) -> str:
@@ -630,8 +632,8 @@ COMMANDS = {
         "ensemble.export",
         add_export_options,
         "Write the ensemble of an evaluated run, with its card, to one file to give away.",
-        "`predict`, `inspect` and `look` take that file in place of a run; README.md in it is its "
-        "card.",
+        "`predict`, `inspect`, `serve` and `look` take that file in place of a run; README.md in "
+        "it is its card.",
     ),
     "cut": Command(
         "ensemble.cut",
