@@ -220,18 +220,28 @@ def _change(variant: _Variant, earlier: list[Variant], path: Path) -> Variant:
 
 
 def _checked(recipe: Recipe) -> Recipe:
-    """Refuse a recipe that gives its network what it lacks or cannot take.
-
-    Torch's meta device makes that quick and needs no memory.
-    """
-    with torch.device("meta"):
-        model = build_model(recipe.backbone)
+    """Refuse a recipe that gives its network what it lacks or cannot take."""
     for variant in recipe.variants:
         try:
-            choose_trainable(model, variant.config.model, epoch=1)
-            if variant.config.model.drop_path_rate is not None:
-                check_drop_path(recipe.backbone)
-            check_input_side(recipe.backbone, variant.config.view.side_px(recipe.tile_side_px))
+            check_network(variant.config, recipe.tile_side_px)
         except InputError as error:
             raise InputError(f"{recipe.path}, {variant.name}: {error}") from None
     return recipe
+
+
+def check_network(config: TrialConfig, tile_side_px: int) -> None:
+    """Refuse what a network lacks or cannot take, which torch's meta device tells quickly.
+
+    Args:
+        config: Configuration, with the network.
+        tile_side_px: Side of a tile in its own pixels.
+
+    Raises:
+        InputError: It lacks a module or cannot leave blocks out, or takes no image of that size.
+    """
+    backbone = config.model.backbone
+    with torch.device("meta"):
+        choose_trainable(build_model(backbone), config.model, epoch=1)
+    if config.model.drop_path_rate is not None:
+        check_drop_path(backbone)
+    check_input_side(backbone, config.view.side_px(tile_side_px))

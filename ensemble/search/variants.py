@@ -9,16 +9,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import torch
-
 from ensemble.base.errors import InputError, short_repr
 from ensemble.data.pack import Pack
-from ensemble.training.backbones import (
-    build_model,
-    check_drop_path,
-    check_input_side,
-    choose_trainable,
-)
+from ensemble.recipes.recipe import check_network
 from ensemble.training.config import TrialConfig, derive_seed, flatten, parse_config, unflatten
 
 LONGEST_WORD = 60  # characters of a value in a name
@@ -131,7 +124,7 @@ def check_tries(
             raise InputError(f"{where}: {what} of this refit has that already; leave it out")
         _check_tiles(where, config, packed, run)
         try:
-            _check_network(config, min(packed.tile_size_px))
+            check_network(config, min(packed.tile_size_px))
         except InputError as error:
             raise InputError(f"{where}: {error}") from None
 
@@ -155,16 +148,6 @@ def _check_tiles(where: str, config: TrialConfig, packed: Pack, run: str) -> Non
             f"{where}: data.context_px = {margin} is more than the side of a tile; choose from 0 "
             f"to {own}"
         )
-
-
-def _check_network(config: TrialConfig, tile_side_px: int) -> None:
-    """Refuse what the network lacks or cannot take, which torch's meta device tells quickly."""
-    backbone = config.model.backbone
-    with torch.device("meta"):
-        choose_trainable(build_model(backbone), config.model, epoch=1)
-    if config.model.drop_path_rate is not None:
-        check_drop_path(backbone)
-    check_input_side(backbone, config.view.side_px(tile_side_px))
 
 
 def spell_try(changes: Changes) -> str:
