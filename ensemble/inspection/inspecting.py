@@ -48,8 +48,12 @@ class Inspection:
     has_points: bool
 
 
-def check_folder(folder: Path) -> None:
-    """Make sure, before hours of work, that a folder is new, empty, or an older inspection.
+def check_folder(folder: Path, record: str = INSPECTION_FILE) -> None:
+    """Make sure, before hours of work, that a folder is new, empty, or an older result.
+
+    Args:
+        folder: Folder of the results.
+        record: Name of the file by which an older result is known.
 
     Raises:
         InputError: It is anything else, or a file.
@@ -58,7 +62,7 @@ def check_folder(folder: Path) -> None:
         return
     if not folder.is_dir():
         raise InputError(f"--folder {folder}: is a file; name a folder")
-    if not (folder / INSPECTION_FILE).is_file() and any(folder.iterdir()):
+    if not (folder / record).is_file() and any(folder.iterdir()):
         raise InputError(
             f"--folder {folder}: holds other files, which stay as they are; name a new folder"
         )

@@ -24,8 +24,10 @@ from ensemble.data.reading.blank import fill_blank, is_one_colour
 from ensemble.data.reading.decode import UNREADABLE, explain_unreadable
 from ensemble.data.reading.listing import CUT_FILE, describe_passed_over
 from ensemble.data.reading.pictures import Picture, list_pictures, read_picture
+from ensemble.inspection.inspecting import check_folder
 from ensemble.inspection.pages import ASSETS as PAGE_ASSETS
 from ensemble.inspection.photograph import BOX, THUMBNAIL_PX, digest_file, write_shown
+from ensemble.prediction.overlays import short_stem
 from ensemble.viewer.page import describe_photograph, make_environment, write_assets
 
 FORMAT = 1
@@ -81,20 +83,6 @@ def lay_whole_tiles(size_px: tuple[int, int], side_px: int) -> pd.DataFrame:
     )
 
 
-def check_cut_folder(folder: Path) -> None:
-    """Make sure that a folder is new, empty, or one that this command made.
-
-    Raises:
-        InputError: It is anything else, or a file.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"--folder {folder}: is a file; name a folder")
-    if folder.is_dir() and not (folder / CUT_FILE).is_file() and any(folder.iterdir()):
-        raise InputError(
-            f"--folder {folder}: holds other files, which stay as they are; name a new folder"
-        )
-
-
 def read_cut(folder: Path) -> dict[str, Any]:
     """What `cut.json` says: `tile_px`, and `photographs`, a list in the order of the pages.
 
@@ -134,27 +122,28 @@ def cut_pictures(
         InputError: A path does not exist or is unsafe, no photograph can be cut, the folder holds
             other files or tiles of another size, or it cannot be written.
     """
-    check_cut_folder(folder)
+    check_folder(folder, CUT_FILE)
     record = read_cut(folder) if (folder / CUT_FILE).is_file() else None
-    if record is not None and record["tile_px"] != side_px:
+    known = {each["sha256"]: each for each in record["photographs"]} if record else {}
+    if record is not None and known and record["tile_px"] != side_px:
         raise InputError(
             f"--tile {side_px}: {folder} has tiles of {record['tile_px']} px; name another --folder"
         )
-    known = {each["sha256"]: each for each in record["photographs"]} if record else {}
     unread: dict[str, str] = {}
-    sheets: list[Sheet] = []
+    sheets: dict[str, Sheet] = {}
     with ExitStack() as archives:
         pictures, passed_over = list_pictures(
             [Path(path) for path in paths], folder, archives, option="--folder"
         )
         for part in ("pages", "photographs", "thumbnails"):
             make_folder(folder / part)
-        taken = {each["stem"].casefold() for each in known.values()}
+        _write_record(folder, side_px, known)  # by which the folder is known, also after Ctrl-C
         with telling_progress("cutting photographs", len(pictures), log) as tell:
             for picture in pictures:
                 try:
-                    sheets.append(_cut(picture, folder, side_px, known, taken))
-                except (*UNREADABLE, ValueError) as error:
+                    sheet = _cut(picture, folder, side_px, known, sheets)
+                    sheets[sheet.sha256], known[sheet.sha256] = sheet, _describe(sheet)
+                except UNREADABLE as error:
                     unread[picture.name] = explain_unreadable(error)
                 tell(1)
     for name, reason in unread.items():
@@ -163,36 +152,60 @@ def cut_pictures(
         log(line.strip())
     if not sheets:
         raise InputError(f"none of {plural(len(pictures), 'picture')} can be cut")
-    new = {sheet.sha256: _describe(sheet) for sheet in sheets}
-    photographs = [*(known | new).values()]
-    write_json(
-        folder / CUT_FILE, {"format": FORMAT, "tile_px": side_px, "photographs": photographs}
-    )
-    _write_pages(sheets, photographs, folder, side_px)
-    return sheets
+    _write_record(folder, side_px, known)
+    _write_pages([*sheets.values()], [*known.values()], folder, side_px)
+    return [*sheets.values()]
+
+
+def _write_record(folder: Path, side_px: int, known: dict[str, dict[str, Any]]) -> None:
+    record = {"format": FORMAT, "tile_px": side_px, "photographs": [*known.values()]}
+    write_json(folder / CUT_FILE, record)
 
 
 def _cut(
-    picture: Picture, folder: Path, side_px: int, known: dict[str, Any], taken: set[str]
+    picture: Picture,
+    folder: Path,
+    side_px: int,
+    known: dict[str, dict[str, Any]],
+    sheets: dict[str, Sheet],
 ) -> Sheet:
-    """Write a photograph's file and thumbnail, and lay its tiles."""
-    size = (side_px, side_px)
+    """Write a photograph's file and thumbnail, and lay its tiles.
+
+    Args:
+        picture: The photograph.
+        folder: Folder of the pages.
+        side_px: Side of a tile.
+        known: Photographs of the folder, as `cut.json` holds them, by the digest of the file.
+        sheets: Those of this call.
+
+    Raises:
+        ValueError: It is smaller than a tile, a copy, or called like another one: labels are saved
+            under the name.
+        One of `UNREADABLE`: It cannot be decoded.
+    """
+    size, named = (side_px, side_px), {each["picture"]: key for key, each in known.items()}
     with picture.open() as file:
         sha256 = digest_file(file)
+        if sha256 in sheets:
+            raise ValueError(f"is a copy of {sheets[sha256].picture}")
+        if named.get(picture.name, sha256) != sha256:
+            raise ValueError(f"{folder} has another photograph of this name; rename the file")
         file.seek(0)
         image = read_picture(file, size)
         tiles = lay_whole_tiles(image.size, side_px)
         if tiles.empty:
             raise ValueError(f"{image.width} × {image.height} px is smaller than a tile")
-        stem = known[sha256]["stem"] if sha256 in known else name_photograph(picture.name, taken)
+        taken = {each["stem"].casefold() for each in known.values()}
+        name = known[sha256]["picture"] if sha256 in known else picture.name
+        stem = known[sha256]["stem"] if sha256 in known else name_photograph(name, taken)
         file.seek(0)
         shown = write_shown(file, folder / "photographs", stem, image.size, size)
-    tiles["is_blank"] = [_is_blank(image, box) for box in tiles[BOX].to_numpy().tolist()]
+    tiles["is_blank"] = [crop(image, box) is None for box in tiles[BOX].to_numpy().tolist()]
     small = image.convert("RGB")
     small.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
     with atomic_write(folder / "thumbnails" / f"{stem}.jpg") as path:
         small.save(path, "JPEG", quality=85)
-    return Sheet(picture.name, stem, sha256, shown, image.size, tiles)
+    return Sheet(name, stem, sha256, shown, image.size, tiles)
 
 
 def crop(image: Image.Image, box: Sequence[int]) -> Image.Image | None:
@@ -202,13 +215,9 @@ def crop(image: Image.Image, box: Sequence[int]) -> Image.Image | None:
     return None if tile is None or is_one_colour(np.asarray(tile)) else tile
 
 
-def _is_blank(image: Image.Image, box: Sequence[int]) -> bool:
-    return crop(image, box) is None
-
-
 def plain_stem(picture: str) -> str:
     """The name of a picture without folders, suffix, and what is no part of a plain name."""
-    return NAME_PARTS.sub("_", Path(picture).stem).strip("_.") or "photograph"
+    return NAME_PARTS.sub("_", short_stem(picture)).strip("_.") or "photograph"
 
 
 def name_photograph(picture: str, taken: set[str]) -> str:

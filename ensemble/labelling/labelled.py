@@ -106,7 +106,7 @@ def _open(path: Path, side_px: int) -> Image.Image:
     try:
         with path.open("rb") as file:
             return read_picture(file, (side_px, side_px))
-    except (*UNREADABLE, ValueError, OSError) as error:
+    except UNREADABLE as error:
         raise InputError(
             f"{path}: cannot be read ({explain_unreadable(error)}); cut the photographs again"
         ) from None

@@ -18,6 +18,7 @@ from ensemble.base.progress_bar import telling_progress
 from ensemble.base.wording import plural
 from ensemble.data.reading.listing import printable
 from ensemble.data.reading.pictures import Picture, list_pictures
+from ensemble.inspection.inspecting import check_folder
 from ensemble.labelling.data_set import DataSet, alone, copy_tiles, renewed
 from ensemble.labelling.known_tiles import KnownTiles, read_known_tiles
 from ensemble.labelling.labels import read_labels
@@ -131,14 +132,9 @@ def _read_old(folder: Path, known: KnownTiles) -> Record | None:
     Raises:
         InputError: It is of another run, or something else.
     """
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"--folder {folder}: is a file; name a folder")
-    if not folder.exists() or not any(folder.iterdir()):
-        return None
+    check_folder(folder, LEARNED_FILE)
     if not (folder / LEARNED_FILE).is_file():
-        raise InputError(
-            f"--folder {folder}: holds other files, which stay as they are; name a new folder"
-        )
+        return None
     old = read_record(folder)
     ours = known.split_digest, known.tile_size_px
     if (old.split_digest, old.tile_size_px) != ours:

@@ -37,6 +37,7 @@
 
   save.addEventListener("click", () => CrackLabels.save("labels.csv",
     CRACK_SHEETS.map(({picture, sha256}) => ({picture, labels: CrackLabels.read(sha256)}))));
-  addEventListener("pageshow", tell);  // also when a person comes back from a photograph
+  // when a person comes back from a photograph, or labels tiles of one in another window
+  for (const name of ["pageshow", "storage"]) addEventListener(name, tell);
   tell();
 })();

@@ -35,6 +35,7 @@ LEGEND_PX = (560, 110)  # width and height of the strip under the picture
 GRID_STEP = 30  # by which the grid is lighter than dark concrete and darker than bright
 LEAST_TEXT_PX, TEXT_PX = 9, 17
 MARGIN_PX, SAMPLE_PX = 12, 60
+STEM_BYTES = 150  # of a file's name, of which a disk takes 255 in all
 
 
 def draw_overlays(
@@ -109,12 +110,17 @@ def name_files(pictures: Iterable[str]) -> dict[str, str]:
     files: dict[str, str] = {}
     taken: set[str] = set()
     for picture in pictures:
-        stem = Path(picture).stem
+        stem = short_stem(picture)
         numbered = (f"{stem}-{number}" for number in itertools.count(2))
         free = next(n for n in itertools.chain([stem], numbered) if n.casefold() not in taken)
         taken.add(free.casefold())
         files[picture] = free
     return files
+
+
+def short_stem(picture: str) -> str:
+    """The name of a picture without folders and suffix, which leaves room for a number and more."""
+    return Path(picture).stem.encode()[:STEM_BYTES].decode(errors="ignore")
 
 
 def draw_overlay(picture: Image.Image, tiles: pd.DataFrame) -> Image.Image:

@@ -127,6 +127,43 @@ def test_photographs_may_be_added_and_keep_their_names():
     assert all(f"pages/{stem}.html" in page for stem in stems.values())
 
 
+def test_a_photograph_has_one_name_whatever_path_and_copy_it_is_cut_from():
+    folder = cut_here("photos/pier 3.png")
+    shutil.copy("photos/pier 3.png", "photos/copy.png")
+    told: list[str] = []
+    again = cut_pictures([Path("photos").absolute()], folder, side_px=SIDE, log=told.append)
+    assert {(each.picture, each.stem) for each in again} == {
+        ("photos/pier 3.png", "pier_3"),
+        (str(Path("photos/deck.png").absolute()), "deck"),
+    }
+    assert any("is a copy of photos/pier 3.png" in line for line in told)
+    assert {path.stem for path in (folder / "pages").iterdir()} == {"deck", "pier_3"}
+    labels = save_labels([("photos/pier 3.png", "r01-c02", 1)])  # saved before it was cut again
+    assert write_labelled(folder, [labels]).num_cracked == 1
+
+
+def test_another_photograph_of_the_same_name_is_refused_as_labels_are_saved_under_it():
+    folder = cut_here()
+    draw("photos/pier 3.png", seed=2)
+    told: list[str] = []
+    sheets = cut_pictures(["photos"], folder, side_px=SIDE, log=told.append)
+    assert [each.picture for each in sheets] == ["photos/deck.png"]
+    assert "cut has another photograph of this name; rename the file" in told[0]
+
+
+def test_a_call_that_cuts_nothing_does_not_spoil_its_folder():
+    with pytest.raises(InputError, match="none of 2 pictures can be cut"):
+        cut_pictures(["photos"], Path("cut"), side_px=500, log=str)
+    assert len(cut_pictures(["photos"], Path("cut"), side_px=SIDE, log=str)) == 2
+
+
+def test_a_name_as_long_as_the_disk_takes_is_cut_and_labelled():
+    name = f"photos/{'é' * 125}.png"
+    draw(name, seed=3)
+    folder = cut_here(name)
+    assert write_labelled(folder, [save_labels([(name, "r01-c01", 1)])]).num_cracked == 1
+
+
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
@@ -165,7 +202,6 @@ def test_the_command_cuts_and_then_writes_what_was_labelled(capsys):
     assert "--data cut/tiles" in said
 
 
-@pytest.mark.skipif(not shutil.which("chromium"), reason="there is no chromium")
 def test_a_notebook_cuts_and_labels_as_the_commands_do():
     tiles = cut_photographs("photos", "cut", tile=SIDE)
     assert tiles.groupby("picture")["is_blank"].sum().to_dict() == {
@@ -179,6 +215,7 @@ def test_a_notebook_cuts_and_labels_as_the_commands_do():
         cut_photographs("photos", "other", tile=0)
 
 
+@pytest.mark.skipif(not shutil.which("chromium"), reason="there is no chromium")
 def test_a_person_labels_with_keys_and_saves_all(here):
     sync_api = pytest.importorskip("playwright.sync_api")
     folder = cut_here()
@@ -202,7 +239,8 @@ def test_a_person_labels_with_keys_and_saves_all(here):
         page.click("text=pier 3.png →")
         assert page.title() == "Label photos/pier 3.png"
         page.click("text=All photographs")
-        assert page.inner_text("#progress") == "5 of 11 tiles labelled, 2 of them cracked."
+        progress = "5 of 11 tiles labelled, 2 of them cracked."
+        page.locator("#progress", has_text=progress).wait_for()
         with page.expect_download() as download:
             page.click("#save")
         download.value.save_as("labels.csv")
