@@ -25,6 +25,7 @@
   }
 
   save.addEventListener("click", () => CrackLabels.save("corrections.csv", read()));
-  addEventListener("pageshow", tell);  // also when a person comes back from a photograph
+  // when a person comes back from a photograph, or marks tiles of one in another window
+  for (const name of ["pageshow", "storage"]) addEventListener(name, tell);
   tell();
 })();

@@ -73,8 +73,9 @@ class Visit:
 
     @cached_property
     def longest(self) -> Photograph:
-        """The photograph with the longest chain of called tiles."""
-        return max(self.photographs, key=lambda photograph: photograph.figures.chain_tiles)
+        """The photograph with the longest chain of called tiles; in metres, if there is a scale."""
+        unit = "chain_tiles" if self.mm_per_px is None else "chain_px"
+        return max(self.photographs, key=lambda photograph: getattr(photograph.figures, unit))
 
     @cached_property
     def sentence(self) -> str:

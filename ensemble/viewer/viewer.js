@@ -28,9 +28,10 @@ const CrackViewer = (() => {
       this.image = this.find("img");
       this.canvas = this.find("canvas");
       this.layer = document.createElement("canvas");
+      this.isStored = CrackLabels.write(this.data.key, this.labels);
       this.listen();
       this.judge();
-      this.tellLabels(CrackLabels.write(this.data.key, this.labels));
+      this.tellLabels();
       this.fit();
     }
 
@@ -59,6 +60,7 @@ const CrackViewer = (() => {
       this.stage.addEventListener("pointerleave", () => this.hover(-1));
       this.image.addEventListener("error", () => this.stage.classList.add("broken"));
       new ResizeObserver(() => (this.isFitted ? this.fit() : this.place())).observe(this.stage);
+      for (const name of ["storage", "pageshow"]) addEventListener(name, () => this.follow());
       const ramp = this.shown("ramp");
       if (ramp) {
         const stops = this.data.colours.map(([p, r, g, b, a]) => `rgb(${r} ${g} ${b} / ${a}) ${100 * p}%`);
@@ -94,9 +96,14 @@ const CrackViewer = (() => {
     place() {
       const clamp = (start, shown, room) =>
         shown <= room ? (room - shown) / 2 : Math.min(0, Math.max(start, room - shown));
-      this.x = clamp(this.x, this.data.image.width_px * this.scale, this.stage.clientWidth);
-      this.y = clamp(this.y, this.data.image.height_px * this.scale, this.stage.clientHeight);
-      this.image.style.transform = `translate(${this.x}px, ${this.y}px) scale(${this.scale})`;
+      const {clientWidth: width, clientHeight: height} = this.stage;
+      const shownWidth = this.data.image.width_px * this.scale, shownHeight = this.data.image.height_px * this.scale;
+      this.x = clamp(this.x, shownWidth, width);
+      this.y = clamp(this.y, shownHeight, height);
+      // in parts of the frame, so that it is the same on paper, where the frame is narrower
+      const place = {left: this.x / width, top: this.y / height, width: shownWidth / width, height: shownHeight / height};
+      for (const [name, part] of Object.entries(place)) this.image.style[name] = `${100 * part}%`;
+      this.stage.style.setProperty("--shape", `${width} / ${height}`);
       this.stage.style.touchAction = this.scale <= this.fittingScale ? "pan-y" : "none";
       const shown = 100 * this.scale;
       this.shown("zoom").textContent = `${shown.toFixed(shown < 10 ? 1 : 0)} %`;
@@ -303,7 +310,7 @@ const CrackViewer = (() => {
       if (i >= 0) readout.textContent = this.describe(i);
       const button = this.button("mark"), tile = this.tiles[this.current], label = tile && this.labels.get(tile.key);
       button.disabled = !tile || tile.blank;
-      if (tile) button.textContent = label ? `Take back the label of ${this.name(tile)}` : `Mark ${this.name(tile)} as ${this.hasJudged ? "wrong" : "cracked"}`;
+      if (tile) button.textContent = label ? `Take back the ${this.what} of ${this.name(tile)}` : `Mark ${this.name(tile)} as ${this.hasJudged ? "wrong" : "cracked"}`;
     }
 
     name(tile) { return tile.tile || "the picture"; }
@@ -409,21 +416,34 @@ const CrackViewer = (() => {
       this.redraw();
     }
 
-    // Labels
+    // Labels, which another page of this browser may have changed meanwhile
+
+    get what() { return this.hasJudged ? "correction" : "label"; }
+
+    follow() {
+      if (this.isStored) this.labels = CrackLabels.read(this.data.key);
+      this.tellLabels();
+    }
+
+    change(edit) {
+      this.follow();
+      edit();
+      this.isStored = CrackLabels.write(this.data.key, this.labels);
+      this.tellLabels();
+    }
 
     mark(i) {
       const tile = this.tiles[i];
       if (!tile || tile.blank) return;
-      if (!this.labels.delete(tile.key)) this.labels.set(tile.key, {tile: tile.tile, label: this.called[i] ? 0 : 1});
-      this.keepLabels();
+      const label = {tile: tile.tile, label: this.called[i] ? 0 : 1};
+      this.change(() => this.labels.delete(tile.key) || this.labels.set(tile.key, label));
     }
 
     // On a page to label on: gives the tile its label and goes on to the next one that has none.
     decide(label) {
       const tile = this.tiles[this.current];
       if (this.hasJudged || !tile || tile.blank) return;
-      this.labels.set(tile.key, {tile: tile.tile, label});
-      this.keepLabels();
+      this.change(() => this.labels.set(tile.key, {tile: tile.tile, label}));
       const open = this.open(), next = open.find(i => i > this.current) ?? open[0];
       if (next !== undefined) this.select(next);
     }
@@ -431,25 +451,18 @@ const CrackViewer = (() => {
     open() { return [...this.tiles.keys()].filter(i => !this.tiles[i].blank && !this.labels.has(this.tiles[i].key)); }
 
     labelRest() {
-      for (const i of this.open()) this.labels.set(this.tiles[i].key, {tile: this.tiles[i].tile, label: 0});
-      this.keepLabels();
+      this.change(() => {
+        for (const i of this.open()) this.labels.set(this.tiles[i].key, {tile: this.tiles[i].tile, label: 0});
+      });
     }
 
     forget() {
-      if (!confirm(`Forget ${this.labels.size} labels of this photograph?`)) return;
-      this.labels.clear();
-      this.keepLabels();
+      if (confirm(`Forget all ${this.what}s of this photograph?`)) this.change(() => this.labels.clear());
     }
 
-    keepLabels() {
-      this.tellLabels(CrackLabels.write(this.data.key, this.labels));
-      this.read();
-      this.redraw();
-    }
-
-    tellLabels(isStored) {
-      const number = this.labels.size, what = this.hasJudged ? "correction" : "label";
-      const kept = isStored ? "kept by this browser" : "not kept by this browser: save them before you leave the page";
+    tellLabels() {
+      const number = this.labels.size, {what} = this;
+      const kept = this.isStored ? "kept by this browser" : "not kept by this browser: save them before you leave the page";
       const all = this.hasJudged ? "" : ` of ${count(number + this.open().length)} tiles`;
       const cracked = [...this.labels.values()].filter(each => each.label).length;
       const which = this.hasJudged ? "" : `, ${count(cracked)} of them cracked`;
@@ -458,6 +471,8 @@ const CrackViewer = (() => {
         : `No ${what}s on this photograph yet.`;
       if (this.button("rest")) this.button("rest").disabled = !this.open().length;
       this.button("save").disabled = this.button("forget").disabled = !number;
+      this.read();
+      this.redraw();
     }
 
     save() {

@@ -26,6 +26,11 @@ CHROMIUM = next(
 )
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="there is no chromium to look at pages with")
 SIDE, ROWS, COLUMNS, THRESHOLD = 100, 4, 6, 0.5
+# in JavaScript: where the image and its frame are
+BOXES = (
+    "const [i, s] = ['.stage img', '.stage'].map("
+    "at => document.querySelector(at).getBoundingClientRect());"
+)
 VIEWS = [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")]
 
 
@@ -161,8 +166,7 @@ def test_a_tile_tells_its_number_to_the_mouse_and_to_the_keys(page: Any):
 
 
 def test_wheel_and_keys_zoom_and_the_point_under_the_mouse_stays(page: Any):
-    matrix = "new DOMMatrix(getComputedStyle(document.querySelector('.stage img')).transform)"
-    read = f"(() => {{ const m = {matrix}; return [m.a, m.e, m.f]; }})()"
+    read = f"(() => {{ {BOXES} return [i.width, i.x - s.x, i.y - s.y]; }})()"
     before = page.evaluate(read)
     x, y = point_at(page, 1, 2)
     stage = page.locator(".stage").bounding_box()
@@ -172,12 +176,37 @@ def test_wheel_and_keys_zoom_and_the_point_under_the_mouse_stays(page: Any):
     after = page.evaluate(read)
     for axis, at in ((1, x - stage["x"]), (2, y - stage["y"])):
         was, now = ((at - view[axis]) / view[0] for view in (before, after))
-        assert now == pytest.approx(was, abs=2)
+        assert now == pytest.approx(was, abs=0.004)
     page.locator(".stage").focus()
     page.keyboard.press("1")
     assert told(page, "zoom") == "100 %"
     page.keyboard.press("0")
     assert page.evaluate(read) == pytest.approx(before, abs=0.01)
+
+
+def test_on_paper_the_photograph_lies_under_its_tiles_as_on_the_screen(page: Any):
+    page.emulate_media(media="print")
+    parts = (
+        "[(i.x - s.x) / s.width, (i.y - s.y) / s.height, i.width / s.width, i.height / s.height]"
+    )
+    read = f"(() => {{ {BOXES} return {parts}; }})()"
+    before = page.evaluate(read)
+    narrower = "document.querySelector('.stage').style.width = '300px'"  # which no script sees yet
+    after = page.evaluate(f"(() => {{ {narrower}; return {read}; }})()")
+    assert after == pytest.approx(before, abs=0.001)
+    assert not page.locator(".bar").is_visible()
+
+
+def test_marks_that_two_windows_made_are_all_kept_and_seen_in_both(page: Any):
+    other = page.context.new_page()
+    other.goto(page.url)
+    for window, steps in ((page, 1), (other, 2)):
+        window.locator(".stage").focus()
+        for _ in range(steps):
+            window.keyboard.press("n")
+        window.keyboard.press("x")
+    for window in (page, other):
+        window.locator('[data-show="marks"]:has-text("2 corrections")').wait_for()
 
 
 def test_marks_survive_a_reload_and_are_saved_as_labels(page: Any, visit: Path, tmp_path: Path):
