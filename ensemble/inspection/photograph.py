@@ -105,6 +105,7 @@ def add_photograph(
     *,
     tile_size_px: tuple[int, int],
     threshold: float,
+    has_thumbnail: bool = True,
 ) -> Photograph:
     """Write a photograph's file and thumbnail into `photographs/` and `thumbnails/` of a folder.
 
@@ -115,6 +116,7 @@ def add_photograph(
         folder: Folder with these two folders.
         tile_size_px: (height, width) of the tiles that members were trained on.
         threshold: Threshold of tiles of which none was judged.
+        has_thumbnail: Whether to write a thumbnail, too.
 
     Raises:
         InputError: It has changed since it was judged.
@@ -135,23 +137,22 @@ def add_photograph(
             origin = read_origin(file)
             file.seek(0)
             shown = write_shown(file, folder / "photographs", stem, size_px, tile_size_px)
-            file.seek(0)
-            reduced = read_picture(file, tile_size_px, reduced_px=THUMBNAIL_PX)
+            if has_thumbnail:
+                file.seek(0)
+                reduced = read_picture(file, tile_size_px, reduced_px=THUMBNAIL_PX)
+                with atomic_write(folder / "thumbnails" / f"{stem}.jpg") as path:
+                    draw_thumbnail(reduced, tiles, size_px).save(path, "JPEG", quality=85)
     except UNREADABLE as error:
         reason = explain_unreadable(error)
         raise InputError(f"{picture.name}: changed since it was judged ({reason})") from None
-    with atomic_write(folder / "thumbnails" / f"{stem}.jpg") as path:
-        draw_thumbnail(reduced, tiles, size_px).save(path, "JPEG", quality=85)
-    flags = (tiles[f"is_{name}"].to_numpy() for name in ("called", "blank", "between"))
-    called, blank, between = flags
-    thresholds = tiles["threshold"].mode()
+    called, blank, between = tiles[["is_called", "is_blank", "is_between"]].to_numpy().T
     return Photograph(
         picture=picture.name,
         stem=stem,
         tiles=tiles,
         figures=measure_tiles(tiles[BOX].to_numpy(), called, ~blank, ~between),
         size_px=size_px,
-        threshold=float(thresholds.iloc[0]) if len(thresholds) else threshold,
+        threshold=float(tiles["threshold"].mode().get(0, threshold)),
         origin=origin,
         sha256=sha256,
         shown=shown,

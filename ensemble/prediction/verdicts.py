@@ -1,7 +1,6 @@
 """Pictures without labels → one row a tile: its place, each member's probability and a verdict."""
 
 import os
-import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -184,7 +183,7 @@ def _cut_lots(
         try:
             with picture.open() as file:
                 image = read_picture(file, ensemble.tile_size_px)
-        except (*UNREADABLE, struct.error) as error:
+        except UNREADABLE as error:
             unreadable[picture.name] = explain_unreadable(error)
             continue
         boxes = lay_grid(image.size, ensemble.tile_size_px, overlap)

@@ -112,7 +112,7 @@ def _add_judging(
 
     @app.post(
         "/photographs",
-        dependencies=guarded,
+        dependencies=[Depends(_refuse_strangers), *guarded],
         summary="Judge a photograph",
         openapi_extra={
             "requestBody": {
@@ -217,6 +217,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
         "content": {"image/png": {}, "text/html": {}},
     },
     401: {"description": "No token, or another one"},
+    403: {"description": "A browser sent it for a page of another site"},
     413: {"description": "The file or the photograph is too large"},
     422: {"description": "The file cannot be read as a picture, or a parameter is wrong"},
     503: {"description": "The queue is full, or nobody is there to judge; try again"},
@@ -238,6 +239,12 @@ def _make_guard(token: str | None) -> Callable[..., None]:
             )
 
     return check if token is not None else lambda: None
+
+
+def _refuse_strangers(request: Request) -> None:
+    """Refuse what a browser sends for a page of another site; the loopback asks for no token."""
+    if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+        raise HTTPException(HTTPStatus.FORBIDDEN, "a page of another site sent this")
 
 
 async def read_body(request: Request, most: int) -> bytes:

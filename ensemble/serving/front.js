@@ -10,8 +10,8 @@
   const say = text => { at("status").textContent = text; };
   const pause = () => new Promise(done => setTimeout(done, PAUSE_MS));
 
-  function show(html) {
-    at("page").srcdoc = html;
+  async function show(page) {
+    at("page").srcdoc = await page.text();
     at("page").hidden = false;
   }
 
@@ -31,7 +31,7 @@
     if (at("token")) headers.Authorization = `Bearer ${at("token").value}`;
     for (let tries = 0; ; tries++) {
       const answer = await fetch(`photographs?${query}`, {method: "POST", headers, body: file});
-      if (answer.ok) return answer.text();
+      if (answer.ok) return answer.blob();  // which the browser need not keep in memory
       if (answer.status !== 503 || tries === MOST_TRIES) throw new Error(await explain(answer));
       say(`${file.name} waits: the server is busy`);
       await pause();
@@ -49,29 +49,29 @@
     }
   }
 
-  function list(text, html) {
+  function list(text, page) {
     const item = document.createElement("li");
-    if (html) {
+    if (page) {
       const button = document.createElement("button");
       button.type = "button";
       button.textContent = "Show";
-      button.addEventListener("click", () => show(html));
+      button.addEventListener("click", () => show(page));
       const save = document.createElement("button");
       save.type = "button";
       save.textContent = "Save the page";
-      save.addEventListener("click", () => saveAs(`${text.split(":")[0]}.html`, html));
+      save.addEventListener("click", () => saveAs(`${text.split(":")[0]}.html`, page));
       item.append(button, save);
     }
     item.append(text);
     at("answers").append(item);
   }
 
-  function saveAs(name, html) {
+  function saveAs(name, page) {
     const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([html], {type: "text/html"}));
+    link.href = URL.createObjectURL(page);
     link.download = name;
     link.click();
-    URL.revokeObjectURL(link.href);
+    setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
   }
 
   async function work() {
@@ -81,9 +81,9 @@
       const file = waiting.shift();
       say(`Judging ${file.name}${waiting.length ? `, ${waiting.length} more wait` : ""} …`);
       try {
-        const html = await ask(file);
-        list(new DOMParser().parseFromString(html, "text/html").title, html);
-        show(html);
+        const page = await ask(file);
+        list(new DOMParser().parseFromString(await page.text(), "text/html").title, page);
+        await show(page);
       } catch (error) {
         list(`${file.name} was not judged: ${error.message}`);
       }

@@ -55,8 +55,7 @@ def make_answer(
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for part in ("photographs", "thumbnails"):
-            (folder / part).mkdir()
+        (folder / "photographs").mkdir()
         judged = add_photograph(
             picture,
             "photograph",
@@ -64,6 +63,7 @@ def make_answer(
             folder,
             tile_size_px=ensemble.tile_size_px,
             threshold=ensemble.calibrated_threshold,
+            has_thumbnail=False,
         )
         kind, _ = guess_type(judged.shown)
         content = base64.b64encode((folder / "photographs" / judged.shown).read_bytes()).decode()

@@ -5,7 +5,6 @@ each photograph is small.
 """
 
 import io
-import struct
 import tempfile
 from collections.abc import Iterator, Sequence
 from http import HTTPStatus
@@ -112,7 +111,7 @@ def _refuse(photograph: Photograph, max_pixels: int) -> Answer | None:
     """Look at the header of a photograph; None where it can be decoded."""
     try:
         width, height = read_picture_size(io.BytesIO(photograph.content))
-    except (*UNREADABLE, struct.error) as error:
+    except UNREADABLE as error:
         return _unreadable(explain_unreadable(error))
     if width * height > max_pixels:
         reason = (

@@ -34,7 +34,7 @@ from ensemble.serving.application import Limits
 
 TOKEN_VARIABLE = "CRACK_ENSEMBLE_TOKEN"
 LEAST_TOKEN = 16  # characters
-LOOPBACK_NAMES = ["127.0.0.1", "localhost", "[::1]"]
+LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,11 @@ class Place:
     def is_loopback(self) -> bool:
         """Whether nobody but this machine can reach it."""
         return self.host == "localhost" or ip_address(self.host).is_loopback
+
+    @property
+    def names(self) -> list[str]:
+        """Names that it may be called by: on the loopback no other, as a stranger's page may."""
+        return [*LOOPBACK_NAMES, self.host] if self.is_loopback else ["*"]
 
     @property
     def url(self) -> str:
@@ -202,7 +207,7 @@ def serving(
             "about": {"run": name_run(run)},
             "limits": limits,
             "token": token,
-            "hosts": LOOPBACK_NAMES if place.is_loopback else ["*"],
+            "hosts": place.names,
         }
         try:
             _start(exported, place, limits, settings, log, ray_log=ray_log)

@@ -8,7 +8,7 @@ stands in the page as JSON:
 - `format`: 1
 - `picture`: the photograph's name, as CSV files call it
 - `key`: text under which the browser keeps a person's labels, the digest of the file
-- `image`: `url`, `width_px` and `height_px`, the size being that of the upright picture
+- `image`: `width_px` and `height_px` of the upright picture; its `url` stands in the page alone
 - `mm_per_px`: millimetres of concrete that a pixel shows, or null
 - `threshold`: where the slider begins, or null where no ensemble has judged, on a page to label on
 - `colours`: probability, red, green, blue and opacity of the heat map's stops, from 0 to 1

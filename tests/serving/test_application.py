@@ -134,6 +134,11 @@ def test_what_cannot_be_judged_is_refused_with_its_reason(post, content, query, 
     assert ("Retry-After" in answer.headers) == (status == 503)
 
 
+def test_what_a_page_of_another_site_sends_is_refused(post):
+    for site, status in (("cross-site", 403), ("same-site", 403), ("same-origin", 200)):
+        assert post(b"photograph", headers={"Sec-Fetch-Site": site}).status_code == status
+
+
 def test_a_form_in_place_of_the_bytes_is_told_what_is_wanted(url):
     answer = requests.post(f"{url}/photographs", files={"file": b"photograph"}, timeout=30)
     assert answer.status_code == 422

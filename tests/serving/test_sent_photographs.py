@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+import struct
 from http import HTTPStatus
 
 import numpy as np
@@ -16,6 +17,7 @@ from ensemble.api import load_ensemble
 from ensemble.serving.photographs import Answer, Photograph, judge_photographs
 
 LIMIT = 20 * TILE * TILE
+STRIP_OFFSETS = 273  # a tag of TIFF
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +50,11 @@ def test_photographs_that_come_together_are_judged_as_their_files_are(ensemble, 
 
 
 def test_one_that_cannot_be_judged_harms_no_other(ensemble):
-    sound = draw_photograph(2, 1)
+    sound, file = draw_photograph(2, 1), io.BytesIO()
+    Image.open(io.BytesIO(sound)).save(file, "TIFF")
+    tiff = bytearray(file.getvalue())
+    place = tiff.index(struct.pack("<HHI", STRIP_OFFSETS, 4, 1))
+    tiff[place + 2] = 12  # a place in the file that is a fraction
     answers = judge(
         ensemble,
         Photograph("text", b"abc"),
@@ -56,8 +62,9 @@ def test_one_that_cannot_be_judged_harms_no_other(ensemble):
         Photograph("cut off", sound[: len(sound) // 2]),
         Photograph("large", draw_photograph(7, 1)),
         Photograph("empty", b""),
+        Photograph("fraction", bytes(tiff)),
     )
-    assert [each.status for each in answers] == [422, 200, 422, 413, 422]
+    assert [each.status for each in answers] == [422, 200, 422, 413, 422, 422]
     assert answers[1] == judge(ensemble, Photograph("sound", sound))[0]
     assert "cannot be read: no JPEG" in answers[0].reason
     assert answers[2].reason.startswith("cannot be read: ")
@@ -86,9 +93,8 @@ def test_a_page_shows_the_photograph_and_its_tiles_and_needs_nothing_else(ensemb
     found = re.search(r'<script type="application/json">(.*?)</script>', page, re.DOTALL)
     assert found is not None
     shown = json.loads(found[1])
-    prefix = "data:image/png;base64,"
-    assert shown["image"]["url"].startswith(prefix)
-    assert base64.b64decode(shown["image"]["url"].removeprefix(prefix)) == sent.content
+    (content,) = re.findall(r"data:image/png;base64,([^\"]*)", page)
+    assert base64.b64decode(content) == sent.content
     assert shown["tiles"]["tile"] == [tile["tile"] for tile in answer.figures["tiles"]]
     assert sum(shown["tiles"]["called"]) == answer.figures["num_cracked"]
     assert not re.search(r"""(src|href)=["']?(https?:)?//""", page)

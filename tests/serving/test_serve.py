@@ -288,5 +288,7 @@ def test_a_place_knows_its_url_and_who_can_reach_it():
     assert place("localhost").is_loopback
     assert place("::1").is_loopback
     assert not place("0.0.0.0").is_loopback
+    assert "127.0.0.2" in place("127.0.0.2").names
+    assert place("0.0.0.0").names == ["*"]
     assert place("::1").url == "http://[::1]:8000"
     assert place("0.0.0.0").url == "http://127.0.0.1:8000"

@@ -118,7 +118,10 @@ def load_image(image: ImageFile.ImageFile, *, is_photograph: bool) -> Image.Imag
         One of `UNREADABLE`: It cannot be decoded.
     """
     num_bits = _count_bits(image)
-    image.load()
+    try:
+        image.load()
+    except TypeError as error:  # Pillow's, of a TIFF whose places in the file are fractions
+        raise OSError(str(error)) from None
     if is_photograph:
         ImageOps.exif_transpose(image, in_place=True)
     picture = image if num_bits <= 8 else _to_8_bits(image, num_bits)
