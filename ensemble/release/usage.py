@@ -28,7 +28,8 @@ Python 3.11 or newer. No GPU, no training and no connection to the internet are 
     pip install {install}            # a clone of the project, or its wheel
     crack-ensemble predict {file} photographs/
 
-This writes `predictions.csv`, a row a tile, and pictures with the cracked tiles outlined. From
+This writes `predictions.csv`, a row a tile, and pictures with the cracked tiles outlined.
+`crack-ensemble inspect {file} photographs/` writes pages to look through and to correct. From
 Python:
 
     from ensemble import load_ensemble
