@@ -24,6 +24,7 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import ClientDisconnect
 from starlette.staticfiles import StaticFiles
 
 from ensemble.base.options import OVERLAPS, OVERLAPS_IN_WORDS
@@ -255,7 +256,7 @@ async def read_body(request: Request, most: int) -> bytes:
         most: Largest number of bytes.
 
     Raises:
-        HTTPException: It is larger, or empty.
+        HTTPException: It is larger, empty, or ends early.
     """
     too_large = HTTPException(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the file has more than {most / 2**20:g} MiB"
@@ -264,10 +265,15 @@ async def read_body(request: Request, most: int) -> bytes:
     if length.isdecimal() and int(length) > most:
         raise too_large
     content = bytearray()
-    async for chunk in request.stream():
-        content += chunk
-        if len(content) > most:
-            raise too_large
+    try:
+        async for chunk in request.stream():
+            content += chunk
+            if len(content) > most:
+                raise too_large
+    except ClientDisconnect:
+        raise HTTPException(
+            HTTPStatus.BAD_REQUEST, "the connection ended before the body did"
+        ) from None
     if not content:
         reason = "the request has no body: send the bytes of a picture, as with curl --data-binary"
         raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, reason)

@@ -183,6 +183,22 @@ def test_what_was_answered_is_counted(url, post):
     assert count("crack_ensemble_in_progress") == 0
 
 
+def test_who_hangs_up_is_no_fault_of_the_server(url):
+    def count(status: int) -> str | None:
+        text = requests.get(f"{url}/metrics", timeout=30).text
+        found = re.search(rf'photographs_total{{status="{status}"}} (\S+)', text)
+        return found and found[1]
+
+    faults = count(500)
+    with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as line:
+        head = "POST /photographs HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n\r\n"
+        line.sendall(head.encode() + b"half")
+    deadline = time.monotonic() + 30
+    while count(400) is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert (count(400), count(500)) == ("1.0", faults)
+
+
 def test_health_says_whether_somebody_is_there():
     with listening(running=2) as url:
         answer = requests.get(f"{url}/health", timeout=30)
