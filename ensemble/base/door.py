@@ -5,7 +5,9 @@ may end first, a disk may be full, a terminal closed, or in an encoding that lac
 """
 
 import argparse
+import atexit
 import codecs
+import errno
 import gc
 import importlib
 import io
@@ -28,6 +30,7 @@ from ensemble.base.process import spare_libraries
 from ensemble.base.version import __version__
 
 PLAIN = dict(zip("−–—×÷→“”‘’", "---x/>\"\"''", strict=True)) | {"≥": ">=", "≤": "<=", "±": "+-"}
+UNUSABLE_PATH = (errno.ENAMETOOLONG, errno.EACCES)
 OUR_HANDLER = "ensemble.plain"
 OTHER_DOORS = {"inspect": "inspection"}  # commands called like a module of the standard library
 
@@ -78,6 +81,7 @@ def run_module(
         main = importlib.import_module(name).main
         gc.freeze()
         gc.enable()
+        atexit.register(gc.unfreeze)  # else libraries count at the end what they left in memory
     run_command(lambda: _run_main(main, options))
     sys.exit()
 
@@ -125,7 +129,8 @@ def printing_result() -> Iterator[None]:
 def run_command(main: Callable[[], None]) -> None:
     """Run a command's `main`; an `InputError` becomes one line on stderr and exit code 2.
 
-    Ctrl-C is exit code 130 without a traceback.
+    So does a path that is too long, or that nobody may read here. Ctrl-C is exit code 130 without a
+    traceback.
     """
     survive_output()
     try:
@@ -135,8 +140,16 @@ def run_command(main: Callable[[], None]) -> None:
         print("interrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
     except InputError as error:
-        print(f"error: {one_line(str(error))}", file=sys.stderr)
-        sys.exit(2)
+        _refuse(str(error))
+    except OSError as error:
+        if error.errno not in UNUSABLE_PATH:
+            raise
+        _refuse(f"{error.filename}: {error.strerror}")
+
+
+def _refuse(reason: str) -> NoReturn:
+    print(f"error: {one_line(reason)}", file=sys.stderr)
+    sys.exit(2)
 
 
 def check_platform() -> None:

@@ -132,6 +132,31 @@ def test_json_is_alone_on_stdout_and_the_rest_on_stderr(run, refused):
     assert done.returncode == 2 * refused
 
 
+@pytest.mark.parametrize(
+    ("action", "line"),
+    [
+        ("Path('a' * 300).exists()", f"error: {'a' * 300}: File name too long"),
+        ("raise PermissionError(13, 'Permission denied', 'its')", "error: its: Permission denied"),
+    ],
+)
+def test_a_path_that_cannot_be_used_is_refused_in_one_line(run, action, line):
+    done = run(f"from pathlib import Path\ndef main(options):\n    {action}")
+    assert done.stderr.decode() == f"{line}\n"
+    assert done.returncode == 2
+
+
+def test_a_fault_of_the_disk_keeps_its_traceback(run):
+    done = run("def main(options):\n    raise OSError(5, 'Input/output error', 'its')")
+    assert b"Traceback" in done.stderr
+    assert done.returncode == 1
+
+
+def test_what_was_imported_is_free_to_go_at_the_end(run):
+    count = "atexit.register(lambda: print('frozen:', gc.get_freeze_count()))"
+    done = run(f"import atexit, gc\n{count}\ndef main(options):\n    pass")
+    assert done.stdout.decode().splitlines()[-1] == "frozen: 0"
+
+
 def test_ctrl_c_during_imports_is_one_line_and_exit_code_130(run):
     done = run(INTERRUPTED.format(signal=int(signal.SIGINT)))
     assert done.returncode == 130
