@@ -16,9 +16,10 @@ from ensemble.data.reading.decode import (
     UNREADABLE,
     any_size,
     explain_unreadable,
+    is_turned,
     open_checked,
 )
-from ensemble.data.reading.exif import Origin, is_turned, read_origin
+from ensemble.data.reading.exif import Origin, read_origin
 from ensemble.data.reading.pictures import Picture, is_one_tile, read_picture
 from ensemble.data.samples import DARK
 from ensemble.prediction.overlays import NOT_JUDGED

@@ -5,6 +5,7 @@ import io
 import pytest
 from PIL import Image
 
+from ensemble.data.reading.decode import load_image
 from ensemble.data.reading.exif import EXIF_IFD, GPS_IFD, TAKEN_AT, Origin, read_origin
 
 ZURICH = {1: "N", 2: (47.0, 22.0, 36.9), 3: "E", 4: (8.0, 32.0, 30.12)}
@@ -50,6 +51,14 @@ def test_south_and_west_are_negative():
 )
 def test_a_damaged_place_is_none(gps):
     assert read_origin(picture(gps, "yesterday")) == Origin()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_a_photograph_with_damaged_exif_is_read_as_it_lies(kind):
+    file = io.BytesIO()
+    Image.new("RGB", (40, 30)).save(file, kind, exif=b"Exif\0\0no more of a camera")
+    with Image.open(file) as image:
+        assert load_image(image, is_photograph=True).size == (40, 30)
 
 
 def test_what_is_no_picture_has_no_origin():

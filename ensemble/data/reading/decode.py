@@ -38,6 +38,8 @@ UNREADABLE = (
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,
 )
+DAMAGED_EXIF = (*UNREADABLE, ArithmeticError, AttributeError, KeyError, TypeError)
+ORIENTATION = 0x0112  # of EXIF
 
 
 def decode_picture(data: bytes) -> Image.Image:
@@ -122,10 +124,21 @@ def load_image(image: ImageFile.ImageFile, *, is_photograph: bool) -> Image.Imag
         image.load()
     except TypeError as error:  # Pillow's, of a TIFF whose places in the file are fractions
         raise OSError(str(error)) from None
-    if is_photograph:
+    if is_photograph and is_turned(image):
         ImageOps.exif_transpose(image, in_place=True)
     picture = image if num_bits <= 8 else _to_8_bits(image, num_bits)
     return mark_blank(picture, has_frame=is_photograph)
+
+
+def is_turned(image: Image.Image) -> bool:
+    """Whether an opened picture says that it has to be turned or mirrored to be upright.
+
+    Where its EXIF is damaged it says nothing.
+    """
+    try:
+        return image.getexif().get(ORIENTATION, 1) != 1
+    except DAMAGED_EXIF:
+        return False
 
 
 def _check_image(image: ImageFile.ImageFile, file: BinaryIO) -> None:

@@ -10,11 +10,9 @@ from typing import Any, BinaryIO, NamedTuple
 
 from PIL import Image
 
-from ensemble.data.reading.decode import UNREADABLE, any_size, readable_formats
+from ensemble.data.reading.decode import DAMAGED_EXIF, any_size, readable_formats
 
 EXIF_IFD, GPS_IFD = 0x8769, 0x8825
-ORIENTATION = 0x0112
-DAMAGED = (*UNREADABLE, ArithmeticError, AttributeError, KeyError, TypeError)
 TAKEN_AT = 0x9003  # DateTimeOriginal, without a time zone
 LATITUDE_REF, LATITUDE, LONGITUDE_REF, LONGITUDE = 1, 2, 3, 4
 TIME = re.compile(r"(\d{4}):(\d\d):(\d\d) (\d\d:\d\d:\d\d)")
@@ -40,7 +38,7 @@ def read_origin(file: BinaryIO) -> Origin:
         with any_size(), Image.open(file, formats=readable_formats()) as image:
             exif = image.getexif()
             place, times = exif.get_ifd(GPS_IFD), exif.get_ifd(EXIF_IFD)
-    except DAMAGED:
+    except DAMAGED_EXIF:
         return Origin()
     taken = TIME.match(str(times.get(TAKEN_AT, "")))
     taken_at = "{}-{}-{}T{}".format(*taken.groups()) if taken else ""
@@ -49,14 +47,6 @@ def read_origin(file: BinaryIO) -> Origin:
     if latitude is None or longitude is None or (latitude, longitude) == (0, 0):  # no fix
         return Origin(taken_at=taken_at)
     return Origin(latitude, longitude, taken_at)
-
-
-def is_turned(image: Image.Image) -> bool:
-    """Whether an opened picture says that it has to be turned or mirrored to be upright."""
-    try:
-        return image.getexif().get(ORIENTATION, 1) != 1
-    except DAMAGED:
-        return False
 
 
 def _degrees(parts: Any, reference: Any, signs: dict[str, int], most: int) -> float | None:
