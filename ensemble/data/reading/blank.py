@@ -90,7 +90,7 @@ def _find_frame(picture: Image.Image) -> np.ndarray | None:
     frame = None
     for impurity_of in (_distance_to_black, _distance_to_white):
         edges = (picture.crop(side) for side in (*sides, (width - 1, 0, width, height)))
-        if all(impurity_of(edge).min() > 0 for edge in edges):
+        if all(_longest_run(impurity_of(edge).ravel() == 0) < LEAST_FRAME_PX for edge in edges):
             continue  # a large picture without a frame costs nothing
         impurity = impurity_of(picture)
         frame = np.zeros((height, width), dtype=bool) if frame is None else frame
@@ -100,6 +100,12 @@ def _find_frame(picture: Image.Image) -> np.ndarray | None:
         _mark_runs(frame.T, impurity)
         _mark_runs(frame[::-1].T, impurity[:, ::-1])
     return frame
+
+
+def _longest_run(is_in: np.ndarray) -> int:
+    """Length of the longest row of True in (N,) bool."""
+    ends = np.flatnonzero(np.diff(is_in, prepend=False, append=False))
+    return int((ends[1::2] - ends[::2]).max(initial=0))
 
 
 def _distance_to_black(picture: Image.Image) -> np.ndarray:
